@@ -1,3 +1,3 @@
 module ground
 
-go 1.24
+go 1.19
