@@ -1,0 +1,297 @@
+//! Reading of files that others may change under us.
+//!
+//! Files are read with `pread(2)`, never mapped: a process can truncate a library that it maps, and a mapping of ours would
+//! then deliver SIGBUS. What is read at random (strings, DWARF, line tables) goes through [`Paged`], which keeps a bounded
+//! number of chunks and a limit on work.
+
+use std::{
+    cell::{Cell, RefCell},
+    fs::File,
+    os::unix::fs::FileExt,
+    sync::Arc,
+};
+
+/// Why bytes could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("wanted {wanted} bytes at {at:#x} of {len:#x}")]
+    OutOfBounds { at: u64, wanted: u64, len: u64 },
+    #[error("the limit of work for one file is used up")]
+    WorkLimit,
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// A file, or memory that stands for one.
+#[derive(Clone, Debug)]
+pub(crate) enum Bytes {
+    File { file: Arc<File>, len: u64 },
+    Memory(Arc<[u8]>),
+}
+
+impl Bytes {
+    /// The whole of a regular file.
+    pub fn of_file(file: Arc<File>) -> Result<Self, ReadError> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(ReadError::Io(std::io::Error::other("not a regular file")));
+        }
+        Ok(Self::File { file, len: metadata.len() })
+    }
+
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::File { len, .. } => *len,
+            Self::Memory(memory) => memory.len() as u64,
+        }
+    }
+
+    /// Fills `out` from `at`, wholly or not at all.
+    pub fn read_exact_at(&self, at: u64, out: &mut [u8]) -> Result<(), ReadError> {
+        let wanted = out.len() as u64;
+        let out_of_bounds = || ReadError::OutOfBounds { at, wanted, len: self.len() };
+        let end = at.checked_add(wanted).filter(|end| *end <= self.len()).ok_or_else(out_of_bounds)?;
+        match self {
+            Self::File { file, .. } => Ok(file.read_exact_at(out, at)?),
+            Self::Memory(memory) => {
+                let range = usize::try_from(at).ok().zip(usize::try_from(end).ok());
+                let bytes = range.and_then(|(start, end)| memory.get(start..end)).ok_or_else(out_of_bounds)?;
+                out.copy_from_slice(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// `len` bytes from `at`. Whoever calls bounds `len`.
+    pub fn read_vec(&self, at: u64, len: u64) -> Result<Vec<u8>, ReadError> {
+        let out_of_bounds = || ReadError::OutOfBounds { at, wanted: len, len: self.len() };
+        // Before allocating: a header may claim any size.
+        at.checked_add(len).filter(|end| *end <= self.len()).ok_or_else(out_of_bounds)?;
+        let mut out = vec![0; usize::try_from(len).map_err(|_| out_of_bounds())?];
+        self.read_exact_at(at, &mut out)?;
+        Ok(out)
+    }
+}
+
+const CHUNK_BITS: u32 = 14;
+/// Bytes read from a file at once.
+const CHUNK: usize = 1 << CHUNK_BITS;
+
+/// A part of a file, for many small reads. Keeps at most `slots` chunks of 16 KiB, each in the one slot that its number
+/// selects, so that memory is bounded without any order of use to be kept.
+#[derive(Debug)]
+pub(crate) struct Paged {
+    bytes: Bytes,
+    start: u64,
+    len: u64,
+    work: Cell<u64>,
+    slots: RefCell<Vec<Option<Chunk>>>,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    number: u64,
+    bytes: Box<[u8]>,
+}
+
+impl Paged {
+    /// The `len` bytes from `start`; as much of them as the file has. Work starts unlimited.
+    pub fn new(bytes: Bytes, start: u64, len: u64, slots: usize) -> Self {
+        let len = len.min(bytes.len().saturating_sub(start));
+        let wanted = usize::try_from(len >> CHUNK_BITS).unwrap_or(usize::MAX).saturating_add(1);
+        let mut empty = Vec::new();
+        empty.resize_with(if matches!(bytes, Bytes::Memory(_)) { 0 } else { wanted.min(slots.max(1)) }, || None);
+        Self { bytes, start, len, work: Cell::new(u64::MAX), slots: RefCell::new(empty) }
+    }
+
+    /// Nothing.
+    pub fn empty() -> Self {
+        Self::new(Bytes::Memory(Arc::from([])), 0, 0, 0)
+    }
+
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Bytes of memory that this holds when its chunks are all in use.
+    pub fn max_bytes(&self) -> u64 {
+        match &self.bytes {
+            Bytes::File { .. } => (self.slots.borrow().len() * CHUNK) as u64,
+            Bytes::Memory(memory) => memory.len() as u64,
+        }
+    }
+
+    /// Sets how much may be read from here on: a read costs one, and one more for each 64 bytes.
+    pub fn set_work(&self, limit: u64) {
+        self.work.set(limit);
+    }
+
+    /// What is left of the limit.
+    pub fn work(&self) -> u64 {
+        self.work.get()
+    }
+
+    fn spend(&self, bytes: usize) -> Result<(), ReadError> {
+        let cost = 1 + (bytes as u64 >> 6);
+        let left = self.work.get().checked_sub(cost);
+        self.work.set(left.unwrap_or(0));
+        left.map(|_| ()).ok_or(ReadError::WorkLimit)
+    }
+
+    /// Fills `out` from `at`, wholly or not at all.
+    pub fn read_exact_at(&self, at: u64, out: &mut [u8]) -> Result<(), ReadError> {
+        self.spend(out.len())?;
+        let wanted = out.len() as u64;
+        let out_of_bounds = || ReadError::OutOfBounds { at, wanted, len: self.len };
+        at.checked_add(wanted).filter(|end| *end <= self.len).ok_or_else(out_of_bounds)?;
+        if matches!(self.bytes, Bytes::Memory(_)) || out.len() >= CHUNK {
+            return self.bytes.read_exact_at(self.start.saturating_add(at), out);
+        }
+        let mut done = 0;
+        while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            let position = at + done as u64;
+            done += self.with_chunk(position, |chunk| {
+                let n = chunk.len().min(rest.len());
+                if let (Some(to), Some(from)) = (rest.get_mut(..n), chunk.get(..n)) {
+                    to.copy_from_slice(from);
+                }
+                n
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Gives `f` the bytes from `at` to the end of the chunk that holds it: at least one.
+    fn with_chunk<T>(&self, at: u64, f: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
+        let out_of_bounds = || ReadError::OutOfBounds { at, wanted: 1, len: self.len };
+        if at >= self.len {
+            return Err(out_of_bounds());
+        }
+        if let Bytes::Memory(memory) = &self.bytes {
+            let from = usize::try_from(self.start.saturating_add(at)).map_err(|_| out_of_bounds())?;
+            let end = usize::try_from(self.start.saturating_add(self.len)).map_err(|_| out_of_bounds())?;
+            return memory.get(from..end).filter(|rest| !rest.is_empty()).map(f).ok_or_else(out_of_bounds);
+        }
+        let number = at >> CHUNK_BITS;
+        let mut slots = self.slots.borrow_mut();
+        let slot = (number % (slots.len().max(1) as u64)) as usize;
+        let slot = slots.get_mut(slot).ok_or_else(out_of_bounds)?;
+        let chunk = match slot {
+            Some(chunk) if chunk.number == number => chunk,
+            _ => {
+                // A chunk load costs about as much as two hundred small reads.
+                self.spend(200 * 64)?;
+                let start = number << CHUNK_BITS;
+                let bytes =
+                    self.bytes.read_vec(self.start.saturating_add(start), (self.len - start).min(CHUNK as u64))?;
+                slot.insert(Chunk { number, bytes: bytes.into() })
+            }
+        };
+        let within = (at & (CHUNK as u64 - 1)) as usize;
+        chunk.bytes.get(within..).filter(|rest| !rest.is_empty()).map(f).ok_or_else(out_of_bounds)
+    }
+
+    pub fn u8_at(&self, at: u64) -> Result<u8, ReadError> {
+        let mut out = [0; 1];
+        self.read_exact_at(at, &mut out)?;
+        Ok(u8::from_le_bytes(out))
+    }
+
+    pub fn u16_at(&self, at: u64) -> Result<u16, ReadError> {
+        let mut out = [0; 2];
+        self.read_exact_at(at, &mut out)?;
+        Ok(u16::from_le_bytes(out))
+    }
+
+    pub fn u32_at(&self, at: u64) -> Result<u32, ReadError> {
+        let mut out = [0; 4];
+        self.read_exact_at(at, &mut out)?;
+        Ok(u32::from_le_bytes(out))
+    }
+
+    pub fn u64_at(&self, at: u64) -> Result<u64, ReadError> {
+        let mut out = [0; 8];
+        self.read_exact_at(at, &mut out)?;
+        Ok(u64::from_le_bytes(out))
+    }
+
+    /// Offset from `at` of the first `byte`, looking no further than `limit` bytes.
+    pub fn find(&self, at: u64, byte: u8, limit: u64) -> Result<Option<u64>, ReadError> {
+        let limit = limit.min(self.len.saturating_sub(at));
+        let mut done = 0;
+        while done < limit {
+            let (found, seen) = self.with_chunk(at + done, |chunk| {
+                let n = chunk.len().min(usize::try_from(limit - done).unwrap_or(usize::MAX));
+                let chunk = chunk.get(..n).unwrap_or(chunk);
+                (chunk.iter().position(|b| *b == byte), n)
+            })?;
+            self.spend(found.unwrap_or(seen))?;
+            if let Some(found) = found {
+                return Ok(Some(done + found as u64));
+            }
+            done += seen as u64;
+        }
+        Ok(None)
+    }
+
+    /// The NUL-terminated string at `at`, at most `limit` bytes long; bytes that are not UTF-8 are replaced.
+    pub fn string_at(&self, at: u64, limit: u64) -> Result<Option<String>, ReadError> {
+        let Some(len) = self.find(at, 0, limit)? else { return Ok(None) };
+        let mut out = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.read_exact_at(at, &mut out)?;
+        Ok(Some(match String::from_utf8(out) {
+            Ok(string) => string,
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned(),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn paged(content: &[u8], slots: usize) -> (Paged, Paged) {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(content).unwrap();
+        let len = content.len() as u64;
+        (
+            Paged::new(Bytes::of_file(Arc::new(file)).unwrap(), 0, len, slots),
+            Paged::new(Bytes::Memory(content.into()), 0, len, slots),
+        )
+    }
+
+    #[test]
+    fn file_and_memory_read_alike_across_chunks() {
+        let content: Vec<u8> = (0..100_000u32).map(|i| (i * 7 % 251) as u8).collect();
+        let (file, memory) = paged(&content, 2);
+        for at in [0, 1, CHUNK as u64 - 1, CHUNK as u64 - 3, 99_992, 50_000] {
+            let want = u64::from_le_bytes(content[at as usize..at as usize + 8].try_into().unwrap());
+            assert_eq!(file.u64_at(at).unwrap(), want);
+            assert_eq!(memory.u64_at(at).unwrap(), want);
+        }
+        assert!(file.u64_at(99_993).is_err() && memory.u64_at(99_993).is_err());
+        assert!(file.u64_at(u64::MAX - 3).is_err() && memory.u64_at(u64::MAX - 3).is_err());
+        assert_eq!(file.find(3, 250, 1 << 20).unwrap(), memory.find(3, 250, 1 << 20).unwrap());
+        assert_eq!(file.find(0, 255, 1 << 20).unwrap(), None);
+    }
+
+    #[test]
+    fn work_runs_out() {
+        let (file, _) = paged(&[1; 1000], 1);
+        file.set_work(1000);
+        assert!((0..).map_while(|_| file.u8_at(5).ok()).count() < 1000);
+        assert!(matches!(file.u8_at(5), Err(ReadError::WorkLimit)));
+    }
+
+    #[test]
+    fn a_file_truncated_while_it_is_read_is_an_error() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 50_000]).unwrap();
+        let file = Arc::new(file);
+        let paged = Paged::new(Bytes::of_file(file.clone()).unwrap(), 0, 50_000, 4);
+        assert_eq!(paged.u8_at(0).unwrap(), 7);
+        file.set_len(100).unwrap();
+        assert!(paged.u8_at(40_000).is_err());
+    }
+}

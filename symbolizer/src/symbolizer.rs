@@ -1,0 +1,167 @@
+//! The front door: what is loaded, and within which budget.
+
+use crate::{
+    frame::{Language, Symbolized},
+    jit::JitProcess,
+    kernel::{Kernel, KernelError},
+    native::Native,
+    object::{Object, ObjectKey},
+};
+use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
+use rustc_hash::FxHashMap;
+use std::path::PathBuf;
+
+/// What is looked up, and with how much memory.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Also give files, lines and inlined callees, from DWARF. Go programs have them either way: they cost nothing there.
+    pub source_lines: bool,
+    /// Directories for separate debug files, as gdb's `debug-file-directory`.
+    pub debug_dirs: Vec<PathBuf>,
+    /// Memory for everything kept, bytes. What was used longest ago goes first.
+    pub budget_bytes: u64,
+    /// Largest total of debug sections of one file that is looked into, bytes; files beyond it get symbol names only.
+    pub dwarf_budget_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            source_lines: false,
+            debug_dirs: vec![PathBuf::from("/usr/lib/debug")],
+            budget_bytes: 128 << 20,
+            dwarf_budget_bytes: 1 << 30,
+        }
+    }
+}
+
+/// What was done so far, and what could not be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Files looked into and not evicted since.
+    pub objects: u64,
+    /// Memory that they, the kernel's table and JIT tables take, bytes, estimated.
+    pub bytes: u64,
+    /// Addresses asked for.
+    pub addresses: u64,
+    /// Of these, the ones without a name.
+    pub unknown: u64,
+    /// Files that are not ELF or could not be read.
+    pub unreadable_objects: u64,
+    /// Files dropped to stay within the budget.
+    pub evictions: u64,
+    /// Files whose debug info was left alone, being larger than `dwarf_budget_bytes`.
+    pub dwarf_too_large: u64,
+    /// Lookups in debug info that were given up: malformed, or too much work.
+    pub dwarf_failures: u64,
+    /// Perf maps and jitdumps that were refused: not a regular file, of another user, too large, malformed.
+    pub jit_refused: u64,
+    /// Panics of parsers of others' making that were caught.
+    pub panics: u64,
+    /// Readings of /proc/kallsyms.
+    pub kernel_loads: u64,
+}
+
+struct Entry {
+    native: Native,
+    used: u64,
+}
+
+/// Names for addresses. Everything is read at the first lookup and kept under [`Options::budget_bytes`].
+pub struct Symbolizer {
+    options: Options,
+    objects: FxHashMap<ObjectKey, Entry>,
+    kernel: Kernel,
+    clock: u64,
+    stats: Stats,
+}
+
+impl Symbolizer {
+    /// Nothing is read yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            objects: FxHashMap::default(),
+            kernel: Kernel::new("/proc/kallsyms".into()),
+            clock: 0,
+            stats: Stats::default(),
+        }
+    }
+
+    /// Names for addresses of one ELF file, in order. An address of a caller must already be that of the call (`pc - 1`).
+    pub fn native(&mut self, object: &Object, addresses: &[ElfVaddr]) -> Vec<Symbolized> {
+        self.clock += 1;
+        let stats = &mut self.stats;
+        let entry = self.objects.entry(object.key.clone()).or_insert_with(|| {
+            let native = Native::load(object).unwrap_or_else(|error| {
+                tracing::debug!(path = object.path, %error, "no names from this file");
+                stats.unreadable_objects += 1;
+                Native::default()
+            });
+            Entry { native, used: 0 }
+        });
+        entry.used = self.clock;
+        let found: Vec<_> = addresses.iter().map(|address| entry.native.symbolize(*address)).collect();
+        self.count(&found);
+        self.shrink(&object.key);
+        found
+    }
+
+    /// Names for kernel addresses, in order.
+    pub fn kernel(&mut self, addresses: &[KernelAddr]) -> Vec<Symbolized> {
+        let found: Vec<_> = addresses.iter().map(|address| self.kernel.symbolize(*address)).collect();
+        self.count(&found);
+        found
+    }
+
+    /// Whether kernel addresses can be named, and if not what to do.
+    ///
+    /// # Errors
+    /// `/proc/kallsyms` is missing, or shows no addresses to us.
+    pub fn kernel_status(&mut self) -> Result<(), KernelError> {
+        self.kernel.status()
+    }
+
+    /// Names for addresses in code that a JIT of the process made, in order, each as of a time (CLOCK_MONOTONIC, ns).
+    pub fn jit(&mut self, _process: &JitProcess, addresses: &[(UserAddr, u64)]) -> Vec<Symbolized> {
+        let found = vec![Symbolized::unknown(Language::Jit); addresses.len()];
+        self.count(&found);
+        found
+    }
+
+    /// Reads what names a process's JIT code has by now. Call it when the first such frame is seen: the process may be gone
+    /// by the time that names are asked for.
+    pub fn jit_prefetch(&mut self, _process: &JitProcess) {}
+
+    /// Forgets a file.
+    pub fn evict(&mut self, key: &ObjectKey) {
+        self.objects.remove(key);
+    }
+
+    /// Counts since the start, and the memory in use.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats { objects: self.objects.len() as u64, bytes: self.bytes(), kernel_loads: self.kernel.loads, ..self.stats }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.objects.values().map(|entry| entry.native.bytes() + 256).sum::<u64>() + self.kernel.bytes()
+    }
+
+    fn count(&mut self, found: &[Symbolized]) {
+        self.stats.addresses += found.len() as u64;
+        self.stats.unknown += found.iter().filter(|s| s.frames.is_empty()).count() as u64;
+    }
+
+    /// Drops the files used longest ago until the budget holds; never the one in use.
+    fn shrink(&mut self, in_use: &ObjectKey) {
+        while self.bytes() > self.options.budget_bytes {
+            let oldest = self.objects.iter().filter(|(key, _)| *key != in_use).min_by_key(|(_, entry)| entry.used);
+            let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
+            self.objects.remove(&key);
+            self.stats.evictions += 1;
+        }
+    }
+}
