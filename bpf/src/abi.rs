@@ -114,3 +114,78 @@ impl Rule {
         rbx_off8: SAVED_SAME,
     };
 }
+
+/// Executable mappings, over all processes.
+pub const MAX_MAPPINGS: usize = 65_536;
+/// Executables with rows.
+pub const MAX_EXECUTABLES: usize = 8_192;
+/// 64 KiB pages of row tables, over all executables.
+pub const MAX_ROW_PAGES: usize = 65_536;
+/// Slabs of rows.
+pub const MAX_SLABS: usize = 1_024;
+/// Processes with known mappings.
+pub const MAX_PROCESSES: usize = 16_384;
+/// In [`Mapping::executable`]: code without rows, followed by frame pointer.
+pub const NO_EXECUTABLE: u32 = u32::MAX;
+
+/// `struct mapping`: one executable mapping of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Mapping {
+    /// First address in the process.
+    pub start: u64,
+    /// One past the last.
+    pub end: u64,
+    /// Address in the process minus ELF virtual address.
+    pub bias: u64,
+    /// Index into the executables, or [`NO_EXECUTABLE`].
+    pub executable: u32,
+    /// Zero.
+    pub pad: u32,
+}
+const _: () = assert!(size_of::<Mapping>() == 32);
+
+/// `struct executable`: where an executable's row pages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Executable {
+    /// ELF virtual address >> 16 of the first page.
+    pub first_page: u32,
+    /// Number of pages; 0: not loaded.
+    pub page_count: u32,
+    /// Index of the first page in the row pages.
+    pub page_base: u32,
+    /// Zero.
+    pub pad: u32,
+}
+const _: () = assert!(size_of::<Executable>() == 16);
+
+/// `struct row_page`: the rows of 64 KiB of an executable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct RowPage {
+    /// Slab << 16 | first row in it.
+    pub first: u32,
+    /// Number of rows; they do not straddle slabs.
+    pub count: u32,
+}
+const _: () = assert!(size_of::<RowPage>() == 8);
+
+/// `struct process`: whose mappings are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Process {
+    /// `mm->start_code`
+    pub start_code: u64,
+    /// `mm->start_stack`
+    pub start_stack: u64,
+    /// New for each version of the mappings; never 0.
+    pub serial: u32,
+    /// First of its mappings.
+    pub first: u32,
+    /// Number of its mappings.
+    pub count: u32,
+    /// Zero.
+    pub pad: u32,
+}
+const _: () = assert!(size_of::<Process>() == 32);

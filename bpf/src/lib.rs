@@ -1,3 +1,27 @@
 //! The kernel half of the profiler: BPF programs, their loader, perf events, and the layouts both sides share.
+//!
+//! This is the only crate that talks to `bpf(2)` and `perf_event_open(2)`, and the only one with `unsafe` code. It moves
+//! data and knows nothing of processes, files or names.
+//!
+//! ```text
+//!  clock tick ── sample_cpu ── kernel stack ── unwind_frame × n ── ring ── Sampler::take ── Sample
+//!                                  ▲ Tables: processes ─ mappings ─ executables ─ row pages ─ rows ─ rules
+//!  side band ── Sideband::drain ── Event
+//! ```
+//!
+//! Not here: building unwind rows, reading `/proc`, symbols, aggregation.
+
 pub mod abi;
+mod error;
+pub mod native;
+mod perf;
+pub mod record;
+mod sampler;
 pub mod sideband;
+mod skeleton;
+mod tables;
+
+pub use error::{Error, Result};
+pub use perf::{max_frequency, online_cpus, paranoid};
+pub use sampler::{Batch, Counters, Options, Sampler, Targets};
+pub use tables::Tables;

@@ -1,6 +1,9 @@
 //! What the kernel's perf side band says about processes: forks, execs, mappings, names, exits, in time order.
 
+mod ring;
+
 use profiler_address::{FileOffset, UserAddr};
+pub use ring::Sideband;
 
 /// One change in the life of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,53 @@
+//! Compiles the BPF programs into a skeleton, and the unwinder's core a second time for the host.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libbpf_cargo::SkeletonBuilder;
+
+fn main() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let sources = Path::new("src/bpf");
+    for file in ["abi.h", "maps.h", "unwind.h", "vmlinux_min.h", "profiler.bpf.c"] {
+        println!("cargo::rerun-if-changed={}", sources.join(file).display());
+    }
+    println!("cargo::rerun-if-changed=src/native/unwind_native.c");
+    println!("cargo::rerun-if-env-changed=CLANG");
+
+    let clang = clang();
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
+    // asm/types.h lives in the multiarch folder, which clang does not search for the bpf target
+    let includes = format!("/usr/include/{arch}-linux-gnu");
+    let mut builder = SkeletonBuilder::new();
+    builder.source(sources.join("profiler.bpf.c")).clang(&clang).clang_args([
+        // v2 is what kernel 5.10 takes; newer clangs default to v3
+        "-mcpu=v2", "-Wall", "-Werror", "-I", &includes,
+    ]);
+    if let Err(error) = builder.build_and_generate(out.join("profiler.skel.rs")) {
+        eprintln!("cannot compile the BPF programs with {clang}: {error:?}");
+        eprintln!("needed: clang 14 or newer, libelf-dev, zlib1g-dev, linux-libc-dev; `scripts/setup` installs them");
+        std::process::exit(1);
+    }
+
+    cc::Build::new()
+        .file("src/native/unwind_native.c")
+        .include(sources)
+        .flag_if_supported("-std=gnu11")
+        .warnings(true)
+        .opt_level(2)
+        .compile("profiler_unwind");
+}
+
+/// The clang to use: `$CLANG`, or the newest that is on the PATH (Debian names it by version).
+fn clang() -> String {
+    if let Ok(clang) = env::var("CLANG") {
+        return clang;
+    }
+    let mut names = vec!["clang".to_owned()];
+    names.extend((14..=25).rev().map(|version| format!("clang-{version}")));
+    names
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success()))
+        .unwrap_or_else(|| "clang".to_owned())
+}

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * What the kernel half and user space share. The twin of `abi.rs` (rows and rules) and `record.rs` (samples, tables):
+ * change both, the asserts on both sides hold you to it.
+ */
+#ifndef PROFILER_ABI_H
+#define PROFILER_ABI_H
+
+#define MAX_USER_FRAMES 1024
+#define MAX_KERNEL_FRAMES 127
+#define MAX_FRAMES 1152 /* both, rounded up */
+#define STACK_COPY_PAGES 16
+#define PAGE_BYTES 4096
+#define PC_CACHE_SLOTS 2048 /* a power of two */
+
+#define MAX_PROCESSES 16384
+#define MAX_MAPPINGS 65536
+#define MAX_EXECUTABLES 8192
+#define MAX_ROW_PAGES 65536
+#define MAX_SLABS 1024
+#define MAX_RULES 32768
+#define SLAB_ROWS 65536
+#define SLAB_ROWS_SHIFT 16
+#define ROW_PAGE_SHIFT 16
+
+/* DWARF register numbers of x86-64 */
+#define REG_RAX 0
+#define REG_RDX 1
+#define REG_RCX 2
+#define REG_RBX 3
+#define REG_RSI 4
+#define REG_RDI 5
+#define REG_FP 6
+#define REG_SP 7
+#define LEAF_REGS 16
+
+/* struct unwind_rule::cfa_kind */
+enum cfa_kind {
+	CFA_NONE = 0,
+	CFA_REG = 1,
+	CFA_DEREF = 2,
+	CFA_PLT = 3,
+	CFA_END = 4,
+	CFA_SIGNAL = 5,
+	CFA_FRAME_POINTER = 6,
+};
+
+/* struct unwind_rule::ra_kind */
+enum ra_kind {
+	RA_CFA_OFFSET = 0,
+	RA_REGISTER = 1,
+};
+
+#define SAVED_SAME (-32768)
+#define RULE_FP_AT_FP 1
+#define RULE_RBX_AT_FP 2
+
+struct unwind_rule {
+	u8 cfa_kind;
+	u8 cfa_reg;
+	u8 ra_kind;
+	u8 flags;
+	s32 cfa_off;
+	s16 cfa_off2;
+	s16 ra;
+	s16 fp_off8;
+	s16 rbx_off8;
+};
+_Static_assert(sizeof(struct unwind_rule) == 16, "unwind_rule");
+
+/* One executable mapping of a process; a process's are consecutive in `mappings`, sorted by start. */
+struct mapping {
+	u64 start; /* user address */
+	u64 end; /* one past the last */
+	u64 bias; /* user address - ELF virtual address */
+	u32 executable; /* index into `executables`; NO_EXECUTABLE: code without rows, follow the frame pointer */
+	u32 pad;
+};
+_Static_assert(sizeof(struct mapping) == 32, "mapping");
+#define NO_EXECUTABLE 0xffffffffu
+
+/* Where an executable's row pages are; `page_count` 0: not loaded yet. */
+struct executable {
+	u32 first_page; /* ELF virtual address >> 16 of pages[page_base] */
+	u32 page_count;
+	u32 page_base; /* index into `row_pages` */
+	u32 pad;
+};
+_Static_assert(sizeof(struct executable) == 16, "executable");
+
+/* The rows of 64 KiB of ELF address space; they never straddle two slabs. */
+struct row_page {
+	u32 first; /* slab << 16 | first row in the slab */
+	u32 count;
+};
+_Static_assert(sizeof(struct row_page) == 8, "row_page");
+
+/* A process whose mappings are known. Its address space is the one that has this start_code and start_stack: after an exec
+ * the table stops to apply by itself, and a forked child that has not exec'd shares its parent's. */
+struct process {
+	u64 start_code;
+	u64 start_stack;
+	u32 serial; /* a new one for each version of the mappings; never 0 */
+	u32 first; /* index into `mappings` */
+	u32 count;
+	u32 pad;
+};
+_Static_assert(sizeof(struct process) == 32, "process");
+
+/* How a user stack ended. */
+enum unwind_end {
+	END_COMPLETE = 0, /* the outermost frame */
+	END_FRAME_POINTER_ZERO = 1, /* followed frame pointers until one was 0, as the ABI marks the outermost frame */
+	END_TOO_DEEP = 2, /* MAX_USER_FRAMES reached */
+	END_NO_MAPPING = 3, /* ip is in no known executable mapping */
+	END_NOT_LOADED = 4, /* the executable's rows are not in yet */
+	END_READ_FAILED = 5, /* the stack's memory could not be read */
+	END_BAD_FRAME = 6, /* the frame address did not rise */
+	END_UNSUPPORTED = 7, /* the rule needs a register that only a leaf frame has */
+	END_UNKNOWN_PROCESS = 8, /* no mappings for this process yet */
+	END_COMPAT = 9, /* a 32-bit process */
+	END_NO_USER_STACK = 10, /* a kernel thread */
+	END_RUNNING = 255, /* not ended: go on */
+};
+
+/* In a user frame's top byte; the address has 56 bits. */
+#define FRAME_IS_IP (1ull << 63) /* an instruction pointer, not a return address */
+#define FRAME_GUESSED (1ull << 62) /* found through a frame pointer for want of a row */
+
+/* One sample. Followed by u64 kernel_frames[], u64 user_frames[], and, if stack_bytes, struct continuation and the bytes. */
+struct sample {
+	u64 time; /* CLOCK_MONOTONIC, ns */
+	u64 start_time; /* of the process, CLOCK_BOOTTIME, ns */
+	u64 start_code; /* of its address space */
+	u64 start_stack;
+	u64 period; /* ns of CPU time that this sample stands for */
+	u32 pid;
+	u32 tid;
+	u32 parent_pid;
+	u32 cpu;
+	u32 serial; /* of the mappings that it was unwound with; 0: none */
+	u32 stack_bytes;
+	u16 kernel_frames;
+	u16 user_frames;
+	u8 end; /* enum unwind_end */
+	u8 pad[3];
+	char comm[16];
+};
+_Static_assert(sizeof(struct sample) == 88, "sample");
+
+/* Where the unwinder stopped: the frame at ip is not among the frames yet. */
+struct continuation {
+	u64 ip, sp, fp, rbx;
+	u64 leaf; /* 1: ip was interrupted here and regs hold; */
+	u64 guessed; /* FRAME_GUESSED or 0 */
+	u64 regs[LEAF_REGS]; /* by DWARF number */
+};
+_Static_assert(sizeof(struct continuation) == 176, "continuation");
+
+enum counter {
+	COUNT_SAMPLES = 0, /* samples that reached the ring */
+	COUNT_RING_FULL = 1, /* samples lost since the ring was full */
+	COUNT_KERNEL_STACK_FAILED = 2,
+	COUNT_NO_SCRATCH = 3,
+	COUNT_MAX = 8,
+};
+
+/* A walk under way. fp and rbx are followed lazily: by value, or by the stack address that holds them. */
+struct unwind_state {
+	u64 ip;
+	u64 sp;
+	u64 fp; /* its value if fp_at is 0 */
+	u64 fp_at; /* user address that holds fp's value */
+	u64 rbx;
+	u64 rbx_at;
+	u64 guessed; /* FRAME_GUESSED if ip was found so */
+	u32 leaf; /* 1: this frame was interrupted; regs[] hold, and ip is an instruction pointer */
+	u32 frames; /* user frames written */
+	u32 serial; /* of the process's mappings */
+	u32 first_mapping;
+	u32 mapping_count;
+	u32 rule; /* scratch between lookup and step */
+	u64 regs[LEAF_REGS]; /* by DWARF number */
+};
+
+struct pc_cache_entry {
+	u64 pc;
+	u32 serial;
+	u32 rule;
+};
+
+#endif

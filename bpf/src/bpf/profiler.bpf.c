@@ -1,0 +1,440 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+/*
+ * One program per tick of a CPU's clock: choose, take the kernel's stack, unwind the user's, hand one record to the ring.
+ *
+ * The unwinder is a loop over one global function: the verifier checks a global function once, whatever the number of
+ * calls, so 1,024 frames load on every kernel from 5.10 on with neither tail calls nor bpf_loop.
+ */
+#include "vmlinux_min.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+
+#include "maps.h"
+
+struct scratch {
+	u64 counters[COUNT_MAX];
+	struct unwind_state state;
+	u32 kernel_frames;
+	u32 pad;
+	struct pc_cache_entry pc_cache[PC_CACHE_SLOTS];
+	struct sample sample; /* the record starts here */
+	u64 body[BODY_BYTES / 8];
+};
+
+#define UNWIND_CONTEXT struct scratch *
+#define OPAQUE(x) asm volatile("" : "+r"(x))
+#define read_user(dst, len, address) bpf_probe_read_user(dst, len, (const void *)(address))
+#define get_mapping(s, i) ({ u32 _k = (i); (struct mapping *)bpf_map_lookup_elem(&mappings, &_k); })
+#define get_executable(s, i) ({ u32 _k = (i); (struct executable *)bpf_map_lookup_elem(&executables, &_k); })
+#define get_row_page(s, i) ({ u32 _k = (i); (struct row_page *)bpf_map_lookup_elem(&row_pages, &_k); })
+#define get_rule(s, i) ({ u32 _k = (i); (struct unwind_rule *)bpf_map_lookup_elem(&rules, &_k); })
+#define ROW_SEARCH_BEGIN(s, slab)                                   \
+	u32 slab_key = (slab);                                      \
+	void *rows_of_slab = bpf_map_lookup_elem(&slabs, &slab_key); \
+	if (!rows_of_slab)                                          \
+		return 0;
+#define get_row(s, slab, i, out)                                                      \
+	({                                                                            \
+		u32 _i = (i), _k = _i >> 1;                                           \
+		u64 *_p = bpf_map_lookup_elem(rows_of_slab, &_k);                     \
+		if (_p)                                                               \
+			*(out) = (u32)(*_p >> (_i & 1) * 32);                         \
+		!_p;                                                                  \
+	})
+
+#include "unwind.h"
+
+/* One a CPU: the values are larger than a per-CPU map allows, and the program cannot be interrupted by itself. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* CPUs, set at load */
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+enum target_mode {
+	TARGET_ALL = 0,
+	TARGET_PROCESSES = 1,
+	TARGET_CGROUP = 2,
+};
+
+/* Set before load. */
+const volatile u32 target_mode = TARGET_ALL;
+const volatile u32 use_task_pt_regs = 1; /* 0 forces the arithmetic on task->stack, for tests */
+const volatile u32 thread_size = 16384; /* bytes of a kernel stack, for the same */
+const volatile u32 stack_padding = 0; /* bytes above pt_regs on it */
+const volatile u32 copy_stacks = 1;
+
+/* Changes live. */
+volatile u64 sample_period = 0; /* ns */
+
+#define PF_IO_WORKER 0x00000010
+#define PF_USER_WORKER 0x00004000
+#define PF_KTHREAD 0x00200000
+#define USER32_CS 0x23
+
+/* A global function: verified once, called 1,024 times. Returns enum unwind_end. */
+__noinline int search_rule(u32 cpu)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+
+	if (!s)
+		return END_BAD_FRAME;
+	s->state.rule = find_rule(s, s->state.leaf ? s->state.ip : s->state.ip - 1);
+	return 0;
+}
+
+__noinline int unwind_frame(u32 cpu)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+
+	if (!s)
+		return END_BAD_FRAME;
+	struct unwind_state *u = &s->state;
+	u64 pc = u->leaf ? u->ip : u->ip - 1;
+	struct pc_cache_entry *c = &s->pc_cache[(pc ^ pc >> 11 ^ (u64)u->serial * 0x9e3779b1u) & (PC_CACHE_SLOTS - 1)];
+	u32 rule;
+
+	if (c->pc == pc && c->serial == u->serial) {
+		rule = c->rule;
+	} else {
+		search_rule(cpu);
+		rule = u->rule;
+		if (rule == RULE_NO_MAPPING)
+			return END_NO_MAPPING;
+		if (rule == RULE_NOT_LOADED)
+			return END_NOT_LOADED;
+		c->pc = pc;
+		c->serial = u->serial;
+		c->rule = rule;
+	}
+
+	u32 n = u->frames;
+	if (n >= MAX_USER_FRAMES)
+		return END_TOO_DEEP;
+	u64 slot = s->kernel_frames + n;
+	OPAQUE(slot); /* keeps the check on the register that is used */
+	if (slot >= MAX_FRAMES)
+		return END_TOO_DEEP;
+	s->body[slot] = frame_word(u);
+	u->frames = n + 1;
+
+	struct unwind_rule *r = get_rule(s, rule);
+	if (!r)
+		return END_BAD_FRAME;
+	return step_rule(u, r);
+}
+
+/* The stack from sp upwards, as far as it can be read, behind the frames. Returns its bytes. */
+__noinline int copy_stack(u32 cpu)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+
+	if (!s)
+		return 0;
+	struct unwind_state *u = &s->state;
+	u64 words = s->kernel_frames + u->frames;
+	OPAQUE(words);
+	if (words > MAX_FRAMES)
+		return 0;
+
+	/* saved registers may lie below sp, outside the copy: fetch them now */
+	if (load_fp(u) || load_rbx(u))
+		return 0;
+	struct continuation *c = (void *)&s->body[words];
+	c->ip = u->ip;
+	c->sp = u->sp;
+	c->fp = u->fp;
+	c->rbx = u->rbx;
+	c->leaf = u->leaf;
+	c->guessed = u->guessed;
+	for (int i = 0; i < LEAF_REGS; i++)
+		c->regs[i] = u->regs[i];
+
+	char *copy = (char *)(c + 1);
+	u64 from = u->sp;
+	u64 first = PAGE_BYTES - (from & (PAGE_BYTES - 1));
+	u64 copied;
+
+	OPAQUE(first);
+	if (first > PAGE_BYTES || bpf_probe_read_user(copy, first, (void *)from))
+		return 0;
+	copied = first;
+	for (int i = 0; i < STACK_COPY_PAGES - 1; i++) {
+		OPAQUE(copied);
+		if (copied > (STACK_COPY_PAGES - 1) * PAGE_BYTES)
+			break;
+		if (bpf_probe_read_user(copy + copied, PAGE_BYTES, (void *)(from + copied)))
+			break;
+		copied += PAGE_BYTES;
+	}
+	return copied;
+}
+
+/* Unwinds from the registers in the scratch's state: frames into its body. Returns enum unwind_end. */
+static __always_inline int unwind_user(u32 cpu)
+{
+	int end = END_TOO_DEEP;
+
+#pragma clang loop unroll(disable)
+	for (int i = 0; i <= MAX_USER_FRAMES; i++) {
+		end = unwind_frame(cpu);
+		if (end != END_RUNNING)
+			break;
+	}
+	return end == END_RUNNING ? END_TOO_DEEP : end;
+}
+
+static __always_inline void set_leaf(struct unwind_state *u)
+{
+	u->leaf = 1;
+	u->guessed = 0;
+	u->fp_at = 0;
+	u->rbx_at = 0;
+	u->frames = 0;
+}
+
+#define COPY_REGS(u, r)                          \
+	({                                       \
+		(u)->regs[0] = (r)->ax;          \
+		(u)->regs[1] = (r)->dx;          \
+		(u)->regs[2] = (r)->cx;          \
+		(u)->regs[3] = (r)->bx;          \
+		(u)->regs[4] = (r)->si;          \
+		(u)->regs[5] = (r)->di;          \
+		(u)->regs[6] = (r)->bp;          \
+		(u)->regs[7] = (r)->sp;          \
+		(u)->regs[8] = (r)->r8;          \
+		(u)->regs[9] = (r)->r9;          \
+		(u)->regs[10] = (r)->r10;        \
+		(u)->regs[11] = (r)->r11;        \
+		(u)->regs[12] = (r)->r12;        \
+		(u)->regs[13] = (r)->r13;        \
+		(u)->regs[14] = (r)->r14;        \
+		(u)->regs[15] = (r)->r15;        \
+		(u)->ip = (r)->ip;               \
+		(u)->sp = (r)->sp;               \
+		(u)->fp = (r)->bp;               \
+		(u)->rbx = (r)->bx;              \
+	})
+
+/* The registers with which the task last left user space. */
+static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struct task_struct *task, struct unwind_state *u)
+{
+	if (ctx->regs.cs & 3) {
+		if (ctx->regs.cs == USER32_CS)
+			return END_COMPAT;
+		COPY_REGS(u, &ctx->regs);
+		return 0;
+	}
+	if (use_task_pt_regs && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
+		struct pt_regs *r = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+
+		if (r->cs == USER32_CS)
+			return END_COMPAT;
+		if (!(r->cs & 3))
+			return END_NO_USER_STACK;
+		COPY_REGS(u, r);
+		return 0;
+	}
+	struct pt_regs r;
+	u64 stack = (u64)BPF_CORE_READ(task, stack);
+
+	if (bpf_probe_read_kernel(&r, sizeof(r), (void *)(stack + thread_size - stack_padding - sizeof(r))))
+		return END_NO_USER_STACK;
+	if (r.cs == USER32_CS)
+		return END_COMPAT;
+	if (!(r.cs & 3))
+		return END_NO_USER_STACK;
+	COPY_REGS(u, &r);
+	return 0;
+}
+
+/* The mappings of this address space: the process's own, or its parent's as long as it has not exec'd. */
+static __always_inline struct process *find_process(const struct sample *sample)
+{
+	u32 pid = sample->pid;
+	struct process *p = bpf_map_lookup_elem(&processes, &pid);
+
+	if (p && p->start_stack == sample->start_stack && p->start_code == sample->start_code)
+		return p;
+	pid = sample->parent_pid;
+	p = bpf_map_lookup_elem(&processes, &pid);
+	if (p && p->start_stack == sample->start_stack && p->start_code == sample->start_code)
+		return p;
+	return 0;
+}
+
+static __always_inline int chosen(u32 pid)
+{
+	if (target_mode == TARGET_PROCESSES)
+		return bpf_map_lookup_elem(&target_processes, &pid) != 0;
+	if (target_mode == TARGET_CGROUP)
+		return bpf_current_task_under_cgroup(&target_cgroup, 0) == 1;
+	return 1;
+}
+
+static __always_inline int user_stack(struct bpf_perf_event_data *ctx, struct scratch *s, u32 cpu, u32 flags, struct task_struct *task)
+{
+	struct unwind_state *u = &s->state;
+	int end;
+
+	if (flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER))
+		return END_NO_USER_STACK;
+	end = user_registers(ctx, task, u);
+	if (end)
+		return end;
+	set_leaf(u);
+	struct process *p = find_process(&s->sample);
+	if (!p)
+		return END_UNKNOWN_PROCESS;
+	u->serial = p->serial;
+	u->first_mapping = p->first;
+	u->mapping_count = p->count;
+	s->sample.serial = p->serial;
+	return unwind_user(cpu);
+}
+
+SEC("perf_event")
+int sample_cpu(struct bpf_perf_event_data *ctx)
+{
+	u64 ids = bpf_get_current_pid_tgid();
+	u32 pid = ids >> 32;
+	u32 cpu = bpf_get_smp_processor_id();
+
+	if (!pid || !chosen(pid))
+		return 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+	if (!s)
+		return 0;
+	struct sample *sample = &s->sample;
+	struct task_struct *task;
+	u32 flags;
+
+	sample->time = bpf_ktime_get_ns();
+	sample->period = sample_period;
+	sample->pid = pid;
+	sample->tid = (u32)ids;
+	sample->cpu = cpu;
+	sample->serial = 0;
+	sample->stack_bytes = 0;
+	bpf_get_current_comm(sample->comm, sizeof(sample->comm));
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)) {
+		task = bpf_get_current_task_btf();
+		struct mm_struct *mm = task->mm;
+
+		flags = task->flags;
+		sample->start_time = task->group_leader->start_boottime;
+		sample->parent_pid = task->real_parent->tgid;
+		sample->start_code = mm ? mm->start_code : 0;
+		sample->start_stack = mm ? mm->start_stack : 0;
+	} else {
+		task = (struct task_struct *)bpf_get_current_task();
+		flags = BPF_CORE_READ(task, flags);
+		sample->start_time = BPF_CORE_READ(task, group_leader, start_boottime);
+		sample->parent_pid = BPF_CORE_READ(task, real_parent, tgid);
+		sample->start_code = BPF_CORE_READ(task, mm, start_code);
+		sample->start_stack = BPF_CORE_READ(task, mm, start_stack);
+	}
+
+	s->kernel_frames = 0;
+	s->state.frames = 0;
+	if (!(ctx->regs.cs & 3)) {
+		long bytes = bpf_get_stack(ctx, s->body, MAX_KERNEL_FRAMES * 8, 0);
+
+		if (bytes > 0)
+			s->kernel_frames = (u32)bytes / 8;
+		else
+			s->counters[COUNT_KERNEL_STACK_FAILED]++;
+	}
+
+	int end = user_stack(ctx, s, cpu, flags, task);
+	u32 stack_bytes = 0;
+	if (copy_stacks && (end == END_UNKNOWN_PROCESS || end == END_NO_MAPPING || end == END_NOT_LOADED))
+		stack_bytes = copy_stack(cpu);
+
+	u32 kernel_frames = s->kernel_frames;
+	u32 user_frames = s->state.frames;
+	u64 size = sizeof(struct sample) + (kernel_frames + user_frames) * 8;
+	if (stack_bytes)
+		size += sizeof(struct continuation) + stack_bytes;
+	sample->kernel_frames = kernel_frames;
+	sample->user_frames = user_frames;
+	sample->stack_bytes = stack_bytes;
+	sample->end = end;
+	OPAQUE(size);
+	if (size > sizeof(struct sample) + BODY_BYTES)
+		return 0;
+	if (bpf_ringbuf_output(&samples, sample, size, BPF_RB_NO_WAKEUP))
+		s->counters[COUNT_RING_FULL]++;
+	else
+		s->counters[COUNT_SAMPLES]++;
+	return 0;
+}
+
+/* Children of a chosen process are chosen, from their first instruction. */
+SEC("raw_tp/sched_process_fork")
+int follow_fork(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *parent = (struct task_struct *)ctx->args[0];
+	struct task_struct *child = (struct task_struct *)ctx->args[1];
+	u32 parent_pid = BPF_CORE_READ(parent, tgid);
+	u32 child_pid = BPF_CORE_READ(child, tgid);
+	u32 one = 1;
+
+	if (child_pid != parent_pid && bpf_map_lookup_elem(&target_processes, &parent_pid))
+		bpf_map_update_elem(&target_processes, &child_pid, &one, BPF_ANY);
+	return 0;
+}
+
+/* A pid that has ended must not choose the next process that gets its number. */
+SEC("raw_tp/sched_process_exit")
+int forget_exit(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *task = (struct task_struct *)ctx->args[0];
+	u32 pid = BPF_CORE_READ(task, tgid);
+
+	/* the leader's end is not the process's: its last thread's is */
+	if (BPF_CORE_READ(task, signal, live.counter) == 0)
+		bpf_map_delete_elem(&target_processes, &pid);
+	return 0;
+}
+
+/* The unwinder on chosen input, for tests: BPF_PROG_TEST_RUN, in the context of the test's own process. */
+struct test_input {
+	u64 ip, sp, fp, rbx;
+	u32 serial, first_mapping, mapping_count;
+	u32 end; /* out */
+	u32 frames; /* out */
+	u32 pad;
+	u64 regs[LEAF_REGS];
+};
+
+SEC("syscall")
+int test_unwind(struct test_input *in)
+{
+	u32 cpu = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+
+	if (!s)
+		return 1;
+	struct unwind_state *u = &s->state;
+	set_leaf(u);
+	u->ip = in->ip;
+	u->sp = in->sp;
+	u->fp = in->fp;
+	u->rbx = in->rbx;
+	u->serial = in->serial;
+	u->first_mapping = in->first_mapping;
+	u->mapping_count = in->mapping_count;
+	for (int i = 0; i < LEAF_REGS; i++)
+		u->regs[i] = in->regs[i];
+	s->kernel_frames = 0;
+	in->end = unwind_user(cpu);
+	in->frames = u->frames;
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "GPL";

@@ -1,0 +1,62 @@
+//! What can go wrong between user space and the kernel half.
+
+use std::io;
+
+/// An error of the kernel half, with the way out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The BPF object could not be opened, loaded or attached.
+    #[error("cannot {action} the BPF programs: {source}{hint}")]
+    Bpf {
+        /// `open`, `load`, `attach`.
+        action: &'static str,
+        /// libbpf's word.
+        source: libbpf_rs::Error,
+        /// What to do about it; starts with a separator or is empty.
+        hint: String,
+    },
+    /// `perf_event_open` was refused.
+    #[error("cannot open a perf event on CPU {cpu}: {source}{hint}")]
+    PerfEvent {
+        /// The CPU.
+        cpu: u32,
+        /// The kernel's word.
+        source: io::Error,
+        /// What to do about it; starts with a separator or is empty.
+        hint: String,
+    },
+    /// A map, ring or file could not be set up.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was being done, to what.
+        action: String,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// The rate is outside of what the kernel allows.
+    #[error("{frequency} Hz is not a rate this kernel allows: choose 1 to {limit} (kernel.perf_event_max_sample_rate)")]
+    Frequency {
+        /// As asked, Hz.
+        frequency: u64,
+        /// The kernel's limit, Hz.
+        limit: u64,
+    },
+    /// A table of the kernel half is full.
+    #[error("the kernel half's {table} table is full ({capacity} entries)")]
+    TableFull {
+        /// Which.
+        table: &'static str,
+        /// Its capacity.
+        capacity: usize,
+    },
+}
+
+impl Error {
+    pub(crate) fn io(action: impl Into<String>, source: io::Error) -> Self {
+        Self::Io { action: action.into(), source }
+    }
+}
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,137 @@
+//! perf events: one sampling clock a CPU, and one side band a CPU.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use perf_event_open_sys as sys;
+use sys::bindings as b;
+
+use crate::error::{Error, Result};
+
+/// The highest sampling rate that the kernel allows, Hz (`kernel.perf_event_max_sample_rate`).
+#[must_use]
+pub fn max_frequency() -> u64 {
+    sysctl("perf_event_max_sample_rate").and_then(|value| u64::try_from(value).ok()).unwrap_or(100_000)
+}
+
+/// `kernel.perf_event_paranoid`; `None` if the kernel has no perf events.
+#[must_use]
+pub fn paranoid() -> Option<i64> {
+    sysctl("perf_event_paranoid")
+}
+
+fn sysctl(name: &str) -> Option<i64> {
+    fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse().ok()
+}
+
+/// The CPUs that are online, ascending (`/sys/devices/system/cpu/online`).
+///
+/// # Errors
+/// sysfs is not readable.
+pub fn online_cpus() -> Result<Vec<u32>> {
+    let path = "/sys/devices/system/cpu/online";
+    let text = fs::read_to_string(path).map_err(|error| Error::io(format!("read {path}"), error))?;
+    Ok(parse_cpu_list(&text))
+}
+
+/// A CPU list such as `0-3,8`.
+fn parse_cpu_list(text: &str) -> Vec<u32> {
+    let mut cpus = Vec::new();
+    for part in text.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
+            cpus.extend(first..=last.min(first.saturating_add(8191)));
+        }
+    }
+    cpus
+}
+
+/// A clock that ticks every `period` ns of CPU time on `cpu`, whatever runs there except idle. Not enabled yet.
+pub(crate) fn open_clock(cpu: u32, period: u64) -> Result<OwnedFd> {
+    let mut attr = b::perf_event_attr {
+        size: size_of::<b::perf_event_attr>() as u32,
+        type_: b::PERF_TYPE_SOFTWARE,
+        config: u64::from(b::PERF_COUNT_SW_CPU_CLOCK),
+        ..Default::default()
+    };
+    attr.__bindgen_anon_1.sample_period = period;
+    attr.set_disabled(1);
+    attr.set_exclude_idle(1);
+    open(&mut attr, cpu)
+}
+
+/// The side band of `cpu`: forks, execs, exits, names and executable mappings.
+pub(crate) fn open_sideband(cpu: u32) -> Result<OwnedFd> {
+    let mut attr = b::perf_event_attr {
+        size: size_of::<b::perf_event_attr>() as u32,
+        type_: b::PERF_TYPE_SOFTWARE,
+        config: u64::from(b::PERF_COUNT_SW_DUMMY),
+        sample_type: u64::from(b::PERF_SAMPLE_TID | b::PERF_SAMPLE_TIME),
+        clockid: libc::CLOCK_MONOTONIC,
+        ..Default::default()
+    };
+    attr.set_mmap(1);
+    attr.set_mmap2(1);
+    attr.set_comm(1);
+    attr.set_comm_exec(1);
+    attr.set_task(1);
+    attr.set_sample_id_all(1);
+    attr.set_use_clockid(1);
+    // The reader polls; nobody is to be woken.
+    attr.set_watermark(1);
+    attr.__bindgen_anon_2.wakeup_watermark = u32::MAX;
+    open(&mut attr, cpu)
+}
+
+fn open(attr: &mut b::perf_event_attr, cpu: u32) -> Result<OwnedFd> {
+    // SAFETY: `attr` is a valid perf_event_attr with its size set; the other arguments are plain numbers.
+    let fd = unsafe {
+        sys::perf_event_open(attr, -1, cpu as i32, -1, u64::from(b::PERF_FLAG_FD_CLOEXEC).cast_signed() as _)
+    };
+    if fd < 0 {
+        let source = io::Error::last_os_error();
+        return Err(Error::PerfEvent { cpu, hint: hint(&source), source });
+    }
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What to do about a refused perf event.
+fn hint(error: &io::Error) -> String {
+    match (error.raw_os_error(), paranoid()) {
+        (Some(libc::EACCES | libc::EPERM), Some(level)) if level > 2 => format!(
+            "\n  kernel.perf_event_paranoid is {level}, which asks for CAP_SYS_ADMIN: run as root, or\n  \
+             sudo sysctl kernel.perf_event_paranoid=2   (then CAP_PERFMON suffices)"
+        ),
+        (Some(libc::EACCES | libc::EPERM), _) => {
+            "\n  system-wide events need CAP_PERFMON (or CAP_SYS_ADMIN): run as root (sudo)".to_owned()
+        }
+        (Some(libc::ENOENT | libc::EOPNOTSUPP), _) => "\n  this kernel has no software clock events".to_owned(),
+        (Some(libc::ENOSYS), _) | (_, None) => "\n  this kernel was built without CONFIG_PERF_EVENTS".to_owned(),
+        (Some(libc::EMFILE), _) => "\n  too many open files: raise the limit with ulimit -n".to_owned(),
+        _ => String::new(),
+    }
+}
+
+/// Enables an event that no BPF program did.
+pub(crate) fn enable(fd: &OwnedFd) -> Result<()> {
+    // SAFETY: a perf event's descriptor, and an ioctl without argument.
+    if unsafe { sys::ioctls::ENABLE(fd.as_raw_fd(), 0) } < 0 {
+        return Err(Error::io("enable a perf event", io::Error::last_os_error()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_cpu_list;
+
+    #[test]
+    fn cpu_lists_are_ranges_and_numbers() {
+        assert_eq!(parse_cpu_list("0-2,5\n"), [0, 1, 2, 5]);
+        assert_eq!(parse_cpu_list("0"), [0]);
+        assert_eq!(parse_cpu_list(""), [0u32; 0]);
+        assert_eq!(parse_cpu_list("x-y,3"), [3]);
+    }
+}

@@ -1,0 +1,244 @@
+//! Samples as the kernel half sends them (twin of `struct sample` in `abi.h`).
+
+use std::ptr;
+
+use profiler_address::{KernelAddr, UserAddr};
+
+/// Frames that one user stack can have.
+pub const MAX_USER_FRAMES: usize = 1024;
+
+/// In a user frame's word: an instruction pointer (interrupted here), not a return address.
+const FRAME_IS_IP: u64 = 1 << 63;
+/// In a user frame's word: found through a frame pointer for want of an unwind row.
+const FRAME_GUESSED: u64 = 1 << 62;
+const ADDRESS_BITS: u64 = (1 << 56) - 1;
+
+/// How a user stack ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum UnwindEnd {
+    /// The outermost frame was reached.
+    Complete = 0,
+    /// Frame pointers were followed until one was 0, as the ABI marks the outermost frame.
+    FramePointerZero = 1,
+    /// The stack has more than [`MAX_USER_FRAMES`] frames.
+    TooDeep = 2,
+    /// An instruction pointer is in no executable mapping that is known.
+    NoMapping = 3,
+    /// The executable's rows are not loaded yet.
+    NotLoaded = 4,
+    /// The stack's memory could not be read.
+    ReadFailed = 5,
+    /// The frame address did not rise.
+    BadFrame = 6,
+    /// A rule needs a register that only the interrupted frame has.
+    Unsupported = 7,
+    /// The process's mappings are not known yet.
+    UnknownProcess = 8,
+    /// A 32-bit process: not unwound.
+    Compat = 9,
+    /// A kernel thread: there is no user stack.
+    NoUserStack = 10,
+}
+
+impl UnwindEnd {
+    /// From the byte in a record; what is unknown is a bad frame.
+    #[must_use]
+    pub const fn from_raw(raw: u8) -> Self {
+        match raw {
+            0 => Self::Complete,
+            1 => Self::FramePointerZero,
+            2 => Self::TooDeep,
+            3 => Self::NoMapping,
+            4 => Self::NotLoaded,
+            5 => Self::ReadFailed,
+            7 => Self::Unsupported,
+            8 => Self::UnknownProcess,
+            9 => Self::Compat,
+            10 => Self::NoUserStack,
+            _ => Self::BadFrame,
+        }
+    }
+
+    /// Whether the stack is whole.
+    #[must_use]
+    pub const fn is_complete(self) -> bool {
+        matches!(self, Self::Complete | Self::FramePointerZero | Self::NoUserStack)
+    }
+
+    /// The reason, as users read it in an unfinished stack's last frame and in the loss table.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Complete | Self::FramePointerZero => "complete",
+            Self::TooDeep => "unwind: more than 1024 frames",
+            Self::NoMapping => "unwind: no mapping",
+            Self::NotLoaded => "unwind: tables not loaded",
+            Self::ReadFailed => "unwind: stack not readable",
+            Self::BadFrame => "unwind: frame does not rise",
+            Self::Unsupported => "unwind: rule needs a lost register",
+            Self::UnknownProcess => "unwind: process gone before it was known",
+            Self::Compat => "unwind: 32-bit process",
+            Self::NoUserStack => "no user stack",
+        }
+    }
+}
+
+/// One user frame.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct UserFrame(pub u64);
+
+impl UserFrame {
+    /// Instruction pointer or return address.
+    #[must_use]
+    pub const fn address(self) -> UserAddr {
+        UserAddr(self.0 & ADDRESS_BITS)
+    }
+    /// Whether it is an instruction pointer rather than a return address.
+    #[must_use]
+    pub const fn is_instruction_pointer(self) -> bool {
+        self.0 & FRAME_IS_IP != 0
+    }
+    /// The address to look up: the instruction itself, or the call before a return address.
+    #[must_use]
+    pub const fn lookup_address(self) -> UserAddr {
+        if self.is_instruction_pointer() { self.address() } else { self.address().call_site() }
+    }
+    /// Whether a frame pointer was followed for want of a row.
+    #[must_use]
+    pub const fn is_guessed(self) -> bool {
+        self.0 & FRAME_GUESSED != 0
+    }
+}
+
+impl std::fmt::Debug for UserFrame {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "UserFrame({:#x})", self.0)
+    }
+}
+
+/// The fixed head of a record; `struct sample`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct SampleHead {
+    /// `CLOCK_MONOTONIC`, ns.
+    pub time: u64,
+    /// Start of the process, `CLOCK_BOOTTIME`, ns.
+    pub start_time: u64,
+    /// `mm->start_code` of its address space.
+    pub start_code: u64,
+    /// `mm->start_stack` of its address space.
+    pub start_stack: u64,
+    /// CPU time that the sample stands for, ns.
+    pub period: u64,
+    /// Thread group id.
+    pub pid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Thread group id of the real parent.
+    pub parent_pid: u32,
+    /// Logical CPU.
+    pub cpu: u32,
+    /// Serial of the mappings it was unwound with; 0: none.
+    pub serial: u32,
+    /// Bytes of stack that follow the continuation; 0: no continuation.
+    pub stack_bytes: u32,
+    /// Kernel frames that follow.
+    pub kernel_frames: u16,
+    /// User frames that follow.
+    pub user_frames: u16,
+    /// [`UnwindEnd`]
+    pub end: u8,
+    pad: [u8; 3],
+    /// The thread's comm, NUL padded.
+    pub comm: [u8; 16],
+}
+const _: () = assert!(size_of::<SampleHead>() == 88);
+
+/// Where the kernel half stopped: `struct continuation`. The frame at `ip` is not among the frames yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Continuation {
+    /// Instruction pointer or return address.
+    pub ip: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer.
+    pub fp: u64,
+    /// rbx.
+    pub rbx: u64,
+    /// 1 if this frame was interrupted, so that `regs` hold.
+    pub leaf: u64,
+    /// The guessed bit of the frame at `ip`.
+    pub guessed: u64,
+    /// Registers by DWARF number.
+    pub regs: [u64; 16],
+}
+const _: () = assert!(size_of::<Continuation>() == 176);
+
+/// A sample, borrowed from the ring.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    /// The fixed head.
+    pub head: SampleHead,
+    kernel: &'a [u8],
+    user: &'a [u8],
+    /// Where to go on, and the target's stack from `continuation.sp` on.
+    pub continuation: Option<(Continuation, &'a [u8])>,
+}
+
+impl<'a> Sample<'a> {
+    /// Reads one record; `None` if it is not whole, which only a bug can cause.
+    #[must_use]
+    pub fn parse(record: &'a [u8]) -> Option<Self> {
+        let (head, rest) = split::<SampleHead>(record)?;
+        let (kernel, rest) = rest.split_at_checked(usize::from(head.kernel_frames) * 8)?;
+        let (user, rest) = rest.split_at_checked(usize::from(head.user_frames) * 8)?;
+        let continuation = if head.stack_bytes > 0 {
+            let (continuation, stack) = split::<Continuation>(rest)?;
+            Some((continuation, stack.get(..head.stack_bytes as usize)?))
+        } else {
+            None
+        };
+        Some(Self { head, kernel, user, continuation })
+    }
+
+    /// Kernel frames, leaf first; all but the first are return addresses.
+    pub fn kernel_frames(&self) -> impl ExactSizeIterator<Item = KernelAddr> + 'a {
+        words(self.kernel).map(KernelAddr)
+    }
+
+    /// User frames, leaf first.
+    pub fn user_frames(&self) -> impl ExactSizeIterator<Item = UserFrame> + 'a {
+        words(self.user).map(UserFrame)
+    }
+
+    /// How the user stack ended.
+    #[must_use]
+    pub const fn end(&self) -> UnwindEnd {
+        UnwindEnd::from_raw(self.head.end)
+    }
+}
+
+/// The thread's name in `comm`, up to its first NUL.
+#[must_use]
+pub fn comm_bytes(comm: &[u8; 16]) -> &[u8] {
+    let end = comm.iter().position(|&byte| byte == 0).unwrap_or(comm.len());
+    &comm[..end]
+}
+
+fn words(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> + '_ {
+    bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word))
+}
+
+/// Plain old data of the ABI: any bytes are a valid value.
+trait Plain: Copy {}
+impl Plain for SampleHead {}
+impl Plain for Continuation {}
+
+fn split<T: Plain>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(size_of::<T>())?;
+    // SAFETY: `head` has the size of `T`, and `T` is `Plain`: integers only, valid for all bytes; the read is unaligned.
+    Some((unsafe { ptr::read_unaligned(head.as_ptr().cast()) }, rest))
+}

@@ -1,0 +1,261 @@
+//! The kernel half at work: loaded, attached to every CPU's clock, its samples drained.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, RingBuffer, RingBufferBuilder};
+
+use crate::error::{Error, Result};
+use crate::perf;
+use crate::record::Sample;
+use crate::skeleton::{ProfilerSkel, ProfilerSkelBuilder};
+use crate::tables::Tables;
+
+/// Whom to sample.
+#[derive(Debug)]
+pub enum Targets {
+    /// Every process.
+    All,
+    /// These processes (by pid in the root pid namespace), and the children they fork from now on.
+    Processes(Vec<u32>),
+    /// The processes of this cgroup (v2 directory, opened) and below.
+    Cgroup(OwnedFd),
+}
+
+/// How to load the kernel half.
+#[derive(Debug)]
+pub struct Options {
+    /// Samples a second of CPU time, Hz.
+    pub frequency: u64,
+    /// Whom to sample.
+    pub targets: Targets,
+    /// Bytes of ring for samples; rounded up to a power of two.
+    pub ring_bytes: u32,
+    /// A BTF file of the kernel, for kernels that carry none.
+    pub btf: Option<PathBuf>,
+    /// Forces the fallback for kernels without `bpf_task_pt_regs`.
+    pub without_task_pt_regs: bool,
+}
+
+/// What the kernel half counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Samples that reached the ring.
+    pub samples: u64,
+    /// Samples lost because the ring was full.
+    pub ring_full: u64,
+    /// Kernel stacks that could not be taken.
+    pub kernel_stack_failed: u64,
+}
+
+/// The loaded kernel half.
+pub struct Sampler {
+    // Field order is drop order: first the attachments, then the programs.
+    links: BTreeMap<u32, Link>,
+    _tracepoints: Vec<Link>,
+    ring: RingBuffer<'static>,
+    skeleton: ProfilerSkel<'static>,
+    period: u64,
+    inbox: Rc<RefCell<Inbox>>,
+}
+
+/// Records as they come out of the ring, end to end, and where each ends.
+#[derive(Debug, Default)]
+struct Inbox {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Sampler {
+    /// Loads the programs; nothing is sampled until [`Self::start`].
+    ///
+    /// # Errors
+    /// The rate is not allowed, or the kernel or its privileges don't permit the programs.
+    pub fn load(options: Options) -> Result<Self> {
+        let limit = perf::max_frequency();
+        if options.frequency == 0 || options.frequency > limit {
+            return Err(Error::Frequency { frequency: options.frequency, limit });
+        }
+        libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, print)));
+        // The kernel half lives as long as the process; the storage that its skeleton borrows is never freed.
+        let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut builder = ProfilerSkelBuilder::default();
+        if let Some(btf) = &options.btf {
+            builder.obj_builder.btf_custom_path(btf).map_err(|source| bpf_error("open", source))?;
+        }
+        let mut open = builder.open(storage).map_err(|source| bpf_error("open", source))?;
+
+        let cpus = libbpf_rs::num_possible_cpus().map_err(|source| bpf_error("count the CPUs for", source))?;
+        let period = 1_000_000_000 / options.frequency;
+        let follow = matches!(options.targets, Targets::Processes(_));
+        if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+            rodata.target_mode = match options.targets {
+                Targets::All => 0,
+                Targets::Processes(_) => 1,
+                Targets::Cgroup(_) => 2,
+            };
+            rodata.use_task_pt_regs = u32::from(!options.without_task_pt_regs);
+        }
+        if let Some(bss) = open.maps.bss_data.as_deref_mut() {
+            bss.sample_period = period;
+        }
+        open.progs.follow_fork.set_autoload(follow);
+        open.progs.forget_exit.set_autoload(follow);
+        open.progs.test_unwind.set_autoload(false);
+        let set = |result: libbpf_rs::Result<()>| result.map_err(|source| bpf_error("size the maps of", source));
+        set(open.maps.scratches.set_max_entries(cpus as u32))?;
+        set(open.maps.samples.set_max_entries(options.ring_bytes.next_power_of_two().max(1 << 16)))?;
+        let skeleton = open.load().map_err(|source| bpf_error("load", source))?;
+
+        match &options.targets {
+            Targets::All => {}
+            Targets::Processes(pids) => {
+                for pid in pids {
+                    let one = 1u32.to_ne_bytes();
+                    let chosen = skeleton.maps.target_processes.update(&pid.to_ne_bytes(), &one, MapFlags::ANY);
+                    chosen.map_err(|source| bpf_error("choose a process in", source))?;
+                }
+            }
+            Targets::Cgroup(cgroup) => {
+                let fd = cgroup.as_raw_fd().to_ne_bytes();
+                let chosen = skeleton.maps.target_cgroup.update(&0u32.to_ne_bytes(), &fd, MapFlags::ANY);
+                chosen.map_err(|source| bpf_error("choose a cgroup (v2 only) in", source))?;
+            }
+        }
+        let mut tracepoints = Vec::new();
+        if follow {
+            for program in [&skeleton.progs.follow_fork, &skeleton.progs.forget_exit] {
+                tracepoints.push(program.attach().map_err(|source| bpf_error("attach", source))?);
+            }
+        }
+
+        let inbox = Rc::new(RefCell::new(Inbox::default()));
+        let sink = Rc::clone(&inbox);
+        let mut ring = RingBufferBuilder::new();
+        ring.add(&skeleton.maps.samples, move |record| {
+            let mut inbox = sink.borrow_mut();
+            inbox.bytes.extend_from_slice(record);
+            let end = inbox.bytes.len();
+            inbox.ends.push(end);
+            0
+        })
+        .map_err(|source| bpf_error("read the ring of", source))?;
+        let ring = ring.build().map_err(|source| bpf_error("read the ring of", source))?;
+        Ok(Self { links: BTreeMap::new(), _tracepoints: tracepoints, ring, skeleton, period, inbox })
+    }
+
+    /// The tables of the unwinder, shared with the kernel half.
+    ///
+    /// # Errors
+    /// The maps cannot be mapped.
+    pub fn tables(&self) -> Result<Tables> {
+        Tables::of_maps(&self.skeleton.maps)
+    }
+
+    /// Starts the clocks of the CPUs that are online, and forgets those of CPUs that have gone. Call it again to follow
+    /// CPUs as they come.
+    ///
+    /// # Errors
+    /// A perf event is refused.
+    pub fn follow_cpus(&mut self, online: &[u32]) -> Result<()> {
+        self.links.retain(|cpu, _| online.contains(cpu));
+        for &cpu in online {
+            if self.links.contains_key(&cpu) {
+                continue;
+            }
+            let event = perf::open_clock(cpu, self.period)?;
+            // The link owns the event's descriptor and closes it.
+            let link = self.skeleton.progs.sample_cpu.attach_perf_event(event.into_raw_fd());
+            self.links.insert(cpu, link.map_err(|source| bpf_error("attach", source))?);
+        }
+        Ok(())
+    }
+
+    /// Stops all clocks; samples that are in the ring stay there.
+    pub fn stop(&mut self) {
+        self.links.clear();
+    }
+
+    /// The distance between samples, ns of CPU time.
+    #[must_use]
+    pub const fn period(&self) -> u64 {
+        self.period
+    }
+
+    /// Takes what is in the ring and returns it as one batch.
+    ///
+    /// # Errors
+    /// The ring cannot be read.
+    pub fn take(&mut self) -> Result<Batch> {
+        self.ring.consume().map_err(|source| bpf_error("read the ring of", source))?;
+        let inbox = std::mem::take(&mut *self.inbox.borrow_mut());
+        Ok(Batch { bytes: inbox.bytes, ends: inbox.ends })
+    }
+
+    /// What the kernel half counted so far, over all CPUs.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let map = &self.skeleton.maps.scratches;
+        let mut sum = [0u64; 8];
+        for cpu in 0..map.max_entries() {
+            let Ok(Some(scratch)) = map.lookup(&cpu.to_ne_bytes(), MapFlags::ANY) else { continue };
+            for (sum, word) in sum.iter_mut().zip(scratch.as_chunks::<8>().0) {
+                *sum += u64::from_ne_bytes(*word);
+            }
+        }
+        Counters { samples: sum[0], ring_full: sum[1], kernel_stack_failed: sum[2] }
+    }
+}
+
+/// Records taken from the ring.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    /// The samples, in the order of the ring.
+    pub fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).filter_map(|(start, &end)| Sample::parse(self.bytes.get(start..end)?))
+    }
+
+    /// Number of records.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+}
+
+fn print(level: libbpf_rs::PrintLevel, message: String) {
+    let message = message.trim_end();
+    match level {
+        libbpf_rs::PrintLevel::Warn => tracing::debug!(target: "libbpf", "{message}"),
+        _ => tracing::trace!(target: "libbpf", "{message}"),
+    }
+}
+
+fn bpf_error(action: &'static str, source: libbpf_rs::Error) -> Error {
+    let hint = match source.kind() {
+        libbpf_rs::ErrorKind::PermissionDenied => {
+            "\n  BPF needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN): run as root (sudo); `profiler doctor` tells what is missing"
+        }
+        libbpf_rs::ErrorKind::NotFound if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() => {
+            "\n  this kernel carries no BTF (CONFIG_DEBUG_INFO_BTF): give a BTF file with --btf"
+        }
+        _ => "",
+    };
+    Error::Bpf { action, source, hint: hint.to_owned() }
+}
