@@ -1,1 +1,9 @@
-//! TODO
+//! What the kernel half needs to know to unwind a process: which processes there are, what they map, and how to step from a
+//! frame of a mapped executable to its caller.
+#![forbid(unsafe_code)]
+
+pub mod maps;
+pub mod process;
+
+pub mod elf;
+pub mod rows;
