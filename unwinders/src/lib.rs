@@ -2,8 +2,7 @@
 //! frame of a mapped executable to its caller.
 #![forbid(unsafe_code)]
 
+pub mod elf;
 pub mod maps;
 pub mod process;
-
-pub mod elf;
 pub mod rows;

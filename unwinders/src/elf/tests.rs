@@ -1,0 +1,62 @@
+use profiler_address::{ElfVaddr, FileOffset};
+
+use super::{ElfImage, Error, MACHINE_X86_64};
+
+fn own() -> Vec<u8> {
+    std::fs::read("/proc/self/exe").unwrap()
+}
+
+#[test]
+fn reads_the_program_that_tests_it() {
+    let bytes = own();
+    let image = ElfImage::parse(&bytes).unwrap();
+    assert_eq!(image.machine(), MACHINE_X86_64);
+    assert!(image.position_independent());
+    assert!(!image.is_go());
+    assert!(image.interpreter().is_some_and(|path| path.starts_with(b"/lib")));
+    let text = image.section(".text").unwrap();
+    let code = image.section_bytes(text).unwrap();
+    assert_eq!(image.bytes_at(text.address, code.len()).unwrap(), code);
+    assert_eq!(image.to_vaddr(text.offset), Some(text.address));
+    assert!(image.segments().iter().any(|s| s.executable() && s.contains(image.entry())));
+    assert_eq!(image.bytes_from(ElfVaddr(u64::MAX)), None);
+    assert_eq!(image.to_vaddr(FileOffset(u64::MAX)), None);
+}
+
+#[test]
+fn eh_frame_is_found_without_section_headers() {
+    let mut bytes = own();
+    let (address, start) = {
+        let found = ElfImage::parse(&bytes).unwrap().eh_frame().unwrap();
+        assert!(found.exact);
+        (found.address, found.bytes[..64].to_vec())
+    };
+    bytes[40..48].fill(0); // e_shoff
+    bytes[58..64].fill(0); // e_shentsize, e_shnum, e_shstrndx
+    let image = ElfImage::parse(&bytes).unwrap();
+    assert!(image.sections().is_empty());
+    let found = image.eh_frame().unwrap();
+    assert_eq!((found.address, &found.bytes[..64], found.exact), (address, &start[..], false));
+}
+
+#[test]
+fn every_truncation_is_an_error_or_an_image() {
+    let bytes = own();
+    for length in (0..200).chain([1000, 4096, 65_536]) {
+        let cut = &bytes[..length.min(bytes.len())];
+        match ElfImage::parse(cut) {
+            Ok(image) => {
+                let _ = (image.eh_frame(), image.gnu_build_id(), image.is_go(), image.interpreter());
+            }
+            Err(error) => assert!(matches!(error, Error::NotElf(_) | Error::Truncated { .. })),
+        }
+    }
+    assert!(matches!(ElfImage::parse(b"#!/bin/sh"), Err(Error::NotElf(_))));
+}
+
+#[test]
+fn class_and_byte_order_are_named() {
+    let mut bytes = own();
+    bytes[4] = 1;
+    assert_eq!(ElfImage::parse(&bytes).unwrap_err(), Error::Unsupported { class: 1, data: 1 });
+}

@@ -1,0 +1,229 @@
+//! From an executable's unwind information to the rows that the BPF unwinder searches.
+//!
+//! ```text
+//! .eh_frame ──┐                                            rows of one 64 KiB page of addresses
+//! .debug_frame┤ frames ─> [start, end) of each function,    ┌───────────┬─────────┐
+//! .gopclntab ─┤           sorted, overlaps cut   ─ evaluate ─> low 16 bits │ rule no. │─> RuleDictionary ─> Rule
+//! known code ─┘                                            └───────────┴─────────┘
+//! ```
+//!
+//! A row holds until the next row of its page; before the first row of a page, and where a rule is 0, nothing is known and the
+//! unwinder guesses by the frame pointer. The caller of a frame is looked up at its return address minus one.
+//!
+//! Everything read is hostile: time and memory are linear in the size of the file, and bounded.
+
+mod cfi;
+mod dictionary;
+mod encoding;
+mod expression;
+mod frames;
+mod functions;
+mod pages;
+mod state;
+
+use profiler_address::ElfVaddr;
+use profiler_bpf::abi::{ROW_PAGE_SHIFT, Row, Rule};
+
+pub use dictionary::RuleDictionary;
+
+use crate::elf::{ElfImage, MACHINE_X86_64};
+use cfi::{Interpreter, Program};
+use frames::Section;
+use functions::{Functions, Source};
+use pages::Pages;
+
+/// Between two functions, this many bytes and more get a row that says that nothing is known; less is padding.
+const SMALLEST_GAP: u64 = 16;
+/// Largest `.debug_frame` that is decompressed, bytes.
+const LARGEST_DEBUG_FRAME: usize = 256 << 20;
+
+/// Why no rows could be built.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// Code of another machine.
+    #[error("unwind rows are built for x86-64 (ELF machine 62) only; this file is for machine {0}")]
+    Machine(u16),
+}
+
+/// What was met while building; everything that was not understood is counted here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RowStats {
+    /// Bytes of `.eh_frame` read.
+    pub eh_frame_bytes: u64,
+    /// Functions described by `.eh_frame` or `.debug_frame` that rows were made for.
+    pub fdes: u64,
+    /// Functions described by Go's pc tables that rows were made for.
+    pub go_functions: u64,
+    /// Places recognised by their code alone: entry points and signal trampolines without unwind information.
+    pub known_code: u64,
+    /// Entries that could not be read (lengths, encodings, instructions out of range); they give no rows from there on.
+    pub malformed: u64,
+    /// Functions that start inside another one, whose rows end where the inner one's start; or that start at the same address
+    /// as another one, which is kept (the first in the file).
+    pub overlapping: u64,
+    /// Functions outside of all executable segments, as linkers leave them behind when they drop code; no rows.
+    pub outside_code: u64,
+    /// Rows whose CFA or return address can't be expressed: they have rule 0.
+    pub unsupported: u64,
+    /// Rows where the place of a saved frame pointer or rbx can't be expressed: they take it as unchanged.
+    pub approximated: u64,
+    /// Rows whose rule found no room in the dictionary and was made simpler or 0.
+    pub dictionary_full: u64,
+    /// Rows or functions beyond the limits on counts.
+    pub over_limit: u64,
+}
+
+/// The rows of one executable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnwindRows {
+    /// First page with rows: ELF virtual address >> 16.
+    pub first_page: u64,
+    /// Where the rows of page `first_page + i` start in `rows`; one entry more than there are pages.
+    pub page_starts: Vec<u32>,
+    /// All rows, page by page.
+    pub rows: Vec<Row>,
+    /// What was met while building.
+    pub stats: RowStats,
+}
+
+impl UnwindRows {
+    /// The rule that holds at `address`; 0 where nothing is known.
+    #[must_use]
+    pub fn rule_at(&self, address: ElfVaddr) -> u16 {
+        let find = || {
+            let page = usize::try_from((address.0 >> ROW_PAGE_SHIFT).checked_sub(self.first_page)?).ok()?;
+            let start = *self.page_starts.get(page)? as usize;
+            let end = *self.page_starts.get(page.checked_add(1)?)? as usize;
+            let rows = self.rows.get(start..end)?;
+            let after = rows.partition_point(|row| row.address_low() <= address.0 as u16);
+            Some(rows.get(after.checked_sub(1)?)?.rule())
+        };
+        find().unwrap_or(0)
+    }
+
+    /// Bytes of memory that the rows take.
+    #[must_use]
+    pub fn byte_size(&self) -> usize {
+        size_of_val(self.rows.as_slice()) + size_of_val(self.page_starts.as_slice())
+    }
+}
+
+/// Builds the rows of `image`, adding the rules that they need to `rules`.
+///
+/// A file without unwind information gives no rows and no error.
+///
+/// # Errors
+/// When the file is for another machine than x86-64.
+pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<UnwindRows, Error> {
+    if image.machine() != MACHINE_X86_64 {
+        return Err(Error::Machine(image.machine()));
+    }
+    let mut stats = RowStats::default();
+    let mut writer = Writer { rules, cache: RuleCache::new(), pages: Pages::default() };
+
+    let mut functions = Functions::new(image);
+    let mut sections = Vec::new();
+    if let Some(eh_frame) = image.eh_frame() {
+        stats.eh_frame_bytes = eh_frame.bytes.len() as u64;
+        sections.push(Section::eh_frame(image, eh_frame));
+    }
+    for (number, section) in (0..).zip(&mut sections) {
+        section.read(number, image, &mut functions, &mut stats);
+    }
+    functions.sort(&mut stats);
+
+    let mut interpreter = Interpreter::default();
+    let mut end_of_last = None;
+    writer.pages = Pages::with_capacity(functions.list().len().saturating_mul(6));
+    for function in functions.list() {
+        writer.close_gap(end_of_last, function.start);
+        match function.source {
+            Source::Cfi { section, cie, from, to } => {
+                let Some(section) = sections.get(usize::from(section)) else { continue };
+                let range = from as usize..to as usize;
+                let (Some(cie), Some(code)) = (section.cie(cie), section.bytes.get(range)) else { continue };
+                let program = Program { code, at: from as usize, cie, bases: &section.bases, image };
+                interpreter.run(&program, function.start, function.end, &mut writer, &mut stats);
+                stats.fdes += 1;
+            }
+        }
+        end_of_last = Some(function.end);
+    }
+    if let Some(end) = end_of_last {
+        writer.pages.set(end, 0);
+    }
+
+    stats.over_limit += writer.pages.refused();
+    let (first_page, page_starts, rows) = writer.pages.finish();
+    Ok(UnwindRows { first_page, page_starts, rows, stats })
+}
+
+/// Where rows go: rules are interned on the way.
+struct Writer<'r> {
+    rules: &'r mut RuleDictionary,
+    cache: RuleCache,
+    pages: Pages,
+}
+
+impl Writer<'_> {
+    /// From `address` on, `rule` holds.
+    #[inline]
+    fn set(&mut self, address: u64, rule: Rule, stats: &mut RowStats) {
+        let index = self.cache.index(rule, self.rules, stats);
+        self.pages.set(address, index);
+    }
+
+    fn close_gap(&mut self, end_of_last: Option<u64>, start: u64) {
+        if let Some(end) = end_of_last.filter(|end| start.saturating_sub(*end) >= SMALLEST_GAP) {
+            self.pages.set(end, 0);
+        }
+    }
+}
+
+/// A direct-mapped cache in front of the dictionary: neighbouring functions use the same few rules.
+struct RuleCache(Box<[(Rule, u16)]>);
+
+impl RuleCache {
+    const SLOTS: usize = 2048;
+
+    fn new() -> Self {
+        Self(vec![(Rule::NONE, 0); Self::SLOTS].into_boxed_slice())
+    }
+
+    #[inline]
+    fn index(&mut self, rule: Rule, rules: &mut RuleDictionary, stats: &mut RowStats) -> u16 {
+        let slot = Self::slot(&rule);
+        if let Some((cached, index)) = self.0.get(slot)
+            && *cached == rule
+        {
+            return *index;
+        }
+        let index = intern(rule, rules, stats);
+        if let Some(entry) = self.0.get_mut(slot) {
+            *entry = (rule, index);
+        }
+        index
+    }
+
+    #[inline]
+    fn slot(rule: &Rule) -> usize {
+        let registers = u64::from(rule.cfa_reg) | u64::from(rule.fp_off8.cast_unsigned()) << 16;
+        let key = registers | u64::from(rule.rbx_off8.cast_unsigned()) << 32 | u64::from(rule.cfa_kind) << 48;
+        let mixed = (key ^ u64::from(rule.cfa_off.cast_unsigned()) << 8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        (mixed >> 53) as usize
+    }
+}
+
+/// The index of `rule`; without rbx when the dictionary is full, else 0.
+#[cold]
+fn intern(rule: Rule, rules: &mut RuleDictionary, stats: &mut RowStats) -> u16 {
+    rules.intern(rule).unwrap_or_else(|| {
+        stats.dictionary_full += 1;
+        let flags = rule.flags & !profiler_bpf::abi::RULE_RBX_AT_FP;
+        let simpler = Rule { rbx_off8: profiler_bpf::abi::SAVED_SAME, flags, ..rule };
+        rules.intern(simpler).unwrap_or(0)
+    })
+}
+
+#[cfg(test)]
+mod tests;
