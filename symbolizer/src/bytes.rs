@@ -113,6 +113,11 @@ impl Paged {
         self.len
     }
 
+    /// Whether the bytes are in memory, not in a file.
+    pub fn is_memory(&self) -> bool {
+        matches!(self.bytes, Bytes::Memory(_))
+    }
+
     /// Bytes of memory that this holds when its chunks are all in use.
     pub fn max_bytes(&self) -> u64 {
         match &self.bytes {

@@ -10,7 +10,9 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+mod debug_files;
 mod demangle;
+mod dwarf;
 mod elf;
 mod frame;
 mod jit;

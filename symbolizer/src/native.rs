@@ -1,43 +1,116 @@
-//! One ELF file's names: its symbol tables, best first.
+//! One ELF file's names: from its symbol tables, Go's tables or debug info, in the file or beside it.
 
 use crate::{
     bytes::Bytes,
+    debug_files,
+    dwarf::{Dwarf, DwarfError},
     elf::{Elf, ElfError, SHT_DYNSYM, SHT_SYMTAB, plt, symbols::SymbolTable},
     frame::{Frame, Language, Names, Symbolized},
     object::Object,
+    symbolizer::{Options, Stats},
 };
 use profiler_address::ElfVaddr;
 use rustc_hash::FxHashMap;
 
 /// What is known of one file.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Native {
+    /// Best first.
     tables: Vec<SymbolTable>,
     /// (table, offset of the name in it) -> names.
     names: FxHashMap<(u8, u32), Names>,
     names_bytes: u64,
+    lines: Lines,
+}
+
+/// Debug info, opened at the first address that could use it.
+#[derive(Default)]
+enum Lines {
+    In(Box<Elf>),
+    Open(Box<Dwarf>),
+    #[default]
+    None,
 }
 
 impl Native {
-    pub fn load(object: &Object) -> Result<Self, ElfError> {
+    pub fn load(object: &Object, options: &Options) -> Result<Self, ElfError> {
         let bytes = Bytes::of_file(object.file.clone()).map_err(ElfError::read("the file"))?;
         let elf = Elf::parse(bytes)?;
         let mut tables = Vec::new();
+        let mut lines = Lines::None;
         let symbols = read_table(&elf, SHT_SYMTAB);
-        let dynamic = read_table(&elf, SHT_DYNSYM);
+        let has_lines = elf.section(".debug_info").or_else(|| elf.section(".zdebug_info")).is_some();
+        let mut separate = None;
+        if symbols.is_none() || (options.source_lines && !has_lines) {
+            separate = debug_files::find(object, &elf, &options.debug_dirs);
+        }
+        if symbols.is_none() {
+            tables.extend(separate.as_ref().and_then(|elf| read_table(elf, SHT_SYMTAB)));
+        }
         tables.extend(symbols);
-        tables.extend(dynamic);
+        if tables.is_empty() {
+            tables.extend(mini_symbols(&elf));
+        }
+        let dynamic = read_table(&elf, SHT_DYNSYM);
+        // A full symbol table has all dynamic symbols in it; mini debug info has none of them.
+        let enough = tables.iter().map(SymbolTable::len).max().unwrap_or(0);
+        tables.extend(dynamic.filter(|dynamic| enough < dynamic.len() || elf.section(".gnu_debugdata").is_some()));
         tables.extend(plt::stubs(&elf));
-        Ok(Self { tables, ..Self::default() })
+        if options.source_lines {
+            lines = match separate {
+                _ if has_lines => Lines::In(Box::new(elf)),
+                Some(separate) => Lines::In(Box::new(separate)),
+                None => Lines::None,
+            };
+        }
+        Ok(Self { tables, lines, ..Self::default() })
     }
 
     pub fn bytes(&self) -> u64 {
-        self.tables.iter().map(SymbolTable::bytes).sum::<u64>() + self.names_bytes
+        let lines = match &self.lines {
+            Lines::Open(dwarf) => dwarf.bytes(),
+            _ => 0,
+        };
+        self.tables.iter().map(SymbolTable::bytes).sum::<u64>() + self.names_bytes + lines
     }
 
-    pub fn symbolize(&mut self, address: ElfVaddr) -> Symbolized {
-        let Some(names) = self.symbol(address) else { return Symbolized::unknown(Language::Native) };
-        Symbolized { frames: vec![Frame::named(names)], language: Language::Native, module: None }
+    pub fn symbolize(&mut self, address: ElfVaddr, options: &Options, stats: &mut Stats) -> Symbolized {
+        let symbol = self.symbol(address);
+        let mut frames = self.source_frames(address, symbol.as_ref(), options, stats);
+        if frames.is_empty() {
+            frames.extend(symbol.map(Frame::named));
+        }
+        Symbolized { frames, language: Language::Native, module: None }
+    }
+
+    /// Frames with lines; empty if there are none for the address.
+    fn source_frames(
+        &mut self,
+        address: ElfVaddr,
+        symbol: Option<&Names>,
+        options: &Options,
+        stats: &mut Stats,
+    ) -> Vec<Frame> {
+        if let Lines::In(elf) = &self.lines {
+            self.lines = match Dwarf::open(elf, options.dwarf_budget_bytes) {
+                Ok(dwarf) => Lines::Open(Box::new(dwarf)),
+                Err(error) => {
+                    count(&error, stats);
+                    Lines::None
+                }
+            };
+        }
+        let Lines::Open(dwarf) = &mut self.lines else { return Vec::new() };
+        match dwarf.frames(address.0, symbol) {
+            Ok(frames) => frames,
+            Err(error) => {
+                count(&error, stats);
+                if matches!(error, DwarfError::TooMuchWork) {
+                    self.lines = Lines::None;
+                }
+                Vec::new()
+            }
+        }
     }
 
     /// Names of the symbol that covers an address. A symbol with a size beats one without, then the first table wins.
@@ -54,12 +127,31 @@ impl Native {
     }
 }
 
+fn count(error: &DwarfError, stats: &mut Stats) {
+    match error {
+        DwarfError::Missing => return,
+        DwarfError::TooLarge { .. } => stats.dwarf_too_large += 1,
+        _ => stats.dwarf_failures += 1,
+    }
+    tracing::debug!(%error, "no lines");
+}
+
 fn read_table(elf: &Elf, kind: u32) -> Option<SymbolTable> {
     let section = elf.sections.iter().find(|s| s.kind == kind && s.size > 0)?;
     match SymbolTable::read(elf, section) {
         Ok(table) => (table.len() > 0).then_some(table),
         Err(error) => {
             tracing::debug!(%error, section = &*section.name, "symbol table not read");
+            None
+        }
+    }
+}
+
+fn mini_symbols(elf: &Elf) -> Option<SymbolTable> {
+    match debug_files::mini_debug_info(elf)? {
+        Ok(mini) => read_table(&mini, SHT_SYMTAB),
+        Err(error) => {
+            tracing::debug!(%error, "mini debug info not read");
             None
         }
     }

@@ -9,7 +9,10 @@ use crate::{
 };
 use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
 use rustc_hash::FxHashMap;
-use std::path::PathBuf;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+};
 
 /// What is looked up, and with how much memory.
 #[derive(Clone, Debug)]
@@ -93,17 +96,27 @@ impl Symbolizer {
     /// Names for addresses of one ELF file, in order. An address of a caller must already be that of the call (`pc - 1`).
     pub fn native(&mut self, object: &Object, addresses: &[ElfVaddr]) -> Vec<Symbolized> {
         self.clock += 1;
-        let stats = &mut self.stats;
-        let entry = self.objects.entry(object.key.clone()).or_insert_with(|| {
-            let native = Native::load(object).unwrap_or_else(|error| {
-                tracing::debug!(path = object.path, %error, "no names from this file");
-                stats.unreadable_objects += 1;
-                Native::default()
+        let mut native = self.objects.remove(&object.key).map(|entry| entry.native);
+        // The parsers are written not to panic, some of them by others: a last belt, so that one file costs its own names only.
+        let (stats, options) = (&mut self.stats, &self.options);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let native = native.get_or_insert_with(|| {
+                Native::load(object, options).unwrap_or_else(|error| {
+                    tracing::debug!(path = object.path, %error, "no names from this file");
+                    stats.unreadable_objects += 1;
+                    Native::default()
+                })
             });
-            Entry { native, used: 0 }
+            addresses.iter().map(|address| native.symbolize(*address, options, stats)).collect::<Vec<_>>()
+        }));
+        let found = caught.unwrap_or_else(|_| {
+            tracing::error!(path = object.path, "a parser panicked; no more names from this file");
+            self.stats.panics += 1;
+            native = None;
+            vec![Symbolized::unknown(Language::Native); addresses.len()]
         });
-        entry.used = self.clock;
-        let found: Vec<_> = addresses.iter().map(|address| entry.native.symbolize(*address)).collect();
+        let entry = Entry { native: native.unwrap_or_default(), used: self.clock };
+        self.objects.insert(object.key.clone(), entry);
         self.count(&found);
         self.shrink(&object.key);
         found

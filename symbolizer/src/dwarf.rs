@@ -1,0 +1,299 @@
+//! Files, lines and inlined functions from DWARF 2 to 5.
+//!
+//! ```text
+//!  .debug_info ── index (once): address range -> unit
+//!                    └─ unit (kept while memory allows): address range -> function entry, address -> line
+//!                          └─ function (each lookup): the chain of inlined entries around the address, their names
+//! ```
+//!
+//! Sections are read in 16 KiB chunks as they are needed, so a gigabyte of debug info costs the index (one pass over the unit
+//! headers) and the units asked for. Every count is capped, every walk is iterative, and reads are counted against a limit
+//! set anew for each lookup; a file that exceeds it loses its lines and keeps its symbol names.
+
+mod function;
+mod index;
+mod reader;
+mod unit;
+
+use crate::{
+    bytes::{Bytes, Paged},
+    elf::{Elf, ElfError, SHT_NOBITS, compressed},
+    frame::{Frame, Names},
+};
+use function::{Described, Function};
+use index::Index;
+use reader::PagedReader;
+use rustc_hash::FxHashMap;
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use unit::Unit;
+
+type Sections = gimli::Dwarf<PagedReader>;
+
+/// Reads allowed for one lookup, for each section. The largest units of large programs take a tenth of it.
+const LOOKUP_WORK: u64 = 48 << 20;
+/// Reads allowed for the index, for each section.
+const INDEX_WORK: u64 = 512 << 20;
+/// Time that a file's lookups may take before their cost is looked at, and then for each address on average.
+const FREE_TIME: Duration = Duration::from_secs(4);
+const TIME_EACH: Duration = Duration::from_millis(10);
+/// Compressed debug info is held in memory; this much of it at most.
+const MAX_INFLATED: u64 = 512 << 20;
+
+/// Why a file has no lines.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DwarfError {
+    #[error("no debug info")]
+    Missing,
+    #[error("{found} bytes of debug info where at most {limit} are looked into")]
+    TooLarge { found: u64, limit: u64 },
+    #[error("debug info cannot be read: {0}")]
+    Elf(#[from] ElfError),
+    #[error("malformed debug info: {0}")]
+    Malformed(#[from] gimli::Error),
+    #[error("debug info takes too much work")]
+    TooMuchWork,
+}
+
+/// The debug info of one file.
+pub(crate) struct Dwarf {
+    sections: Sections,
+    /// The sections that are read, to set limits and count memory.
+    paged: Vec<Rc<Paged>>,
+    index: Index,
+    units: FxHashMap<usize, Cached>,
+    units_budget: u64,
+    functions: FxHashMap<usize, Option<Described>>,
+    files: FxHashMap<Box<str>, Arc<str>>,
+    texts_bytes: u64,
+    clock: u64,
+    addresses: u32,
+    spent: Duration,
+}
+
+struct Cached {
+    unit: Rc<Unit>,
+    used: u64,
+}
+
+impl Dwarf {
+    /// Opens the debug info of a file and builds its index. `limit` bounds the total of its debug sections, bytes.
+    pub fn open(elf: &Elf, limit: u64) -> Result<Self, DwarfError> {
+        let started = Instant::now();
+        let debug = elf.sections.iter().filter(|s| s.kind != SHT_NOBITS);
+        let debug = debug.filter(|s| s.name.starts_with(".debug_") || s.name.starts_with(".zdebug_"));
+        let found = debug.clone().fold(0u64, |sum, s| sum.saturating_add(s.size));
+        if elf.section(".debug_info").or_else(|| elf.section(".zdebug_info")).is_none() {
+            return Err(DwarfError::Missing);
+        }
+        if found > limit {
+            return Err(DwarfError::TooLarge { found, limit });
+        }
+        let mut paged = Vec::new();
+        let mut inflated = 0;
+        let mut sections = Sections::load(|id| section(elf, id, &mut paged, &mut inflated, limit))?;
+        sections.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+        let mut dwarf = Self {
+            sections,
+            paged,
+            index: Index::default(),
+            units: FxHashMap::default(),
+            units_budget: 32 << 20,
+            functions: FxHashMap::default(),
+            files: FxHashMap::default(),
+            texts_bytes: 0,
+            clock: 0,
+            addresses: 0,
+            spent: Duration::ZERO,
+        };
+        dwarf.allow(INDEX_WORK);
+        dwarf.index = Index::build(&dwarf.sections);
+        if dwarf.out_of_work() {
+            return Err(DwarfError::TooMuchWork);
+        }
+        dwarf.spent = started.elapsed();
+        Ok(dwarf)
+    }
+
+    /// Memory held, bytes, estimated.
+    pub fn bytes(&self) -> u64 {
+        let units: u64 = self.units.values().map(|cached| cached.unit.bytes()).sum();
+        self.paged.iter().map(|p| p.max_bytes()).sum::<u64>() + self.index.bytes() + units + self.texts_bytes
+    }
+
+    /// The functions at an address, innermost first; empty if debug info does not cover it. `symbol` is the name that symbol
+    /// tables have for the address: it also names the outermost function, so that a function has one name in all profiles.
+    pub fn frames(&mut self, address: u64, symbol: Option<&Names>) -> Result<Vec<Frame>, DwarfError> {
+        if self.spent > FREE_TIME + TIME_EACH * self.addresses {
+            return Err(DwarfError::TooMuchWork);
+        }
+        let started = Instant::now();
+        self.allow(LOOKUP_WORK);
+        let frames = self.look_up(address, symbol);
+        self.addresses = self.addresses.saturating_add(1);
+        self.spent += started.elapsed();
+        self.shrink();
+        if self.out_of_work() {
+            return Err(DwarfError::TooMuchWork);
+        }
+        Ok(frames?)
+    }
+
+    fn allow(&self, work: u64) {
+        self.paged.iter().for_each(|section| section.set_work(work));
+    }
+
+    fn out_of_work(&self) -> bool {
+        self.paged.iter().any(|section| section.work() == 0)
+    }
+
+    fn look_up(&mut self, address: u64, symbol: Option<&Names>) -> gimli::Result<Vec<Frame>> {
+        let mut only_line = None;
+        for offset in self.index.units_at(address) {
+            let unit = self.unit(offset)?;
+            let line = unit.lines()?.find(address);
+            let Some(entry) = unit.functions(&self.sections)?.find(address) else {
+                only_line = only_line.or(line.map(|line| (unit, line)));
+                continue;
+            };
+            let mut location = line.map(|line| (line.file, line.line, line.column));
+            let mut frames = Vec::new();
+            for inlined in function::inlined_at(&self.sections, &unit, entry, address)?.iter().rev() {
+                let described = self.described(&unit, inlined.origin)?;
+                frames.push(self.frame(&unit, described, location, None));
+                location = Some((inlined.call_file, inlined.call_line, inlined.call_column));
+            }
+            let described = self.described(&unit, Function::In(entry))?;
+            frames.push(self.frame(&unit, described, location, symbol));
+            return Ok(frames);
+        }
+        // Assembly has lines and no functions.
+        Ok(match (only_line, symbol) {
+            (Some((unit, line)), Some(symbol)) => {
+                vec![self.frame(&unit, None, Some((line.file, line.line, line.column)), Some(symbol))]
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    /// One frame; `symbol` beats the name that debug info has.
+    fn frame(
+        &mut self,
+        unit: &Unit,
+        described: Option<Described>,
+        location: Option<(u64, u32, u32)>,
+        symbol: Option<&Names>,
+    ) -> Frame {
+        let (file, line, column) = location.unwrap_or_default();
+        let names = symbol.cloned().or_else(|| described.as_ref().map(|d| d.names.clone()));
+        let path = location.and_then(|_| unit.file(&self.sections, file));
+        let file = path.map(|path| {
+            if let Some(known) = self.files.get(&*path) {
+                return known.clone();
+            }
+            let shared: Arc<str> = path.as_str().into();
+            self.texts_bytes += 2 * path.len() as u64 + 64;
+            self.files.insert(path.into(), shared.clone());
+            shared
+        });
+        let mut frame = Frame::named(names.unwrap_or_else(|| Names::plain("<unnamed function>")));
+        frame.file = file;
+        frame.line = line;
+        frame.column = column;
+        frame.start_line = described.map_or(0, |d| d.start_line);
+        frame
+    }
+
+    fn unit(&mut self, offset: usize) -> gimli::Result<Rc<Unit>> {
+        self.clock += 1;
+        if let Some(cached) = self.units.get_mut(&offset) {
+            cached.used = self.clock;
+            return Ok(cached.unit.clone());
+        }
+        let unit = Rc::new(Unit::read(&self.sections, offset)?);
+        self.units.insert(offset, Cached { unit: unit.clone(), used: self.clock });
+        Ok(unit)
+    }
+
+    /// Name and first line of a function, following its references to its declaration, in this unit or another.
+    fn described(&mut self, unit: &Rc<Unit>, function: Function) -> gimli::Result<Option<Described>> {
+        let Some(key) = function.section_offset(unit) else { return Ok(None) };
+        if let Some(known) = self.functions.get(&key) {
+            return Ok(known.clone());
+        }
+        let mut description = function::Description::default();
+        let mut unit = unit.clone();
+        let mut next = Some(function);
+        // A chain is an inlined copy, its abstract instance and a declaration; a loop is hostile.
+        for _ in 0..16 {
+            let Some(function) = next.take() else { break };
+            let entry = match function {
+                Function::In(entry) => entry,
+                Function::Elsewhere(offset) => {
+                    let Some(start) = self.index.unit_with(offset) else { break };
+                    unit = self.unit(start)?;
+                    let Some(entry) = gimli::DebugInfoOffset(offset).to_unit_offset(&unit.unit.header) else { break };
+                    entry
+                }
+            };
+            next = description.add(&self.sections, &unit, entry)?;
+        }
+        let described = description.finish();
+        self.texts_bytes += described.as_ref().map_or(0, |d| d.names.bytes()) + 64;
+        self.functions.insert(key, described.clone());
+        Ok(described)
+    }
+
+    /// Lets go of units, longest unused first, and of names, to stay within bounds of its own.
+    fn shrink(&mut self) {
+        let mut bytes: u64 = self.units.values().map(|cached| cached.unit.bytes()).sum();
+        while bytes > self.units_budget && self.units.len() > 1 {
+            let oldest = self.units.iter().min_by_key(|(_, cached)| cached.used).map(|(offset, _)| *offset);
+            let Some(cached) = oldest.and_then(|offset| self.units.remove(&offset)) else { return };
+            bytes = bytes.saturating_sub(cached.unit.bytes());
+        }
+        if self.texts_bytes > 16 << 20 {
+            self.functions.clear();
+            self.files.clear();
+            self.texts_bytes = 0;
+        }
+    }
+}
+
+/// A debug section as a reader. Compressed ones are unpacked into memory, others are read where they are.
+fn section(
+    elf: &Elf,
+    id: gimli::SectionId,
+    paged: &mut Vec<Rc<Paged>>,
+    inflated: &mut u64,
+    limit: u64,
+) -> Result<PagedReader, DwarfError> {
+    // 16 KiB each: units are read front to back, strings at random.
+    let slots = match id {
+        gimli::SectionId::DebugInfo | gimli::SectionId::DebugStr => 256,
+        gimli::SectionId::DebugLine | gimli::SectionId::DebugRanges | gimli::SectionId::DebugRngLists => 64,
+        gimli::SectionId::DebugAbbrev | gimli::SectionId::DebugAddr | gimli::SectionId::DebugStrOffsets => 32,
+        gimli::SectionId::DebugLineStr => 16,
+        _ => 0,
+    };
+    let of_memory = |data: Vec<u8>| {
+        let len = data.len() as u64;
+        Paged::new(Bytes::Memory(data.into()), 0, len, 0)
+    };
+    let left = limit.min(MAX_INFLATED).saturating_sub(*inflated);
+    let old_name = id.name().replacen(".debug_", ".zdebug_", 1);
+    let content = match (elf.section(id.name()), elf.section(&old_name)) {
+        _ if slots == 0 => Paged::empty(),
+        (Some(section), _) if section.is_compressed() => of_memory(elf.data(section, left)?),
+        (Some(section), _) => elf.paged(section, slots),
+        (None, Some(section)) => of_memory(compressed::decompress_gnu(&elf.data(section, left)?, left)?),
+        (None, None) => Paged::empty(),
+    };
+    *inflated += if content.is_memory() { content.len() } else { 0 };
+    let content = Rc::new(content);
+    paged.push(content.clone());
+    Ok(PagedReader::new(content, paged.len() as u8))
+}

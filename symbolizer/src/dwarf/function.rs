@@ -1,0 +1,186 @@
+//! One function: what is inlined at an address, and what functions are called.
+
+use super::{
+    Sections,
+    unit::{Ranges, Unit},
+};
+use crate::frame::Names;
+use gimli::{AttributeValue, Reader, UnitOffset, constants as dw};
+
+/// Deepest chain of inlined calls that is followed.
+const MAX_DEPTH: usize = 256;
+
+/// Where a function's entry is.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Function {
+    /// In the unit at hand.
+    In(UnitOffset),
+    /// At an offset in `.debug_info`.
+    Elsewhere(usize),
+}
+
+impl Function {
+    fn of<R: Reader<Offset = usize>>(value: AttributeValue<R>) -> Option<Self> {
+        match value {
+            AttributeValue::UnitRef(offset) => Some(Self::In(offset)),
+            AttributeValue::DebugInfoRef(offset) => Some(Self::Elsewhere(offset.0)),
+            _ => None,
+        }
+    }
+
+    /// The offset in `.debug_info`, unique in a file.
+    pub fn section_offset(self, unit: &Unit) -> Option<usize> {
+        match self {
+            Self::In(entry) => entry.to_debug_info_offset(&unit.unit.header).map(|offset| offset.0),
+            Self::Elsewhere(offset) => Some(offset),
+        }
+    }
+}
+
+/// A call that was inlined.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inlined {
+    pub origin: Function,
+    pub call_file: u64,
+    pub call_line: u32,
+    pub call_column: u32,
+}
+
+/// The inlined calls around an address within the function at `entry`, outermost first.
+pub(super) fn inlined_at(
+    sections: &Sections,
+    unit: &Unit,
+    entry: UnitOffset,
+    address: u64,
+) -> gimli::Result<Vec<Inlined>> {
+    let mut chain = Vec::new();
+    let mut entries = unit.unit.entries_raw(Some(entry))?;
+    let outermost = entries.next_depth();
+    let Some(abbreviation) = entries.read_abbreviation()? else { return Ok(chain) };
+    entries.skip_attributes(abbreviation.attributes())?;
+    // Within the innermost call found so far; and, if set, over entries deeper than a call that does not hold the address.
+    let (mut inside, mut skip) = (outermost, None);
+    while !entries.is_empty() {
+        let depth = entries.next_depth();
+        if depth <= inside {
+            break;
+        }
+        if skip.is_some_and(|skip| depth <= skip) {
+            skip = None;
+        }
+        let here = entries.next_offset();
+        let Some(abbreviation) = entries.read_abbreviation()? else { continue };
+        match abbreviation.tag() {
+            dw::DW_TAG_inlined_subroutine if skip.is_none() => {
+                let (holds, inlined) =
+                    read_call(sections, unit, &mut entries, abbreviation.attributes(), here, address)?;
+                if !holds {
+                    skip = Some(depth);
+                } else if chain.len() < MAX_DEPTH {
+                    chain.push(inlined);
+                    inside = depth;
+                }
+                if !abbreviation.has_children() {
+                    if holds {
+                        break;
+                    }
+                    skip = None;
+                }
+            }
+            tag => {
+                entries.skip_attributes(abbreviation.attributes())?;
+                // A nested function has its own entry in the table of functions.
+                if tag == dw::DW_TAG_subprogram && skip.is_none() && abbreviation.has_children() {
+                    skip = Some(depth);
+                }
+            }
+        }
+    }
+    Ok(chain)
+}
+
+/// Reads an inlined call; says whether it holds the address.
+fn read_call(
+    sections: &Sections,
+    unit: &Unit,
+    entries: &mut gimli::EntriesRaw<'_, super::PagedReader>,
+    specs: &[gimli::AttributeSpecification],
+    here: UnitOffset,
+    address: u64,
+) -> gimli::Result<(bool, Inlined)> {
+    let mut ranges = Ranges::default();
+    let mut inlined = Inlined { origin: Function::In(here), call_file: 0, call_line: 0, call_column: 0 };
+    for spec in specs {
+        let attribute = entries.read_attribute(*spec)?;
+        let number = || attribute.udata_value().and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
+        match attribute.name() {
+            dw::DW_AT_abstract_origin => {
+                inlined.origin = Function::of(attribute.value()).unwrap_or(inlined.origin);
+            }
+            dw::DW_AT_call_file => {
+                inlined.call_file = match attribute.value() {
+                    AttributeValue::FileIndex(file) => file,
+                    _ => number().into(),
+                }
+            }
+            dw::DW_AT_call_line => inlined.call_line = number(),
+            dw::DW_AT_call_column => inlined.call_column = number(),
+            _ => ranges.add(attribute),
+        }
+    }
+    let mut holds = false;
+    ranges.each(sections, &unit.unit, |start, end| holds |= (start..end).contains(&address))?;
+    Ok((holds, inlined))
+}
+
+/// What a frame says of its function.
+#[derive(Clone, Debug)]
+pub(super) struct Described {
+    pub names: Names,
+    pub start_line: u32,
+}
+
+/// Collects a function's name and first line over the entries that describe it.
+#[derive(Debug, Default)]
+pub(super) struct Description {
+    linkage_name: Option<String>,
+    name: Option<String>,
+    start_line: u32,
+}
+
+impl Description {
+    /// Takes what the entry says and the chain so far does not; gives the entry that says more.
+    pub fn add(&mut self, sections: &Sections, unit: &Unit, entry: UnitOffset) -> gimli::Result<Option<Function>> {
+        let mut entries = unit.unit.entries_raw(Some(entry))?;
+        let Some(abbreviation) = entries.read_abbreviation()? else { return Ok(None) };
+        let mut next = None;
+        let text = |value| {
+            let reader = sections.attr_string(&unit.unit, value).ok()?;
+            Some(reader.to_string_lossy().ok()?.into_owned()).filter(|text| !text.is_empty())
+        };
+        for spec in abbreviation.attributes() {
+            let attribute = entries.read_attribute(*spec)?;
+            match attribute.name() {
+                dw::DW_AT_linkage_name | dw::DW_AT_MIPS_linkage_name if self.linkage_name.is_none() => {
+                    self.linkage_name = text(attribute.value());
+                }
+                dw::DW_AT_name if self.name.is_none() => self.name = text(attribute.value()),
+                dw::DW_AT_decl_line if self.start_line == 0 => {
+                    self.start_line = attribute.udata_value().and_then(|line| u32::try_from(line).ok()).unwrap_or(0);
+                }
+                dw::DW_AT_abstract_origin | dw::DW_AT_specification => next = Function::of(attribute.value()),
+                _ => {}
+            }
+        }
+        Ok(next)
+    }
+
+    pub fn finish(self) -> Option<Described> {
+        let names = match (self.linkage_name, self.name) {
+            (Some(linkage_name), _) => Names::demangled(&linkage_name),
+            (None, Some(name)) => Names::plain(&name),
+            (None, None) => return None,
+        };
+        Some(Described { names, start_line: self.start_line })
+    }
+}
