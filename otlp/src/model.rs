@@ -4,6 +4,7 @@
 //! [`Location`] carries its whole identity (kind, mapping, address, lines), and two stacks are one only when all their
 //! locations are. [`ProfileBuilder`](builder::ProfileBuilder) interns each table.
 
+mod access;
 pub mod builder;
 
 /// Index into [`Profile::strings`]; 0 is the empty string.

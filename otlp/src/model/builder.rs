@@ -96,6 +96,12 @@ impl ProfileBuilder {
         intern(&mut self.profile.threads, &mut self.threads, thread)
     }
 
+    /// The profile so far.
+    #[must_use]
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
     /// The profile so far, for the fields that are not tables.
     pub fn profile_mut(&mut self) -> &mut Profile {
         &mut self.profile

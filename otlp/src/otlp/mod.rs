@@ -1,0 +1,20 @@
+//! OTLP profiles (`opentelemetry.proto.profiles.v1development` as of proto 1.10), protobuf only.
+//!
+//! What is written satisfies every receiver that is known: inline attributes, one Resource a process, ELF addresses, the null
+//! entry at 0 of every table, no duplicate and no orphan in any of them, timestamps without values where each value is 1.
+//! 
+
+pub mod attribute;
+mod decode;
+mod dictionary;
+mod encode;
+mod resource;
+mod tables;
+
+pub use decode::decode;
+pub(crate) use decode::decode_raw;
+pub use encode::{encode, encode_to, request};
+/// The request that [`request`] builds, as generated from OpenTelemetry's own definitions.
+pub use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
+
+pub use crate::error::Error;

@@ -1,0 +1,3 @@
+//! pprof of what people have.
+
+use super::*;
