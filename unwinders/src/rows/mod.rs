@@ -20,11 +20,13 @@ mod frames;
 mod functions;
 mod pages;
 mod state;
+mod step;
 
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{ROW_PAGE_SHIFT, Row, Rule};
 
 pub use dictionary::RuleDictionary;
+pub use step::{Registers, Step, step};
 
 use crate::elf::{ElfImage, MACHINE_X86_64};
 use cfi::{Interpreter, Program};
