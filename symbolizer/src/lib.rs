@@ -15,6 +15,7 @@ mod demangle;
 mod dwarf;
 mod elf;
 mod frame;
+mod go;
 mod jit;
 mod kernel;
 mod native;

@@ -6,6 +6,7 @@ use crate::{
     dwarf::{Dwarf, DwarfError},
     elf::{Elf, ElfError, SHT_DYNSYM, SHT_SYMTAB, plt, symbols::SymbolTable},
     frame::{Frame, Language, Names, Symbolized},
+    go::Go,
     object::Object,
     symbolizer::{Options, Stats},
 };
@@ -21,6 +22,7 @@ pub(crate) struct Native {
     names: FxHashMap<(u8, u32), Names>,
     names_bytes: u64,
     lines: Lines,
+    go: Option<Box<Go>>,
 }
 
 /// Debug info, opened at the first address that could use it.
@@ -36,6 +38,7 @@ impl Native {
     pub fn load(object: &Object, options: &Options) -> Result<Self, ElfError> {
         let bytes = Bytes::of_file(object.file.clone()).map_err(ElfError::read("the file"))?;
         let elf = Elf::parse(bytes)?;
+        let go = Go::open(&elf).map(Box::new);
         let mut tables = Vec::new();
         let mut lines = Lines::None;
         let symbols = read_table(&elf, SHT_SYMTAB);
@@ -63,7 +66,7 @@ impl Native {
                 None => Lines::None,
             };
         }
-        Ok(Self { tables, lines, ..Self::default() })
+        Ok(Self { tables, lines, go, ..Self::default() })
     }
 
     pub fn bytes(&self) -> u64 {
@@ -71,10 +74,16 @@ impl Native {
             Lines::Open(dwarf) => dwarf.bytes(),
             _ => 0,
         };
-        self.tables.iter().map(SymbolTable::bytes).sum::<u64>() + self.names_bytes + lines
+        self.tables.iter().map(SymbolTable::bytes).sum::<u64>()
+            + self.names_bytes
+            + lines
+            + self.go.as_ref().map_or(0, |go| go.memory())
     }
 
     pub fn symbolize(&mut self, address: ElfVaddr, options: &Options, stats: &mut Stats) -> Symbolized {
+        if let Some(found) = self.go.as_mut().and_then(|go| go.symbolize(address.0)) {
+            return found;
+        }
         let symbol = self.symbol(address);
         let mut frames = self.source_frames(address, symbol.as_ref(), options, stats);
         if frames.is_empty() {

@@ -48,9 +48,12 @@ impl Unit {
                 .and_then(|r: PagedReader| Some(r.to_string_lossy().ok()?.into_owned()))
         };
         let mut path = text(file.path_name())?;
-        // Directory 0 of version 5 is the compilation's own, and said absolutely.
         if file.directory_index() != 0 || header.version() >= 5 {
             path = below(file.directory(header).and_then(text), path);
+        }
+        // Directory 0 of version 5 is the compilation's itself.
+        if file.directory_index() == 0 && header.version() >= 5 {
+            return Some(path);
         }
         let compiled_in = self.unit.comp_dir.as_ref().and_then(|dir| Some(dir.to_string_lossy().ok()?.into_owned()));
         Some(below(compiled_in, path))
