@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 
 pub mod elf;
+pub mod executable;
 pub mod maps;
+pub mod native;
 pub mod process;
 pub mod rows;

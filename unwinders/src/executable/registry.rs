@@ -1,0 +1,362 @@
+//! All executables of the host, and how many of them are open.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use profiler_address::UserAddr;
+use rustc_hash::FxHashMap;
+
+use super::identity::Identity;
+use super::open::{self, FileKey};
+use super::{Content, Executable, ExecutableId, Format, ImageBytes, OpenError, read_image, vdso};
+use crate::maps::{Backing, FileId, Mapping};
+use crate::process::Process;
+
+/// Executables known by default.
+const MAX_EXECUTABLES: usize = 16_384;
+/// Files kept open by default: half of what a process may open unless told otherwise.
+const MAX_OPEN_FILES: usize = 512;
+/// Processes remembered for each executable, through which its file can be opened again.
+const MAX_MAPPERS: usize = 4;
+
+/// The registry of executables.
+#[derive(Debug)]
+pub struct Executables {
+    entries: FxHashMap<ExecutableId, Entry>,
+    by_key: FxHashMap<FileKey, ExecutableId>,
+    by_content: FxHashMap<ContentKey, ExecutableId>,
+    /// Only files of which maps and stat print the same identity: of those an open file proves which one it is.
+    by_file: FxHashMap<FileId, ExecutableId>,
+    vdso: Option<Arc<Executable>>,
+    max_executables: usize,
+    max_open_files: usize,
+    open_files: usize,
+    last_id: u32,
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    executable: Arc<Executable>,
+    keys: Vec<FileKey>,
+    content: ContentKey,
+    last_use: u64,
+    /// Where the file was seen mapped: pid, start, end.
+    mappers: Vec<(u32, UserAddr, UserAddr)>,
+}
+
+/// Files that agree in all of this have the same content. A build id stands for the content between the ends that the hash covers;
+/// without one only the inode does.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ContentKey {
+    size: u64,
+    htlhash: String,
+    build_id_gnu: Option<String>,
+    build_id_go: Option<String>,
+    inode: Option<((u32, u32), u64, (i64, u32))>,
+}
+
+impl ContentKey {
+    fn new(key: &FileKey, identity: &Identity) -> Self {
+        // A forged or hand-set build id may be as short as one byte; the linkers' have 8 to 20.
+        let named = identity.build_id_gnu.as_ref().is_some_and(|id| id.len() >= 16)
+            || identity.build_id_go.as_ref().is_some_and(|id| id.len() >= 32);
+        Self {
+            size: key.size,
+            htlhash: identity.htlhash.clone(),
+            build_id_gnu: identity.build_id_gnu.clone(),
+            build_id_go: identity.build_id_go.clone(),
+            inode: (!named).then_some((key.device, key.inode, key.modified)),
+        }
+    }
+}
+
+impl Default for Executables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Executables {
+    /// An empty registry with the bounds that fit a host.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_bounds(MAX_EXECUTABLES, MAX_OPEN_FILES)
+    }
+
+    /// An empty registry of at most `executables`, of which at most `open_files` are open.
+    #[must_use]
+    pub fn with_bounds(executables: usize, open_files: usize) -> Self {
+        Self {
+            entries: FxHashMap::default(),
+            by_key: FxHashMap::default(),
+            by_content: FxHashMap::default(),
+            by_file: FxHashMap::default(),
+            vdso: None,
+            max_executables: executables.max(1),
+            max_open_files: open_files.max(1),
+            open_files: 0,
+            last_id: 0,
+            uses: 0,
+        }
+    }
+
+    /// Executables known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether none is known.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Files that are open now.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.open_files
+    }
+
+    /// The executable of this id, unless it was evicted.
+    #[must_use]
+    pub fn get(&self, id: ExecutableId) -> Option<&Arc<Executable>> {
+        match &self.vdso {
+            Some(vdso) if vdso.id == id => Some(vdso),
+            _ => self.entries.get(&id).map(|entry| &entry.executable),
+        }
+    }
+
+    /// The executable that `mapping` of `process` maps; opened, proven to be the mapped file, read and kept open on first sight.
+    ///
+    /// # Errors
+    /// If it maps no file or the file can't be had; a later attempt may succeed only where another process has it mapped.
+    pub fn open(&mut self, process: &Process, mapping: &Mapping) -> Result<Arc<Executable>, OpenError> {
+        self.uses += 1;
+        let (id, path) = match &mapping.backing {
+            Backing::File(id, path) => (*id, path),
+            Backing::Vdso => return self.vdso(),
+            _ => return Err(OpenError::NoFile { start: mapping.start.0 }),
+        };
+        let mapper = (process.pid, mapping.start, mapping.end);
+        if let Some(known) = self.known_file(id, mapper) {
+            return Ok(known);
+        }
+        let (file, key) = open::open_mapped(process, mapping)?;
+        if let Some(&known) = self.by_key.get(&key)
+            && let Some(executable) = self.reuse(known, mapper, file.try_clone().ok())
+        {
+            self.note_file(id, &key, known);
+            return Ok(executable);
+        }
+        let failed = |source| OpenError::Read { path: String::from_utf8_lossy(path).into_owned(), source };
+        let identity = Identity::read(&file, key.size).map_err(failed)?;
+        let content = ContentKey::new(&key, &identity);
+        if let Some(&known) = self.by_content.get(&content)
+            && let Some(executable) = self.reuse(known, mapper, Some(file.try_clone().map_err(failed)?))
+        {
+            self.by_key.insert(key, known);
+            if let Some(entry) = self.entries.get_mut(&known) {
+                entry.keys.push(key);
+            }
+            self.note_file(id, &key, known);
+            return Ok(executable);
+        }
+        self.make_room();
+        self.last_id = self.last_id.wrapping_add(1).max(1);
+        let executable = Arc::new(new_executable(
+            ExecutableId(self.last_id),
+            Arc::clone(path),
+            key.size,
+            identity,
+            Content::File(Mutex::new(Some(Arc::new(file)))),
+        ));
+        self.open_files += 1;
+        self.by_key.insert(key, executable.id);
+        self.by_content.insert(content.clone(), executable.id);
+        self.note_file(id, &key, executable.id);
+        let entry = Entry {
+            executable: Arc::clone(&executable),
+            keys: vec![key],
+            content,
+            last_use: self.uses,
+            mappers: vec![mapper],
+        };
+        self.entries.insert(executable.id, entry);
+        self.close_some();
+        Ok(executable)
+    }
+
+    /// The kernel's vDSO.
+    ///
+    /// # Errors
+    /// If this process has none.
+    pub fn vdso(&mut self) -> Result<Arc<Executable>, OpenError> {
+        if let Some(vdso) = &self.vdso {
+            return Ok(Arc::clone(vdso));
+        }
+        let path: Arc<[u8]> = Arc::from(&b"[vdso]"[..]);
+        let bytes = vdso::read().map_err(|source| OpenError::Read { path: "[vdso]".to_owned(), source })?;
+        let identity = Identity { format: Format::Vdso, ..Identity::of_bytes(&bytes) };
+        self.last_id = self.last_id.wrapping_add(1).max(1);
+        let (id, size) = (ExecutableId(self.last_id), bytes.len() as u64);
+        let vdso = Arc::new(new_executable(id, path, size, identity, Content::Bytes(Arc::from(bytes))));
+        self.vdso = Some(Arc::clone(&vdso));
+        Ok(vdso)
+    }
+
+    /// The open file of an executable, opened again if it was closed to make room.
+    ///
+    /// # Errors
+    /// If nothing leads to it any more, or it was changed.
+    pub fn file(&mut self, executable: &Executable) -> Result<Arc<File>, OpenError> {
+        self.uses += 1;
+        let path = || executable.path_text().into_owned();
+        if let Some(file) = executable.file() {
+            if let Some(entry) = self.entries.get_mut(&executable.id) {
+                entry.last_use = self.uses;
+            }
+            return Ok(file);
+        }
+        let Some(entry) = self.entries.get_mut(&executable.id) else {
+            let source = io::Error::new(io::ErrorKind::NotFound, "it has no file, or was forgotten");
+            return Err(OpenError::Read { path: path(), source });
+        };
+        let keys = &entry.keys;
+        let right = |(file, key): (File, FileKey)| keys.iter().any(|known| known.same_content(&key)).then_some(file);
+        let found = entry.mappers.iter().rev().find_map(|(pid, start, end)| {
+            open::open_link(&format!("/proc/{pid}/map_files/{:x}-{:x}", start.0, end.0))
+                .and_then(right)
+                .or_else(|| open::open_in_root(*pid, &executable.path).and_then(right))
+        });
+        let found = found.or_else(|| open::open_path(&executable.path).and_then(right));
+        let Some(found) = found else { return Err(OpenError::Gone { pid: 0, path: path() }) };
+        let file = Arc::new(found);
+        entry.last_use = self.uses;
+        executable.set_file(Some(Arc::clone(&file)));
+        self.open_files += 1;
+        self.close_some();
+        Ok(file)
+    }
+
+    /// [`read_image`], with the file opened again if need be.
+    ///
+    /// # Errors
+    /// As [`Self::file`] and [`read_image`].
+    pub fn image(&mut self, executable: &Executable) -> Result<ImageBytes, OpenError> {
+        if executable.bytes().is_none() {
+            self.file(executable)?;
+        }
+        read_image(executable)
+    }
+
+    /// Without opening anything: an open file that is the mapped inode and unchanged is the answer.
+    fn known_file(&mut self, id: FileId, mapper: (u32, UserAddr, UserAddr)) -> Option<Arc<Executable>> {
+        let known = *self.by_file.get(&id)?;
+        let entry = self.entries.get(&known)?;
+        let file = entry.executable.file()?;
+        let key = FileKey::of(&file).ok().filter(|key| key.is(id))?;
+        if !entry.keys.iter().any(|known| known.same_content(&key)) {
+            return None;
+        }
+        self.reuse(known, mapper, None)
+    }
+
+    /// Notes another use, and takes the file where the known one was closed.
+    fn reuse(
+        &mut self,
+        id: ExecutableId,
+        mapper: (u32, UserAddr, UserAddr),
+        file: Option<File>,
+    ) -> Option<Arc<Executable>> {
+        let entry = self.entries.get_mut(&id)?;
+        entry.last_use = self.uses;
+        if !entry.mappers.contains(&mapper) {
+            if entry.mappers.len() >= MAX_MAPPERS {
+                entry.mappers.remove(0);
+            }
+            entry.mappers.push(mapper);
+        }
+        let executable = Arc::clone(&entry.executable);
+        if let Some(file) = file
+            && !executable.is_open()
+        {
+            executable.set_file(Some(Arc::new(file)));
+            self.open_files += 1;
+            self.close_some();
+        }
+        Some(executable)
+    }
+
+    fn note_file(&mut self, id: FileId, key: &FileKey, executable: ExecutableId) {
+        if key.is(id) {
+            self.by_file.insert(id, executable);
+        }
+    }
+
+    /// Closes the least recently used files while there are too many; an eighth at once, so that it is seldom.
+    fn close_some(&mut self) {
+        if self.open_files <= self.max_open_files {
+            return;
+        }
+        let mut open: Vec<(u64, ExecutableId)> =
+            self.entries.values().filter(|e| e.executable.is_open()).map(|e| (e.last_use, e.executable.id)).collect();
+        open.sort_unstable();
+        let keep = self.max_open_files - self.max_open_files / 8;
+        let close = open.len().saturating_sub(keep);
+        for (_, id) in open.into_iter().take(close) {
+            if let Some(entry) = self.entries.get(&id) {
+                entry.executable.set_file(None);
+                self.open_files = self.open_files.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Forgets the least recently used executables that nobody else holds while there are too many.
+    fn make_room(&mut self) {
+        if self.entries.len() < self.max_executables {
+            return;
+        }
+        let mut unused: Vec<(u64, ExecutableId)> = self
+            .entries
+            .values()
+            .filter(|entry| Arc::strong_count(&entry.executable) == 1)
+            .map(|entry| (entry.last_use, entry.executable.id))
+            .collect();
+        unused.sort_unstable();
+        for (_, id) in unused.into_iter().take((self.max_executables / 8).max(1)) {
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: ExecutableId) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        self.open_files -= usize::from(entry.executable.is_open()).min(self.open_files);
+        self.by_content.remove(&entry.content);
+        for key in entry.keys {
+            self.by_key.remove(&key);
+            let file = FileId { major: key.device.0, minor: key.device.1, inode: key.inode };
+            if self.by_file.get(&file) == Some(&id) {
+                self.by_file.remove(&file);
+            }
+        }
+    }
+}
+
+fn new_executable(id: ExecutableId, path: Arc<[u8]>, size: u64, identity: Identity, content: Content) -> Executable {
+    Executable {
+        id,
+        format: identity.format,
+        path,
+        size,
+        build_id_gnu: identity.build_id_gnu,
+        build_id_go: identity.build_id_go,
+        htlhash: identity.htlhash,
+        segments: identity.segments,
+        is_32bit: identity.format == Format::Elf32,
+        interpreter: identity.interpreter,
+        content,
+    }
+}
