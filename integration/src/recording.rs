@@ -1,0 +1,175 @@
+//! Runs `profiler record` as a user does, and reads what it wrote.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use profiler_otlp::model::Profile;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::children::{Finished, Running};
+use crate::environment::profiler;
+use crate::rows::{Row, rows};
+use crate::truth::Truth;
+use crate::{Error, children};
+
+/// Patience with any one recording.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// Given to a profiler to attach before a load starts beside it. Its bar is 300 ms in release, and debug builds are slower.
+const ATTACH: Duration = Duration::from_millis(1500);
+
+/// A finished recording.
+#[derive(Debug)]
+pub struct Recording {
+    /// How the profiler ended and what it said.
+    pub finished: Finished,
+    /// What it wrote.
+    pub profile: Profile,
+    /// The pprof file.
+    pub file: PathBuf,
+    /// Keeps the folder of `file`.
+    _folder: TempDir,
+}
+
+/// `profiler record` with its output in a folder of its own.
+#[derive(Debug)]
+pub struct Recorder {
+    folder: TempDir,
+    command: Command,
+    file: PathBuf,
+}
+
+/// An empty folder that is gone when dropped.
+pub fn folder() -> Result<TempDir, Error> {
+    tempfile::Builder::new().prefix("profiler-test-").tempdir().map_err(Error::file("create a folder in", "/tmp"))
+}
+
+impl Recorder {
+    /// At `hertz`, into a pprof file.
+    pub fn new(hertz: u32) -> Result<Self, Error> {
+        let folder = folder()?;
+        let file = folder.path().join("profile.pb.gz");
+        let mut command = Command::new(profiler());
+        // Under sudo the profiler gives its child the user's rights; the programs here are to have ours.
+        command.env_remove("SUDO_UID").env_remove("SUDO_GID");
+        command.current_dir(folder.path()).arg("record").arg("-F").arg(hertz.to_string()).arg("-o").arg(&file);
+        Ok(Self { folder, command, file })
+    }
+
+    /// Adds an option.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.command.arg(argument);
+        self
+    }
+
+    /// Where further outputs may go.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Records `program` from its first instruction to its end.
+    pub fn run<A: AsRef<OsStr>>(mut self, program: &Path, arguments: &[A]) -> Result<Recording, Error> {
+        self.command.arg("--").arg(program).args(arguments);
+        let finished = children::run_well(&mut self.command, PATIENCE)?;
+        Self::read(self.folder, self.file, finished)
+    }
+
+    /// Starts to record, without a command; see [`Started::stop`].
+    pub fn start(mut self) -> Result<Started, Error> {
+        let running = children::start(&mut self.command)?;
+        Ok(Started { running, folder: self.folder, file: self.file })
+    }
+
+    fn read(folder: TempDir, file: PathBuf, finished: Finished) -> Result<Recording, Error> {
+        let bytes = fs::read(&file).map_err(Error::file("read", &file))?;
+        let profile =
+            profiler_otlp::pprof::decode(&bytes).map_err(|source| Error::Profile { path: file.clone(), source })?;
+        Ok(Recording { finished, profile, file, _folder: folder })
+    }
+}
+
+/// A recording under way.
+#[derive(Debug)]
+pub struct Started {
+    /// The profiler.
+    pub running: Running,
+    folder: TempDir,
+    file: PathBuf,
+}
+
+impl Started {
+    /// Waits until the profiler should be attached.
+    pub fn attached(self) -> Self {
+        sleep(ATTACH);
+        self
+    }
+
+    /// Ends it as Ctrl-C does.
+    pub fn stop(self) -> Result<Recording, Error> {
+        self.running.signal(Signal::INT);
+        self.finish()
+    }
+
+    /// Waits for its own end.
+    pub fn finish(self) -> Result<Recording, Error> {
+        let finished = self.running.wait(PATIENCE)?;
+        if !finished.status.success() {
+            let Finished { command, status, stdout, stderr } = finished;
+            return Err(Error::Failed { command, status: status.to_string(), output: format!("{stderr}\n{stdout}") });
+        }
+        Recorder::read(self.folder, self.file, finished)
+    }
+}
+
+/// A recorded ground-truth program.
+#[derive(Debug)]
+pub struct Recorded {
+    /// The recording.
+    pub recording: Recording,
+    /// Its rows, of all processes.
+    pub rows: Vec<Row>,
+    /// What the program says.
+    pub truth: Truth,
+}
+
+impl Recorded {
+    /// The rows of the program's process alone.
+    #[must_use]
+    pub fn own_rows(&self) -> Vec<Row> {
+        let pid = self.truth.pid_on_host();
+        self.rows.iter().filter(|row| row.pid == pid).cloned().collect()
+    }
+}
+
+/// Records `program ARGUMENTS` with `profiler record -- ...`.
+pub fn record_command(hertz: u32, program: &Path, arguments: &[&str]) -> Result<Recorded, Error> {
+    let recording = Recorder::new(hertz)?.run(program, arguments)?;
+    let truth = Truth::find(&program.display().to_string(), &recording.finished.stdout)?;
+    Ok(Recorded { rows: rows(&recording.profile), recording, truth })
+}
+
+/// Records `program ARGUMENTS` with `profiler record -p PID`, attached when it has run for a while.
+pub fn record_running(hertz: u32, program: &Path, arguments: &[&str]) -> Result<Recorded, Error> {
+    let target = children::start(Command::new(program).args(arguments))?;
+    sleep(Duration::from_millis(200));
+    let started = Recorder::new(hertz)?.arg("-p").arg(target.pid().to_string()).start()?;
+    let output = target.wait(PATIENCE)?.stdout;
+    let recording = started.stop()?;
+    let truth = Truth { is_partial: true, ..Truth::find(&program.display().to_string(), &output)? };
+    Ok(Recorded { rows: rows(&recording.profile), recording, truth })
+}
+
+/// Records the whole host with `profiler record -a` while `program ARGUMENTS` starts and ends.
+pub fn record_host(hertz: u32, program: &Path, arguments: &[&str]) -> Result<Recorded, Error> {
+    let started = Recorder::new(hertz)?.arg("-a").start()?.attached();
+    let output = children::run_well(Command::new(program).args(arguments), PATIENCE)?.stdout;
+    let recording = started.stop()?;
+    let truth = Truth::find(&program.display().to_string(), &output)?;
+    Ok(Recorded { rows: rows(&recording.profile), recording, truth })
+}

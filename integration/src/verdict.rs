@@ -1,0 +1,107 @@
+//! The full comparison of one recorded program with its truth.
+
+use std::collections::BTreeMap;
+
+use crate::completeness::{Completeness, completeness};
+use crate::pattern::Chain;
+use crate::rows::{Frame, Row, total};
+use crate::shares::{by_group, group_of, off_from_truth};
+use crate::truth::Truth;
+
+/// The bar for complete stacks of native programs.
+pub const COMPLETE: f64 = 0.999;
+
+/// What was compared and what is wrong.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Samples of the program.
+    pub samples: u64,
+    /// Samples in the groups.
+    pub in_groups: u64,
+    /// Samples by group.
+    pub counts: BTreeMap<String, u64>,
+    /// Completeness of all rows.
+    pub completeness: Completeness,
+    /// Samples in groups whose callers are not the true ones.
+    pub wrong_chains: u64,
+    /// Shares outside of noise.
+    pub shares: Vec<String>,
+    /// A line for each thing that is wrong.
+    pub problems: Vec<String>,
+}
+
+/// Compares `rows`, all of the program, recorded at `hertz`, with `truth`. `is_entry` tells the entry code of executables
+/// without symbols.
+pub fn verdict(rows: &[Row], truth: &Truth, hertz: u32, is_entry: impl Fn(&Frame) -> bool) -> Verdict {
+    let groups: Vec<&str> = truth.shares.keys().map(String::as_str).collect();
+    let counts = by_group(rows, &groups);
+    let shares = off_from_truth(&truth.shares, &counts);
+    let mut problems = shares.clone();
+    let samples = total(rows);
+    let in_groups: u64 = groups.iter().filter_map(|&group| counts.get(group)).sum();
+
+    // Whatever is not delivered was lost, and shares do not show it. The clock ticks once in 1/hertz of CPU time; what runs
+    // around the groups (start-up, reading clocks) is small.
+    let expected = truth.cpu_ns as f64 * f64::from(hertz) / 1e9;
+    let is_off = (in_groups as f64) < expected * 0.95 - 3.0 || in_groups as f64 > expected * 1.05 + 3.0;
+    if is_off && !truth.is_partial {
+        problems.push(format!(
+            "{in_groups} samples in the groups where {expected:.0} are due for {} ms",
+            truth.cpu_ns / 1_000_000
+        ));
+    }
+
+    let completeness = completeness(rows, is_entry);
+    if completeness.share() < COMPLETE && completeness.incomplete > 1 {
+        problems.push(format!(
+            "{} of {} stacks do not reach the root:\n    {}",
+            completeness.incomplete,
+            completeness.incomplete + completeness.complete,
+            some(&completeness.evidence)
+        ));
+    }
+
+    let mut wrong = Vec::new();
+    let mut wrong_chains = 0;
+    for row in rows {
+        let Some(group) = group_of(row, &groups) else { continue };
+        let Some(chain) = truth.stacks.get(group).and_then(|written| Chain::parse(group, written)) else { continue };
+        if let Some(problem) = chain.problem(row) {
+            wrong_chains += row.count;
+            wrong.push(format!("{problem}\n      in {}", row.describe()));
+        }
+    }
+    if wrong_chains as f64 > in_groups as f64 * (1.0 - COMPLETE) && wrong_chains > 1 {
+        problems.push(format!("{wrong_chains} of {in_groups} stacks have wrong callers:\n    {}", some(&wrong)));
+    }
+    Verdict { samples, in_groups, counts, completeness, wrong_chains, shares, problems }
+}
+
+/// The first few of `lines`.
+fn some(lines: &[String]) -> String {
+    let shown = lines.iter().take(5).map(|line| line.chars().take(1500).collect::<String>()).collect::<Vec<_>>();
+    let more = lines.len().saturating_sub(shown.len());
+    let tail = if more > 0 { format!("\n    and {more} more") } else { String::new() };
+    shown.join("\n    ") + &tail
+}
+
+impl Verdict {
+    /// True if shares alone are wrong: once in some hundred runs, noise is larger than three sigma, and a second run tells.
+    #[must_use]
+    pub fn is_noise_perhaps(&self) -> bool {
+        !self.shares.is_empty() && self.shares.len() == self.problems.len()
+    }
+
+    /// One line of figures.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        format!(
+            "{} samples, {} in groups {:?}, {:.3} % complete, {} wrong chains",
+            self.samples,
+            self.in_groups,
+            self.counts,
+            self.completeness.share() * 100.0,
+            self.wrong_chains
+        )
+    }
+}

@@ -1,0 +1,361 @@
+//! What a user meets: exit codes, refusals that say what, why and the way out, and files that are there at the end.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use profiler_integration::children::{self, Finished};
+use profiler_integration::environment::{have_root, have_tools, one_at_a_time, profiler};
+use profiler_integration::programs;
+use profiler_integration::recording::{Recorder, folder};
+use profiler_integration::rows::{rows, total};
+use rustix::process::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `profiler ARGUMENTS`, run in a folder of its own.
+fn profiler_says(arguments: &[&str]) -> Finished {
+    let place = folder().expect("a folder");
+    let mut command = Command::new(profiler());
+    command.env_remove("SUDO_UID").env_remove("SUDO_GID").current_dir(place.path()).args(arguments);
+    children::run(&mut command, PATIENCE).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn code(finished: &Finished) -> i32 {
+    finished
+        .status
+        .code()
+        .unwrap_or_else(|| panic!("{} ended by signal {:?}", finished.command, finished.status.signal()))
+}
+
+/// The command was refused with `expected`, quickly, by a message that holds all of `words`.
+fn refuses(arguments: &[&str], expected: i32, words: &[&str]) {
+    let start = Instant::now();
+    let finished = profiler_says(arguments);
+    assert_eq!(code(&finished), expected, "{}\n{}\n{}", finished.command, finished.stderr, finished.stdout);
+    let message = finished.stderr.to_lowercase();
+    for word in words {
+        assert!(message.contains(&word.to_lowercase()), "{}: no {word:?} in\n{}", finished.command, finished.stderr);
+    }
+    assert!(!message.contains("panicked"), "{}", finished.stderr);
+    assert!(start.elapsed() < Duration::from_secs(5), "{} took {:?}", finished.command, start.elapsed());
+}
+
+#[test]
+fn help_names_every_command_and_its_options() {
+    let finished = profiler_says(&["--help"]);
+    assert_eq!(code(&finished), 0);
+    for word in ["record", "doctor", "convert"] {
+        assert!(finished.stdout.contains(word), "{}", finished.stdout);
+    }
+    let finished = profiler_says(&["record", "--help"]);
+    for word in ["--freq", "--duration", "--pid", "--cgroup", "--output", "--format", "--symbols"] {
+        assert!(finished.stdout.contains(word), "no {word} in\n{}", finished.stdout);
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    refuses(&["record", "--no-such-option"], 2, &["no-such-option"]);
+    refuses(&["no-such-command"], 2, &["no-such-command"]);
+}
+
+#[test]
+fn a_rate_of_zero_is_refused() {
+    refuses(&["record", "-a", "-F", "0", "-d", "1"], 2, &["0"]);
+}
+
+#[test]
+fn a_rate_over_the_kernels_limit_is_refused_with_the_limit() {
+    let limit = fs::read_to_string("/proc/sys/kernel/perf_event_max_sample_rate").expect("every kernel says");
+    let limit = limit.trim();
+    if limit.parse::<u64>().is_ok_and(|limit| limit < 100_000) {
+        refuses(&["record", "-a", "-F", "100000", "-d", "1"], 2, &["100000", limit, "perf_event_max_sample_rate"]);
+    } else {
+        refuses(&["record", "-a", "-F", "10000000", "-d", "1"], 2, &["10000000"]);
+    }
+}
+
+#[test]
+fn an_unknown_extension_is_refused_with_the_known_ones() {
+    refuses(&["record", "-a", "-d", "10", "-o", "profile.xyz"], 2, &["profile.xyz", "pb.gz", "html"]);
+}
+
+#[test]
+fn root_a_command_that_does_not_exist_ends_with_127() {
+    if have_root("root_a_command_that_does_not_exist_ends_with_127") {
+        refuses(&["record", "--", "/no/such/command"], 127, &["/no/such/command"]);
+        refuses(&["record", "--", "no-such-command-on-the-path"], 127, &["no-such-command-on-the-path"]);
+    }
+}
+
+#[test]
+fn root_a_command_that_is_not_executable_ends_with_126() {
+    if have_root("root_a_command_that_is_not_executable_ends_with_126") {
+        refuses(&["record", "--", "/etc/passwd"], 126, &["/etc/passwd"]);
+    }
+}
+
+#[test]
+fn root_the_commands_exit_code_is_ours() {
+    let test = "root_the_commands_exit_code_is_ours";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    assert_eq!(code(&profiler_says(&["record", "--", "sh", "-c", "exit 7"])), 7);
+    assert_eq!(code(&profiler_says(&["record", "--", "true"])), 0);
+    assert_eq!(code(&profiler_says(&["record", "--", "sh", "-c", "kill -TERM $$"])), 128 + 15);
+}
+
+#[test]
+fn root_no_such_pid_is_an_error_that_names_it() {
+    if have_root("root_no_such_pid_is_an_error_that_names_it") {
+        // Above the largest pid that Linux gives.
+        refuses(&["record", "-p", "4194305", "-d", "10"], 1, &["4194305"]);
+    }
+}
+
+#[test]
+fn root_an_unwritable_output_is_found_before_recording() {
+    let test = "root_an_unwritable_output_is_found_before_recording";
+    if have_root(test) {
+        refuses(&["record", "-a", "-d", "10", "-o", "/no/such/folder/profile.pb.gz"], 1, &["/no/such/folder"]);
+        refuses(&["record", "-a", "-d", "10", "-o", "/proc/version.pb.gz"], 1, &["/proc/version.pb.gz"]);
+    }
+}
+
+#[test]
+fn root_without_output_options_a_pprof_and_a_page_are_written() {
+    let test = "root_without_output_options_a_pprof_and_a_page_are_written";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let place = folder().expect("a folder");
+    let mut command = Command::new(profiler());
+    command.current_dir(place.path()).args(["record", "-a", "-d", "1s"]);
+    let finished = children::run_well(&mut command, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    let said = format!("{}{}", finished.stdout, finished.stderr);
+    for name in ["profile.pb.gz", "profile.html"] {
+        assert!(place.path().join(name).metadata().is_ok_and(|file| file.len() > 500), "{name} is missing or empty");
+        assert!(said.contains(name), "the end does not name {name}:\n{said}");
+    }
+}
+
+#[test]
+fn root_every_format_by_its_extension_and_convert_between_them() {
+    let test = "root_every_format_by_its_extension_and_convert_between_them";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let file = programs::c("shares").build().expect("it builds");
+    let names = ["p.otlp", "p.folded", "p.svg", "p.html", "p.speedscope.json", "p.json.gz"];
+    let mut recorder = Recorder::new(199).expect("a recorder");
+    let place = recorder.folder().to_owned();
+    for name in names {
+        recorder = recorder.arg("-o").arg(place.join(name));
+    }
+    let recording = recorder.run(&file, &["--ms", "1000"]).unwrap_or_else(|error| panic!("{error}"));
+    let starts: [&[u8]; 6] = [b"", b"", b"<?xml", b"<!", b"{", &[0x1f, 0x8b]];
+    let check = |place: &Path| {
+        for (name, start) in names.iter().zip(starts) {
+            let bytes = fs::read(place.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert!(bytes.len() > 200 && bytes.starts_with(start), "{name}: {} bytes", bytes.len());
+        }
+        let folded = fs::read_to_string(place.join("p.folded")).expect("text");
+        assert!(folded.lines().any(|line| line.contains("level1;level2;level3;spin_shares;hot_a")), "{folded}");
+        let html = fs::read_to_string(place.join("p.html")).expect("text");
+        assert!(
+            !html.contains("src=\"http") && !html.contains("href=\"http"),
+            "the page loads something from the network"
+        );
+    };
+    check(&place);
+
+    let convert = |from: &Path, to: &Path| {
+        let mut command = Command::new(profiler());
+        command.arg("convert").arg(from).arg("-o").arg(to);
+        children::run_well(&mut command, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    };
+    let converted = folder().expect("a folder");
+    for name in names {
+        convert(&recording.file, &converted.path().join(name));
+    }
+    check(converted.path());
+    let back = converted.path().join("back.pb.gz");
+    convert(&converted.path().join("p.otlp"), &back);
+    let again = profiler_otlp::pprof::decode(&fs::read(&back).expect("it is there")).expect("a profile");
+    assert_eq!(total(&rows(&again)), total(&rows(&recording.profile)), "samples after pprof -> OTLP -> pprof");
+}
+
+#[test]
+fn convert_refuses_what_is_no_profile() {
+    let place = folder().expect("a folder");
+    let input = place.path().join("input.pb.gz");
+    fs::write(&input, b"this is not a profile").expect("written");
+    let (input, output) = (input.display().to_string(), place.path().join("x.folded").display().to_string());
+    refuses(&["convert", &input, "-o", &output], 1, &["input.pb.gz"]);
+    refuses(&["convert", "/no/such/file.pb.gz", "-o", &output], 1, &["/no/such/file.pb.gz"]);
+}
+
+#[test]
+fn root_ctrl_c_writes_the_files() {
+    let test = "root_ctrl_c_writes_the_files";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let file = programs::c("shares").build().expect("it builds");
+    let load = children::start(Command::new(&file).args(["--ms", "60000"])).expect("it starts");
+    let started = Recorder::new(199).expect("a recorder").arg("-a").start().expect("it starts").attached();
+    let recording = started.stop().unwrap_or_else(|error| panic!("{error}"));
+    drop(load);
+    assert!(total(&rows(&recording.profile)) > 50);
+}
+
+#[test]
+fn root_the_commands_own_ctrl_c_ends_it_and_the_files_are_written() {
+    let test = "root_the_commands_own_ctrl_c_ends_it_and_the_files_are_written";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let place = folder().expect("a folder");
+    let file = programs::c("shares").build().expect("it builds");
+    let mut command = Command::new(profiler());
+    command
+        .env_remove("SUDO_UID")
+        .current_dir(place.path())
+        .args(["record", "-o", "p.pb.gz", "--"])
+        .arg(file)
+        .args(["--ms", "60000"]);
+    let running = children::start(&mut command).expect("it starts");
+    sleep(Duration::from_secs(2));
+    running.signal(Signal::INT);
+    let finished = running.wait(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(code(&finished), 128 + 2, "{}", finished.stderr);
+    let bytes = fs::read(place.path().join("p.pb.gz")).expect("the file is written");
+    assert!(total(&rows(&profiler_otlp::pprof::decode(&bytes).expect("a profile"))) > 50);
+}
+
+#[test]
+fn root_under_sudo_the_command_runs_as_the_user() {
+    let test = "root_under_sudo_the_command_runs_as_the_user";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let place = folder().expect("a folder");
+    let mut command = Command::new(profiler());
+    command.current_dir(place.path()).env("SUDO_UID", "65534").env("SUDO_GID", "65534").args(["record", "--", "id"]);
+    let finished = children::run_well(&mut command, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    assert!(finished.stdout.contains("uid=65534") && finished.stdout.contains("gid=65534"), "{}", finished.stdout);
+    assert!(!finished.stdout.contains("groups=0") && !finished.stdout.contains(",0(root)"), "{}", finished.stdout);
+}
+
+#[test]
+fn root_a_full_disk_loses_nothing() {
+    let test = "root_a_full_disk_loses_nothing";
+    if !have_root(test) || !have_tools(test, &["mount", "umount"]) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let place = folder().expect("a folder");
+    let disk = place.path().join("disk");
+    let elsewhere = place.path().join("elsewhere");
+    fs::create_dir(&disk).and_then(|()| fs::create_dir(&elsewhere)).expect("folders");
+    let mount = Mounted::tmpfs(&disk);
+    let output = disk.join("profile.pb.gz");
+    let mut command = Command::new(profiler());
+    command
+        .current_dir(&elsewhere)
+        .env("TMPDIR", &elsewhere)
+        .args(["record", "-a", "-F", "199", "-d", "3s", "-o"])
+        .arg(&output);
+    let running = children::start(&mut command).expect("it starts");
+    sleep(Duration::from_millis(1500));
+    // The disk fills up while the recording runs.
+    let mut ballast = fs::File::create(disk.join("ballast")).expect("there is room still");
+    while ballast.write_all(&[1; 4096]).is_ok() {}
+    while ballast.write_all(&[1]).is_ok() {}
+    let finished = running.wait(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    let said = finished.stderr.clone() + &finished.stdout;
+    let saved = said
+        .split(|c: char| c.is_whitespace() || "'\"`,;()".contains(c))
+        .map(|word| elsewhere.join(word.trim_end_matches(['.', ':'])))
+        .find(|path| path.is_file() && !path.starts_with(&disk));
+    drop(mount);
+    let saved: PathBuf = saved.unwrap_or_else(|| panic!("no other file is named in\n{said}"));
+    let profile = profiler_otlp::pprof::decode(&fs::read(&saved).expect("it is there")).expect("a whole profile");
+    assert!(!rows(&profile).is_empty());
+    assert_eq!(code(&finished), 1, "the output is not where it was asked for: {said}");
+    assert!(said.contains("space") || said.contains("full"), "the reason is not told: {said}");
+}
+
+/// A tmpfs of 64 KiB, unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: &Path) -> Self {
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(at);
+        children::run_well(&mut mount, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = children::run(Command::new("umount").arg("-l").arg(&self.0), PATIENCE);
+    }
+}
+
+/// `profiler ARGUMENTS` as nobody.
+fn as_nobody(arguments: &[&str]) -> Finished {
+    let place = folder().expect("a folder");
+    let binary = place.path().join("profiler");
+    fs::copy(profiler(), &binary).expect("a copy that others may run");
+    for path in [place.path(), &binary] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("it is ours");
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"]);
+    command.arg(&binary).args(arguments).current_dir(place.path());
+    children::run(&mut command, PATIENCE).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn root_without_privilege_the_message_says_what_is_missing() {
+    let test = "root_without_privilege_the_message_says_what_is_missing";
+    if !have_root(test) || !have_tools(test, &["setpriv"]) {
+        return;
+    }
+    let finished = as_nobody(&["record", "-a", "-d", "1"]);
+    assert_eq!(code(&finished), 1, "{}", finished.stderr);
+    let message = &finished.stderr;
+    assert!(message.contains("CAP_") || message.contains("sudo"), "{message}");
+    assert!(!message.contains("panicked"), "{message}");
+}
+
+#[test]
+fn root_doctor_tells_what_works_with_and_without_privilege() {
+    let test = "root_doctor_tells_what_works_with_and_without_privilege";
+    if !have_root(test) || !have_tools(test, &["setpriv"]) {
+        return;
+    }
+    let whole = profiler_says(&["doctor"]);
+    assert_eq!(code(&whole), 0, "{}{}", whole.stdout, whole.stderr);
+    for word in ["BTF", "perf_event"] {
+        assert!(whole.stdout.contains(word), "no {word} in\n{}", whole.stdout);
+    }
+    let poor = as_nobody(&["doctor"]);
+    assert!(poor.status.code().is_some_and(|code| code == 1), "{:?}: {}", poor.status, poor.stdout);
+    assert!(poor.stdout.contains("sudo") || poor.stdout.contains("CAP_"), "{}", poor.stdout);
+}

@@ -1,0 +1,181 @@
+//! Native programs without frame pointers, in every way that they are linked and stripped: shares, callers and roots.
+
+use profiler_integration::programs::{self, Linking, Program, SymbolTables};
+use profiler_integration::proof::{HERTZ, prove, prove_with};
+use profiler_integration::recording::{Recorded, record_command, record_host, record_running};
+use profiler_integration::symbols::{Symbols, is_in};
+
+const MS: [&str; 2] = ["--ms", "2000"];
+
+fn build(program: &Program) -> std::path::PathBuf {
+    program.build().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn proves(test: &str, program: &Program, arguments: &[&str]) {
+    let file = build(program);
+    prove(test, || record_command(HERTZ, &file, arguments));
+}
+
+/// Proves a program without names by the symbols of its twin.
+fn proves_by_twin(test: &str, program: &Program, twin: &Program, rename: impl Fn(&str) -> String) {
+    let (file, twin) = (build(program), build(twin));
+    let symbols = Symbols::of(&twin).unwrap_or_else(|error| panic!("{error}"));
+    let rows = |recorded: &Recorded| {
+        let mut rows = recorded.own_rows();
+        // A stripped executable has no function names to give: any that the profiler found would be invented.
+        for frame in rows.iter().flat_map(|row| &row.frames).filter(|frame| is_in(frame, &file)) {
+            assert!(
+                frame
+                    .functions
+                    .iter()
+                    .all(|name| symbols.name(frame.address).is_some_and(|known| rename(known) == *name)),
+                "{test}: the name {:?} for {:#x}, which is {:?}",
+                frame.functions,
+                frame.address,
+                symbols.name(frame.address)
+            );
+        }
+        symbols.name_frames(&mut rows, &file);
+        rows
+    };
+    let entry = |frame: &profiler_integration::rows::Frame| is_in(frame, &file) && symbols.is_entry(frame.address);
+    prove_with(test, || record_command(HERTZ, &file, &MS), rows, entry);
+}
+
+#[test]
+fn root_c_pie() {
+    proves("root_c_pie", &programs::c("shares"), &MS);
+}
+
+#[test]
+fn root_c_at_a_fixed_address() {
+    proves("root_c_at_a_fixed_address", &programs::c("shares").linking(Linking::NoPie), &MS);
+}
+
+#[test]
+fn root_c_static_pie() {
+    proves("root_c_static_pie", &programs::c("shares").linking(Linking::StaticPie), &MS);
+}
+
+#[test]
+fn root_c_static() {
+    proves("root_c_static", &programs::c("shares").linking(Linking::Static), &MS);
+}
+
+#[test]
+fn root_c_static_musl() {
+    proves("root_c_static_musl", &programs::c("shares").linking(Linking::Musl), &MS);
+}
+
+#[test]
+fn root_c_by_clang() {
+    proves("root_c_by_clang", &programs::c("shares").linking(Linking::Clang), &MS);
+}
+
+#[test]
+fn root_c_without_branch_protection() {
+    proves("root_c_without_branch_protection", &programs::c("shares").flags(&["-fcf-protection=none"]), &MS);
+}
+
+#[test]
+fn root_c_not_optimised() {
+    proves("root_c_not_optimised", &programs::c("shares").flags(&["-O0", "-fno-omit-frame-pointer"]), &MS);
+}
+
+#[test]
+fn root_c_stripped() {
+    let twin = programs::c("shares");
+    proves_by_twin("root_c_stripped", &twin.clone().symbols(SymbolTables::Stripped), &twin, str::to_owned);
+}
+
+#[test]
+fn root_c_static_stripped() {
+    let twin = programs::c("shares").linking(Linking::Static);
+    proves_by_twin("root_c_static_stripped", &twin.clone().symbols(SymbolTables::Stripped), &twin, str::to_owned);
+}
+
+#[test]
+fn root_c_static_musl_stripped() {
+    let twin = programs::c("shares").linking(Linking::Musl);
+    proves_by_twin("root_c_static_musl_stripped", &twin.clone().symbols(SymbolTables::Stripped), &twin, str::to_owned);
+}
+
+#[test]
+fn root_c_names_from_debuglink() {
+    proves("root_c_names_from_debuglink", &programs::c("shares").symbols(SymbolTables::DebugLink), &MS);
+}
+
+#[test]
+fn root_c_names_from_gnu_debugdata() {
+    proves("root_c_names_from_gnu_debugdata", &programs::c("shares").symbols(SymbolTables::MiniDebugInfo), &MS);
+}
+
+#[test]
+fn root_cpp_exceptions_lambdas_sorting_and_virtual_calls() {
+    proves(
+        "root_cpp_exceptions_lambdas_sorting_and_virtual_calls",
+        &programs::cpp("shares").flags(&["-std=c++17"]),
+        &["--ms", "2500", "--depth", "20"],
+    );
+}
+
+#[test]
+fn root_cpp_by_clang() {
+    let program = programs::cpp("shares").flags(&["-std=c++17"]).linking(Linking::Clang);
+    proves("root_cpp_by_clang", &program, &["--ms", "2500", "--depth", "3"]);
+}
+
+#[test]
+fn root_rust() {
+    proves("root_rust", &programs::rust("shares"), &["--ms", "2000", "--depth", "30"]);
+}
+
+#[test]
+fn root_rust_with_debug_information() {
+    proves("root_rust_with_debug_information", &programs::rust("shares").flags(&["-C", "debuginfo=2"]), &MS);
+}
+
+#[test]
+fn root_rust_panic_abort() {
+    proves("root_rust_panic_abort", &programs::rust("shares").flags(&["-C", "panic=abort"]), &MS);
+}
+
+#[test]
+fn root_go() {
+    proves("root_go", &programs::go("shares"), &MS);
+}
+
+#[test]
+fn root_go_300_frames_deep() {
+    proves("root_go_300_frames_deep", &programs::go("shares"), &["--ms", "2000", "--depth", "300"]);
+}
+
+/// Go keeps its function table for its own tracebacks, so a stripped Go program has all names.
+#[test]
+fn root_go_stripped_keeps_its_names() {
+    proves("root_go_stripped_keeps_its_names", &programs::go("shares").flags(&["-ldflags=-s -w"]), &MS);
+}
+
+#[test]
+fn root_go_pie() {
+    proves("root_go_pie", &programs::go("shares").flags(&["-buildmode=pie"]), &MS);
+}
+
+#[test]
+fn root_recursion_900_deep_is_whole() {
+    for program in [programs::c("shares"), programs::cpp("shares").flags(&["-std=c++17"]), programs::rust("shares")] {
+        proves("root_recursion_900_deep_is_whole", &program, &["--ms", "1000", "--depth", "900"]);
+    }
+}
+
+#[test]
+fn root_attached_to_a_process_that_runs_already() {
+    let file = build(&programs::c("shares"));
+    prove("root_attached_to_a_process_that_runs_already", || record_running(HERTZ, &file, &["--ms", "3000"]));
+}
+
+#[test]
+fn root_whole_host() {
+    let file = build(&programs::c("shares"));
+    prove("root_whole_host", || record_host(HERTZ, &file, &MS));
+}

@@ -1,0 +1,204 @@
+//! Stacks that are not a simple chain of calls: signals, coroutines, jumps, stubs, assembly, realigned frames, made code.
+
+use std::path::PathBuf;
+
+use profiler_integration::environment::{have_root, one_at_a_time};
+use profiler_integration::programs::{self, Linking, Program};
+use profiler_integration::proof::{HERTZ, prove};
+use profiler_integration::recording::{record_command, record_running};
+use profiler_integration::rows::{is_function, total};
+use profiler_otlp::model::FrameKind;
+
+const MS: [&str; 2] = ["--ms", "2000"];
+
+fn build(program: &Program) -> PathBuf {
+    program.build().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn proves(test: &str, program: &Program) {
+    let file = build(program);
+    prove(test, || record_command(HERTZ, &file, &MS));
+}
+
+#[test]
+fn root_signal_handler_on_an_alternate_stack() {
+    proves("root_signal_handler_on_an_alternate_stack", &programs::c("signals"));
+}
+
+#[test]
+fn root_signal_handler_in_static_musl() {
+    proves("root_signal_handler_in_static_musl", &programs::c("signals").linking(Linking::Musl));
+}
+
+#[test]
+fn root_vdso() {
+    let test = "root_vdso";
+    let file = build(&programs::c("vdso"));
+    prove(test, || {
+        let recorded = record_command(HERTZ, &file, &MS)?;
+        let own = recorded.own_rows();
+        let in_vdso: u64 = total(own.iter().filter(|row| row.frames.iter().any(|frame| frame.file.contains("vdso"))));
+        let named = own.iter().flat_map(|row| &row.frames).any(|frame| {
+            frame.file.contains("vdso") && frame.functions.iter().any(|name| name.contains("clock_gettime"))
+        });
+        assert!(in_vdso > 100, "{in_vdso} samples in the vDSO");
+        assert!(named, "no vDSO frame is called clock_gettime");
+        Ok(recorded)
+    });
+}
+
+#[test]
+fn root_coroutines_end_at_their_own_root() {
+    let file = build(&programs::c("coroutines"));
+    prove("root_coroutines_end_at_their_own_root", || {
+        let mut recorded = record_command(HERTZ, &file, &MS)?;
+        // Debian's libc does not name __start_context; that it is the root is what completeness checks.
+        for stack in recorded.truth.stacks.values_mut() {
+            stack.retain(|function| function != "__start_context");
+        }
+        Ok(recorded)
+    });
+}
+
+#[test]
+fn root_longjmp() {
+    proves("root_longjmp", &programs::c("longjmp"));
+}
+
+#[test]
+fn root_assembly_of_libc() {
+    proves("root_assembly_of_libc", &programs::c("libc_asm"));
+}
+
+#[test]
+fn root_assembly_of_static_libc() {
+    proves("root_assembly_of_static_libc", &programs::c("libc_asm").linking(Linking::Static));
+}
+
+#[test]
+fn root_realigned_stacks() {
+    proves("root_realigned_stacks", &programs::c("realign").flags(&["-mavx2", "-mstackrealign"]));
+}
+
+#[test]
+fn root_realigned_stacks_at_a_fixed_address_without_optimisation() {
+    let program = programs::c("realign").flags(&["-mavx2", "-mstackrealign", "-O1"]).linking(Linking::NoPie);
+    proves("root_realigned_stacks_at_a_fixed_address_without_optimisation", &program);
+}
+
+/// `plt`, linked with `flags`, beside the libraries that it needs.
+fn plt(flags: &[&str]) -> (PathBuf, PathBuf) {
+    let library = build(&programs::c("pltlib").linking(Linking::Library));
+    let folder = library.parent().expect("a folder").display().to_string();
+    let link = [format!("-L{folder}"), "-lpltlib".into(), format!("-Wl,-rpath,{folder}")];
+    let link: Vec<&str> = link.iter().map(String::as_str).collect();
+    let lazy = build(&programs::c("lazy").linking(Linking::Library).flags(&["-Wl,-z,lazy"]).flags(&link));
+    (build(&programs::c("plt").flags(flags).flags(&link)), lazy)
+}
+
+fn proves_plt(test: &str, flags: &[&str]) {
+    let (file, lazy) = plt(flags);
+    let lazy = lazy.display().to_string();
+    prove(test, || record_command(HERTZ, &file, &["--ms", "2000", "--library", &lazy]));
+}
+
+#[test]
+fn root_plt_bound_lazily() {
+    proves_plt("root_plt_bound_lazily", &["-Wl,-z,lazy"]);
+}
+
+#[test]
+fn root_plt_bound_at_start() {
+    proves_plt("root_plt_bound_at_start", &["-Wl,-z,now"]);
+}
+
+#[test]
+fn root_without_plt() {
+    proves_plt("root_without_plt", &["-fno-plt"]);
+}
+
+#[test]
+fn root_plt_without_branch_protection() {
+    proves_plt("root_plt_without_branch_protection", &["-Wl,-z,lazy", "-fcf-protection=none"]);
+}
+
+#[test]
+fn root_made_code_named_by_a_torn_perf_map() {
+    proves_jit("root_made_code_named_by_a_torn_perf_map", "perf");
+}
+
+#[test]
+fn root_made_code_named_by_jitdump() {
+    proves_jit("root_made_code_named_by_jitdump", "jitdump");
+}
+
+#[test]
+fn root_made_code_without_names() {
+    proves_jit("root_made_code_without_names", "none");
+}
+
+fn proves_jit(test: &str, names: &str) {
+    if !have_root(test) {
+        return;
+    }
+    let file = build(&programs::c("jit"));
+    prove(test, || {
+        let recorded = record_running(HERTZ, &file, &["--ms", "3000", "--names", names]);
+        // A perf map stays behind by design; the next process with that pid must not be named by it.
+        if let Ok(recorded) = &recorded {
+            for left in
+                [format!("/tmp/perf-{}.map", recorded.truth.pid), format!("/tmp/jit-{}.dump", recorded.truth.pid)]
+            {
+                let _ = std::fs::remove_file(left);
+            }
+        }
+        recorded
+    });
+}
+
+#[test]
+fn root_kernel_stacks_of_system_calls() {
+    let test = "root_kernel_stacks_of_system_calls";
+    let file = build(&programs::c("syscalls"));
+    prove(test, || {
+        let recorded = record_command(HERTZ, &file, &MS)?;
+        let own = recorded.own_rows();
+        let reading: Vec<_> = own
+            .iter()
+            .filter(|row| {
+                row.frames.iter().any(|frame| frame.functions.iter().any(|name| is_function(name, "read_zeros")))
+            })
+            .collect();
+        let in_kernel = reading.iter().filter(|row| {
+            row.frames.first().is_some_and(|frame| frame.kind == FrameKind::Kernel && !frame.functions.is_empty())
+                && row.frames.iter().any(|frame| {
+                    frame.kind == FrameKind::Kernel
+                        && frame.functions.iter().any(|name| name.contains("read") || name.contains("iter"))
+                })
+        });
+        let (inside, all) = (total(in_kernel.copied()), total(reading.iter().copied()));
+        assert!(inside * 10 > all * 8, "{test}: {inside} of {all} samples of read_zeros show a named kernel stack");
+        Ok(recorded)
+    });
+}
+
+#[test]
+fn root_threads_are_told_apart_by_name() {
+    let test = "root_threads_are_told_apart_by_name";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let recorded = record_command(HERTZ, &build(&programs::c("threads")), &MS).expect("a recording");
+    let own = recorded.own_rows();
+    let counts = recorded
+        .truth
+        .threads
+        .keys()
+        .map(|name| (name.clone(), total(own.iter().filter(|row| row.thread == *name))))
+        .collect();
+    let off = profiler_integration::shares::off_from_truth(&recorded.truth.threads, &counts);
+    let names: std::collections::BTreeSet<_> = own.iter().map(|row| row.thread.as_str()).collect();
+    // Three sigma on five threads: allow the one that is out by noise, not two.
+    assert!(off.len() < 2, "{off:?}; threads seen: {names:?}");
+}
