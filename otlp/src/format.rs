@@ -125,8 +125,10 @@ pub fn write(profile: &Profile, format: Format, out: impl Write) -> io::Result<(
         Format::Pprof => pprof::encode(profile, out),
         Format::Otlp => otlp::encode_to(profile, out),
         Format::Folded => crate::folded::encode(profile, out),
+        Format::Svg => crate::svg::encode(profile, out),
         Format::Html => crate::html::encode(profile, out),
-        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "soon")),
+        Format::Speedscope => crate::speedscope::encode(profile, out),
+        Format::Firefox => crate::firefox::encode(profile, out),
     }
 }
 

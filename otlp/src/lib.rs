@@ -14,6 +14,7 @@
 //! profile or an [`Error`]. Writing is for all formats, and its only errors are those of the output.
 #![forbid(unsafe_code)]
 
+pub mod firefox;
 pub mod folded;
 pub mod format;
 pub mod frames;
@@ -21,6 +22,8 @@ pub mod html;
 pub mod model;
 pub mod otlp;
 pub mod pprof;
+pub mod speedscope;
+pub mod svg;
 mod summary;
 
 mod error;

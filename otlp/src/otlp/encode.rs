@@ -194,7 +194,8 @@ impl<'a> Encoder<'a> {
         let message = |group: &Group| {
             let mut pairs: Vec<(u64, i64)> =
                 group.samples.iter().map(|sample| (timestamp(sample), value(sample))).collect();
-            pairs.sort_unstable();
+            // Stable, so that samples of one time stay in step from sample type to sample type.
+            pairs.sort_by_key(|(time, _)| *time);
             proto::Sample {
                 values: if ones { Vec::new() } else { pairs.iter().map(|(_, value)| *value).collect() },
                 timestamps_unix_nano: pairs.iter().map(|(time, _)| *time).collect(),

@@ -2,15 +2,17 @@
 //!
 //! What is written satisfies every receiver that is known: inline attributes, one Resource a process, ELF addresses, the null
 //! entry at 0 of every table, no duplicate and no orphan in any of them, timestamps without values where each value is 1.
-//! 
+//! [`check`] holds the rules of OpenTelemetry's `profcheck`, and every test that encodes runs it.
 
 pub mod attribute;
+mod check;
 mod decode;
 mod dictionary;
 mod encode;
 mod resource;
 mod tables;
 
+pub use check::{Violation, check, check_message};
 pub use decode::decode;
 pub(crate) use decode::decode_raw;
 pub use encode::{encode, encode_to, request};
