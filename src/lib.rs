@@ -1,1 +1,14 @@
-//! profiler
+//! The profiler as a library: the pipeline from samples to a profile, and the commands built on it.
+//!
+//! Wiring only; the mechanisms are in the crates of the workspace. See `docs/ARCHITECTURE.md`.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+mod convert;
+mod doctor;
+mod exit;
+mod launch;
+mod output;
+pub mod pipeline;
+mod record;
+mod terminal;

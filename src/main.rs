@@ -1,1 +1,7 @@
-fn main() {}
+//! The `profiler` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    profiler::cli::run()
+}

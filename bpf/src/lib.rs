@@ -22,6 +22,6 @@ mod skeleton;
 mod tables;
 
 pub use error::{Error, Result};
-pub use perf::{max_frequency, online_cpus, paranoid};
+pub use perf::{max_frequency, online_cpus, paranoid, probe_clock};
 pub use sampler::{Batch, Counters, Options, Sampler, Targets};
 pub use tables::Tables;

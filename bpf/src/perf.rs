@@ -61,6 +61,14 @@ pub(crate) fn open_clock(cpu: u32, period: u64) -> Result<OwnedFd> {
     open(&mut attr, cpu)
 }
 
+/// Whether a system-wide clock may be opened on `cpu`.
+///
+/// # Errors
+/// What [`crate::Sampler::follow_cpus`] would fail with.
+pub fn probe_clock(cpu: u32) -> Result<()> {
+    open_clock(cpu, 1_000_000_000).map(drop)
+}
+
 /// The side band of `cpu`: forks, execs, exits, names and executable mappings.
 pub(crate) fn open_sideband(cpu: u32) -> Result<OwnedFd> {
     let mut attr = b::perf_event_attr {

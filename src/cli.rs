@@ -1,0 +1,227 @@
+//! The command line: what it looks like, and the way from arguments to an exit code.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use profiler_otlp::format::Format;
+
+use crate::exit::{self, ExitError};
+use crate::{convert, doctor, launch, record};
+
+/// Profiles every process of a Linux host with eBPF: no restart, no frame pointers, one binary.
+#[derive(Debug, Parser)]
+#[command(name = "profiler", version, max_term_width = 100, arg_required_else_help = true)]
+struct Cli {
+    /// Log what happens to stderr; twice for more. RUST_LOG is honoured.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Record where the CPU time goes, and write it as flame graph, pprof, OTLP, ...
+    Record(RecordArgs),
+    /// Tell what this kernel and these privileges allow, and the command for what is missing.
+    Doctor(DoctorArgs),
+    /// Convert a pprof or OTLP profile to any format.
+    Convert(ConvertArgs),
+    /// Waits stopped until it is sampled, then becomes the command.
+    #[command(name = launch::SUBCOMMAND, hide = true)]
+    Launch {
+        /// The command and its arguments.
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+}
+
+const RECORD_HELP: &str = "\
+Examples:
+  sudo profiler record -d 10                     all processes, 10 s; writes profile.pb.gz and profile.html
+  sudo profiler record -p 1234 -o flame.svg      one process until Ctrl-C
+  sudo profiler record -o out.otlp -- make -j2   a command and its children, from the first instruction
+
+Formats, by extension or -f:
+  pprof (.pb.gz, .pprof, .pb)  otlp (.otlp)  folded (.folded)  svg (.svg)  html (.html)
+  speedscope (.speedscope.json)  firefox (.json.gz)
+
+Exit codes:
+  0    recorded and written           1    something failed; the message says what and the way out
+  2    wrong usage                    126  the command cannot be executed
+  127  there is no such command       otherwise with -- CMD: its own, or 128 + the signal that ended it";
+
+#[derive(Debug, Args)]
+#[command(after_help = RECORD_HELP)]
+struct RecordArgs {
+    /// All processes of the host; the default when nothing is chosen.
+    #[arg(short, long)]
+    all: bool,
+    /// Only these processes, and the children they fork from now on.
+    #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
+    pids: Vec<u32>,
+    /// Only processes in this cgroup (v2) and below: a path under /sys/fs/cgroup, absolute or relative to it.
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["all", "pids", "command"])]
+    cgroup: Option<PathBuf>,
+    /// Samples a second and CPU, Hz.
+    #[arg(
+        short = 'F',
+        long = "freq",
+        visible_alias = "rate",
+        short_alias = 'r',
+        value_name = "HZ",
+        default_value_t = 99
+    )]
+    frequency: u64,
+    /// How long: 10, 10s, 2m, 1h, 500ms. Without it until Ctrl-C or the command's end.
+    #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
+    duration: Option<Duration>,
+    /// Write to this file; may be repeated. `-` is standard output (with -f). Default: profile.pb.gz and profile.html.
+    #[arg(short, long, value_name = "FILE")]
+    output: Vec<PathBuf>,
+    /// Format of all outputs, whatever their names.
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<Format>,
+    /// What to look up: names, or also files, lines and inlined functions.
+    #[arg(long, value_enum, default_value_t = Symbols::Lines)]
+    symbols: Symbols,
+    /// BTF of the running kernel, for kernels that carry none.
+    #[arg(long, value_name = "FILE")]
+    btf: Option<PathBuf>,
+    /// Print nothing but errors.
+    #[arg(short, long)]
+    quiet: bool,
+    /// A command to run and profile, with its children.
+    #[arg(last = true, value_name = "CMD", conflicts_with = "pids")]
+    command: Vec<OsString>,
+}
+
+/// How much to look up for each address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Symbols {
+    /// Function names from symbol tables.
+    Names,
+    /// Also files, lines and inlined functions, from DWARF.
+    Lines,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArgs {
+    /// BTF of the running kernel, for kernels that carry none.
+    #[arg(long, value_name = "FILE")]
+    btf: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ConvertArgs {
+    /// A pprof or OTLP profile.
+    input: PathBuf,
+    /// Write to this file; may be repeated. `-` is standard output (with -f).
+    #[arg(short, long, value_name = "FILE", required = true)]
+    output: Vec<PathBuf>,
+    /// Format of all outputs, whatever their names.
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<Format>,
+}
+
+/// `10`, `10s`, `2m`, `1h`, `500ms`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let seconds = match unit {
+        "" | "s" => 1.0,
+        "ms" => 0.001,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("{unit:?} is no unit of time: use ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{text:?} is no time: write it like 10, 10s, 2m or 500ms"))?;
+    let duration = Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())?;
+    if duration.is_zero() {
+        return Err("a recording of no time has no samples".to_owned());
+    }
+    Ok(duration)
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    log(cli.verbose);
+    let result = match cli.command {
+        Command::Record(args) => record_options(args).and_then(|options| record::run(&options)),
+        Command::Doctor(args) => doctor::run(args.btf.as_deref()).map(ExitCode::from),
+        Command::Convert(args) => convert::run(&args.input, &args.output, args.format).map(|()| ExitCode::SUCCESS),
+        Command::Launch { command } => Err(launch::become_command(&command).into()),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("profiler: {error:#}");
+        let code = error.downcast_ref::<ExitError>().map_or(exit::FAILURE, |error| error.code);
+        ExitCode::from(code)
+    })
+}
+
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => tracing::Level::WARN,
+        1 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    let level = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok()).unwrap_or(level);
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+}
+
+/// Arguments become the values that the recording runs by.
+fn record_options(args: RecordArgs) -> anyhow::Result<record::Options> {
+    let target = match (&args.cgroup, args.command.is_empty(), args.pids.is_empty()) {
+        (Some(path), ..) => record::Target::Cgroup(path.clone()),
+        (None, false, _) => record::Target::Command { command: args.command, all: args.all },
+        (None, true, false) if args.all => {
+            Cli::command().error(clap::error::ErrorKind::ArgumentConflict, "choose either -a or -p").exit()
+        }
+        (None, true, false) => record::Target::Processes(args.pids),
+        (None, true, true) => record::Target::All,
+    };
+    let outputs = if args.output.is_empty() {
+        match args.format {
+            Some(format) => vec![PathBuf::from(format!("profile{}", format.extension()))],
+            None => vec![PathBuf::from("profile.pb.gz"), PathBuf::from("profile.html")],
+        }
+    } else {
+        args.output
+    };
+    Ok(record::Options {
+        target,
+        frequency: args.frequency,
+        duration: args.duration,
+        outputs,
+        format: args.format,
+        lines: args.symbols == Symbols::Lines,
+        btf: args.btf,
+        quiet: args.quiet,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(parse_duration("0").is_err());
+        assert!(parse_duration("10x").is_err());
+        assert!(parse_duration("-1").is_err());
+        assert!(parse_duration("1e400h").is_err());
+    }
+}

@@ -1,0 +1,37 @@
+//! `profiler convert`.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use profiler_otlp::format::{self, Format};
+
+use crate::output::{Output, human_bytes};
+
+/// Larger inputs are refused: no profile that a person made is larger, and it has to fit memory.
+const MAX_INPUT: u64 = 2 << 30;
+
+/// Reads `input` and writes it to each of `outputs`.
+pub fn run(input: &Path, outputs: &[PathBuf], format: Option<Format>) -> anyhow::Result<()> {
+    let prepared = outputs.iter().map(|path| Output::prepare(path, format)).collect::<anyhow::Result<Vec<_>>>()?;
+    let cannot = || format!("cannot read {}", input.display());
+    let mut bytes = Vec::new();
+    File::open(input).and_then(|file| file.take(MAX_INPUT + 1).read_to_end(&mut bytes)).with_context(cannot)?;
+    anyhow::ensure!(bytes.len() as u64 <= MAX_INPUT, "{}: it has more than {}", cannot(), human_bytes(MAX_INPUT));
+    let profile = format::read(&bytes).with_context(cannot)?;
+    drop(bytes);
+    for output in prepared {
+        let written = output.write(&profile)?;
+        match written.instead_of {
+            Some((wanted, error)) => {
+                eprintln!("{}: {error}; written to {} instead", wanted.display(), written.path.display());
+            }
+            None if written.path != Path::new("-") => {
+                eprintln!("Wrote {} ({})", written.path.display(), human_bytes(written.bytes));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,193 @@
+//! Runs the user's command so that it is sampled from its first instruction: a copy of ourselves stops before it becomes the
+//! command, and goes on when the clocks run.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::{env, fs, io};
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+use crate::exit::{self, ExitError};
+
+/// Name of the hidden subcommand.
+pub const SUBCOMMAND: &str = "__launch";
+
+/// A command that waits to be let go.
+#[derive(Debug)]
+pub struct Launched {
+    child: Child,
+    pid: Pid,
+    status: Option<ExitStatus>,
+}
+
+impl Launched {
+    /// Starts `command`, stopped before its first instruction.
+    pub fn stopped(command: &[OsString]) -> anyhow::Result<Self> {
+        let program = command.first().context("no command")?;
+        check(program)?;
+        let mut child = Command::new("/proc/self/exe")
+            .arg(SUBCOMMAND)
+            .arg("--")
+            .args(command)
+            .spawn()
+            .context("cannot start a process")?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("cannot start a process")?;
+        match waitpid(Some(pid), WaitOptions::UNTRACED) {
+            Ok(Some((_, status))) if status.stopped() => Ok(Self { child, pid, status: None }),
+            Ok(_) => anyhow::bail!("the command ended before it started"),
+            Err(error) => {
+                let _ = child.kill();
+                Err(error).context("cannot wait for the command")
+            }
+        }
+    }
+
+    /// Its pid.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it go.
+    pub fn go(&self) -> io::Result<()> {
+        kill_process(self.pid, Signal::CONT).map_err(Into::into)
+    }
+
+    /// Passes a signal on; that it has ended meanwhile is no error.
+    pub fn signal(&self, signal: Signal) {
+        if self.status.is_none() {
+            let _ = kill_process(self.pid, signal);
+        }
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> io::Result<bool> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait()?;
+        }
+        Ok(self.status.is_some())
+    }
+
+    /// Waits for its end and returns the exit code that is ours then.
+    pub fn exit_code(&mut self) -> io::Result<u8> {
+        let status = match self.status {
+            Some(status) => status,
+            None => self.child.wait()?,
+        };
+        self.status = Some(status);
+        let code = status.code().or_else(|| status.signal().map(|signal| exit::SIGNAL_BASE + signal));
+        Ok(code.and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::FAILURE))
+    }
+}
+
+impl Drop for Launched {
+    fn drop(&mut self) {
+        if self.status.is_none() && !self.has_ended().unwrap_or(false) {
+            // Only when we fail before it was let go: a stopped command must not stay behind.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// Finds out before anything is set up whether `program` can be executed.
+fn check(program: &OsStr) -> Result<(), ExitError> {
+    let not_found =
+        |what: &str| ExitError { code: exit::NOT_FOUND, message: format!("{}: {what}", program.to_string_lossy()) };
+    let path = if program.as_bytes().contains(&b'/') {
+        PathBuf::from(program)
+    } else {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let candidates: Vec<PathBuf> =
+            env::split_paths(&path).map(|folder| folder.join(program)).filter(|path| path.is_file()).collect();
+        let runnable = candidates.iter().find(|path| is_executable(path));
+        runnable.or(candidates.first()).cloned().ok_or_else(|| not_found("command not found"))?
+    };
+    let metadata = fs::metadata(&path).map_err(|error| not_found(&error.to_string()))?;
+    if metadata.is_dir() || !is_executable(&path) {
+        let what =
+            if metadata.is_dir() { "is a directory" } else { "permission denied (chmod +x makes it executable)" };
+        let message = format!("{}: {what}", path.display());
+        return Err(ExitError { code: exit::NOT_EXECUTABLE, message });
+    }
+    Ok(())
+}
+
+fn is_executable(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
+}
+
+/// In the copy: stops, and when it is let go becomes the command, as the user who called sudo. Returns only on failure.
+pub fn become_command(command: &[OsString]) -> ExitError {
+    let Some((program, arguments)) = command.split_first() else {
+        return ExitError { code: exit::FAILURE, message: "no command".to_owned() };
+    };
+    if let Err(error) = kill_process(getpid(), Signal::STOP) {
+        return ExitError { code: exit::FAILURE, message: format!("cannot stop to be sampled: {error}") };
+    }
+    let mut command = Command::new(program);
+    command.args(arguments);
+    if let Some(user) = SudoUser::of_environment() {
+        if let Err(error) = user.become_it() {
+            let message = format!("cannot become the user {} who called sudo: {error}", user.name);
+            return ExitError { code: exit::FAILURE, message };
+        }
+        command.env("USER", &user.name).env("LOGNAME", &user.name);
+        if let Some(home) = &user.home {
+            command.env("HOME", home);
+        }
+    }
+    let error = command.exec();
+    let code = if error.kind() == io::ErrorKind::NotFound { exit::NOT_FOUND } else { exit::NOT_EXECUTABLE };
+    ExitError { code, message: format!("{}: {error}", program.to_string_lossy()) }
+}
+
+/// The user who called sudo.
+#[derive(Debug)]
+struct SudoUser {
+    uid: u32,
+    gid: u32,
+    name: String,
+    home: Option<String>,
+}
+
+impl SudoUser {
+    fn of_environment() -> Option<Self> {
+        if !rustix::process::geteuid().is_root() {
+            return None;
+        }
+        let uid: u32 = env::var("SUDO_UID").ok()?.parse().ok()?;
+        let gid: u32 = env::var("SUDO_GID").ok()?.parse().ok()?;
+        let name = env::var("SUDO_USER").unwrap_or_else(|_| uid.to_string());
+        let home = fs::read_to_string("/etc/passwd").ok().and_then(|passwd| {
+            let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string()))?.to_owned();
+            line.split(':').nth(5).map(str::to_owned)
+        });
+        Some(Self { uid, gid, name, home })
+    }
+
+    /// Groups first: without root they could not be changed any more.
+    fn become_it(&self) -> io::Result<()> {
+        let (uid, gid) = (rustix::process::Uid::from_raw(self.uid), rustix::process::Gid::from_raw(self.gid));
+        let mut groups = vec![gid];
+        for line in fs::read_to_string("/etc/group").unwrap_or_default().lines() {
+            let mut fields = line.split(':');
+            let (Some(group), Some(members)) = (fields.nth(2), fields.next()) else { continue };
+            if let Ok(group) = group.parse()
+                && members.split(',').any(|member| member == self.name)
+            {
+                groups.push(rustix::process::Gid::from_raw(group));
+            }
+        }
+        set_thread_groups(&groups)?;
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Samples by full identity: a stack is its frames, a frame is all that it is made of.
+
+use std::sync::Arc;
+
+use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
+use profiler_bpf::record::UnwindEnd;
+use profiler_unwinders::executable::{Executable, ExecutableId};
+use profiler_unwinders::process::Comm;
+use rustc_hash::FxHashMap;
+
+/// Index into [`Aggregate::frames`].
+pub type FrameId = u32;
+/// Index into [`Aggregate::stacks`].
+pub type StackId = u32;
+/// Index into [`Aggregate::images`].
+pub type ImageId = u32;
+/// Index into [`Aggregate::threads`].
+pub type ThreadId = u32;
+
+/// One frame, with everything that tells it from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Frame {
+    /// Code of a file.
+    Native {
+        /// The file's content.
+        executable: ExecutableId,
+        /// Where in it; of a call, not after it.
+        address: ElfVaddr,
+        /// Found by frame pointer.
+        guessed: bool,
+    },
+    /// Code in anonymous memory of one process image.
+    Jit {
+        /// The process image.
+        image: ImageId,
+        /// Where; of a call, not after it.
+        address: UserAddr,
+        /// Found by frame pointer.
+        guessed: bool,
+    },
+    /// An address that is in no known mapping.
+    Unmapped {
+        /// Where.
+        address: UserAddr,
+    },
+    /// The kernel.
+    Kernel {
+        /// Where; of a call, not after it.
+        address: KernelAddr,
+    },
+    /// Why the stack has no further frames.
+    Marker(UnwindEnd),
+}
+
+/// One process image (a pid from an exec to the next, or to its end) that samples belong to.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Process id.
+    pub pid: u32,
+    /// The process table's serial of the image.
+    pub serial: u32,
+    /// ns since the Unix epoch; 0 if unknown.
+    pub start_unix_ns: u64,
+    /// `CLOCK_BOOTTIME`, ns.
+    pub start_time_ns: u64,
+    /// Name of the main thread.
+    pub comm: Comm,
+    /// Path of the executable.
+    pub exe: Arc<[u8]>,
+    /// Container id.
+    pub container_id: Option<Arc<str>>,
+    /// Pid in its innermost pid namespace.
+    pub namespace_pid: u32,
+}
+
+/// One sample.
+#[derive(Clone, Copy, Debug)]
+pub struct RawSample {
+    /// `CLOCK_MONOTONIC`, ns.
+    pub time: u64,
+    /// Its stack.
+    pub stack: StackId,
+    /// Its thread.
+    pub thread: ThreadId,
+    /// Its CPU.
+    pub cpu: u32,
+}
+
+/// A thread that was sampled under one name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Thread {
+    /// Its process image.
+    pub image: ImageId,
+    /// Thread id.
+    pub tid: u32,
+    /// The name it had when sampled.
+    pub comm: [u8; 16],
+}
+
+/// Everything sampled so far.
+#[derive(Debug, Default)]
+pub struct Aggregate {
+    /// Distinct frames.
+    pub frames: Vec<Frame>,
+    /// Distinct stacks, leaf first.
+    pub stacks: Vec<Box<[FrameId]>>,
+    /// Process images.
+    pub images: Vec<Image>,
+    /// Threads.
+    pub threads: Vec<Thread>,
+    /// The samples.
+    pub samples: Vec<RawSample>,
+    /// Executables that frames are in.
+    pub executables: FxHashMap<ExecutableId, Arc<Executable>>,
+    frame_ids: FxHashMap<Frame, FrameId>,
+    stack_ids: FxHashMap<Box<[FrameId]>, StackId>,
+    image_ids: FxHashMap<u32, ImageId>,
+    thread_ids: FxHashMap<Thread, ThreadId>,
+}
+
+impl Aggregate {
+    /// The id of `frame`.
+    pub fn frame(&mut self, frame: Frame) -> FrameId {
+        *self.frame_ids.entry(frame).or_insert_with(|| {
+            self.frames.push(frame);
+            self.frames.len() as u32 - 1
+        })
+    }
+
+    /// The id of the stack of `frames`, leaf first.
+    pub fn stack(&mut self, frames: &[FrameId]) -> StackId {
+        if let Some(&id) = self.stack_ids.get(frames) {
+            return id;
+        }
+        let id = self.stacks.len() as u32;
+        self.stacks.push(frames.into());
+        self.stack_ids.insert(frames.into(), id);
+        id
+    }
+
+    /// The id of the image with this serial, if it has been sampled before.
+    #[must_use]
+    pub fn known_image(&self, serial: u32) -> Option<ImageId> {
+        self.image_ids.get(&serial).copied()
+    }
+
+    /// Adds an image, or brings what is known of it up to date.
+    pub fn image(&mut self, image: Image) -> ImageId {
+        if let Some(&id) = self.image_ids.get(&image.serial) {
+            if let Some(known) = self.images.get_mut(id as usize) {
+                *known = image;
+            }
+            return id;
+        }
+        let id = self.images.len() as u32;
+        self.image_ids.insert(image.serial, id);
+        self.images.push(image);
+        id
+    }
+
+    /// The id of `thread`.
+    pub fn thread(&mut self, thread: Thread) -> ThreadId {
+        *self.thread_ids.entry(thread).or_insert_with(|| {
+            self.threads.push(thread);
+            self.threads.len() as u32 - 1
+        })
+    }
+}

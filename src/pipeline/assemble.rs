@@ -1,0 +1,289 @@
+//! An aggregate and names become a profile.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
+use profiler_bpf::record::{UnwindEnd, comm_bytes};
+use profiler_otlp::model::builder::ProfileBuilder;
+use profiler_otlp::model::{
+    FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Sample, Thread, ValueType,
+    Values,
+};
+use profiler_symbolizer::{JitProcess, Language, Object, ObjectKey, Symbolized, Symbolizer};
+use profiler_unwinders::executable::{Executable, ExecutableId, Executables};
+use profiler_unwinders::process::Clock;
+use rustc_hash::FxHashMap;
+
+use super::aggregate::{Aggregate, Frame, Image, ImageId};
+
+/// Where names come from.
+pub struct Names {
+    symbolizer: Symbolizer,
+}
+
+impl Names {
+    /// Names by `symbolizer`.
+    #[must_use]
+    pub fn new(symbolizer: Symbolizer) -> Self {
+        Self { symbolizer }
+    }
+
+    /// Reads what names JIT code of `image` now, since the process may be gone later.
+    pub fn prefetch(&mut self, image: &Image) {
+        self.symbolizer.jit_prefetch(&jit_process(image));
+    }
+
+    /// Why kernel frames will have no names, if that is so.
+    pub fn kernel_trouble(&mut self) -> Option<String> {
+        self.symbolizer.kernel_status().err().map(|error| error.to_string())
+    }
+}
+
+fn jit_process(image: &Image) -> JitProcess {
+    JitProcess {
+        pid: image.pid,
+        start_time: image.start_time_ns,
+        root: PathBuf::from(format!("/proc/{}/root", image.pid)),
+        namespace_pid: image.namespace_pid,
+    }
+}
+
+/// Names every frame of `aggregate` and lays it out as a profile; `clock` turns its times into Unix times, `period` is ns of
+/// CPU time a sample. The caller fills in origin and losses.
+#[must_use]
+pub fn assemble(
+    aggregate: &Aggregate,
+    names: &mut Names,
+    files: &mut Executables,
+    clock: Clock,
+    period: u64,
+) -> Profile {
+    let mut builder = ProfileBuilder::new();
+    let named = Naming::of(aggregate, &mut names.symbolizer, files);
+    let mut mappings = Mappings { aggregate, of_executable: FxHashMap::default(), of_module: FxHashMap::default() };
+    let locations: Vec<LocationId> = aggregate
+        .frames
+        .iter()
+        .zip(&named.symbols)
+        .map(|(frame, symbolized)| {
+            let location = location(&mut builder, &mut mappings, frame, symbolized.as_ref());
+            builder.location(location)
+        })
+        .collect();
+
+    let processes: Vec<u32> = aggregate.images.iter().map(|image| process(&mut builder, image)).collect();
+    let threads: Vec<u32> = aggregate
+        .threads
+        .iter()
+        .map(|thread| {
+            let name = builder.string(&String::from_utf8_lossy(comm_bytes(&thread.comm)));
+            let process = processes.get(thread.image as usize).copied().unwrap_or_default();
+            builder.thread(Thread { process, tid: thread.tid, name })
+        })
+        .collect();
+    let mut stack = Vec::new();
+    let stacks: Vec<u32> = aggregate
+        .stacks
+        .iter()
+        .map(|frames| {
+            stack.clear();
+            stack.extend(frames.iter().filter_map(|&frame| locations.get(frame as usize).copied()));
+            builder.stack(&stack)
+        })
+        .collect();
+
+    let profile = builder.profile_mut();
+    profile.sample_types = vec![ValueType { kind: "samples".to_owned(), unit: "count".to_owned() }];
+    profile.period_type = ValueType { kind: "cpu".to_owned(), unit: "nanoseconds".to_owned() };
+    profile.period = i64::try_from(period).unwrap_or(i64::MAX);
+    profile.samples = aggregate
+        .samples
+        .iter()
+        .filter_map(|sample| {
+            Some(Sample {
+                stack: *stacks.get(sample.stack as usize)?,
+                thread: threads.get(sample.thread as usize).copied(),
+                cpu: Some(sample.cpu),
+                time_unix_nanos: Some(clock.unix_from_monotonic(sample.time)),
+                values: Values::One(1),
+                labels: None,
+            })
+        })
+        .collect();
+    builder.finish()
+}
+
+/// What the symbolizer says of each frame, by frame id.
+struct Naming {
+    symbols: Vec<Option<Symbolized>>,
+}
+
+impl Naming {
+    /// Asks once for all addresses of a file, a process or the kernel: one file is open and parsed at a time.
+    fn of(aggregate: &Aggregate, symbolizer: &mut Symbolizer, files: &mut Executables) -> Self {
+        let mut symbols: Vec<Option<Symbolized>> = vec![None; aggregate.frames.len()];
+        let mut native: FxHashMap<ExecutableId, Vec<(usize, ElfVaddr)>> = FxHashMap::default();
+        let mut jit: FxHashMap<ImageId, Vec<(usize, UserAddr)>> = FxHashMap::default();
+        let mut kernel: Vec<(usize, KernelAddr)> = Vec::new();
+        for (index, frame) in aggregate.frames.iter().enumerate() {
+            match *frame {
+                Frame::Native { executable, address, .. } => {
+                    native.entry(executable).or_default().push((index, address));
+                }
+                Frame::Jit { image, address, .. } => jit.entry(image).or_default().push((index, address)),
+                Frame::Kernel { address } => kernel.push((index, address)),
+                Frame::Unmapped { .. } | Frame::Marker(_) => {}
+            }
+        }
+        let mut fill = |indices: Vec<usize>, answers: Vec<Symbolized>| {
+            for (index, answer) in indices.into_iter().zip(answers) {
+                if let Some(slot) = symbols.get_mut(index) {
+                    *slot = Some(answer);
+                }
+            }
+        };
+        for (id, frames) in native {
+            let Some(executable) = aggregate.executables.get(&id) else { continue };
+            let Some(object) = object(executable, files) else { continue };
+            let (indices, addresses): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
+            fill(indices, symbolizer.native(&object, &addresses));
+            symbolizer.evict(&object.key);
+        }
+        for (id, frames) in jit {
+            let Some(image) = aggregate.images.get(id as usize) else { continue };
+            let last = aggregate.samples.last().map_or(u64::MAX, |sample| sample.time);
+            let (indices, addresses): (Vec<_>, Vec<_>) =
+                frames.into_iter().map(|(index, address)| (index, (address, last))).unzip();
+            fill(indices, symbolizer.jit(&jit_process(image), &addresses));
+        }
+        let (indices, addresses): (Vec<_>, Vec<_>) = kernel.into_iter().unzip();
+        fill(indices, symbolizer.kernel(&addresses));
+        Self { symbols }
+    }
+}
+
+fn object(executable: &Executable, files: &mut Executables) -> Option<Object> {
+    let file = match executable.bytes() {
+        Some(bytes) => Arc::new(memory_file(bytes).ok()?),
+        None => files.file(executable).ok()?,
+    };
+    let key = executable.build_id_gnu.as_deref().unwrap_or(&executable.htlhash);
+    Some(Object {
+        key: ObjectKey(Arc::from(key)),
+        file,
+        path: executable.path_text().into_owned(),
+        root: PathBuf::from("/"),
+    })
+}
+
+/// What has no file, the vDSO, becomes one.
+fn memory_file(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("vdso", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+struct Mappings<'a> {
+    aggregate: &'a Aggregate,
+    of_executable: FxHashMap<ExecutableId, MappingId>,
+    of_module: FxHashMap<String, MappingId>,
+}
+
+impl Mappings<'_> {
+    /// One mapping an executable: its text as the ELF file places it.
+    fn executable(&mut self, builder: &mut ProfileBuilder, id: ExecutableId) -> Option<MappingId> {
+        if let Some(&mapping) = self.of_executable.get(&id) {
+            return Some(mapping);
+        }
+        let executable = self.aggregate.executables.get(&id)?;
+        let (start, end) = executable.code_range().map_or((0, 0), |(start, end)| (start.0, end.0));
+        let first = executable.segments.iter().find(|segment| segment.vaddr.0 == start);
+        let offset = first.map_or(0, |segment| segment.offset.0);
+        let mapping = Mapping {
+            start,
+            end,
+            file_offset: offset,
+            file: builder.string(&executable.path_text()),
+            build_id_gnu: builder.string(executable.build_id_gnu.as_deref().unwrap_or("")),
+            build_id_htlhash: builder.string(&executable.htlhash),
+            build_id_go: builder.string(executable.build_id_go.as_deref().unwrap_or("")),
+        };
+        let mapping = builder.mapping(mapping);
+        self.of_executable.insert(id, mapping);
+        Some(mapping)
+    }
+
+    fn kernel(&mut self, builder: &mut ProfileBuilder, module: Option<&str>) -> MappingId {
+        let name = module.map_or_else(|| "[kernel.kallsyms]".to_owned(), |module| format!("[{module}]"));
+        if let Some(&mapping) = self.of_module.get(&name) {
+            return mapping;
+        }
+        let file = builder.string(&name);
+        let mapping = builder.mapping(Mapping { file, ..Mapping::default() });
+        self.of_module.insert(name, mapping);
+        mapping
+    }
+}
+
+fn location(
+    builder: &mut ProfileBuilder,
+    mappings: &mut Mappings<'_>,
+    frame: &Frame,
+    symbolized: Option<&Symbolized>,
+) -> Location {
+    let mut lines: Vec<Line> = Vec::new();
+    for frame in symbolized.into_iter().flat_map(|symbolized| &symbolized.frames) {
+        let function = Function {
+            name: builder.string(&frame.name),
+            system_name: if frame.system_name == frame.name { 0 } else { builder.string(&frame.system_name) },
+            file: frame.file.as_deref().map_or(0, |file| builder.string(file)),
+            start_line: frame.start_line,
+        };
+        lines.push(Line { function: builder.function(function), line: frame.line, column: frame.column });
+    }
+    match *frame {
+        Frame::Native { executable, address, guessed } => {
+            let go = symbolized.is_some_and(|symbolized| symbolized.language == Language::Go);
+            let kind = if go { FrameKind::Go } else { FrameKind::Native };
+            let mapping = mappings.executable(builder, executable);
+            Location { kind, mapping, address: address.0, lines, guessed }
+        }
+        Frame::Jit { address, guessed, .. } => {
+            let file = builder.string("//anon");
+            let mapping = Some(builder.mapping(Mapping { file, ..Mapping::default() }));
+            Location { kind: FrameKind::Jit, mapping, address: address.0, lines, guessed }
+        }
+        Frame::Unmapped { address } => {
+            Location { kind: FrameKind::Native, mapping: None, address: address.0, lines, guessed: false }
+        }
+        Frame::Kernel { address } => {
+            let module = symbolized.and_then(|symbolized| symbolized.module.as_deref());
+            let mapping = Some(mappings.kernel(builder, module));
+            Location { kind: FrameKind::Kernel, mapping, address: address.0, lines, guessed: false }
+        }
+        Frame::Marker(end) => marker(builder, end),
+    }
+}
+
+/// The frame that says why there is none above it.
+fn marker(builder: &mut ProfileBuilder, end: UnwindEnd) -> Location {
+    let name = builder.string(&format!("[{}]", end.reason()));
+    let function = builder.function(Function { name, ..Function::default() });
+    let lines = vec![Line { function, line: 0, column: 0 }];
+    Location { kind: FrameKind::Marker, mapping: None, address: 0, lines, guessed: false }
+}
+
+fn process(builder: &mut ProfileBuilder, image: &Image) -> u32 {
+    let process = Process {
+        pid: image.pid,
+        start_unix_nanos: image.start_unix_ns,
+        name: builder.string(&image.comm.to_text()),
+        executable: builder.string(&String::from_utf8_lossy(&image.exe)),
+        container_id: image.container_id.as_deref().map_or(0, |id| builder.string(id)),
+        attributes: Vec::new(),
+    };
+    builder.process(process)
+}

@@ -1,0 +1,9 @@
+//! From samples to a profile: drain, put in time order with the side band, finish stacks, aggregate, name.
+
+mod aggregate;
+mod assemble;
+mod session;
+
+pub use aggregate::{Aggregate, Frame, Image};
+pub use assemble::{Names, assemble};
+pub use session::{Session, SessionOptions, Totals};

@@ -1,0 +1,467 @@
+//! One sampling session: the only place where samples, side band and tables meet.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use profiler_bpf::native::Walk;
+use profiler_bpf::record::{Sample, UnwindEnd, UserFrame, comm_bytes};
+use profiler_bpf::sideband::{Event, Kind, Sideband};
+use profiler_bpf::{Batch, Counters, Sampler, online_cpus};
+use profiler_unwinders::executable::Executables;
+use profiler_unwinders::native::{Located, NativeUnwinder};
+use profiler_unwinders::process::{AddressSpace, Clock, Process, ProcessTable};
+use rustc_hash::FxHashMap;
+
+use super::aggregate::{Aggregate, Frame, FrameId, Image, ImageId, RawSample, StackId, Thread};
+
+/// Time given to scanning processes that wait for it, a step, ns.
+const SCAN_BUDGET_NS: u128 = 10_000_000;
+/// Distance between looks at which CPUs are online, ns.
+const CPU_CHECK_NS: u64 = 1_000_000_000;
+/// Stacks remembered by their raw words, to skip resolving what was seen before.
+const MAX_RAW_STACKS: usize = 65_536;
+/// A process whose mappings do not explain a stack is scanned again at most this often, ns.
+const RESCAN_NS: u64 = 200_000_000;
+
+/// How to run a session.
+#[derive(Debug)]
+pub struct SessionOptions {
+    /// The kernel half.
+    pub sampler: profiler_bpf::Options,
+    /// Bytes of unwind rows, kernel and user space together (they are shared).
+    pub row_budget: usize,
+    /// Bytes of side-band ring, a CPU.
+    pub sideband_bytes: usize,
+}
+
+/// What a session has seen so far.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Samples.
+    pub samples: u64,
+    /// Samples whose stack is not whole, by reason.
+    pub incomplete: BTreeMap<&'static str, u64>,
+    /// Samples that user space unwound.
+    pub continued: u64,
+    /// Side-band events lost.
+    pub sideband_lost: u64,
+    /// The kernel half's counters.
+    pub kernel: Counters,
+}
+
+impl Totals {
+    /// Samples with unfinished stacks.
+    #[must_use]
+    pub fn incomplete(&self) -> u64 {
+        self.incomplete.values().sum()
+    }
+}
+
+/// A running session.
+pub struct Session {
+    sampler: Sampler,
+    sideband: Sideband,
+    processes: ProcessTable,
+    executables: Executables,
+    unwinder: NativeUnwinder,
+    aggregate: Aggregate,
+    raw_stacks: FxHashMap<RawKey, StackId>,
+    rescans: FxHashMap<u32, u64>,
+    jit_images: Vec<ImageId>,
+    totals: Totals,
+    next_cpu_check: u64,
+    events: Vec<Event>,
+}
+
+/// A raw stack of one version of one image's mappings.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RawKey {
+    serial: u32,
+    version: u32,
+    end: UnwindEnd,
+    words: Box<[u64]>,
+    kernel: u32,
+}
+
+impl Session {
+    /// Loads the kernel half and opens the side band; [`Self::start`] starts the clocks.
+    ///
+    /// # Errors
+    /// The kernel or its privileges do not permit it.
+    pub fn new(options: SessionOptions) -> Result<Self, profiler_bpf::Error> {
+        let cpus = online_cpus()?;
+        let sampler = Sampler::load(options.sampler)?;
+        let sideband = Sideband::open(&cpus, options.sideband_bytes)?;
+        let unwinder = NativeUnwinder::new(sampler.tables()?, options.row_budget)?;
+        let mut processes = ProcessTable::new();
+        processes.queue_unknown();
+        Ok(Self {
+            sampler,
+            sideband,
+            processes,
+            executables: Executables::new(),
+            unwinder,
+            aggregate: Aggregate::default(),
+            raw_stacks: FxHashMap::default(),
+            rescans: FxHashMap::default(),
+            jit_images: Vec::new(),
+            totals: Totals::default(),
+            next_cpu_check: 0,
+            events: Vec::new(),
+        })
+    }
+
+    /// Starts the clocks of all CPUs.
+    ///
+    /// # Errors
+    /// A perf event is refused.
+    pub fn start(&mut self) -> Result<(), profiler_bpf::Error> {
+        self.sampler.follow_cpus(&online_cpus()?)?;
+        self.next_cpu_check = Clock::monotonic_now() + CPU_CHECK_NS;
+        Ok(())
+    }
+
+    /// Stops the clocks; a last [`Self::step`] takes what is still in the ring.
+    pub fn stop(&mut self) {
+        self.sampler.stop();
+        self.next_cpu_check = u64::MAX;
+    }
+
+    /// Takes what has come in and works it off. To be called several times a second.
+    ///
+    /// # Errors
+    /// The ring cannot be read.
+    pub fn step(&mut self) -> Result<(), profiler_bpf::Error> {
+        let now = Clock::monotonic_now();
+        // The ring first: whatever the side band says of a sample's past is then there.
+        let batch = self.sampler.take()?;
+        let mut events = std::mem::take(&mut self.events);
+        self.sideband.drain(&mut events);
+        self.work_off(&batch, &events, now);
+        events.clear();
+        self.events = events;
+        self.scan_waiting(now);
+        for retired in self.processes.retire(now) {
+            if self.processes.get(retired.pid).is_none() {
+                self.unwinder.forget(retired.pid, now);
+                self.rescans.remove(&retired.pid);
+            }
+        }
+        if now >= self.next_cpu_check {
+            self.next_cpu_check = now + CPU_CHECK_NS;
+            self.follow_cpus();
+        }
+        Ok(())
+    }
+
+    fn follow_cpus(&mut self) {
+        let followed = online_cpus()
+            .and_then(|cpus| self.sampler.follow_cpus(&cpus).and_then(|()| self.sideband.follow_cpus(&cpus)));
+        if let Err(error) = followed {
+            tracing::warn!(%error, "A CPU that came online is not sampled.");
+        }
+    }
+
+    /// Samples and events in the order of their times.
+    fn work_off(&mut self, batch: &Batch, events: &[Event], now: u64) {
+        let mut samples: Vec<Sample<'_>> = batch.samples().collect();
+        samples.sort_by_key(|sample| sample.head.time);
+        let mut events = events.iter().peekable();
+        for sample in &samples {
+            while let Some(event) = events.next_if(|event| event.time <= sample.head.time) {
+                self.apply(event, now);
+            }
+            self.sample(sample, now);
+        }
+        for event in events {
+            self.apply(event, now);
+        }
+    }
+
+    fn apply(&mut self, event: &Event, now: u64) {
+        if let Kind::Lost { lost } = event.kind {
+            self.totals.sideband_lost += lost;
+        }
+        let changes = self.processes.apply(event);
+        if changes.ended || changes.new_image {
+            // The kernel half sees by itself that its table is of another image; this only frees the space.
+            if changes.ended {
+                self.unwinder.forget(event.pid, now);
+            }
+        }
+    }
+
+    /// Scans processes that wait for it, as far as a step's time goes.
+    fn scan_waiting(&mut self, now: u64) {
+        let started = Instant::now();
+        while started.elapsed().as_nanos() < SCAN_BUDGET_NS {
+            let Some(pid) = self.processes.next_to_scan() else { break };
+            // A process that ends meanwhile is no error.
+            if self.processes.scan(pid, now).is_ok() && self.is_published(pid) {
+                self.publish(pid, now);
+            }
+        }
+    }
+
+    fn is_published(&self, pid: u32) -> bool {
+        self.unwinder.has(pid)
+    }
+
+    fn publish(&mut self, pid: u32, now: u64) {
+        if let Some(process) = self.processes.get(pid)
+            && !process.kthread
+        {
+            self.unwinder.publish(process, &mut self.executables, now);
+        }
+    }
+
+    fn sample(&mut self, sample: &Sample<'_>, now: u64) {
+        let head = &sample.head;
+        self.totals.samples += 1;
+        if self.processes.get_at(head.pid, head.time).is_none() && self.processes.scan(head.pid, now).is_err() {
+            tracing::trace!(pid = head.pid, "A sampled process is gone and nothing is known of it.");
+        }
+        if let Some(process) = self.processes.get(head.pid)
+            && process.wants_scan()
+            && self.due_for_scan(head.pid, now)
+        {
+            // Errors mean that the process is gone: what the side band told has to do.
+            let _ = self.processes.scan(head.pid, now);
+        }
+        if head.start_stack != 0
+            && self.processes.get(head.pid).is_some_and(|process| process.address_space.is_none())
+            && self.is_current(head.pid, head.time)
+        {
+            let space = AddressSpace { start_code: head.start_code, start_stack: head.start_stack };
+            self.processes.set_address_space(head.pid, space);
+        }
+
+        let key = self.raw_key(sample);
+        let stack = match &key {
+            Some(key) if sample.continuation.is_none() => self.raw_stacks.get(key).copied(),
+            _ => None,
+        };
+        let end;
+        let stack = match stack {
+            Some(stack) => {
+                end = sample.end();
+                stack
+            }
+            None => {
+                let (stack, finished) = self.resolve(sample, now);
+                end = finished;
+                if let Some(key) = key
+                    && sample.continuation.is_none()
+                {
+                    if self.raw_stacks.len() >= MAX_RAW_STACKS {
+                        self.raw_stacks.clear();
+                    }
+                    self.raw_stacks.insert(key, stack);
+                }
+                stack
+            }
+        };
+        if !end.is_complete() {
+            *self.totals.incomplete.entry(end.reason()).or_default() += 1;
+        }
+        let image = self.image_of(head.pid, head.time, &head.comm);
+        let thread = self.aggregate.thread(Thread { image, tid: head.tid, comm: head.comm });
+        self.aggregate.samples.push(RawSample { time: head.time, stack, thread, cpu: head.cpu });
+    }
+
+    fn is_current(&self, pid: u32, time: u64) -> bool {
+        self.processes.get(pid).is_some_and(|process| process.image_start <= time && process.ended.is_none())
+    }
+
+    fn raw_key(&self, sample: &Sample<'_>) -> Option<RawKey> {
+        let process = self.processes.get_at(sample.head.pid, sample.head.time)?;
+        let kernel = sample.kernel_frames().map(|frame| frame.0);
+        let user = sample.user_frames().map(|frame| frame.0);
+        Some(RawKey {
+            serial: process.serial,
+            version: process.mappings_version,
+            end: sample.end(),
+            kernel: u32::from(sample.head.kernel_frames),
+            words: kernel.chain(user).collect(),
+        })
+    }
+
+    /// Finishes the stack if the kernel half could not, and says what each frame is.
+    fn resolve(&mut self, sample: &Sample<'_>, now: u64) -> (StackId, UnwindEnd) {
+        let head = &sample.head;
+        let mut user: Vec<UserFrame> = sample.user_frames().collect();
+        let mut end = sample.end();
+        self.publish_at(head.pid, head.time, now);
+        if let Some((continuation, stack)) = &sample.continuation {
+            self.totals.continued += 1;
+            let mut walk = Walk::new(continuation, user.len());
+            let from = (continuation, *stack);
+            end = self.walk(head.pid, head.time, &mut walk, from, &mut user);
+            if end == UnwindEnd::NoMapping && self.due_for_scan(head.pid, now) && self.is_current(head.pid, head.time) {
+                // Mapped since we looked, e.g. by code that runs before the side band was read.
+                if self.processes.scan(head.pid, now).is_ok() {
+                    self.publish(head.pid, now);
+                    end = self.walk(head.pid, head.time, &mut walk, from, &mut user);
+                }
+            }
+            if end == UnwindEnd::NoMapping && walk.frame().is_instruction_pointer() {
+                // Where it was interrupted is true whatever maps it.
+                user.push(walk.frame());
+            }
+        }
+
+        let mut frames: Vec<FrameId> = Vec::with_capacity(user.len() + usize::from(head.kernel_frames) + 1);
+        for (depth, address) in sample.kernel_frames().enumerate() {
+            let address = if depth == 0 { address } else { address.call_site() };
+            frames.push(self.aggregate.frame(Frame::Kernel { address }));
+        }
+        let image = self.image_of(head.pid, head.time, &head.comm);
+        for frame in user {
+            let frame = self.user_frame(head.pid, image, frame);
+            frames.push(self.aggregate.frame(frame));
+        }
+        if !end.is_complete() {
+            frames.push(self.aggregate.frame(Frame::Marker(end)));
+        }
+        (self.aggregate.stack(&frames), end)
+    }
+
+    /// Makes the image that ran at `time` the one that the unwinder knows.
+    fn publish_at(&mut self, pid: u32, time: u64, now: u64) {
+        if let Some(process) = self.processes.get_at(pid, time)
+            && !process.kthread
+        {
+            self.unwinder.publish(process, &mut self.executables, now);
+        }
+    }
+
+    fn walk(
+        &mut self,
+        pid: u32,
+        time: u64,
+        walk: &mut Walk,
+        from: (&profiler_bpf::record::Continuation, &[u8]),
+        frames: &mut Vec<UserFrame>,
+    ) -> UnwindEnd {
+        match self.processes.get_at(pid, time) {
+            Some(process) => self.unwinder.walk(process, &mut self.executables, walk, from, frames),
+            None => UnwindEnd::UnknownProcess,
+        }
+    }
+
+    fn user_frame(&mut self, pid: u32, image: ImageId, frame: UserFrame) -> Frame {
+        let address = frame.lookup_address();
+        let guessed = frame.is_guessed();
+        match self.unwinder.locate(pid, address) {
+            Located::Executable(executable, vaddr) => {
+                let id = executable.id;
+                self.aggregate.executables.entry(id).or_insert(executable);
+                Frame::Native { executable: id, address: vaddr, guessed }
+            }
+            Located::Anonymous => {
+                if !self.jit_images.contains(&image) {
+                    self.jit_images.push(image);
+                }
+                Frame::Jit { image, address, guessed }
+            }
+            Located::Nowhere => Frame::Unmapped { address },
+        }
+    }
+
+    fn due_for_scan(&mut self, pid: u32, now: u64) -> bool {
+        let last = self.rescans.entry(pid).or_default();
+        let due = now.saturating_sub(*last) >= RESCAN_NS;
+        if due {
+            *last = now;
+        }
+        due
+    }
+
+    /// The image that `pid` was at `time`, added to the aggregate when it is sampled for the first time.
+    fn image_of(&mut self, pid: u32, time: u64, comm: &[u8; 16]) -> ImageId {
+        if let Some(process) = self.processes.get_at(pid, time).or_else(|| self.processes.get(pid)) {
+            if let Some(id) = self.aggregate.known_image(process.serial) {
+                return id;
+            }
+            let image = image(process);
+            return self.aggregate.image(image);
+        }
+        // Nothing is known but what the sample says.
+        let serial = u32::MAX - pid;
+        self.aggregate.known_image(serial).unwrap_or_else(|| {
+            self.aggregate.image(Image {
+                pid,
+                serial,
+                start_unix_ns: 0,
+                start_time_ns: 0,
+                comm: profiler_unwinders::process::Comm::new(comm_bytes(comm)),
+                exe: std::sync::Arc::default(),
+                container_id: None,
+                namespace_pid: pid,
+            })
+        })
+    }
+
+    /// Images that run code from anonymous memory and have not been handed out yet.
+    pub fn take_jit_images(&mut self) -> Vec<Image> {
+        let ids = std::mem::take(&mut self.jit_images);
+        ids.iter().filter_map(|&id| self.aggregate.images.get(id as usize).cloned()).collect()
+    }
+
+    /// What was seen so far.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        Totals { kernel: self.sampler.counters(), ..self.totals.clone() }
+    }
+
+    /// What the unwinder did and could not do.
+    #[must_use]
+    pub fn unwind_stats(&self) -> profiler_unwinders::native::Stats {
+        self.unwinder.stats()
+    }
+
+    /// The files of the executables that were sampled.
+    pub fn executables(&mut self) -> &mut Executables {
+        &mut self.executables
+    }
+
+    /// The clock that turns sample times into Unix times.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.processes.clock()
+    }
+
+    /// ns of CPU time between samples.
+    #[must_use]
+    pub fn period(&self) -> u64 {
+        self.sampler.period()
+    }
+
+    /// Everything sampled; the session starts anew.
+    pub fn take_aggregate(&mut self) -> Aggregate {
+        self.raw_stacks.clear();
+        // Names and paths that became known after the first sample of an image.
+        for index in 0..self.aggregate.images.len() {
+            let Some(known) = self.aggregate.images.get(index) else { continue };
+            if let Some(process) = self.processes.get(known.pid)
+                && process.serial == known.serial
+            {
+                self.aggregate.image(image(process));
+            }
+        }
+        std::mem::take(&mut self.aggregate)
+    }
+}
+
+fn image(process: &Process) -> Image {
+    Image {
+        pid: process.pid,
+        serial: process.serial,
+        start_unix_ns: process.start_unix_ns,
+        start_time_ns: process.start_time_ns,
+        comm: process.comm,
+        exe: std::sync::Arc::clone(&process.exe),
+        container_id: process.container_id.clone(),
+        namespace_pid: process.namespace_pid,
+    }
+}

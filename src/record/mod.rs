@@ -1,0 +1,305 @@
+//! `profiler record`.
+
+mod losses;
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use profiler_bpf::Targets;
+use profiler_otlp::format::Format;
+use profiler_otlp::model::{Origin, Profile};
+use profiler_symbolizer::Symbolizer;
+use profiler_unwinders::process::{Clock, host};
+use rustix::process::Signal;
+
+use crate::launch::Launched;
+use crate::output::{Output, Written};
+use crate::pipeline::{Names, Session, SessionOptions, assemble};
+use crate::terminal::Terminal;
+
+/// How often the ring is drained.
+const STEP: Duration = Duration::from_millis(100);
+/// How often it is drained at first, when most samples carry a copy of their stack.
+const FIRST_STEPS: Duration = Duration::from_millis(20);
+/// How long "at first" is.
+const WARM_UP: Duration = Duration::from_secs(1);
+/// Unwind rows of a recording, bytes.
+const ROW_BUDGET: usize = 128 << 20;
+
+/// Whom to record.
+#[derive(Debug)]
+pub enum Target {
+    /// Every process.
+    All,
+    /// These, and their children from now on.
+    Processes(Vec<u32>),
+    /// A cgroup and what is below.
+    Cgroup(PathBuf),
+    /// A command and its children, or everything while it runs.
+    Command {
+        /// With its arguments.
+        command: Vec<OsString>,
+        /// Everything while it runs.
+        all: bool,
+    },
+}
+
+/// What to record and where to.
+#[derive(Debug)]
+pub struct Options {
+    /// Whom.
+    pub target: Target,
+    /// Hz.
+    pub frequency: u64,
+    /// How long; none: until Ctrl-C or the command's end.
+    pub duration: Option<Duration>,
+    /// Files; `-` is standard output.
+    pub outputs: Vec<PathBuf>,
+    /// Format of all files; by their names if none.
+    pub format: Option<Format>,
+    /// Files, lines and inlined functions, not only names.
+    pub lines: bool,
+    /// BTF of the kernel.
+    pub btf: Option<PathBuf>,
+    /// Print only errors.
+    pub quiet: bool,
+}
+
+/// Records, writes, reports. The exit code is the command's, if there is one.
+pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    // What can fail for what the user wrote fails before anything is recorded.
+    let outputs =
+        options.outputs.iter().map(|path| Output::prepare(path, options.format)).collect::<anyhow::Result<Vec<_>>>()?;
+    if let Target::Processes(pids) = &options.target {
+        for pid in pids {
+            anyhow::ensure!(Path::new(&format!("/proc/{pid}")).exists(), "there is no process {pid}");
+        }
+    }
+    // Counted, and installed before the command runs, so that no Ctrl-C finds us without it.
+    let interrupts = Interrupts::install()?;
+    let mut command = match &options.target {
+        Target::Command { command, .. } => Some(Launched::stopped(command)?),
+        _ => None,
+    };
+    let mut session = Session::new(SessionOptions {
+        sampler: profiler_bpf::Options {
+            frequency: options.frequency,
+            targets: targets(&options.target, command.as_ref())?,
+            ring_bytes: ring_bytes(options.frequency),
+            btf: options.btf.clone(),
+            without_task_pt_regs: false,
+        },
+        row_budget: ROW_BUDGET,
+        sideband_bytes: 1 << 18,
+    })?;
+    let mut names = Names::new(Symbolizer::new(profiler_symbolizer::Options {
+        source_lines: options.lines,
+        ..profiler_symbolizer::Options::default()
+    }));
+
+    let started = Instant::now();
+    let start_unix = session.clock().unix_from_monotonic(Clock::monotonic_now());
+    session.start()?;
+    let terminal = Terminal::start(&headline(options), options.duration, command.is_some(), options.quiet);
+    if let Some(command) = &command {
+        command.go().context("cannot let the command go")?;
+    }
+    if let Some(trouble) = names.kernel_trouble() {
+        terminal.say(&format!("Kernel frames will have no names: {trouble}"));
+    }
+
+    let mut forwarded = 0;
+    loop {
+        let elapsed = started.elapsed();
+        let step = if elapsed < WARM_UP { FIRST_STEPS } else { STEP };
+        std::thread::sleep(options.duration.map_or(step, |duration| step.min(duration.saturating_sub(elapsed))));
+        session.step()?;
+        for image in session.take_jit_images() {
+            names.prefetch(&image);
+        }
+        terminal.update(started.elapsed(), &session.totals());
+        if options.duration.is_some_and(|duration| started.elapsed() >= duration) {
+            break;
+        }
+        let count = interrupts.count();
+        match &mut command {
+            Some(command) => {
+                if command.has_ended()? {
+                    break;
+                }
+                // The terminal sends Ctrl-C to the command by itself; what came otherwise is passed on.
+                if count > forwarded && !on_our_terminal() {
+                    command.signal(interrupts.last());
+                }
+                forwarded = count;
+                // Whoever asks twice does not want to wait for the command.
+                if count > 1 {
+                    break;
+                }
+            }
+            None if count > 0 => break,
+            None => {
+                if let Target::Processes(pids) = &options.target
+                    && !pids.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists())
+                {
+                    terminal.say("All chosen processes have ended.");
+                    break;
+                }
+            }
+        }
+    }
+    session.stop();
+    session.step()?;
+    terminal.finish();
+
+    let duration = started.elapsed();
+    let totals = session.totals();
+    let aggregate = session.take_aggregate();
+    let (clock, period) = (session.clock(), session.period());
+    let mut profile = assemble(&aggregate, &mut names, session.executables(), clock, period);
+    profile.start_unix_nanos = start_unix;
+    profile.duration_nanos = duration.as_nanos() as u64;
+    clamp_times(&mut profile);
+    profile.origin = origin(options);
+    profile.losses = losses::of(&totals, &session.unwind_stats());
+    drop(aggregate);
+
+    let written = outputs.into_iter().map(|output| output.write(&profile)).collect::<anyhow::Result<Vec<Written>>>()?;
+    terminal.report(&profile, &written);
+    match &mut command {
+        Some(command) => Ok(ExitCode::from(command.exit_code()?)),
+        None => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// A sample of the last instant, or one that a clock step moved, belongs to the recording all the same.
+fn clamp_times(profile: &mut Profile) {
+    let start = profile.start_unix_nanos;
+    let times = profile.samples.iter().filter_map(|sample| sample.time_unix_nanos);
+    if let Some(last) = times.max() {
+        profile.duration_nanos = profile.duration_nanos.max(last.saturating_sub(start) + 1);
+    }
+    for sample in &mut profile.samples {
+        sample.time_unix_nanos = sample.time_unix_nanos.map(|time| time.max(start));
+    }
+}
+
+fn targets(target: &Target, command: Option<&Launched>) -> anyhow::Result<Targets> {
+    Ok(match (target, command) {
+        (Target::All | Target::Command { all: true, .. }, _) | (Target::Command { .. }, None) => Targets::All,
+        (Target::Processes(pids), _) => Targets::Processes(pids.clone()),
+        (Target::Command { .. }, Some(command)) => Targets::Processes(vec![command.id()]),
+        (Target::Cgroup(path), _) => Targets::Cgroup(open_cgroup(path)?.into()),
+    })
+}
+
+/// The cgroup's folder, in the v2 hierarchy.
+fn open_cgroup(path: &Path) -> anyhow::Result<File> {
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    let candidates = [
+        path.to_owned(),
+        Path::new("/sys/fs/cgroup").join(relative),
+        Path::new("/sys/fs/cgroup/unified").join(relative),
+    ];
+    let folder = candidates.iter().find(|path| path.join("cgroup.procs").exists());
+    let folder = folder.with_context(|| {
+        format!("{} is no cgroup: give a folder of the v2 hierarchy, as in /proc/PID/cgroup behind 0::", path.display())
+    })?;
+    File::open(folder).with_context(|| format!("cannot open the cgroup {}", folder.display()))
+}
+
+/// Room for half a second of stacks, most of them with frames only, but a second's start with copies.
+fn ring_bytes(frequency: u64) -> u32 {
+    let cpus = profiler_bpf::online_cpus().map_or(1, |cpus| cpus.len() as u64);
+    (cpus * frequency * 4096).clamp(4 << 20, 64 << 20) as u32
+}
+
+fn headline(options: &Options) -> String {
+    let until = match (options.duration, &options.target) {
+        (Some(duration), _) => format!("for {duration:?}"),
+        (None, Target::Command { .. }) => "until it ends".to_owned(),
+        (None, _) => "until Ctrl-C".to_owned(),
+    };
+    format!("Sampling {} at {} Hz {until}.", what(&options.target), options.frequency)
+}
+
+fn what(target: &Target) -> String {
+    match target {
+        Target::All => "all processes".to_owned(),
+        Target::Processes(pids) => {
+            let list: Vec<_> = pids.iter().map(u32::to_string).collect();
+            format!("pid {}", list.join(", "))
+        }
+        Target::Cgroup(path) => format!("cgroup {}", path.display()),
+        Target::Command { command, all } => {
+            let line: Vec<_> = command.iter().map(|word| word.to_string_lossy()).collect();
+            let whom = if *all { "all processes during " } else { "" };
+            format!("{whom}command: {}", line.join(" "))
+        }
+    }
+}
+
+fn origin(options: &Options) -> Origin {
+    Origin {
+        host_name: host::hostname(),
+        kernel_release: host::kernel_release(),
+        arch: match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }
+        .to_owned(),
+        cpus: profiler_bpf::online_cpus().map_or(0, |cpus| cpus.len() as u32),
+        frequency: u32::try_from(options.frequency).unwrap_or(u32::MAX),
+        target: what(&options.target),
+        producer: concat!("profiler ", env!("CARGO_PKG_VERSION")).to_owned(),
+    }
+}
+
+/// Whether Ctrl-C on our terminal reaches the command too: then both are in its foreground group.
+fn on_our_terminal() -> bool {
+    rustix::termios::tcgetpgrp(std::io::stdin()).is_ok_and(|group| group == rustix::process::getpgrp())
+}
+
+/// SIGINT and SIGTERM, counted.
+struct Interrupts {
+    count: Arc<AtomicUsize>,
+    last: Arc<AtomicUsize>,
+}
+
+impl Interrupts {
+    fn install() -> anyhow::Result<Self> {
+        let (count, last) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut signals = signal_hook::iterator::Signals::new([libc::SIGINT, libc::SIGTERM, libc::SIGHUP])
+            .context("cannot take signals")?;
+        let (counter, newest) = (Arc::clone(&count), Arc::clone(&last));
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    newest.store(signal as usize, Ordering::Relaxed);
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+            .context("cannot start a thread")?;
+        Ok(Self { count, last })
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn last(&self) -> Signal {
+        match self.last.load(Ordering::Relaxed) as i32 {
+            libc::SIGTERM => Signal::TERM,
+            libc::SIGHUP => Signal::HUP,
+            _ => Signal::INT,
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What a recording shows on the terminal.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use profiler_otlp::model::{FrameKind, Profile};
+use profiler_otlp::{Summary, summary};
+
+use crate::output::{Written, human_bytes};
+use crate::pipeline::Totals;
+
+/// Functions listed at the end.
+const TOP: usize = 10;
+
+/// The terminal while a recording runs.
+#[derive(Debug)]
+pub struct Terminal {
+    bar: ProgressBar,
+    quiet: bool,
+}
+
+impl Terminal {
+    /// Says what is happening; a bar follows when the length is known, unless a command owns the terminal.
+    pub fn start(what: &str, duration: Option<Duration>, has_command: bool, quiet: bool) -> Self {
+        let show = !quiet && !has_command && std::io::stderr().is_terminal();
+        let target = if show { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() };
+        let (length, template) = match duration {
+            Some(duration) => (Some(duration.as_millis() as u64), "{bar:30.cyan} {elapsed} / {prefix}  {msg}"),
+            None => (None, "{spinner:.cyan} {elapsed}  {msg}"),
+        };
+        let bar = ProgressBar::with_draw_target(length, target);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        if let Some(duration) = duration {
+            bar.set_prefix(format!("{duration:?}"));
+        }
+        if !quiet {
+            eprintln!("{what}");
+        }
+        Self { bar, quiet }
+    }
+
+    /// Brings the bar up to date.
+    pub fn update(&self, elapsed: Duration, totals: &Totals) {
+        self.bar.set_position(elapsed.as_millis() as u64);
+        self.bar.set_message(format!(
+            "{} samples, {} lost, {} incomplete",
+            totals.samples,
+            totals.kernel.ring_full,
+            totals.incomplete()
+        ));
+    }
+
+    /// Says something beside the bar.
+    pub fn say(&self, text: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("{text}"));
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+
+    /// Where the time went, what was lost, and the files.
+    pub fn report(&self, profile: &Profile, written: &[Written]) {
+        for written in written {
+            if let Some((wanted, error)) = &written.instead_of {
+                eprintln!("profiler: cannot write {}: {error}", wanted.display());
+                eprintln!("  The profile is in {} instead.", written.path.display());
+            }
+        }
+        if self.quiet {
+            return;
+        }
+        let summary = summary(profile);
+        let share = |part: u64| 100.0 * part as f64 / summary.samples.max(1) as f64;
+        eprintln!(
+            "{} samples, {:.1} % with a complete stack, {:.0} % in the kernel",
+            summary.samples,
+            100.0 * summary.complete_share(),
+            share(summary.kernel)
+        );
+        self.top(&summary);
+        if summary.losses.is_empty() {
+            eprintln!("Nothing was lost.");
+        } else {
+            eprintln!("Lost or incomplete:");
+            for loss in &summary.losses {
+                eprintln!("  {:>8}  {}", loss.count, loss.reason);
+            }
+        }
+        for written in written {
+            if written.bytes > 0 {
+                eprintln!("Wrote {} ({})", written.path.display(), human_bytes(written.bytes));
+            }
+        }
+    }
+
+    fn top(&self, summary: &Summary) {
+        if summary.functions.iter().all(|function| function.own == 0) {
+            return;
+        }
+        eprintln!("   self   total  function");
+        let share = |part: u64| 100.0 * part as f64 / summary.samples.max(1) as f64;
+        for function in summary.functions.iter().filter(|function| function.own > 0).take(TOP) {
+            let place = match (function.kind, function.file.as_str()) {
+                (FrameKind::Kernel, "" | "[kernel.kallsyms]") => " [kernel]".to_owned(),
+                (_, "") => String::new(),
+                (_, file) => format!(" ({file})"),
+            };
+            let name: String = function.name.chars().take(80).collect();
+            eprintln!("{:>6.1}% {:>6.1}%  {name}{place}", share(function.own), share(function.total));
+        }
+    }
+}
