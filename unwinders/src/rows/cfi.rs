@@ -8,10 +8,12 @@ use super::encoding::{self, Bases};
 use super::expression;
 use super::frames::Cie;
 use super::state::{Cfa, Place, RSP, State};
+use super::cfi_common::{self, Outcome};
+use super::packed::PackedRule;
 use super::{RowStats, Writer};
 
 /// States that a function may remember; compilers nest them once or twice.
-const MAX_REMEMBERED: usize = 64;
+pub(super) const MAX_REMEMBERED: usize = 64;
 
 /// The factors that instructions leave out.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +34,7 @@ impl Alignment {
 #[derive(Debug, Default)]
 pub(super) struct Interpreter {
     remembered: Vec<State>,
+    remembered_rules: Vec<PackedRule>,
 }
 
 /// What one instruction did.
@@ -75,6 +78,7 @@ pub(super) fn initial_state(
 
 impl Interpreter {
     /// Writes the rows of the function at `start..end`.
+    #[inline]
     pub(super) fn run(
         &mut self,
         program: &Program<'_, '_>,
@@ -83,12 +87,34 @@ impl Interpreter {
         writer: &mut Writer<'_>,
         stats: &mut RowStats,
     ) {
-        self.remembered.clear();
+        let cie = program.cie;
+        let Some(initial) = cie.common else {
+            self.remembered.clear();
+            return self.run_from(Cursor::new(program.code), cie.initial, program, (start, end), writer, stats);
+        };
+        self.remembered_rules.clear();
+        let outcome =
+            cfi_common::run(program, initial, (start, end), &mut self.remembered_rules, writer, stats);
+        if let Outcome::Uncommon(cursor, rule, location) = outcome {
+            self.remembered.clear();
+            self.remembered.extend(self.remembered_rules.iter().map(|rule| rule.state()));
+            self.run_from(cursor, rule.state(), program, (location, end), writer, stats);
+        }
+    }
+
+    /// Goes on at `start` with what `cursor` has left.
+    fn run_from(
+        &mut self,
+        mut cursor: Cursor<'_>,
+        mut state: State,
+        program: &Program<'_, '_>,
+        (start, end): (u64, u64),
+        writer: &mut Writer<'_>,
+        stats: &mut RowStats,
+    ) {
         let signal = program.cie.signal;
-        let mut state = program.cie.initial;
         let mut written = None;
         let mut location = start;
-        let mut cursor = Cursor::new(program.code);
         while !cursor.is_empty() {
             match self.step(program, &mut cursor, &mut state, location) {
                 Some(Step::Done) => {}
@@ -97,7 +123,7 @@ impl Interpreter {
                         continue;
                     }
                     if written != Some(state) {
-                        writer.set(location, state.rule(signal, stats), stats);
+                        writer.set(location, PackedRule::new(state.rule(signal, stats)), stats);
                         written = Some(state);
                     }
                     if to >= end {
@@ -113,12 +139,11 @@ impl Interpreter {
             }
         }
         if written != Some(state) {
-            writer.set(location, state.rule(signal, stats), stats);
+            writer.set(location, PackedRule::new(state.rule(signal, stats)), stats);
         }
     }
 
     /// Executes one instruction; `None` when it can't be read.
-    #[inline]
     fn step(
         &mut self,
         program: &Program<'_, '_>,

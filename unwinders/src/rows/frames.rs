@@ -11,6 +11,7 @@ use super::RowStats;
 use super::cfi::{self, Alignment};
 use super::encoding::{self, Bases};
 use super::functions::{Functions, Source};
+use super::packed::PackedRule;
 use super::state::{RETURN_ADDRESS, State};
 
 /// Common entries of one section; real files have up to a few thousand (one for each object file that went in).
@@ -50,6 +51,8 @@ pub(super) struct Cie {
     pub(super) signal: bool,
     /// After the initial instructions.
     pub(super) initial: State,
+    /// The same, for the short cut; none where that can't be taken.
+    pub(super) common: Option<PackedRule>,
 }
 
 /// One entry's extent.
@@ -108,9 +111,9 @@ impl<'a> Section<'a> {
                         _ => self.intern_cie(readable, cie_at, image, stats),
                     };
                     last_cie = index.map(|index| (cie_at, index));
-                    let cie = index.and_then(|index| Some((index, *self.cie(index)?)));
+                    let cie = index.and_then(|index| Some((index, self.cie(index)?)));
                     let function = cie.and_then(|(index, cie)| {
-                        let (start, length, program) = entry.function(&cie, &self.bases, image)?;
+                        let (start, length, program) = entry.function(cie, &self.bases, image)?;
                         let from = u32::try_from(end - program).ok()?;
                         Some((start, length, Source::Cfi { section: number, cie: index, from, to: end as u32 }))
                     });
@@ -232,6 +235,7 @@ impl Cie {
             augmented: false,
             signal: false,
             initial: State::NEW,
+            common: None,
         };
         cie.read_augmentation(augmentation, &mut cursor)?;
         if cie.encoding == encoding::OMIT {
@@ -243,6 +247,9 @@ impl Cie {
         }
         let start = ElfVaddr(0);
         cie.initial = cfi::initial_state(program, start, &cie, image, stats)?;
+        if (code, data, cie.signal) == (1, -8, false) {
+            cie.common = PackedRule::of_state(&cie.initial);
+        }
         Some(cie)
     }
 

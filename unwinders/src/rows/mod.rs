@@ -13,17 +13,19 @@
 //! Everything read is hostile: time and memory are linear in the size of the file, and bounded.
 
 mod cfi;
+mod cfi_common;
 mod dictionary;
 mod encoding;
 mod expression;
 mod frames;
 mod functions;
+mod packed;
 mod pages;
 mod state;
 mod step;
 
 use profiler_address::ElfVaddr;
-use profiler_bpf::abi::{ROW_PAGE_SHIFT, Row, Rule};
+use profiler_bpf::abi::{ROW_PAGE_SHIFT, Row};
 
 pub use dictionary::RuleDictionary;
 pub use step::{Registers, Step, step};
@@ -32,6 +34,7 @@ use crate::elf::{ElfImage, MACHINE_X86_64};
 use cfi::{Interpreter, Program};
 use frames::Section;
 use functions::{Functions, Source};
+use packed::{PackedRule, RuleCache};
 use pages::Pages;
 
 /// Between two functions, this many bytes and more get a row that says that nothing is known; less is padding.
@@ -170,7 +173,7 @@ struct Writer<'r> {
 impl Writer<'_> {
     /// From `address` on, `rule` holds.
     #[inline]
-    fn set(&mut self, address: u64, rule: Rule, stats: &mut RowStats) {
+    fn set(&mut self, address: u64, rule: PackedRule, stats: &mut RowStats) {
         let index = self.cache.index(rule, self.rules, stats);
         self.pages.set(address, index);
     }
@@ -180,51 +183,6 @@ impl Writer<'_> {
             self.pages.set(end, 0);
         }
     }
-}
-
-/// A direct-mapped cache in front of the dictionary: neighbouring functions use the same few rules.
-struct RuleCache(Box<[(Rule, u16)]>);
-
-impl RuleCache {
-    const SLOTS: usize = 2048;
-
-    fn new() -> Self {
-        Self(vec![(Rule::NONE, 0); Self::SLOTS].into_boxed_slice())
-    }
-
-    #[inline]
-    fn index(&mut self, rule: Rule, rules: &mut RuleDictionary, stats: &mut RowStats) -> u16 {
-        let slot = Self::slot(&rule);
-        if let Some((cached, index)) = self.0.get(slot)
-            && *cached == rule
-        {
-            return *index;
-        }
-        let index = intern(rule, rules, stats);
-        if let Some(entry) = self.0.get_mut(slot) {
-            *entry = (rule, index);
-        }
-        index
-    }
-
-    #[inline]
-    fn slot(rule: &Rule) -> usize {
-        let registers = u64::from(rule.cfa_reg) | u64::from(rule.fp_off8.cast_unsigned()) << 16;
-        let key = registers | u64::from(rule.rbx_off8.cast_unsigned()) << 32 | u64::from(rule.cfa_kind) << 48;
-        let mixed = (key ^ u64::from(rule.cfa_off.cast_unsigned()) << 8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 53) as usize
-    }
-}
-
-/// The index of `rule`; without rbx when the dictionary is full, else 0.
-#[cold]
-fn intern(rule: Rule, rules: &mut RuleDictionary, stats: &mut RowStats) -> u16 {
-    rules.intern(rule).unwrap_or_else(|| {
-        stats.dictionary_full += 1;
-        let flags = rule.flags & !profiler_bpf::abi::RULE_RBX_AT_FP;
-        let simpler = Rule { rbx_off8: profiler_bpf::abi::SAVED_SAME, flags, ..rule };
-        rules.intern(simpler).unwrap_or(0)
-    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub(super) struct Pages {
     /// The rule in force after the last row.
     rule: u16,
     last: u64,
+    /// One past the last address of the page of `last`.
+    page_end: u64,
     /// Rows refused: out of order, or beyond [`MAX_PAGES`] or [`MAX_ROWS`].
     refused: u64,
 }
@@ -32,6 +34,18 @@ impl Pages {
     /// From `address` on, `rule` holds. A second rule for one address replaces the first.
     #[inline]
     pub(super) fn set(&mut self, address: u64, rule: u16) {
+        if address <= self.last || address >= self.page_end {
+            return self.set_elsewhere(address, rule);
+        }
+        self.last = address;
+        if rule != self.rule {
+            self.rule = rule;
+            self.rows.push(Row::new(address as u16, rule));
+        }
+    }
+
+    /// As [`Self::set`], for an address that is not beyond the last one in the same page.
+    fn set_elsewhere(&mut self, address: u64, rule: u16) {
         let page = address >> ROW_PAGE_SHIFT;
         if self.starts.is_empty() {
             if rule == 0 {
@@ -51,14 +65,14 @@ impl Pages {
             self.turn_to(page, low);
         } else if self.rows.last().is_some_and(|row| row.address_low() == low) && !self.page_is_empty() {
             self.rows.pop();
-            self.rule = if self.page_is_empty() { 0 } else { self.rows.last().map_or(0, |row| row.rule()) };
         }
         // An empty page starts with rule 0, whatever the page before it ended with: `turn_to` has repeated that.
-        let in_force = if self.page_is_empty() { 0 } else { self.rule };
+        let in_force = if self.page_is_empty() { 0 } else { self.rows.last().map_or(0, |row| row.rule()) };
         if rule != in_force {
             self.rows.push(Row::new(low, rule));
         }
         self.rule = rule;
+        self.page_end = (page + 1) << ROW_PAGE_SHIFT;
     }
 
     fn page(&self) -> u64 {

@@ -80,22 +80,22 @@ impl State {
     }
 
     /// The rule for this state; what it can't express is counted.
-    #[inline]
     pub(super) fn rule(&self, in_signal_frame: bool, stats: &mut RowStats) -> Rule {
-        if let (Cfa::Register { register, offset }, Place::AtCfa(ra)) = (self.cfa, self.ra)
-            && let (Some(fp), Some(rbx), Some(ra)) = (simple(self.fp), simple(self.rbx), eighth(ra))
-        {
-            return Rule {
-                cfa_kind: CfaKind::Reg as u8,
-                cfa_reg: register,
-                cfa_off: offset,
-                ra,
-                fp_off8: fp,
-                rbx_off8: rbx,
-                ..Rule::NONE
-            };
-        }
-        self.uncommon_rule(in_signal_frame, stats)
+        self.common_rule().unwrap_or_else(|| self.uncommon_rule(in_signal_frame, stats))
+    }
+
+    /// The rule, if the CFA is at a constant distance of a register and everything saved at constant distances of the CFA.
+    pub(super) fn common_rule(&self) -> Option<Rule> {
+        let (Cfa::Register { register, offset }, Place::AtCfa(ra)) = (self.cfa, self.ra) else { return None };
+        Some(Rule {
+            cfa_kind: CfaKind::Reg as u8,
+            cfa_reg: register,
+            cfa_off: offset,
+            ra: eighth(ra)?,
+            fp_off8: simple(self.fp)?,
+            rbx_off8: simple(self.rbx)?,
+            ..Rule::NONE
+        })
     }
 
     #[cold]
