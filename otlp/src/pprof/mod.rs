@@ -46,6 +46,3 @@ mod key {
     /// All of the above but the prefix.
     pub const RESERVED: &[&str] = &[PID, PROCESS, PROCESS_START, EXECUTABLE, CONTAINER, TID, THREAD, CPU, TIMESTAMP];
 }
-
-#[cfg(test)]
-mod tests;

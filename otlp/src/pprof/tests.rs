@@ -1,3 +1,0 @@
-//! pprof of what people have.
-
-use super::*;
