@@ -54,7 +54,8 @@ struct ContentKey {
     htlhash: String,
     build_id_gnu: Option<String>,
     build_id_go: Option<String>,
-    inode: Option<((u32, u32), u64, (i64, u32))>,
+    /// Without the time of its last change of name, links or rights.
+    inode: Option<FileKey>,
 }
 
 impl ContentKey {
@@ -67,7 +68,7 @@ impl ContentKey {
             htlhash: identity.htlhash.clone(),
             build_id_gnu: identity.build_id_gnu.clone(),
             build_id_go: identity.build_id_go.clone(),
-            inode: (!named).then_some((key.device, key.inode, key.modified)),
+            inode: (!named).then_some(FileKey { changed: (0, 0), ..*key }),
         }
     }
 }

@@ -21,6 +21,12 @@ pub enum ScanError {
         /// The process.
         pid: u32,
     },
+    /// An exec is half done: the program has no code or stack yet.
+    #[error("process {pid} is in the middle of an exec: try again")]
+    Executing {
+        /// The process.
+        pid: u32,
+    },
     /// The kernel refused.
     #[error("not allowed to read {path}: run as root or grant CAP_SYS_PTRACE")]
     Denied {
@@ -77,6 +83,14 @@ impl Stat {
     #[must_use]
     pub fn is_zombie(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
+    }
+
+    /// What identifies the image, once there is one: in the middle of an exec the kernel has set neither field or only one
+    /// (`load_elf_binary` sets them last).
+    #[must_use]
+    pub fn image(&self) -> Option<AddressSpace> {
+        let AddressSpace { start_code, start_stack } = self.address_space;
+        (start_code != 0 && start_stack != 0).then_some(self.address_space)
     }
 
     /// Reads the text of the file.

@@ -432,7 +432,7 @@ impl ProcessTable {
         let mut changes = Changes { pid, ..Changes::default() };
         let Scan { stat, mappings, exe, cgroup, namespace_pid } = scan;
         let dead = stat.is_zombie() && stat.threads <= 1;
-        let space = (stat.address_space.start_stack != 0).then_some(stat.address_space);
+        let space = stat.image();
         let known = self.slots.get(&pid).is_some_and(|slot| {
             let known = slot.current.start_time_ns;
             known == 0 || known.abs_diff(stat.start_time_ns) < SAME_START_NS
@@ -513,7 +513,7 @@ impl ProcessTable {
         let stat = Stat::read(pid)?;
         let start_unix_ns = self.clock.unix_from_boot(stat.start_time_ns);
         let process = match self.slots.get_mut(&pid) {
-            Some(slot) if slot.current.ended.is_none() && stat.address_space.start_stack != 0 => &mut slot.current,
+            Some(slot) if slot.current.ended.is_none() && !stat.is_zombie() => &mut slot.current,
             _ => return Err(ScanError::Gone { pid }),
         };
         if process.start_time_ns == 0 {
@@ -524,8 +524,9 @@ impl ProcessTable {
             self.queue(pid);
             return Err(ScanError::Gone { pid });
         }
-        process.set_address_space(stat.address_space);
-        Ok(stat.address_space)
+        let space = stat.image().ok_or(ScanError::Executing { pid })?;
+        process.set_address_space(space);
+        Ok(space)
     }
 
     /// Notes what identifies the image in memory when another source than `/proc` told it (a sample's own record).
