@@ -50,6 +50,7 @@ pub(crate) struct Kernel {
     status: Result<(), KernelError>,
     read_at: Option<Instant>,
     names: FxHashMap<u32, Names>,
+    names_bytes: u64,
     modules: FxHashMap<u16, Arc<str>>,
     pub loads: u64,
 }
@@ -62,6 +63,7 @@ impl Kernel {
             status: Ok(()),
             read_at: None,
             names: FxHashMap::default(),
+            names_bytes: 0,
             modules: FxHashMap::default(),
             loads: 0,
         }
@@ -73,7 +75,7 @@ impl Kernel {
     }
 
     pub fn bytes(&self) -> u64 {
-        self.table.bytes() + self.names.values().map(Names::bytes).sum::<u64>()
+        self.table.bytes() + self.names_bytes
     }
 
     pub fn symbolize(&mut self, address: KernelAddr) -> Symbolized {
@@ -91,7 +93,12 @@ impl Kernel {
         }
         let Some(index) = found else { return Symbolized::unknown(Language::Kernel) };
         let table = &self.table;
-        let names = self.names.entry(index).or_insert_with(|| Names::demangled(table.name(index))).clone();
+        let names = self.names.entry(index).or_insert_with(|| {
+            let names = Names::demangled(table.name(index));
+            self.names_bytes += names.bytes() + 48;
+            names
+        });
+        let names = names.clone();
         let module = table.module_id(index).zip(table.module(index));
         let module = module.map(|(id, name)| self.modules.entry(id).or_insert_with(|| name.into()).clone());
         Symbolized { frames: vec![Frame::named(names)], language: Language::Kernel, module }
@@ -116,6 +123,7 @@ impl Kernel {
                 self.status = Ok(());
                 self.table = table;
                 self.names.clear();
+                self.names_bytes = 0;
                 self.modules.clear();
             }
             Err(error) => {

@@ -2,7 +2,7 @@
 
 use crate::{
     frame::{Language, Symbolized},
-    jit::JitProcess,
+    jit::{Jit, JitProcess},
     kernel::{Kernel, KernelError},
     native::Native,
     object::{Object, ObjectKey},
@@ -69,13 +69,17 @@ pub struct Stats {
 struct Entry {
     native: Native,
     used: u64,
+    /// What `native` held after its last use.
+    bytes: u64,
 }
 
 /// Names for addresses. Everything is read at the first lookup and kept under [`Options::budget_bytes`].
 pub struct Symbolizer {
     options: Options,
     objects: FxHashMap<ObjectKey, Entry>,
+    objects_bytes: u64,
     kernel: Kernel,
+    jit: Jit,
     clock: u64,
     stats: Stats,
 }
@@ -87,7 +91,9 @@ impl Symbolizer {
         Self {
             options,
             objects: FxHashMap::default(),
+            objects_bytes: 0,
             kernel: Kernel::new("/proc/kallsyms".into()),
+            jit: Jit::default(),
             clock: 0,
             stats: Stats::default(),
         }
@@ -96,7 +102,7 @@ impl Symbolizer {
     /// Names for addresses of one ELF file, in order. An address of a caller must already be that of the call (`pc - 1`).
     pub fn native(&mut self, object: &Object, addresses: &[ElfVaddr]) -> Vec<Symbolized> {
         self.clock += 1;
-        let mut native = self.objects.remove(&object.key).map(|entry| entry.native);
+        let mut native = self.take(&object.key).map(|entry| entry.native);
         // The parsers are written not to panic, some of them by others: a last belt, so that one file costs its own names only.
         let (stats, options) = (&mut self.stats, &self.options);
         let caught = catch_unwind(AssertUnwindSafe(|| {
@@ -115,10 +121,12 @@ impl Symbolizer {
             native = None;
             vec![Symbolized::unknown(Language::Native); addresses.len()]
         });
-        let entry = Entry { native: native.unwrap_or_default(), used: self.clock };
+        let native = native.unwrap_or_default();
+        let entry = Entry { bytes: native.bytes() + 256, native, used: self.clock };
+        self.objects_bytes += entry.bytes;
         self.objects.insert(object.key.clone(), entry);
         self.count(&found);
-        self.shrink(&object.key);
+        self.shrink(Some(&object.key));
         found
     }
 
@@ -138,19 +146,29 @@ impl Symbolizer {
     }
 
     /// Names for addresses in code that a JIT of the process made, in order, each as of a time (CLOCK_MONOTONIC, ns).
-    pub fn jit(&mut self, _process: &JitProcess, addresses: &[(UserAddr, u64)]) -> Vec<Symbolized> {
-        let found = vec![Symbolized::unknown(Language::Jit); addresses.len()];
+    pub fn jit(&mut self, process: &JitProcess, addresses: &[(UserAddr, u64)]) -> Vec<Symbolized> {
+        let found = self.jit.symbolize(process, addresses, &mut self.stats);
         self.count(&found);
+        self.shrink(None);
         found
     }
 
     /// Reads what names a process's JIT code has by now. Call it when the first such frame is seen: the process may be gone
     /// by the time that names are asked for.
-    pub fn jit_prefetch(&mut self, _process: &JitProcess) {}
+    pub fn jit_prefetch(&mut self, process: &JitProcess) {
+        self.jit.refresh(process, &mut self.stats);
+        self.shrink(None);
+    }
 
     /// Forgets a file.
     pub fn evict(&mut self, key: &ObjectKey) {
-        self.objects.remove(key);
+        self.take(key);
+    }
+
+    fn take(&mut self, key: &ObjectKey) -> Option<Entry> {
+        let entry = self.objects.remove(key)?;
+        self.objects_bytes = self.objects_bytes.saturating_sub(entry.bytes);
+        Some(entry)
     }
 
     /// Counts since the start, and the memory in use.
@@ -160,7 +178,7 @@ impl Symbolizer {
     }
 
     fn bytes(&self) -> u64 {
-        self.objects.values().map(|entry| entry.native.bytes() + 256).sum::<u64>() + self.kernel.bytes()
+        self.objects_bytes + self.kernel.bytes() + self.jit.bytes()
     }
 
     fn count(&mut self, found: &[Symbolized]) {
@@ -168,12 +186,15 @@ impl Symbolizer {
         self.stats.unknown += found.iter().filter(|s| s.frames.is_empty()).count() as u64;
     }
 
-    /// Drops the files used longest ago until the budget holds; never the one in use.
-    fn shrink(&mut self, in_use: &ObjectKey) {
+    /// Drops what was used longest ago, files before JIT tables, until the budget holds; never what is in use.
+    fn shrink(&mut self, in_use: Option<&ObjectKey>) {
         while self.bytes() > self.options.budget_bytes {
-            let oldest = self.objects.iter().filter(|(key, _)| *key != in_use).min_by_key(|(_, entry)| entry.used);
-            let Some(key) = oldest.map(|(key, _)| key.clone()) else { return };
-            self.objects.remove(&key);
+            let others = self.objects.iter().filter(|(key, _)| Some(*key) != in_use);
+            match others.min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone()) {
+                Some(key) => self.evict(&key),
+                None if self.jit.drop_oldest() => {}
+                None => return,
+            }
             self.stats.evictions += 1;
         }
     }

@@ -1,0 +1,135 @@
+//! Perf maps and jitdumps as files of a process: where they are found, what is refused, what happens as they grow.
+
+use profiler_address::UserAddr;
+use profiler_symbolizer::{JitProcess, Options, Symbolizer};
+use std::{fs, io::Write, os::unix::fs::symlink, path::Path, process::Command, time::Instant};
+
+/// This very process, with a root directory of its own.
+fn process(root: &Path) -> JitProcess {
+    fs::create_dir_all(root.join("tmp")).unwrap();
+    JitProcess { pid: std::process::id(), start_time: 1, root: root.into(), namespace_pid: 7 }
+}
+
+fn name(symbolizer: &mut Symbolizer, process: &JitProcess, address: u64) -> String {
+    let found = symbolizer.jit(process, &[(UserAddr(address), u64::MAX)]);
+    found[0].frames.first().map(|frame| frame.name.to_string()).unwrap_or_default()
+}
+
+#[test]
+fn a_map_is_followed_as_it_grows_and_read_anew_when_rewritten() {
+    let root = tempfile::tempdir().unwrap();
+    let process = process(root.path());
+    let path = root.path().join("tmp/perf-7.map");
+    fs::write(&path, "1000 10 one\n2000 10 tw").unwrap();
+    let mut symbolizer = Symbolizer::new(Options::default());
+    assert_eq!(name(&mut symbolizer, &process, 0x1001), "one");
+    assert_eq!(name(&mut symbolizer, &process, 0x2001), "");
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(b"o words\n1008 8 later\n").unwrap();
+    assert_eq!(name(&mut symbolizer, &process, 0x2001), "two words");
+    assert_eq!(name(&mut symbolizer, &process, 0x1001), "one");
+    assert_eq!(name(&mut symbolizer, &process, 0x1009), "later");
+    // Rewritten in place, longer than before: as HotSpot does at each dump.
+    fs::write(&path, "0x1000 0x10 changed\n".repeat(10)).unwrap();
+    assert_eq!(name(&mut symbolizer, &process, 0x1009), "changed");
+    assert_eq!(name(&mut symbolizer, &process, 0x2001), "");
+}
+
+#[test]
+fn names_outlive_the_process() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("tmp")).unwrap();
+    let mut child = Command::new("sleep").arg("100").spawn().unwrap();
+    let process = JitProcess { pid: child.id(), start_time: 5, root: root.path().into(), namespace_pid: child.id() };
+    fs::write(root.path().join(format!("tmp/perf-{}.map", child.id())), "1000 10 one\n").unwrap();
+    let mut symbolizer = Symbolizer::new(Options::default());
+    symbolizer.jit_prefetch(&process);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(root);
+    assert_eq!(name(&mut symbolizer, &process, 0x1000), "one");
+    // Another process of the same pid has nothing of it.
+    assert_eq!(name(&mut symbolizer, &JitProcess { start_time: 6, ..process }, 0x1000), "");
+}
+
+#[test]
+fn what_is_not_a_plain_file_is_refused_and_does_not_block() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "1000 10 leaked\n").unwrap();
+    let make: [(&str, fn(&Path, &Path)); 4] = [
+        ("fifo", |path, _| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
+        ("symlink", |path, outside| symlink(outside.join("secret"), path).unwrap()),
+        ("device", |path, _| symlink("/dev/zero", path).unwrap()),
+        ("directory", |path, _| fs::create_dir(path).unwrap()),
+    ];
+    for (kind, make) in make {
+        let root = tempfile::tempdir().unwrap();
+        let process = process(root.path());
+        make(&root.path().join("tmp/perf-7.map"), outside.path());
+        let mut symbolizer = Symbolizer::new(Options::default());
+        let started = Instant::now();
+        assert_eq!(name(&mut symbolizer, &process, 0x1000), "", "{kind}");
+        assert!(started.elapsed().as_secs() < 2, "{kind}");
+        assert_eq!(symbolizer.stats().jit_refused, 1, "{kind}");
+    }
+}
+
+#[test]
+fn a_link_in_the_path_does_not_lead_out_of_the_root() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("perf-7.map"), "1000 10 leaked\n").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    symlink(outside.path(), root.path().join("tmp")).unwrap();
+    let process = JitProcess { pid: std::process::id(), start_time: 1, root: root.path().into(), namespace_pid: 7 };
+    assert_eq!(name(&mut Symbolizer::new(Options::default()), &process, 0x1000), "");
+}
+
+#[test]
+fn a_huge_sparse_map_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let process = process(root.path());
+    fs::File::create(root.path().join("tmp/perf-7.map")).unwrap().set_len(1 << 40).unwrap();
+    let mut symbolizer = Symbolizer::new(Options::default());
+    assert_eq!(name(&mut symbolizer, &process, 0x1000), "");
+    assert_eq!(symbolizer.stats().jit_refused, 1);
+}
+
+#[test]
+fn a_large_map_is_read_within_its_time_and_memory() {
+    let root = tempfile::tempdir().unwrap();
+    let process = process(root.path());
+    let mut text = String::new();
+    for i in 0..500_000u64 {
+        text += &format!("{:x} 40 LazyCompile:~function{i} file:///app/lib/module.js:{i}:1\n", 0x10_0000 + i * 64);
+    }
+    fs::write(root.path().join("tmp/perf-7.map"), &text).unwrap();
+    let mut symbolizer = Symbolizer::new(Options::default());
+    let started = Instant::now();
+    assert_eq!(
+        name(&mut symbolizer, &process, 0x10_0000 + 64 * 499_999),
+        "LazyCompile:~function499999 file:///app/lib/module.js:499999:1"
+    );
+    println!("{} MB of perf map in {:?}, {} bytes held", text.len() >> 20, started.elapsed(), symbolizer.stats().bytes);
+    assert!(symbolizer.stats().bytes < 2 * text.len() as u64);
+}
+
+#[test]
+fn a_map_of_another_user_is_refused() {
+    if !rustix_is_root() {
+        eprintln!("skipped: needs root to own a file as another user");
+        return;
+    }
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("tmp")).unwrap();
+    let path = root.path().join("tmp/perf-7.map");
+    fs::write(&path, "1000 10 planted\n").unwrap();
+    std::os::unix::fs::chown(&path, Some(12345), None).unwrap();
+    let process = process(root.path());
+    let mut symbolizer = Symbolizer::new(Options::default());
+    assert_eq!(name(&mut symbolizer, &process, 0x1000), "");
+    assert_eq!(symbolizer.stats().jit_refused, 1);
+}
+
+fn rustix_is_root() -> bool {
+    fs::read_to_string("/proc/self/status").unwrap().contains("\nUid:\t0\t0\t")
+}
