@@ -26,9 +26,9 @@ use crate::{
 /// Writes `profile` to `out` for the Firefox Profiler.
 pub fn encode(profile: &Profile, out: impl Write) -> io::Result<()> {
     let firefox = Converter::new(profile).convert();
-    let mut gzip = GzEncoder::new(io::BufWriter::new(out), Compression::new(4));
+    let mut gzip = io::BufWriter::new(GzEncoder::new(out, Compression::new(4)));
     serde_json::to_writer(&mut gzip, &firefox)?;
-    gzip.finish()?.flush()
+    gzip.into_inner()?.finish()?.flush()
 }
 
 struct Converter<'a> {

@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use crate::{error::Error as ReadError, model::Profile, otlp, pprof, wire};
+use crate::{error::Error as ReadError, firefox, folded, html, model::Profile, otlp, pprof, speedscope, svg, wire};
 
 /// A format that a profile can be written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -119,17 +119,20 @@ impl fmt::Display for Format {
     }
 }
 
-/// Writes `profile` to `out`. The only errors are those of `out`, untouched; `out` should be buffered.
+/// Writes `profile` to `out` and flushes it; buffers on the way. The only errors are those of `out`, untouched.
 pub fn write(profile: &Profile, format: Format, out: impl Write) -> io::Result<()> {
+    let mut buffered = io::BufWriter::with_capacity(64 << 10, out);
+    let out = &mut buffered;
     match format {
         Format::Pprof => pprof::encode(profile, out),
         Format::Otlp => otlp::encode_to(profile, out),
-        Format::Folded => crate::folded::encode(profile, out),
-        Format::Svg => crate::svg::encode(profile, out),
-        Format::Html => crate::html::encode(profile, out),
-        Format::Speedscope => crate::speedscope::encode(profile, out),
-        Format::Firefox => crate::firefox::encode(profile, out),
-    }
+        Format::Folded => folded::encode(profile, out),
+        Format::Svg => svg::encode(profile, out),
+        Format::Html => html::encode(profile, out),
+        Format::Speedscope => speedscope::encode(profile, out),
+        Format::Firefox => firefox::encode(profile, out),
+    }?;
+    buffered.flush()
 }
 
 /// Reads a pprof or OTLP profile, raw or gzipped; which of them, the bytes say.

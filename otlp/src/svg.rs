@@ -96,7 +96,10 @@ fn lines(nodes: &[Node], roots: &[String], names: &Names) -> Vec<String> {
     let whole = nodes.iter().filter(|node| node.parent == usize::MAX);
     let whole = whole.fold(0_u64, |sum, node| sum.saturating_add(node.total));
     let least = (whole as f64 * MIN_SHARE) as u64;
-    let mut own: Vec<u64> = nodes.iter().map(|node| node.own).collect();
+    // inferno adds counts up in 64 bits; no honest profile comes near.
+    let sum: u128 = nodes.iter().map(|node| u128::from(node.own)).sum();
+    let scale = u64::try_from(sum >> 62).unwrap_or(u64::MAX).saturating_add(1);
+    let mut own: Vec<u64> = nodes.iter().map(|node| node.own / scale).collect();
     for (index, node) in nodes.iter().enumerate().rev() {
         if node.total < least && node.parent != usize::MAX {
             let moved = own.get_mut(index).map(std::mem::take).unwrap_or(0);

@@ -6,7 +6,7 @@ use std::{fs::File, path::Path, process::Command};
 
 use profiler_otlp::{
     model::{Profile, ValueType},
-    pprof,
+    otlp, pprof,
 };
 
 fn go(arguments: &[&str], file: &Path) -> Option<String> {
@@ -98,4 +98,30 @@ fn what_go_writes_is_read() {
         tids
     };
     assert_eq!(tids(&original), tids(&back));
+}
+
+#[test]
+fn a_profile_of_the_go_runtime_keeps_its_figures() {
+    let directory = tempfile::tempdir().unwrap();
+    let original = directory.path().join("original.pb.gz");
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../integration/pdata");
+    let run = Command::new("go").args(["run", "./cpuprofile"]).arg(&original).current_dir(module).output();
+    let Ok(output) = run else {
+        eprintln!("SKIPPED: there is no `go` to record a profile with; install Go to run this test");
+        return;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let profile = pprof::decode(&std::fs::read(&original).unwrap()).unwrap();
+    assert!(profile.sample_count() > 20);
+    // count and nanoseconds say the same.
+    assert_eq!(profile.sample_types.len(), 1);
+    let labels = profile.samples.iter().flat_map(|sample| sample.labels.iter().flat_map(|labels| labels.iter()));
+    assert!(labels.into_iter().any(|label| profile.string(label.key) == "phase"));
+    let rewritten = written(&profile);
+    for arguments in [&["-top"][..], &["-top", "-cum"], &["-tags"], &["-traces"], &["-top", "-sample_index=samples"]] {
+        let (before, after) = (go(arguments, &original).unwrap(), go(arguments, rewritten.path()).unwrap());
+        assert_eq!(before, after);
+    }
+    let otlp = otlp::decode(&otlp::encode(&profile)).unwrap();
+    assert_eq!(common::samples(&profile), common::samples(&otlp));
 }

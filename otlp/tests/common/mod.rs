@@ -101,7 +101,7 @@ pub fn profile() -> impl Strategy<Value = Profile> {
     let stacks = vec(vec(0_usize..100, 0..40), 1..8);
     let processes = vec((any::<u32>(), 0_u64..1 << 62, name(), name(), name(), vec((word(), word()), 0..3)), 1..4);
     let threads = vec((0_usize..100, prop_oneof![Just(0_u32), any::<u32>()], name()), 1..6);
-    let values = vec(prop_oneof![Just(1_i64), 0_i64..1 << 40], 2);
+    let values = vec(prop_oneof![Just(1_i64), 0_i64..1 << 30], 2);
     let sample = (
         0_usize..100,
         option::of(0_usize..100),
