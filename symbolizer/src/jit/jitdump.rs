@@ -17,6 +17,8 @@ const MAX_NAME: u64 = 4 << 10;
 const MAX_DEBUG_RECORD: u64 = 16 << 20;
 /// Records read at one lookup; the rest at the next.
 const MAX_RECORDS: usize = 1 << 20;
+/// Largest function that lines are believed of, bytes.
+const MAX_CODE_SIZE: u32 = 64 << 20;
 const HEADER: u64 = 40;
 const MAGIC: u32 = 0x4a69_5444;
 /// Times are of the CPU's counter, not of CLOCK_MONOTONIC.
@@ -198,7 +200,8 @@ impl JitDump {
         let start = u64_in(&record, 0);
         let first = self.lines.len() as u32;
         let (mut file, mut rest) = ((0, 0), record.get(16..).unwrap_or_default());
-        for _ in 0..u64_in(&record, 8) {
+        let mut seen = 0;
+        while seen < u64_in(&record, 8) {
             let Some(name) = rest.get(16..) else { break };
             let Some(len) = name.iter().position(|byte| *byte == 0) else { break };
             // Each entry has the file's name; or, in place of the one before, a byte of 0xff.
@@ -210,16 +213,26 @@ impl JitDump {
                 let Some(kept) = self.keep(name) else { break };
                 file = kept;
             }
-            let offset = u64_in(rest, 0).wrapping_sub(start);
-            if let Ok(offset) = u32::try_from(offset)
-                && self.lines.len() < MAX_LINES
-            {
+            let offset = u32::try_from(u64_in(rest, 0).wrapping_sub(start)).unwrap_or(u32::MAX);
+            if self.lines.len() < MAX_LINES {
                 self.lines.push(Line { offset, line: u32_in(rest, 8), file });
             }
             rest = rest.get(16 + len + 1..).unwrap_or_default();
+            seen += 1;
         }
+        // Node writes records whose file names are garbage, and all that follows them with it. What does not come out even is not
+        // believed, lest a profile show wrong lines.
+        let even = rest.len() < 8 && seen == u64_in(&record, 8);
         let added = self.lines.get_mut(first as usize..).unwrap_or_default();
+        if !even || added.iter().any(|line| line.line == 0 || line.offset > MAX_CODE_SIZE) {
+            self.lines.truncate(first as usize);
+            return;
+        }
         added.sort_by_key(|line| line.offset);
+        // V8 adds the size of an ELF header to each address, for perf to take off again.
+        if added.first().is_some_and(|line| line.offset == 0x40) {
+            added.iter_mut().for_each(|line| line.offset = line.offset.saturating_sub(0x40));
+        }
         self.announced = Some((start, (first, added.len() as u32)));
     }
 
@@ -395,6 +408,21 @@ mod tests {
         assert_eq!(at(0x1010), (Some("a.js".into()), 11));
         assert_eq!(at(0x103f), (Some("b.js".into()), 5));
         assert_eq!(at(0x2000), (None, 0));
+    }
+
+    #[test]
+    fn lines_that_make_no_sense_are_not_believed() {
+        let mut torn = debug(0x1000, &[(0x1000, 10, "a.js"), (0x1010, 11, "b.js")]);
+        // Cuts the first name short, so that all behind it is out of step.
+        torn[16 + 16 + 16 + 1] = 0;
+        let v8 = debug(0x2000, &[(0x2040, 10, "a.js"), (0x2050, 11, "")]);
+        let far = debug(0x3000, &[(0x97bd_371d_0000_0000, 10, "a.js")]);
+        let file = [header(0), torn, load(1, 0x1000, 0x40, 1, "f"), v8, load(1, 0x2000, 0x40, 1, "g")].concat();
+        let file = [file, far, load(1, 0x3000, 0x40, 1, "h")].concat();
+        let mut dump = JitDump::default();
+        dump.read(&file[..]).unwrap();
+        let line = |address| dump.find(address, 0).unwrap().line;
+        assert_eq!((line(0x1010), line(0x2000), line(0x2010), line(0x3000)), (0, 10, 11, 0));
     }
 
     #[test]
