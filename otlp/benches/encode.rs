@@ -1,7 +1,6 @@
 //! Samples a second, by format: a large recording of 1,000,000 samples on 100,000 stacks, 30 frames deep, in 200 threads.
 //!
 //! `cargo bench -p profiler-otlp`
-#![expect(missing_docs, reason = "divan's generated main")]
 
 use std::{
     io::{self, Write},
@@ -63,7 +62,7 @@ fn profile() -> Profile {
             let name = b.string(&format!("library::module_{}::Type<{index}>::method", index % 97));
             let file = b.string(&format!("src/module_{}.rs", index % 97));
             let function = b.function(Function { name, file, start_line: 1, ..Function::default() });
-            let kind = if index % 10 == 0 { FrameKind::Kernel } else { FrameKind::Native };
+            let kind = if index.is_multiple_of(10) { FrameKind::Kernel } else { FrameKind::Native };
             b.location(Location {
                 kind,
                 mapping: Some(mappings[index as usize % mappings.len()]),

@@ -78,7 +78,7 @@ fn messages<'a>(bytes: &'a [u8], path: &'static [u64]) -> impl Iterator<Item = R
 struct Context {
     thread: Option<ThreadId>,
     cpu: Option<u32>,
-    labels: Option<Box<Vec<Label>>>,
+    labels: Vec<Label>,
 }
 
 /// What makes samples of several sample types one.
@@ -380,7 +380,7 @@ impl Decoder {
         }
         check_count(position, MAX_SAMPLES, "samples")?;
         let context = self.contexts.get(context).cloned().unwrap_or_default();
-        self.labels += context.labels.as_ref().map_or(0, |labels| labels.len());
+        self.labels += context.labels.len();
         check_count(self.labels, MAX_SAMPLES, "labels")?;
         let values = if types > 1 {
             let mut values = vec![0; types].into_boxed_slice();
@@ -392,6 +392,7 @@ impl Decoder {
             Values::One(value)
         };
         let Context { thread, cpu, labels } = context;
+        let labels = (!labels.is_empty()).then(|| Box::new(labels));
         profile.samples.push(Sample { stack, thread, cpu, time_unix_nanos: time, values, labels });
         Ok(())
     }
@@ -432,7 +433,6 @@ impl Decoder {
         };
         let thread = process
             .map(|process| self.builder.thread(Thread { process, tid: tid.unwrap_or(0), name: name.unwrap_or(0) }));
-        let labels = (!labels.is_empty()).then(|| Box::new(labels));
         self.contexts.push(Context { thread, cpu, labels });
         self.context_ids.insert(indices.to_vec(), self.contexts.len() - 1);
         Ok(self.contexts.len() - 1)

@@ -62,8 +62,7 @@ impl Dictionary {
             }
         }
         let [_, mappings, locations, functions, _, strings, attributes, stacks] = tables;
-        let mut dictionary = Self::default();
-        dictionary.empty_stack = builder.stack(&[]);
+        let mut dictionary = Self { empty_stack: builder.stack(&[]), ..Self::default() };
         for text in strings {
             dictionary.texts.push(text, builder)?;
         }
@@ -244,7 +243,8 @@ fn put_value(text: &mut String, value: Option<&any_value::Value>, texts: &Texts,
     let string = |index: i32| texts.get("", index.into()).map_or("", |id| profile.string(id));
     let put = |text: &mut String, part: &str| {
         let room = MAX_TEXT.saturating_sub(text.len());
-        text.push_str(part.get(..part.floor_char_boundary(room)).unwrap_or(""));
+        let end = (0..=room.min(part.len())).rev().find(|&end| part.is_char_boundary(end));
+        text.push_str(part.get(..end.unwrap_or(0)).unwrap_or(""));
     };
     match value {
         None => {}

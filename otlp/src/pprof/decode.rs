@@ -262,19 +262,18 @@ impl Decoder {
             let text = self.text("the text of a pprof label", label.str)?;
             let keys = self.keys;
             let is_text = label.str != 0;
-            let new = identity.iter().all(|&(known, _)| known != key);
+            let names_thread = match is_text {
+                true if [keys.process, keys.thread, keys.container, keys.executable].contains(&key) => true,
+                true => self.builder.profile().string(key).starts_with(key::RESOURCE),
+                false if key == keys.pid || key == keys.tid => u32::try_from(label.num).is_ok(),
+                false => key == keys.process_start,
+            };
             if key == keys.timestamp && !is_text && sample.time_unix_nanos.is_none() {
                 sample.time_unix_nanos = Some(unsigned(label.num));
             } else if key == keys.cpu && sample.cpu.is_none() && self.cpu(label, text).is_some() {
                 sample.cpu = self.cpu(label, text);
-            } else if (key == keys.pid || key == keys.tid) && !is_text && new && u32::try_from(label.num).is_ok() {
-                identity.push((key, label.num));
-            } else if key == keys.process_start && !is_text && new {
-                identity.push((key, label.num));
-            } else if [keys.process, keys.thread, keys.container, keys.executable].contains(&key) && is_text && new {
-                identity.push((key, i64::from(text)));
-            } else if is_text && self.builder.profile().string(key).starts_with(key::RESOURCE) {
-                identity.push((key, i64::from(text)));
+            } else if names_thread && identity.iter().all(|&(known, _)| known != key) {
+                identity.push((key, if is_text { i64::from(text) } else { label.num }));
             } else {
                 others.push(self.other(label, key, text)?);
             }
