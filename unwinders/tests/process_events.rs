@@ -313,3 +313,39 @@ fn hostile_mappings_change_nothing() {
     }
     assert!(table.get(PID).unwrap().mappings.is_empty());
 }
+
+#[test]
+fn whoever_executes_in_a_loop_keeps_only_so_much_past() {
+    let mut table = table();
+    all(&mut table, &[fork(1, PID, 7), fork(2, OTHER, 7), exec(3, OTHER, "other"), exec(4, OTHER, "again")]);
+    for i in 0..10_000 {
+        table.apply(&exec(10 + i, PID, "loop"));
+    }
+    assert!(table.images() < 30, "{}", table.images());
+    assert!(table.get_at(OTHER, 3).is_some(), "the past of others is left alone");
+    assert!(table.retire(20_000).len() > 9_900);
+    table.retire(60 * SECOND);
+    assert_eq!((table.len(), table.images()), (2, 2));
+}
+
+#[test]
+fn paths_and_mappings_of_all_processes_are_bounded() {
+    let mut table = table();
+    let long = "x".repeat(4000);
+    for pid in 1..=20 {
+        table.apply(&fork(1, pid, OTHER));
+        for i in 0..20_000u64 {
+            let path = if i < 1000 { format!("/{long}/{pid}/{i}") } else { format!("/{}", i % 2) };
+            table.apply(&map(2, pid, i * 0x1000, &path));
+        }
+        table.retire(3);
+    }
+    let bytes = table.memory_bytes();
+    println!("{} MiB, {} mappings refused", bytes >> 20, table.refused_mappings());
+    assert!(bytes < 48 << 20, "{bytes}");
+    assert!(table.refused_mappings() > 0);
+    // Those who have few are not made to suffer.
+    table.apply(&fork(5, 1000, OTHER));
+    table.apply(&map(6, 1000, 0x1000, "/bin/honest"));
+    assert_eq!(table.get(1000).unwrap().mappings.len(), 1);
+}

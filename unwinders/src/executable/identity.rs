@@ -9,6 +9,10 @@ use sha2::{Digest, Sha256};
 use super::{Format, image::ImageBytes};
 use crate::elf::{ElfImage, Segment};
 
+/// Segments kept of one file. Linkers make four to eight that are loaded; a thousand are possible.
+const MAX_SEGMENTS: usize = 64;
+/// Longest path of a dynamic linker kept (`PATH_MAX`).
+const MAX_INTERPRETER: usize = 4096;
 /// Bytes hashed at either end of a file.
 const HASHED: u64 = 4096;
 
@@ -58,8 +62,9 @@ impl Identity {
                 identity.format = Format::Elf64;
                 identity.build_id_gnu = elf.gnu_build_id().map(hex);
                 identity.build_id_go = elf.go_build_id().map(|id| String::from_utf8_lossy(id).into_owned());
-                identity.segments = elf.segments().to_vec();
-                identity.interpreter = elf.interpreter().map(<[u8]>::to_vec);
+                identity.segments = elf.segments().iter().take(MAX_SEGMENTS).copied().collect();
+                identity.interpreter =
+                    elf.interpreter().filter(|path| path.len() <= MAX_INTERPRETER).map(<[u8]>::to_vec);
             }
             Err(_) if bytes.starts_with(b"\x7fELF\x01") => identity.format = Format::Elf32,
             Err(_) => {}

@@ -80,13 +80,14 @@ enum Way<'a> {
     Beneath(String, &'a [u8]),
 }
 
-/// Opens the file that `mapping` of `process` maps.
-pub(super) fn open_mapped(process: &Process, mapping: &Mapping) -> Result<(File, FileKey), OpenError> {
+/// Opens the file that `mapping` of `process` maps; `safe` if the file system that it is on is known to answer reads.
+pub(super) fn open_mapped(process: &Process, mapping: &Mapping, safe: bool) -> Result<(File, FileKey), OpenError> {
     let Some((id, path)) = mapping.file() else { return Err(OpenError::NoFile { start: mapping.start.0 }) };
     let pid = process.pid;
     let alive = process.ended.is_none();
     let mut search = Search { pid, id, path, replaced: false, denied: false };
     if id.major == 0
+        && !safe
         && let Some(filesystem) = filesystem_of(pid, id)
         && filesystem.starts_with("fuse")
     {

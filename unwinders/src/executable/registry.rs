@@ -14,11 +14,13 @@ use crate::maps::{Backing, FileId, Mapping};
 use crate::process::Process;
 
 /// Executables known by default.
-const MAX_EXECUTABLES: usize = 16_384;
+const MAX_EXECUTABLES: usize = 8192;
 /// Files kept open by default: half of what a process may open unless told otherwise.
 const MAX_OPEN_FILES: usize = 512;
 /// Processes remembered for each executable, through which its file can be opened again.
 const MAX_MAPPERS: usize = 4;
+/// Files of one content remembered: copies, and states of a file that is linked and renamed.
+const MAX_KEYS: usize = 64;
 
 /// The registry of executables.
 #[derive(Debug)]
@@ -28,6 +30,9 @@ pub struct Executables {
     by_content: FxHashMap<ContentKey, ExecutableId>,
     /// Only files of which maps and stat print the same identity: of those an open file proves which one it is.
     by_file: FxHashMap<FileId, ExecutableId>,
+    /// Devices, as maps prints them, that were found to be of a file system that answers reads. While a file on it is open, the
+    /// kernel gives its number to no other.
+    safe_devices: FxHashMap<(u32, u32), ExecutableId>,
     vdso: Option<Arc<Executable>>,
     max_executables: usize,
     max_open_files: usize,
@@ -94,6 +99,7 @@ impl Executables {
             by_key: FxHashMap::default(),
             by_content: FxHashMap::default(),
             by_file: FxHashMap::default(),
+            safe_devices: FxHashMap::default(),
             vdso: None,
             max_executables: executables.max(1),
             max_open_files: open_files.max(1),
@@ -145,7 +151,9 @@ impl Executables {
         if let Some(known) = self.known_file(id, mapper) {
             return Ok(known);
         }
-        let (file, key) = open::open_mapped(process, mapping)?;
+        let safe = self.safe_devices.get(&(id.major, id.minor)).and_then(|known| self.entries.get(known));
+        let safe = safe.is_some_and(|entry| entry.executable.is_open());
+        let (file, key) = open::open_mapped(process, mapping, safe)?;
         if let Some(&known) = self.by_key.get(&key)
             && let Some(executable) = self.reuse(known, mapper, file.try_clone().ok())
         {
@@ -160,6 +168,9 @@ impl Executables {
         {
             self.by_key.insert(key, known);
             if let Some(entry) = self.entries.get_mut(&known) {
+                if entry.keys.len() >= MAX_KEYS {
+                    self.by_key.remove(&entry.keys.remove(0));
+                }
                 entry.keys.push(key);
             }
             self.note_file(id, &key, known);
@@ -178,6 +189,9 @@ impl Executables {
         self.by_key.insert(key, executable.id);
         self.by_content.insert(content.clone(), executable.id);
         self.note_file(id, &key, executable.id);
+        if id.major == 0 {
+            self.safe_devices.insert((id.major, id.minor), executable.id);
+        }
         let entry = Entry {
             executable: Arc::clone(&executable),
             keys: vec![key],
@@ -308,10 +322,27 @@ impl Executables {
         let keep = self.max_open_files - self.max_open_files / 8;
         let close = open.len().saturating_sub(keep);
         for (_, id) in open.into_iter().take(close) {
-            if let Some(entry) = self.entries.get(&id) {
-                entry.executable.set_file(None);
-                self.open_files = self.open_files.saturating_sub(1);
-            }
+            self.close(id);
+        }
+    }
+
+    /// Closes the files of executables that no living process was seen to map, and returns how many. An open file keeps its file
+    /// system from being unmounted, which a mapping does too but ends with its process; so call it now and then, when the samples
+    /// of ended processes have got their names.
+    pub fn close_orphans(&mut self, living: impl Fn(u32) -> bool) -> usize {
+        let orphan = |entry: &&Entry| entry.executable.is_open() && !entry.mappers.iter().any(|(pid, ..)| living(*pid));
+        let orphans: Vec<ExecutableId> = self.entries.values().filter(orphan).map(|e| e.executable.id).collect();
+        for &id in &orphans {
+            self.close(id);
+        }
+        orphans.len()
+    }
+
+    fn close(&mut self, id: ExecutableId) {
+        if let Some(entry) = self.entries.get(&id) {
+            entry.executable.set_file(None);
+            self.open_files = self.open_files.saturating_sub(1);
+            self.safe_devices.retain(|_, known| *known != id);
         }
     }
 
@@ -336,6 +367,7 @@ impl Executables {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.open_files -= usize::from(entry.executable.is_open()).min(self.open_files);
         self.by_content.remove(&entry.content);
+        self.safe_devices.retain(|_, known| *known != id);
         for key in entry.keys {
             self.by_key.remove(&key);
             let file = FileId { major: key.device.0, minor: key.device.1, inode: key.inode };

@@ -14,11 +14,19 @@ use profiler_bpf::sideband::{Event, Kind, Mmap};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::procfs::{self, ScanError, Stat};
-use super::{AddressSpace, Cgroup, Clock, Comm, Process};
+use super::{AddressSpace, Cgroup, Clock, Comm, Process, Thread};
 use crate::maps::{Backing, FileId, Mapping, MappingSet};
 
-/// Images (living, ended and replaced) kept by default.
-const MAX_IMAGES: usize = 32_768;
+/// Images (living, ended and replaced) kept by default: 13 MiB of them with eight mappings each.
+const MAX_IMAGES: usize = 16_384;
+/// Earlier images kept of one pid: who executes in a loop must not push out the past of others.
+const MAX_PAST: usize = 16;
+/// Mappings of all images together. Beyond it, processes with more than [`MAX_MAPPINGS_WHEN_CROWDED`] get no more.
+const MAX_ALL_MAPPINGS: usize = 1 << 18;
+/// See [`MAX_ALL_MAPPINGS`].
+const MAX_MAPPINGS_WHEN_CROWDED: usize = 1024;
+/// Bytes of paths kept. A path beyond it is empty, and its file reached only through the process.
+const MAX_PATH_BYTES: usize = 8 << 20;
 /// Ended processes and replaced images are kept this long by default: the longest that a sample may be late, ns.
 const GRACE_NS: u64 = 5_000_000_000;
 /// `/proc` cuts start times to 10 ms, and a fork's event is a little later than the start that the kernel notes. A pid is not
@@ -83,6 +91,9 @@ pub struct ProcessTable {
     queued: FxHashSet<u32>,
     paths: PathInterner,
     cgroups: FxHashMap<Box<[u8]>, Option<Arc<Cgroup>>>,
+    /// There are more mappings than [`MAX_ALL_MAPPINGS`]; counted anew in every [`Self::retire`].
+    crowded: bool,
+    refused_mappings: u64,
 }
 
 impl Default for ProcessTable {
@@ -115,6 +126,8 @@ impl ProcessTable {
             queued: FxHashSet::default(),
             paths: PathInterner::default(),
             cgroups: FxHashMap::default(),
+            crowded: false,
+            refused_mappings: 0,
         }
     }
 
@@ -145,6 +158,33 @@ impl ProcessTable {
     #[must_use]
     pub fn images(&self) -> usize {
         self.images
+    }
+
+    /// Mappings that were not taken because the table had too many.
+    #[must_use]
+    pub fn refused_mappings(&self) -> u64 {
+        self.refused_mappings
+    }
+
+    /// Bytes that the table takes, to within a few per cent; takes a walk over all of it.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let images = || self.slots.values().flat_map(|slot| slot.past.iter().chain([&slot.current]));
+        let threads: usize = images().map(|image| image.threads.capacity() * size_of::<(u32, Thread)>()).sum();
+        self.images * size_of::<Process>()
+            + self.slots.capacity() * (size_of::<Slot>() - size_of::<Process>() + 8)
+            + threads
+            + self.count_mappings() * size_of::<Mapping>()
+            + self.paths.bytes
+            + self.graves.capacity() * size_of::<(u64, Retired)>()
+            + self.cgroups.keys().map(|text| 3 * text.len()).sum::<usize>()
+    }
+
+    /// Mappings of all images; those that images share count once.
+    fn count_mappings(&self) -> usize {
+        let images = self.slots.values().flat_map(|slot| slot.past.iter().chain([&slot.current]));
+        let mut seen = FxHashSet::default();
+        images.filter(|image| seen.insert(Arc::as_ptr(&image.mappings))).map(|image| image.mappings.len()).sum()
     }
 
     /// The newest image of the process that has, or had last, this pid.
@@ -249,7 +289,6 @@ impl ProcessTable {
         {
             // Scanned already: only where the process came from is news.
             slot.current.parent = parent_pid;
-            slot.current.image_start = slot.current.image_start.max(event.time);
             return;
         }
         let mut child = match self.get_at(parent_pid, event.time).or_else(|| self.get(parent_pid)) {
@@ -342,8 +381,13 @@ impl ProcessTable {
             _ => Default::default(),
         };
         let mapping = Mapping { start: mmap.start, end: profiler_address::UserAddr(end), offset, backing };
+        let crowded = self.crowded;
         let Some(process) = self.living(event, changes) else { return };
         if event.time < process.scanned_at {
+            return;
+        }
+        if crowded && process.mappings.len() >= MAX_MAPPINGS_WHEN_CROWDED {
+            self.refused_mappings += 1;
             return;
         }
         // The first file that an exec maps is the program, the second its loader (load_elf_binary in fs/binfmt_elf.c).
@@ -414,7 +458,11 @@ impl ProcessTable {
         scan.namespace_pid = procfs::namespace_pid(pid)?;
         // Mappings and image must belong together; a process that executes meanwhile is read again, though not for ever.
         for _ in 0..3 {
-            let parsed = procfs::read_mappings(pid, &stat, &mut |path| self.paths.intern(path))?;
+            let mut parsed = procfs::read_mappings(pid, &stat, &mut |path| self.paths.intern(path))?;
+            if self.crowded && parsed.mappings.len() > MAX_MAPPINGS_WHEN_CROWDED {
+                self.refused_mappings += (parsed.mappings.len() - MAX_MAPPINGS_WHEN_CROWDED) as u64;
+                parsed.mappings.truncate(MAX_MAPPINGS_WHEN_CROWDED);
+            }
             let exe = procfs::exe_path(pid).unwrap_or_default();
             let again = Stat::read(pid)?;
             scan.mappings = Arc::new(parsed.mappings.into_iter().collect());
@@ -597,6 +645,7 @@ impl ProcessTable {
                 slot.current.threads.remove(&tid);
             }
         }
+        self.crowded = self.count_mappings() > MAX_ALL_MAPPINGS;
         std::mem::take(&mut self.evicted)
     }
 
@@ -690,6 +739,12 @@ impl ProcessTable {
     fn bury(&mut self, image: Process, now: u64) {
         self.make_room();
         if let Some(slot) = self.slots.get_mut(&image.pid) {
+            if slot.past.len() >= MAX_PAST
+                && let Some(oldest) = slot.past.pop_front()
+            {
+                self.images = self.images.saturating_sub(1);
+                self.evicted.push(Retired { pid: oldest.pid, serial: oldest.serial });
+            }
             self.images += 1;
             self.graves.push_back((now, Retired { pid: image.pid, serial: image.serial }));
             slot.past.push_back(image);
@@ -764,19 +819,29 @@ struct Scan {
 #[derive(Debug, Default)]
 struct PathInterner {
     paths: FxHashSet<Arc<[u8]>>,
+    bytes: usize,
     sweep_at: usize,
 }
 
 impl PathInterner {
     fn intern(&mut self, path: &[u8]) -> Arc<[u8]> {
+        // The set's own slot, and the two counts before the bytes.
+        const OVERHEAD: usize = 40;
         if let Some(known) = self.paths.get(path) {
             return Arc::clone(known);
         }
-        if self.paths.len() >= self.sweep_at {
+        if self.bytes >= self.sweep_at {
             self.paths.retain(|path| Arc::strong_count(path) > 1);
-            self.sweep_at = (2 * self.paths.len()).max(1024);
+            self.bytes = self.paths.iter().map(|path| path.len() + OVERHEAD).sum();
+            // Never so soon again that sweeping would be what the time goes to.
+            self.sweep_at = (2 * self.bytes).clamp(64 << 10, MAX_PATH_BYTES).max(self.bytes + (64 << 10));
+        }
+        let path = if self.bytes > MAX_PATH_BYTES { b"" } else { path };
+        if let Some(known) = self.paths.get(path) {
+            return Arc::clone(known);
         }
         let path: Arc<[u8]> = Arc::from(path);
+        self.bytes += path.len() + OVERHEAD;
         self.paths.insert(Arc::clone(&path));
         path
     }
