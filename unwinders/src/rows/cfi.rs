@@ -4,12 +4,12 @@ use profiler_address::ElfVaddr;
 
 use crate::elf::{Cursor, ElfImage};
 
+use super::cfi_common::{self, Outcome};
 use super::encoding::{self, Bases};
 use super::expression;
 use super::frames::Cie;
-use super::state::{Cfa, Place, RSP, State};
-use super::cfi_common::{self, Outcome};
 use super::packed::PackedRule;
+use super::state::{Cfa, Place, RSP, State};
 use super::{RowStats, Writer};
 
 /// States that a function may remember; compilers nest them once or twice.
@@ -93,8 +93,7 @@ impl Interpreter {
             return self.run_from(Cursor::new(program.code), cie.initial, program, (start, end), writer, stats);
         };
         self.remembered_rules.clear();
-        let outcome =
-            cfi_common::run(program, initial, (start, end), &mut self.remembered_rules, writer, stats);
+        let outcome = cfi_common::run(program, initial, (start, end), &mut self.remembered_rules, writer, stats);
         if let Outcome::Uncommon(cursor, rule, location) = outcome {
             self.remembered.clear();
             self.remembered.extend(self.remembered_rules.iter().map(|rule| rule.state()));

@@ -118,6 +118,11 @@ pub(super) fn run<'p>(
         if location >= end {
             return Outcome::Done;
         }
+        // Most often a new CFA offset follows; taking it here keeps that branch apart from the others.
+        if let [0x0e, offset @ 0..=0x7f, rest @ ..] = cursor.rest() {
+            rule.set_cfa_offset(u32::from(*offset));
+            cursor = Cursor::new(rest);
+        }
     }
     if rule != written {
         writer.set(location, rule, stats);

@@ -10,7 +10,7 @@ use crate::elf::{Cursor, EhFrame, ElfImage};
 use super::RowStats;
 use super::cfi::{self, Alignment};
 use super::encoding::{self, Bases};
-use super::functions::{Functions, Source};
+use super::functions::Functions;
 use super::packed::PackedRule;
 use super::state::{RETURN_ADDRESS, State};
 
@@ -37,7 +37,7 @@ pub(super) struct Section<'a> {
     /// The bytes end where the section does; otherwise the first zero terminator ends it.
     exact: bool,
     cies: Vec<Cie>,
-    cie_at: FxHashMap<usize, Option<u32>>,
+    cie_at: FxHashMap<usize, Option<usize>>,
 }
 
 /// What functions have in common.
@@ -53,6 +53,24 @@ pub(super) struct Cie {
     pub(super) initial: State,
     /// The same, for the short cut; none where that can't be taken.
     pub(super) common: Option<PackedRule>,
+}
+
+/// One function as its entry describes it.
+pub(super) struct Function<'s> {
+    /// Bytes of code.
+    pub(super) length: u64,
+    pub(super) cie: &'s Cie,
+    /// Its program.
+    pub(super) code: &'s [u8],
+    /// Offset of the program in the section.
+    pub(super) at: usize,
+}
+
+/// The CIE of the function before: the same for long stretches.
+#[derive(Debug, Default)]
+pub(super) struct LastCie {
+    at: Option<usize>,
+    index: usize,
 }
 
 /// One entry's extent.
@@ -79,15 +97,17 @@ impl<'a> Section<'a> {
         Self { kind, bytes, bases, exact, cies: Vec::new(), cie_at: FxHashMap::default() }
     }
 
-    pub(super) fn cie(&self, index: u32) -> Option<&Cie> {
-        self.cies.get(index as usize)
-    }
-
-    /// Adds all functions of the section, which is number `number`, to `functions`.
-    pub(super) fn read(&mut self, number: u8, image: &ElfImage<'_>, functions: &mut Functions, stats: &mut RowStats) {
+    /// Adds all functions of the section to `functions`. Their tickets are the offsets of their entries plus `first_ticket`.
+    pub(super) fn read(
+        &mut self,
+        first_ticket: u32,
+        image: &ElfImage<'_>,
+        functions: &mut Functions,
+        stats: &mut RowStats,
+    ) {
         let bytes = std::mem::take(&mut self.bytes);
-        // Offsets of entries are kept in 32 bits.
-        let readable = bytes.get(..u32::MAX as usize).unwrap_or(&bytes);
+        // Tickets have 32 bits.
+        let readable = bytes.get(..(u32::MAX - first_ticket) as usize).unwrap_or(&bytes);
         let mut next = 0;
         let mut last_cie = None;
         while next < readable.len() {
@@ -102,32 +122,48 @@ impl<'a> Section<'a> {
                 // A terminator. In a whole section it may stand in the middle, where an object file brought its own.
                 if self.exact { continue } else { break }
             };
-            match entry.cie_offset(self.kind) {
-                None => stats.malformed += 1,
-                Some(None) => {}
-                Some(Some(cie_at)) => {
-                    let index = match last_cie {
-                        Some((offset, index)) if offset == cie_at => Some(index),
-                        _ => self.intern_cie(readable, cie_at, image, stats),
-                    };
-                    last_cie = index.map(|index| (cie_at, index));
-                    let cie = index.and_then(|index| Some((index, self.cie(index)?)));
-                    let function = cie.and_then(|(index, cie)| {
-                        let (start, length, program) = entry.function(cie, &self.bases, image)?;
-                        let from = u32::try_from(end - program).ok()?;
-                        Some((start, length, Source::Cfi { section: number, cie: index, from, to: end as u32 }))
-                    });
-                    match function {
-                        Some((start, length, source)) => functions.add(start, length, source, stats),
-                        None => stats.malformed += 1,
-                    }
+            let cie_at = match entry.cie_offset(self.kind) {
+                Some(Some(cie_at)) => cie_at,
+                Some(None) => continue,
+                None => {
+                    stats.malformed += 1;
+                    continue;
                 }
+            };
+            let index = match last_cie {
+                Some((offset, index)) if offset == cie_at => Some(index),
+                _ => self.intern_cie(readable, cie_at, image, stats),
+            };
+            last_cie = index.map(|index| (cie_at, index));
+            let range = index.and_then(|index| entry.range(self.cies.get(index)?, &self.bases, image));
+            match range {
+                Some((_, 0)) => {}
+                Some((start, _)) => functions.add(start, first_ticket + at as u32, stats),
+                None => stats.malformed += 1,
             }
         }
         self.bytes = bytes;
     }
 
-    fn intern_cie(&mut self, bytes: &[u8], at: usize, image: &ElfImage<'_>, stats: &mut RowStats) -> Option<u32> {
+    /// The function whose entry is at offset `at`, as [`Self::read`] found it.
+    #[inline]
+    pub(super) fn function<'s>(&'s self, at: usize, last: &mut LastCie, image: &ElfImage<'_>) -> Option<Function<'s>> {
+        let (Some(mut entry), end) = Entry::at(self.kind, &self.bytes, at)? else { return None };
+        let cie_at = entry.cie_offset(self.kind)??;
+        if last.at != Some(cie_at) {
+            *last = LastCie { at: Some(cie_at), index: (*self.cie_at.get(&cie_at)?)? };
+        }
+        let cie = self.cies.get(last.index)?;
+        let (_, length) = entry.range(cie, &self.bases, image)?;
+        if cie.augmented {
+            let skip = usize::try_from(entry.body.uleb()?).ok()?;
+            entry.body.skip(skip)?;
+        }
+        let code = entry.body.rest();
+        Some(Function { length, cie, code, at: end - code.len() })
+    }
+
+    fn intern_cie(&mut self, bytes: &[u8], at: usize, image: &ElfImage<'_>, stats: &mut RowStats) -> Option<usize> {
         if let Some(&known) = self.cie_at.get(&at) {
             return known;
         }
@@ -137,7 +173,7 @@ impl<'a> Section<'a> {
         }
         let index = Cie::read(self.kind, bytes, at, image, stats).map(|cie| {
             self.cies.push(cie);
-            (self.cies.len() - 1) as u32
+            self.cies.len() - 1
         });
         if index.is_none() {
             stats.malformed += 1;
@@ -187,17 +223,12 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// Start and length of the function, and the length of its program, which ends with the entry.
+    /// Start and length of the function.
     #[inline]
-    fn function(&mut self, cie: &Cie, bases: &Bases, image: &ElfImage<'_>) -> Option<(u64, u64, usize)> {
+    fn range(&mut self, cie: &Cie, bases: &Bases, image: &ElfImage<'_>) -> Option<(u64, u64)> {
         let pointer_at = self.id_at + if self.wide { 8 } else { 4 };
         let start = encoding::pointer(&mut self.body, pointer_at, cie.encoding, bases, image)?;
-        let length = encoding::length(&mut self.body, cie.encoding)?;
-        if cie.augmented {
-            let skip = usize::try_from(self.body.uleb()?).ok()?;
-            self.body.skip(skip)?;
-        }
-        Some((start, length, self.body.len()))
+        Some((start, encoding::length(&mut self.body, cie.encoding)?))
     }
 }
 

@@ -1,31 +1,25 @@
 //! The functions of an executable, from whatever source described each, in the order of their addresses.
 
+use profiler_bpf::abi::ROW_PAGE_SHIFT;
+
 use crate::elf::ElfImage;
 
 use super::RowStats;
+use super::pages::MAX_PAGES;
 
-/// Functions of one executable; the largest known programs have under a million. 32 bytes each.
-const MAX_FUNCTIONS: usize = 1 << 22;
+/// Functions of one executable; the largest known programs have under a million. 8 bytes each.
+const MAX_FUNCTIONS: usize = 1 << 24;
+/// Bytes of address space that functions may span: as many as rows can.
+const MAX_SPAN: u64 = MAX_PAGES << ROW_PAGE_SHIFT;
 
-/// Who says how a function is unwound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Source {
-    /// Call frame instructions: offsets `from..to` of section number `section`, under CIE number `cie` of that section.
-    Cfi { section: u8, cie: u32, from: u32, to: u32 },
-}
-
-/// A range of addresses that one source describes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Function {
-    pub(super) start: u64,
-    pub(super) end: u64,
-    pub(super) source: Source,
-}
-
-/// All functions; those outside of code are refused on entry.
+/// Where functions start, and who describes them. Those outside of code are refused on entry.
+///
+/// Each is one word, which sorts by address and then by source: the distance of its start from `base`, and its ticket, a number that
+/// its source understands. All sources share one space of tickets; where two describe the same start the lower ticket wins.
 #[derive(Debug, Default)]
 pub(super) struct Functions {
-    list: Vec<Function>,
+    words: Vec<u64>,
+    base: u64,
     /// Disjoint, sorted (start, end) of the executable segments.
     code: Vec<(u64, u64)>,
     last_hit: (u64, u64),
@@ -43,54 +37,59 @@ impl Functions {
                 _ => code.push((start, end)),
             }
         }
-        Self { list: Vec::new(), code, last_hit: (0, 0) }
+        let base = code.first().map_or(0, |range| range.0);
+        Self { words: Vec::new(), base, code, last_hit: (0, 0) }
     }
 
-    /// Adds `length` bytes of code at `start`, unless they are empty or no code.
+    /// Makes room for as many more.
+    pub(super) fn reserve(&mut self, more: usize) {
+        self.words.reserve(more.min(MAX_FUNCTIONS));
+    }
+
+    /// Adds the function that starts at `start`, unless there is no code.
     #[inline]
-    pub(super) fn add(&mut self, start: u64, length: u64, source: Source, stats: &mut RowStats) {
-        let Some((_, limit)) = self.segment_of(start) else {
+    pub(super) fn add(&mut self, start: u64, ticket: u32, stats: &mut RowStats) {
+        if self.segment_end(start).is_none() {
             stats.outside_code += 1;
             return;
-        };
-        if self.list.len() >= MAX_FUNCTIONS {
+        }
+        let distance = start - self.base;
+        if distance >= MAX_SPAN || self.words.len() >= MAX_FUNCTIONS {
             stats.over_limit += 1;
             return;
         }
-        if length != 0 {
-            self.list.push(Function { start, end: start.saturating_add(length).min(limit), source });
-        }
+        self.words.push(distance << 32 | u64::from(ticket));
     }
 
+    /// End of the executable segment that holds `address`.
     #[inline]
-    fn segment_of(&mut self, address: u64) -> Option<(u64, u64)> {
+    pub(super) fn segment_end(&mut self, address: u64) -> Option<u64> {
         let (start, end) = self.last_hit;
         if address < start || address >= end {
             let after = self.code.partition_point(|range| range.0 <= address);
             self.last_hit = *self.code.get(after.checked_sub(1)?)?;
         }
-        (address < self.last_hit.1).then_some(self.last_hit)
+        (address < self.last_hit.1).then_some(self.last_hit.1)
     }
 
-    /// Sorts by address. Of functions with one start, the first added stays; where one starts inside another, the outer one ends.
+    /// Sorts by address. Of functions with one start, the one with the lowest ticket stays.
     pub(super) fn sort(&mut self, stats: &mut RowStats) {
-        if !self.list.is_sorted_by_key(|function| function.start) {
-            self.list.sort_by_key(|function| function.start);
+        if !self.words.is_sorted() {
+            self.words.sort_unstable();
         }
-        let before = self.list.len();
-        self.list.dedup_by_key(|function| function.start);
-        stats.overlapping += (before - self.list.len()) as u64;
-        let mut next_start = u64::MAX;
-        for function in self.list.iter_mut().rev() {
-            if function.end > next_start {
-                function.end = next_start;
-                stats.overlapping += 1;
-            }
-            next_start = function.start;
-        }
+        let before = self.words.len();
+        self.words.dedup_by_key(|word| *word >> 32);
+        stats.overlapping += (before - self.words.len()) as u64;
     }
 
-    pub(super) fn list(&self) -> &[Function] {
-        &self.list
+    pub(super) const fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Start and ticket of a function, by its place in the order.
+    #[inline]
+    pub(super) fn get(&self, index: usize) -> Option<(u64, u32)> {
+        let word = *self.words.get(index)?;
+        Some((self.base + (word >> 32), word as u32))
     }
 }

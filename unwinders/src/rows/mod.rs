@@ -21,6 +21,7 @@ mod frames;
 mod functions;
 mod packed;
 mod pages;
+mod sources;
 mod state;
 mod step;
 
@@ -31,16 +32,15 @@ pub use dictionary::RuleDictionary;
 pub use step::{Registers, Step, step};
 
 use crate::elf::{ElfImage, MACHINE_X86_64};
-use cfi::{Interpreter, Program};
-use frames::Section;
-use functions::{Functions, Source};
+use functions::Functions;
 use packed::{PackedRule, RuleCache};
 use pages::Pages;
+use sources::Sources;
 
 /// Between two functions, this many bytes and more get a row that says that nothing is known; less is padding.
 const SMALLEST_GAP: u64 = 16;
-/// Largest `.debug_frame` that is decompressed, bytes.
-const LARGEST_DEBUG_FRAME: usize = 256 << 20;
+/// Bytes of `.eh_frame` that give a row: at least, in large programs. Room is made by this.
+const BYTES_A_ROW: usize = 5;
 
 /// Why no rows could be built.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -127,32 +127,20 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
     let mut writer = Writer { rules, cache: RuleCache::new(), pages: Pages::default() };
 
     let mut functions = Functions::new(image);
-    let mut sections = Vec::new();
-    if let Some(eh_frame) = image.eh_frame() {
-        stats.eh_frame_bytes = eh_frame.bytes.len() as u64;
-        sections.push(Section::eh_frame(image, eh_frame));
-    }
-    for (number, section) in (0..).zip(&mut sections) {
-        section.read(number, image, &mut functions, &mut stats);
-    }
+    let mut sources = Sources::default();
+    sources.read(image, &mut functions, &mut stats);
     functions.sort(&mut stats);
 
-    let mut interpreter = Interpreter::default();
+    writer.pages = Pages::with_capacity(stats.eh_frame_bytes as usize / BYTES_A_ROW);
     let mut end_of_last = None;
-    writer.pages = Pages::with_capacity(functions.list().len().saturating_mul(6));
-    for function in functions.list() {
-        writer.close_gap(end_of_last, function.start);
-        match function.source {
-            Source::Cfi { section, cie, from, to } => {
-                let Some(section) = sections.get(usize::from(section)) else { continue };
-                let range = from as usize..to as usize;
-                let (Some(cie), Some(code)) = (section.cie(cie), section.bytes.get(range)) else { continue };
-                let program = Program { code, at: from as usize, cie, bases: &section.bases, image };
-                interpreter.run(&program, function.start, function.end, &mut writer, &mut stats);
-                stats.fdes += 1;
-            }
+    for index in 0..functions.len() {
+        let Some((start, ticket)) = functions.get(index) else { break };
+        let next = functions.get(index + 1).map_or(u64::MAX, |(next, _)| next);
+        let limit = next.min(functions.segment_end(start).unwrap_or(start));
+        if let Some(end) = end_of_last.filter(|end| start.saturating_sub(*end) >= SMALLEST_GAP) {
+            writer.pages.set(end, 0);
         }
-        end_of_last = Some(function.end);
+        end_of_last = Some(sources.write_rows(ticket, (start, limit), image, &mut writer, &mut stats));
     }
     if let Some(end) = end_of_last {
         writer.pages.set(end, 0);
@@ -176,12 +164,6 @@ impl Writer<'_> {
     fn set(&mut self, address: u64, rule: PackedRule, stats: &mut RowStats) {
         let index = self.cache.index(rule, self.rules, stats);
         self.pages.set(address, index);
-    }
-
-    fn close_gap(&mut self, end_of_last: Option<u64>, start: u64) {
-        if let Some(end) = end_of_last.filter(|end| start.saturating_sub(*end) >= SMALLEST_GAP) {
-            self.pages.set(end, 0);
-        }
     }
 }
 

@@ -1,0 +1,83 @@
+//! All that can say how a function is unwound, and which comes first where several do.
+
+use crate::elf::ElfImage;
+
+use super::cfi::{Interpreter, Program};
+use super::frames::{LastCie, Section};
+use super::functions::Functions;
+use super::{RowStats, Writer};
+
+/// Largest `.debug_frame` that is decompressed, bytes.
+const LARGEST_DEBUG_FRAME: usize = 128 << 20;
+/// Bytes of `.eh_frame` that describe a function: at least, in large programs. Room is made by this.
+const BYTES_A_FUNCTION: usize = 36;
+
+/// The sources of one executable, in the order of their tickets: for one address, the earlier wins.
+#[derive(Debug, Default)]
+pub(super) struct Sources<'a> {
+    frames: Vec<Frames<'a>>,
+    interpreter: Interpreter,
+}
+
+#[derive(Debug)]
+struct Frames<'a> {
+    section: Section<'a>,
+    first_ticket: u32,
+    last_cie: LastCie,
+}
+
+impl<'a> Sources<'a> {
+    /// Finds all sources of `image` and adds their functions.
+    pub(super) fn read(&mut self, image: &ElfImage<'a>, functions: &mut Functions, stats: &mut RowStats) {
+        let mut next_ticket = 0;
+        if let Some(found) = image.eh_frame() {
+            stats.eh_frame_bytes = found.bytes.len() as u64;
+            functions.reserve(found.bytes.len() / BYTES_A_FUNCTION);
+            let section = Section::eh_frame(image, found);
+            self.read_frames(section, &mut next_ticket, image, functions, stats);
+        }
+        if let Some(content) = image.section_content(".debug_frame", LARGEST_DEBUG_FRAME) {
+            self.read_frames(Section::debug_frame(content), &mut next_ticket, image, functions, stats);
+        }
+    }
+
+    fn read_frames(
+        &mut self,
+        mut section: Section<'a>,
+        next_ticket: &mut u32,
+        image: &ElfImage<'_>,
+        functions: &mut Functions,
+        stats: &mut RowStats,
+    ) {
+        let first_ticket = *next_ticket;
+        section.read(first_ticket, image, functions, stats);
+        *next_ticket = first_ticket.saturating_add(u32::try_from(section.bytes.len()).unwrap_or(u32::MAX));
+        self.frames.push(Frames { section, first_ticket, last_cie: LastCie::default() });
+    }
+
+    /// Writes the rows of the function with this ticket, which starts at `start` and can't reach beyond `limit`; gives its end.
+    #[inline]
+    pub(super) fn write_rows(
+        &mut self,
+        ticket: u32,
+        (start, limit): (u64, u64),
+        image: &ElfImage<'_>,
+        writer: &mut Writer<'_>,
+        stats: &mut RowStats,
+    ) -> u64 {
+        for frames in self.frames.iter_mut().rev() {
+            let Some(at) = ticket.checked_sub(frames.first_ticket) else { continue };
+            let Some(function) = frames.section.function(at as usize, &mut frames.last_cie, image) else { break };
+            let whole = start.saturating_add(function.length);
+            stats.overlapping += u64::from(whole > limit);
+            stats.fdes += 1;
+            let end = whole.min(limit);
+            let bases = &frames.section.bases;
+            let program = Program { code: function.code, at: function.at, cie: function.cie, bases, image };
+            self.interpreter.run(&program, start, end, writer, stats);
+            return end;
+        }
+        stats.malformed += 1;
+        start
+    }
+}
