@@ -103,7 +103,7 @@ fn privileges() -> Finding {
     const SYS_ADMIN: u32 = 21;
     let lacking: Vec<_> = NEEDED
         .iter()
-        .filter(|(bit, _)| !has(*bit) && !(has(SYS_ADMIN) && matches!(bit, 34 | 38 | 39 | 40)))
+        .filter(|(bit, _)| !(has(*bit) || has(SYS_ADMIN) && matches!(bit, 34 | 38 | 39 | 40)))
         .map(|(_, name)| *name)
         .collect();
     if lacking.is_empty() {

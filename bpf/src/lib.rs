@@ -4,7 +4,7 @@
 //! data and knows nothing of processes, files or names.
 //!
 //! ```text
-//!  clock tick ── sample_cpu ── kernel stack ── unwind_frame × n ── ring ── Sampler::take ── Sample
+//!  clock tick ── sample_cpu ── kernel stack ── unwind_frame × n ── ring ── SampleRing::take ── Sample
 //!                                  ▲ Tables: processes ─ mappings ─ executables ─ row pages ─ rows ─ rules
 //!  side band ── Sideband::drain ── Event
 //! ```
@@ -23,5 +23,5 @@ mod tables;
 
 pub use error::{Error, Result};
 pub use perf::{max_frequency, online_cpus, paranoid, probe_clock};
-pub use sampler::{Batch, Counters, Options, Sampler, Targets};
+pub use sampler::{Batch, Counters, Options, SampleRing, Sampler, Targets};
 pub use tables::Tables;

@@ -48,13 +48,14 @@ struct RawStack {
     copy: *const u8,
     start: u64,
     bytes: u64,
+    ended: u64,
 }
 
 unsafe extern "C" {
     fn profiler_unwind_native(
         state: *mut RawState,
         tables: *const RawTables,
-        stack: *const RawStack,
+        stack: *mut RawStack,
         frames: *mut u64,
         capacity: u32,
     ) -> u32;
@@ -122,7 +123,7 @@ impl Walk {
             rules: tables.rules.as_ptr(),
             rule_count: tables.rules.len() as u64,
         };
-        let raw_stack = RawStack { copy: stack.as_ptr(), start, bytes: stack.len() as u64 };
+        let mut raw_stack = RawStack { copy: stack.as_ptr(), start, bytes: stack.len() as u64, ended: 0 };
         let before = self.state.frames as usize;
         let mut words = [0u64; MAX_USER_FRAMES];
         self.state.first_mapping = 0;
@@ -133,7 +134,7 @@ impl Walk {
             profiler_unwind_native(
                 ptr::from_mut(&mut self.state),
                 &raw_tables,
-                &raw_stack,
+                &mut raw_stack,
                 words.as_mut_ptr(),
                 MAX_USER_FRAMES as u32,
             )

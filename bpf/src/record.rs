@@ -39,6 +39,9 @@ pub enum UnwindEnd {
     Compat = 9,
     /// A kernel thread: there is no user stack.
     NoUserStack = 10,
+    /// The stack goes on above the part that was copied; only the first samples of a process or library are unwound from a
+    /// copy.
+    CopyTooShort = 11,
 }
 
 impl UnwindEnd {
@@ -56,6 +59,7 @@ impl UnwindEnd {
             8 => Self::UnknownProcess,
             9 => Self::Compat,
             10 => Self::NoUserStack,
+            11 => Self::CopyTooShort,
             _ => Self::BadFrame,
         }
     }
@@ -80,6 +84,7 @@ impl UnwindEnd {
             Self::UnknownProcess => "unwind: process gone before it was known",
             Self::Compat => "unwind: 32-bit process",
             Self::NoUserStack => "no user stack",
+            Self::CopyTooShort => "unwind: stack longer than the copy",
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The kernel half at work: loaded, attached to every CPU's clock, its samples drained.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, RingBuffer, RingBufferBuilder};
@@ -58,10 +58,14 @@ pub struct Sampler {
     // Field order is drop order: first the attachments, then the programs.
     links: BTreeMap<u32, Link>,
     _tracepoints: Vec<Link>,
-    ring: RingBuffer<'static>,
     skeleton: ProfilerSkel<'static>,
     period: u64,
-    inbox: Rc<RefCell<Inbox>>,
+}
+
+/// The reading end of the ring of samples; may live on another thread than the [`Sampler`].
+pub struct SampleRing {
+    ring: RingBuffer<'static>,
+    inbox: Arc<Mutex<Inbox>>,
 }
 
 /// Records as they come out of the ring, end to end, and where each ends.
@@ -134,19 +138,27 @@ impl Sampler {
             }
         }
 
-        let inbox = Rc::new(RefCell::new(Inbox::default()));
-        let sink = Rc::clone(&inbox);
-        let mut ring = RingBufferBuilder::new();
-        ring.add(&skeleton.maps.samples, move |record| {
-            let mut inbox = sink.borrow_mut();
+        Ok(Self { links: BTreeMap::new(), _tracepoints: tracepoints, skeleton, period })
+    }
+
+    /// The reading end of the ring.
+    ///
+    /// # Errors
+    /// The ring cannot be mapped.
+    pub fn ring(&self) -> Result<SampleRing> {
+        let inbox = Arc::new(Mutex::new(Inbox::default()));
+        let sink = Arc::clone(&inbox);
+        let mut builder = RingBufferBuilder::new();
+        let added = builder.add(&self.skeleton.maps.samples, move |record| {
+            let mut inbox = sink.lock().unwrap_or_else(PoisonError::into_inner);
             inbox.bytes.extend_from_slice(record);
             let end = inbox.bytes.len();
             inbox.ends.push(end);
             0
-        })
-        .map_err(|source| bpf_error("read the ring of", source))?;
-        let ring = ring.build().map_err(|source| bpf_error("read the ring of", source))?;
-        Ok(Self { links: BTreeMap::new(), _tracepoints: tracepoints, ring, skeleton, period, inbox })
+        });
+        added.map_err(|source| bpf_error("read the ring of", source))?;
+        let ring = builder.build().map_err(|source| bpf_error("read the ring of", source))?;
+        Ok(SampleRing { ring, inbox })
     }
 
     /// The tables of the unwinder, shared with the kernel half.
@@ -187,16 +199,6 @@ impl Sampler {
         self.period
     }
 
-    /// Takes what is in the ring and returns it as one batch.
-    ///
-    /// # Errors
-    /// The ring cannot be read.
-    pub fn take(&mut self) -> Result<Batch> {
-        self.ring.consume().map_err(|source| bpf_error("read the ring of", source))?;
-        let inbox = std::mem::take(&mut *self.inbox.borrow_mut());
-        Ok(Batch { bytes: inbox.bytes, ends: inbox.ends })
-    }
-
     /// What the kernel half counted so far, over all CPUs.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -212,6 +214,32 @@ impl Sampler {
     }
 }
 
+impl SampleRing {
+    /// Waits until the kernel half asks for attention, since a process or library is new to it, or for `timeout` at most. Ordinary
+    /// samples wake nobody.
+    ///
+    /// # Errors
+    /// The ring cannot be polled.
+    pub fn wait(&mut self, timeout: Duration) -> Result<()> {
+        match self.ring.poll(timeout) {
+            Err(error) if error.kind() != libbpf_rs::ErrorKind::Interrupted => {
+                Err(bpf_error("poll the ring of", error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what is in the ring and returns it as one batch.
+    ///
+    /// # Errors
+    /// The ring cannot be read.
+    pub fn take(&mut self) -> Result<Batch> {
+        self.ring.consume().map_err(|source| bpf_error("read the ring of", source))?;
+        let inbox = std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(Batch { bytes: inbox.bytes, ends: inbox.ends })
+    }
+}
+
 /// Records taken from the ring.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -224,6 +252,12 @@ impl Batch {
     pub fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).filter_map(|(start, &end)| Sample::parse(self.bytes.get(start..end)?))
+    }
+
+    /// Bytes of all records.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Number of records.

@@ -2,6 +2,7 @@
 
 mod aggregate;
 mod assemble;
+mod collect;
 mod session;
 
 pub use aggregate::{Aggregate, Frame, Image};

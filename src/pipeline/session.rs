@@ -1,18 +1,19 @@
 //! One sampling session: the only place where samples, side band and tables meet.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use profiler_bpf::native::Walk;
 use profiler_bpf::record::{Sample, UnwindEnd, UserFrame, comm_bytes};
 use profiler_bpf::sideband::{Event, Kind, Sideband};
-use profiler_bpf::{Batch, Counters, Sampler, online_cpus};
+use profiler_bpf::{Counters, Sampler, online_cpus};
 use profiler_unwinders::executable::Executables;
 use profiler_unwinders::native::{Located, NativeUnwinder};
 use profiler_unwinders::process::{AddressSpace, Clock, Process, ProcessTable};
 use rustc_hash::FxHashMap;
 
 use super::aggregate::{Aggregate, Frame, FrameId, Image, ImageId, RawSample, StackId, Thread};
+use super::collect::{Collector, Intake};
 
 /// Time given to scanning processes that wait for it, a step, ns.
 const SCAN_BUDGET_NS: u128 = 10_000_000;
@@ -43,6 +44,8 @@ pub struct Totals {
     pub incomplete: BTreeMap<&'static str, u64>,
     /// Samples that user space unwound.
     pub continued: u64,
+    /// Samples dropped because they came in faster than they could be worked off.
+    pub intake_dropped: u64,
     /// Side-band events lost.
     pub sideband_lost: u64,
     /// The kernel half's counters.
@@ -60,7 +63,7 @@ impl Totals {
 /// A running session.
 pub struct Session {
     sampler: Sampler,
-    sideband: Sideband,
+    collector: Collector,
     processes: ProcessTable,
     executables: Executables,
     unwinder: NativeUnwinder,
@@ -70,7 +73,6 @@ pub struct Session {
     jit_images: Vec<ImageId>,
     totals: Totals,
     next_cpu_check: u64,
-    events: Vec<Event>,
 }
 
 /// A raw stack of one version of one image's mappings.
@@ -92,12 +94,13 @@ impl Session {
         let cpus = online_cpus()?;
         let sampler = Sampler::load(options.sampler)?;
         let sideband = Sideband::open(&cpus, options.sideband_bytes)?;
+        let collector = Collector::start(sampler.ring()?, sideband)?;
         let unwinder = NativeUnwinder::new(sampler.tables()?, options.row_budget)?;
         let mut processes = ProcessTable::new();
         processes.queue_unknown();
         Ok(Self {
             sampler,
-            sideband,
+            collector,
             processes,
             executables: Executables::new(),
             unwinder,
@@ -107,7 +110,6 @@ impl Session {
             jit_images: Vec::new(),
             totals: Totals::default(),
             next_cpu_check: 0,
-            events: Vec::new(),
         })
     }
 
@@ -121,25 +123,27 @@ impl Session {
         Ok(())
     }
 
-    /// Stops the clocks; a last [`Self::step`] takes what is still in the ring.
-    pub fn stop(&mut self) {
-        self.sampler.stop();
-        self.next_cpu_check = u64::MAX;
-    }
-
-    /// Takes what has come in and works it off. To be called several times a second.
+    /// Stops the clocks and works off what is still in the ring.
     ///
     /// # Errors
     /// The ring cannot be read.
-    pub fn step(&mut self) -> Result<(), profiler_bpf::Error> {
+    pub fn finish(&mut self) -> Result<(), profiler_bpf::Error> {
+        self.sampler.stop();
+        self.next_cpu_check = u64::MAX;
+        self.collector.stop();
+        self.step(Duration::ZERO)
+    }
+
+    /// Works off what comes in within `timeout`; returns early when that is something. To be called several times a second.
+    ///
+    /// # Errors
+    /// The ring cannot be read.
+    pub fn step(&mut self, timeout: Duration) -> Result<(), profiler_bpf::Error> {
+        let intakes = self.collector.take(timeout)?;
         let now = Clock::monotonic_now();
-        // The ring first: whatever the side band says of a sample's past is then there.
-        let batch = self.sampler.take()?;
-        let mut events = std::mem::take(&mut self.events);
-        self.sideband.drain(&mut events);
-        self.work_off(&batch, &events, now);
-        events.clear();
-        self.events = events;
+        for intake in intakes {
+            self.work_off(&intake, now);
+        }
         self.scan_waiting(now);
         for retired in self.processes.retire(now) {
             if self.processes.get(retired.pid).is_none() {
@@ -155,18 +159,17 @@ impl Session {
     }
 
     fn follow_cpus(&mut self) {
-        let followed = online_cpus()
-            .and_then(|cpus| self.sampler.follow_cpus(&cpus).and_then(|()| self.sideband.follow_cpus(&cpus)));
-        if let Err(error) = followed {
+        if let Err(error) = online_cpus().and_then(|cpus| self.sampler.follow_cpus(&cpus)) {
             tracing::warn!(%error, "A CPU that came online is not sampled.");
         }
     }
 
     /// Samples and events in the order of their times.
-    fn work_off(&mut self, batch: &Batch, events: &[Event], now: u64) {
-        let mut samples: Vec<Sample<'_>> = batch.samples().collect();
+    fn work_off(&mut self, intake: &Intake, now: u64) {
+        self.totals.intake_dropped += intake.dropped;
+        let mut samples: Vec<Sample<'_>> = intake.samples.samples().collect();
         samples.sort_by_key(|sample| sample.head.time);
-        let mut events = events.iter().peekable();
+        let mut events = intake.events.iter().peekable();
         for sample in &samples {
             while let Some(event) = events.next_if(|event| event.time <= sample.head.time) {
                 self.apply(event, now);
@@ -197,14 +200,16 @@ impl Session {
         while started.elapsed().as_nanos() < SCAN_BUDGET_NS {
             let Some(pid) = self.processes.next_to_scan() else { break };
             // A process that ends meanwhile is no error.
-            if self.processes.scan(pid, now).is_ok() && self.is_published(pid) {
+            if self.processes.scan(pid, Clock::monotonic_now()).is_ok() && self.unwinder.has(pid) {
                 self.publish(pid, now);
             }
         }
     }
 
-    fn is_published(&self, pid: u32) -> bool {
-        self.unwinder.has(pid)
+    /// Reads what `/proc` says of a process now, unless that was done a moment ago; false if it was or the process is gone.
+    fn scan(&mut self, pid: u32, now: u64) -> bool {
+        // The clock is read anew: the table takes what is older than the scan to be in it.
+        self.due_for_scan(pid, now) && self.processes.scan(pid, Clock::monotonic_now()).is_ok()
     }
 
     fn publish(&mut self, pid: u32, now: u64) {
@@ -218,15 +223,10 @@ impl Session {
     fn sample(&mut self, sample: &Sample<'_>, now: u64) {
         let head = &sample.head;
         self.totals.samples += 1;
-        if self.processes.get_at(head.pid, head.time).is_none() && self.processes.scan(head.pid, now).is_err() {
-            tracing::trace!(pid = head.pid, "A sampled process is gone and nothing is known of it.");
-        }
-        if let Some(process) = self.processes.get(head.pid)
-            && process.wants_scan()
-            && self.due_for_scan(head.pid, now)
-        {
-            // Errors mean that the process is gone: what the side band told has to do.
-            let _ = self.processes.scan(head.pid, now);
+        let known = self.processes.get_at(head.pid, head.time);
+        let ended = known.is_some_and(|process| process.ended.is_some_and(|ended| ended < head.time));
+        if known.is_none_or(Process::wants_scan) || ended {
+            self.scan(head.pid, now);
         }
         if head.start_stack != 0
             && self.processes.get(head.pid).is_some_and(|process| process.address_space.is_none())
@@ -297,9 +297,9 @@ impl Session {
             let mut walk = Walk::new(continuation, user.len());
             let from = (continuation, *stack);
             end = self.walk(head.pid, head.time, &mut walk, from, &mut user);
-            if end == UnwindEnd::NoMapping && self.due_for_scan(head.pid, now) && self.is_current(head.pid, head.time) {
+            if end == UnwindEnd::NoMapping && self.is_current(head.pid, head.time) {
                 // Mapped since we looked, e.g. by code that runs before the side band was read.
-                if self.processes.scan(head.pid, now).is_ok() {
+                if self.scan(head.pid, now) {
                     self.publish(head.pid, now);
                     end = self.walk(head.pid, head.time, &mut walk, from, &mut user);
                 }
@@ -321,9 +321,30 @@ impl Session {
             frames.push(self.aggregate.frame(frame));
         }
         if !end.is_complete() {
+            let last = frames.last().and_then(|&last| self.aggregate.frames.get(last as usize));
+            tracing::debug!(
+                pid = head.pid,
+                comm = %String::from_utf8_lossy(comm_bytes(&head.comm)),
+                reason = end.reason(),
+                continued = sample.continuation.is_some(),
+                frames = frames.len(),
+                last = %last.map(|frame| self.describe(frame)).unwrap_or_default(),
+                "A stack is not finished."
+            );
             frames.push(self.aggregate.frame(Frame::Marker(end)));
         }
         (self.aggregate.stack(&frames), end)
+    }
+
+    /// A frame for the log.
+    fn describe(&self, frame: &Frame) -> String {
+        match frame {
+            Frame::Native { executable, address, .. } => {
+                let path = self.aggregate.executables.get(executable).map(|executable| executable.path_text());
+                format!("{}+{:#x}", path.unwrap_or_default(), address.0)
+            }
+            other => format!("{other:x?}"),
+        }
     }
 
     /// Makes the image that ran at `time` the one that the unwinder knows.

@@ -23,12 +23,8 @@ use crate::output::{Output, Written};
 use crate::pipeline::{Names, Session, SessionOptions, assemble};
 use crate::terminal::Terminal;
 
-/// How often the ring is drained.
+/// How often signals, the command and the clock are looked at.
 const STEP: Duration = Duration::from_millis(100);
-/// How often it is drained at first, when most samples carry a copy of their stack.
-const FIRST_STEPS: Duration = Duration::from_millis(20);
-/// How long "at first" is.
-const WARM_UP: Duration = Duration::from_secs(1);
 /// Unwind rows of a recording, bytes.
 const ROW_BUDGET: usize = 128 << 20;
 
@@ -117,9 +113,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut forwarded = 0;
     loop {
         let elapsed = started.elapsed();
-        let step = if elapsed < WARM_UP { FIRST_STEPS } else { STEP };
-        std::thread::sleep(options.duration.map_or(step, |duration| step.min(duration.saturating_sub(elapsed))));
-        session.step()?;
+        session.step(options.duration.map_or(STEP, |duration| STEP.min(duration.saturating_sub(elapsed))))?;
         for image in session.take_jit_images() {
             names.prefetch(&image);
         }
@@ -154,8 +148,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    session.stop();
-    session.step()?;
+    session.finish()?;
     terminal.finish();
 
     let duration = started.elapsed();
@@ -217,7 +210,7 @@ fn open_cgroup(path: &Path) -> anyhow::Result<File> {
 /// Room for half a second of stacks, most of them with frames only, but a second's start with copies.
 fn ring_bytes(frequency: u64) -> u32 {
     let cpus = profiler_bpf::online_cpus().map_or(1, |cpus| cpus.len() as u64);
-    (cpus * frequency * 4096).clamp(4 << 20, 64 << 20) as u32
+    (cpus * frequency * 8192).clamp(4 << 20, 64 << 20) as u32
 }
 
 fn headline(options: &Options) -> String {

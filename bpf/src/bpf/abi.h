@@ -9,7 +9,7 @@
 #define MAX_USER_FRAMES 1024
 #define MAX_KERNEL_FRAMES 127
 #define MAX_FRAMES 1152 /* both, rounded up */
-#define STACK_COPY_PAGES 16
+#define STACK_COPY_PAGES 32
 #define PAGE_BYTES 4096
 #define PC_CACHE_SLOTS 2048 /* a power of two */
 
@@ -120,6 +120,7 @@ enum unwind_end {
 	END_UNKNOWN_PROCESS = 8, /* no mappings for this process yet */
 	END_COMPAT = 9, /* a 32-bit process */
 	END_NO_USER_STACK = 10, /* a kernel thread */
+	END_COPY_TOO_SHORT = 11, /* in user space: the stack goes on above the copy */
 	END_RUNNING = 255, /* not ended: go on */
 };
 

@@ -354,6 +354,9 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 	u32 stack_bytes = 0;
 	if (copy_stacks && (end == END_UNKNOWN_PROCESS || end == END_NO_MAPPING || end == END_NOT_LOADED))
 		stack_bytes = copy_stack(cpu);
+	/* in the kernel, and not even the top of the stack is there: an exec or exit is taking the address space down */
+	if (!stack_bytes && end == END_UNKNOWN_PROCESS && s->kernel_frames)
+		end = END_NO_USER_STACK;
 
 	u32 kernel_frames = s->kernel_frames;
 	u32 user_frames = s->state.frames;
@@ -367,7 +370,8 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 	OPAQUE(size);
 	if (size > sizeof(struct sample) + BODY_BYTES)
 		return 0;
-	if (bpf_ringbuf_output(&samples, sample, size, BPF_RB_NO_WAKEUP))
+	/* the reader polls, unless there is something to learn before this process's next sample */
+	if (bpf_ringbuf_output(&samples, sample, size, stack_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
 		s->counters[COUNT_RING_FULL]++;
 	else
 		s->counters[COUNT_SAMPLES]++;

@@ -38,6 +38,7 @@ struct native_stack {
 	const u8 *copy;
 	u64 start;
 	u64 bytes;
+	u64 ended; /* out: something above the copy was asked for */
 };
 
 struct native_context {
@@ -45,15 +46,17 @@ struct native_context {
 	const struct native_tables *tables;
 };
 
-static _Thread_local const struct native_stack *current_stack;
+static _Thread_local struct native_stack *current_stack;
 
 static int read_copy(void *dst, u64 len, u64 address)
 {
-	const struct native_stack *s = current_stack;
+	struct native_stack *s = current_stack;
 	u64 offset = address - s->start;
 
-	if (address < s->start || offset > s->bytes || len > s->bytes - offset)
+	if (address < s->start || offset > s->bytes || len > s->bytes - offset) {
+		s->ended = address >= s->start && offset < s->bytes + (1 << 20);
 		return -14;
+	}
 	memcpy(dst, s->copy + offset, len);
 	return 0;
 }
@@ -79,7 +82,7 @@ static int read_copy(void *dst, u64 len, u64 address)
  * Walks on from `state` until the stack ends, a table is missing, or `capacity` frames are written. Returns enum unwind_end;
  * on END_NO_MAPPING and END_NOT_LOADED `state` is the frame that could not be looked up, so that the walk can be resumed.
  */
-u32 profiler_unwind_native(struct unwind_state *state, const struct native_tables *tables, const struct native_stack *stack,
+u32 profiler_unwind_native(struct unwind_state *state, const struct native_tables *tables, struct native_stack *stack,
 			   u64 *frames, u32 capacity)
 {
 	struct native_context c = { .state = *state, .tables = tables };
@@ -110,6 +113,8 @@ u32 profiler_unwind_native(struct unwind_state *state, const struct native_table
 		}
 		end = step_rule(u, r);
 	}
+	if (end == END_READ_FAILED && stack->ended)
+		end = END_COPY_TOO_SHORT;
 	current_stack = 0;
 	*state = *u;
 	return end;

@@ -1,0 +1,150 @@
+//! Empties the rings in time, on a thread of its own: loading a large executable's rows takes longer than a ring lasts.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use profiler_bpf::sideband::{Event, Sideband};
+use profiler_bpf::{Batch, Error, SampleRing, online_cpus};
+
+/// How often the rings are emptied when nothing new happens.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// Between two looks at the rings at least, however much new happens.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Distance between looks at which CPUs are online.
+const CPU_CHECK: Duration = Duration::from_secs(1);
+/// Samples that wait to be worked off, bytes; what comes beyond is dropped and counted.
+const MAX_WAITING: usize = 64 << 20;
+
+/// What was in the rings at one time.
+#[derive(Debug, Default)]
+pub struct Intake {
+    /// Samples, by CPU in the order of time.
+    pub samples: Batch,
+    /// Events in the order of time: all that the kernel had told when the samples were taken, and maybe more.
+    pub events: Vec<Event>,
+    /// Samples dropped before these, because too many were waiting.
+    pub dropped: u64,
+}
+
+/// The thread that empties the rings.
+#[derive(Debug)]
+pub struct Collector {
+    intakes: Receiver<Intake>,
+    waiting: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    failure: Arc<Mutex<Option<Error>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Collector {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// There can be no further thread.
+    pub fn start(ring: SampleRing, sideband: Sideband) -> Result<Self, Error> {
+        let (sender, intakes) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let failure = Arc::new(Mutex::new(None));
+        let worker = Worker { ring, sideband, sender, waiting: Arc::clone(&waiting), dropped: 0 };
+        let (stopped, failed) = (Arc::clone(&stop), Arc::clone(&failure));
+        let thread = std::thread::Builder::new()
+            .name("collector".to_owned())
+            .spawn(move || {
+                if let Err(error) = worker.run(&stopped) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            })
+            .map_err(|source| Error::Io { action: "start the collector thread".to_owned(), source })?;
+        Ok(Self { intakes, waiting, stop, failure, thread: Some(thread) })
+    }
+
+    /// Everything collected since the last call; waits for it up to `timeout`.
+    ///
+    /// # Errors
+    /// The rings cannot be read any more.
+    pub fn take(&mut self, timeout: Duration) -> Result<Vec<Intake>, Error> {
+        if let Some(error) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(error);
+        }
+        let mut intakes: Vec<Intake> = Vec::new();
+        match self.intakes.recv_timeout(timeout) {
+            Ok(intake) => intakes.push(intake),
+            Err(RecvTimeoutError::Timeout) => {}
+            // The thread has ended, as it was told or with an error that the next call returns.
+            Err(RecvTimeoutError::Disconnected) if self.thread.is_some() => std::thread::sleep(timeout),
+            Err(RecvTimeoutError::Disconnected) => {}
+        }
+        intakes.extend(self.intakes.try_iter());
+        let bytes: usize = intakes.iter().map(|intake| intake.samples.bytes()).sum();
+        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        Ok(intakes)
+    }
+
+    /// Empties the rings a last time and ends the thread.
+    pub fn stop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It does not panic; if it did, what it had collected is still in the channel.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Worker {
+    ring: SampleRing,
+    sideband: Sideband,
+    sender: Sender<Intake>,
+    waiting: Arc<AtomicUsize>,
+    dropped: u64,
+}
+
+impl Worker {
+    fn run(mut self, stop: &AtomicBool) -> Result<(), Error> {
+        let mut cpus_checked = Instant::now();
+        loop {
+            let last = stop.load(Ordering::Relaxed);
+            self.collect()?;
+            if last {
+                return Ok(());
+            }
+            if cpus_checked.elapsed() >= CPU_CHECK {
+                cpus_checked = Instant::now();
+                if let Err(error) = online_cpus().and_then(|cpus| self.sideband.follow_cpus(&cpus)) {
+                    tracing::warn!(%error, "The side band does not follow the CPUs that are online.");
+                }
+            }
+            std::thread::sleep(PAUSE);
+            self.ring.wait(INTERVAL)?;
+        }
+    }
+
+    fn collect(&mut self) -> Result<(), Error> {
+        // The ring first: whatever the side band says of a sample's past is then there.
+        let mut samples = self.ring.take()?;
+        let mut events = Vec::new();
+        self.sideband.drain(&mut events);
+        if samples.is_empty() && events.is_empty() {
+            return Ok(());
+        }
+        let bytes = samples.bytes();
+        if self.waiting.load(Ordering::Relaxed) + bytes > MAX_WAITING {
+            self.dropped += samples.len() as u64;
+            samples = Batch::default();
+        }
+        self.waiting.fetch_add(samples.bytes(), Ordering::Relaxed);
+        let dropped = std::mem::take(&mut self.dropped);
+        // The receiver is gone only when the session is.
+        let _ = self.sender.send(Intake { samples, events, dropped });
+        Ok(())
+    }
+}
