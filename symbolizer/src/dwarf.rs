@@ -159,7 +159,7 @@ impl Dwarf {
                 only_line = only_line.or(line.map(|line| (unit, line)));
                 continue;
             };
-            let mut location = line.map(|line| (line.file, line.line, line.column));
+            let mut location = line.map(|line| (Some(line.file), line.line, line.column));
             let mut frames = Vec::new();
             for inlined in function::inlined_at(&self.sections, &unit, entry, address)?.iter().rev() {
                 let described = self.described(&unit, inlined.origin)?;
@@ -173,7 +173,7 @@ impl Dwarf {
         // Assembly has lines and no functions.
         Ok(match (only_line, symbol) {
             (Some((unit, line)), Some(symbol)) => {
-                vec![self.frame(&unit, None, Some((line.file, line.line, line.column)), Some(symbol))]
+                vec![self.frame(&unit, None, Some((Some(line.file), line.line, line.column)), Some(symbol))]
             }
             _ => Vec::new(),
         })
@@ -184,12 +184,12 @@ impl Dwarf {
         &mut self,
         unit: &Unit,
         described: Option<Described>,
-        location: Option<(u64, u32, u32)>,
+        location: Option<(Option<u64>, u32, u32)>,
         symbol: Option<&Names>,
     ) -> Frame {
         let (file, line, column) = location.unwrap_or_default();
         let names = symbol.cloned().or_else(|| described.as_ref().map(|d| d.names.clone()));
-        let path = location.and_then(|_| unit.file(&self.sections, file));
+        let path = file.and_then(|file| unit.file(&self.sections, file));
         let file = path.map(|path| {
             if let Some(known) = self.files.get(&*path) {
                 return known.clone();
@@ -276,7 +276,7 @@ fn section(
         gimli::SectionId::DebugInfo | gimli::SectionId::DebugStr => 256,
         gimli::SectionId::DebugLine | gimli::SectionId::DebugRanges | gimli::SectionId::DebugRngLists => 64,
         gimli::SectionId::DebugAbbrev | gimli::SectionId::DebugAddr | gimli::SectionId::DebugStrOffsets => 32,
-        gimli::SectionId::DebugLineStr => 16,
+        gimli::SectionId::DebugLineStr | gimli::SectionId::DebugAranges => 16,
         _ => 0,
     };
     let of_memory = |data: Vec<u8>| {

@@ -15,6 +15,8 @@ mod demangle;
 mod dwarf;
 mod elf;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 mod go;
 mod jit;
 mod kernel;

@@ -12,6 +12,7 @@ use crate::{
 };
 use profiler_address::ElfVaddr;
 use rustc_hash::FxHashMap;
+use std::sync::Arc;
 
 /// What is known of one file.
 #[derive(Default)]
@@ -37,7 +38,15 @@ enum Lines {
 impl Native {
     pub fn load(object: &Object, options: &Options) -> Result<Self, ElfError> {
         let bytes = Bytes::of_file(object.file.clone()).map_err(ElfError::read("the file"))?;
-        let elf = Elf::parse(bytes)?;
+        Ok(Self::load_elf(Elf::parse(bytes)?, Some(object), options))
+    }
+
+    /// Loads a file that is in memory.
+    pub fn load_bytes(bytes: Arc<[u8]>, options: &Options) -> Result<Self, ElfError> {
+        Ok(Self::load_elf(Elf::parse(Bytes::Memory(bytes))?, None, options))
+    }
+
+    fn load_elf(elf: Elf, object: Option<&Object>, options: &Options) -> Self {
         let go = Go::open(&elf).map(Box::new);
         let mut tables = Vec::new();
         let mut lines = Lines::None;
@@ -45,7 +54,7 @@ impl Native {
         let has_lines = elf.section(".debug_info").or_else(|| elf.section(".zdebug_info")).is_some();
         let mut separate = None;
         if symbols.is_none() || (options.source_lines && !has_lines) {
-            separate = debug_files::find(object, &elf, &options.debug_dirs);
+            separate = object.and_then(|object| debug_files::find(object, &elf, &options.debug_dirs));
         }
         if symbols.is_none() {
             tables.extend(separate.as_ref().and_then(|elf| read_table(elf, SHT_SYMTAB)));
@@ -66,7 +75,7 @@ impl Native {
                 None => Lines::None,
             };
         }
-        Ok(Self { tables, lines, go, ..Self::default() })
+        Self { tables, lines, go, ..Self::default() }
     }
 
     pub fn bytes(&self) -> u64 {

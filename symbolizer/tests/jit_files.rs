@@ -56,7 +56,8 @@ fn names_outlive_the_process() {
 fn what_is_not_a_plain_file_is_refused_and_does_not_block() {
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("secret"), "1000 10 leaked\n").unwrap();
-    let make: [(&str, fn(&Path, &Path)); 4] = [
+    type Make = fn(&Path, &Path);
+    let make: [(&str, Make); 4] = [
         ("fifo", |path, _| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
         ("symlink", |path, outside| symlink(outside.join("secret"), path).unwrap()),
         ("device", |path, _| symlink("/dev/zero", path).unwrap()),

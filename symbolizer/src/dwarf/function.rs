@@ -41,7 +41,7 @@ impl Function {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inlined {
     pub origin: Function,
-    pub call_file: u64,
+    pub call_file: Option<u64>,
     pub call_line: u32,
     pub call_column: u32,
 }
@@ -60,6 +60,11 @@ pub(super) fn inlined_at(
     entries.skip_attributes(abbreviation.attributes())?;
     // Within the innermost call found so far; and, if set, over entries deeper than a call that does not hold the address.
     let (mut inside, mut skip) = (outermost, None);
+    // Calls that do not say where they are (DWARF 2 cannot, of scattered ones), around the entry at hand: on the chain if a call
+    // within them is.
+    let mut open: Vec<(isize, Inlined)> = Vec::new();
+    // There, GCC gives a scattered call its first range, and a call within it another that is not in the first.
+    let first_range_only = unit.unit.header.version() < 3;
     while !entries.is_empty() {
         let depth = entries.next_depth();
         if depth <= inside {
@@ -68,23 +73,24 @@ pub(super) fn inlined_at(
         if skip.is_some_and(|skip| depth <= skip) {
             skip = None;
         }
+        while open.last().is_some_and(|(around, _)| depth <= *around) {
+            open.pop();
+        }
         let here = entries.next_offset();
         let Some(abbreviation) = entries.read_abbreviation()? else { continue };
         match abbreviation.tag() {
             dw::DW_TAG_inlined_subroutine if skip.is_none() => {
-                let (holds, inlined) =
+                let (place, inlined) =
                     read_call(sections, unit, &mut entries, abbreviation.attributes(), here, address)?;
-                if !holds {
-                    skip = Some(depth);
-                } else if chain.len() < MAX_DEPTH {
-                    chain.push(inlined);
-                    inside = depth;
-                }
-                if !abbreviation.has_children() {
-                    if holds {
-                        break;
+                match place {
+                    Place::Here if chain.len() + open.len() < MAX_DEPTH => {
+                        chain.extend(open.drain(..).map(|(_, inlined)| inlined));
+                        chain.push(inlined);
+                        inside = depth;
                     }
-                    skip = None;
+                    Place::Unsaid if open.len() < MAX_DEPTH => open.push((depth, inlined)),
+                    Place::Elsewhere if first_range_only && open.len() < MAX_DEPTH => open.push((depth, inlined)),
+                    _ => skip = Some(depth),
                 }
             }
             tag => {
@@ -99,6 +105,14 @@ pub(super) fn inlined_at(
     Ok(chain)
 }
 
+/// Where an inlined call is, as seen from an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Here,
+    Elsewhere,
+    Unsaid,
+}
+
 /// Reads an inlined call; says whether it holds the address.
 fn read_call(
     sections: &Sections,
@@ -107,9 +121,9 @@ fn read_call(
     specs: &[gimli::AttributeSpecification],
     here: UnitOffset,
     address: u64,
-) -> gimli::Result<(bool, Inlined)> {
+) -> gimli::Result<(Place, Inlined)> {
     let mut ranges = Ranges::default();
-    let mut inlined = Inlined { origin: Function::In(here), call_file: 0, call_line: 0, call_column: 0 };
+    let mut inlined = Inlined { origin: Function::In(here), call_file: None, call_line: 0, call_column: 0 };
     for spec in specs {
         let attribute = entries.read_attribute(*spec)?;
         let number = || attribute.udata_value().and_then(|value| u32::try_from(value).ok()).unwrap_or(0);
@@ -118,19 +132,27 @@ fn read_call(
                 inlined.origin = Function::of(attribute.value()).unwrap_or(inlined.origin);
             }
             dw::DW_AT_call_file => {
-                inlined.call_file = match attribute.value() {
+                let file = match attribute.value() {
                     AttributeValue::FileIndex(file) => file,
                     _ => number().into(),
-                }
+                };
+                // Before version 5, file 0 is none.
+                inlined.call_file = Some(file).filter(|file| *file > 0 || unit.unit.header.version() >= 5);
             }
             dw::DW_AT_call_line => inlined.call_line = number(),
             dw::DW_AT_call_column => inlined.call_column = number(),
             _ => ranges.add(attribute),
         }
     }
-    let mut holds = false;
-    ranges.each(sections, &unit.unit, |start, end| holds |= (start..end).contains(&address))?;
-    Ok((holds, inlined))
+    let mut place = Place::Unsaid;
+    ranges.each(sections, &unit.unit, |start, end| {
+        if (start..end).contains(&address) {
+            place = Place::Here;
+        } else if place == Place::Unsaid {
+            place = Place::Elsewhere;
+        }
+    })?;
+    Ok((place, inlined))
 }
 
 /// What a frame says of its function.

@@ -2,6 +2,7 @@
 
 use super::{Sections, reader::PagedReader, unit};
 use gimli::{AttributeValue, UnitHeader, constants as dw};
+use rustc_hash::FxHashSet;
 
 const MAX_UNITS: usize = 1 << 20;
 const MAX_RANGES: usize = 8 << 20;
@@ -30,20 +31,21 @@ impl Index {
     pub fn build(sections: &Sections) -> Self {
         let mut index = Self::default();
         let mut headers = sections.units();
+        let mut without_list = FxHashSet::default();
         while let Ok(Some(header)) = headers.next() {
             let Some(offset) = header.debug_info_offset() else { continue };
             index.units.push((offset.0, offset.0.saturating_add(header.length_including_self())));
             if !matches!(header.type_(), gimli::UnitType::Compilation | gimli::UnitType::Skeleton(_)) {
                 continue;
             }
-            let mut add = |start: u64, end: u64| {
-                // 0 and the top addresses stand for functions that the linker dropped.
-                if start != 0 && start < end && !header.is_tombstone_address(start) && index.ranges.len() < MAX_RANGES {
-                    index.ranges.push(Range { start, end, unit: offset.0, reach: 0 });
-                }
-            };
-            let found = root_ranges(sections, &header, &mut add).unwrap_or(true);
-            if !found && let Ok(unit) = unit::Unit::read(sections, offset.0) {
+            let mut add = |start: u64, end: u64| index.add(start, end, offset.0);
+            let found = root_ranges(sections, &header, &mut add).unwrap_or(Found::List);
+            if found != Found::List {
+                without_list.insert(offset.0);
+            }
+            if found == Found::Nothing
+                && let Ok(unit) = unit::Unit::read(sections, offset.0)
+            {
                 // No ranges given (assembly, some old compilers): those of its line table.
                 if let Ok(lines) = unit.lines() {
                     lines.sequences().for_each(|(start, end)| add(start, end));
@@ -52,6 +54,10 @@ impl Index {
             if index.units.len() >= MAX_UNITS {
                 break;
             }
+        }
+        // DWARF 2 has no lists of ranges: a unit gives one range, of several; the others are only here.
+        if !without_list.is_empty() {
+            let _ = index.add_aranges(sections, &without_list);
         }
         index.ranges.sort_unstable_by_key(|r| (r.start, r.end));
         index.ranges.dedup_by(|later, earlier| {
@@ -70,6 +76,30 @@ impl Index {
         index.ranges.shrink_to_fit();
         index.units.shrink_to_fit();
         index
+    }
+
+    fn add(&mut self, start: u64, end: u64, unit: usize) {
+        // 0 and the top addresses stand for functions that the linker dropped.
+        if start != 0 && start < end && start < u64::MAX - 16 && self.ranges.len() < MAX_RANGES {
+            self.ranges.push(Range { start, end, unit, reach: 0 });
+        }
+    }
+
+    /// Takes the ranges of those units from `.debug_aranges`.
+    fn add_aranges(&mut self, sections: &Sections, of: &FxHashSet<usize>) -> gimli::Result<()> {
+        let mut headers = sections.debug_aranges.headers();
+        while let Some(header) = headers.next()? {
+            let unit = header.debug_info_offset().0;
+            if !of.contains(&unit) {
+                continue;
+            }
+            let mut entries = header.entries();
+            // An entry may be of nothing, and then malformed; the others stay.
+            for entry in std::iter::from_fn(|| entries.next().transpose()).take(MAX_RANGES).flatten() {
+                self.add(entry.range().begin, entry.range().end, unit);
+            }
+        }
+        Ok(())
     }
 
     pub fn bytes(&self) -> u64 {
@@ -100,19 +130,29 @@ impl Index {
     }
 }
 
-/// Gives the ranges of a unit's first entry to `add`; says whether it had any.
+/// What a unit's first entry says of its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// A list of ranges, or that there is nothing to be had.
+    List,
+    /// One range; there may be others.
+    One,
+    Nothing,
+}
+
+/// Gives the ranges of a unit's first entry to `add`.
 ///
 /// Not through [`gimli::Unit`]: that would read the file table of every unit.
 fn root_ranges(
     sections: &Sections,
     header: &UnitHeader<PagedReader>,
     add: &mut impl FnMut(u64, u64),
-) -> gimli::Result<bool> {
+) -> gimli::Result<Found> {
     let abbreviations = sections.abbreviations(header)?;
     let mut entries = header.entries_raw(&abbreviations, None)?;
-    let Some(abbreviation) = entries.read_abbreviation()? else { return Ok(true) };
+    let Some(abbreviation) = entries.read_abbreviation()? else { return Ok(Found::List) };
     if abbreviation.tag() != dw::DW_TAG_compile_unit && abbreviation.tag() != dw::DW_TAG_skeleton_unit {
-        return Ok(true);
+        return Ok(Found::List);
     }
     let (mut low, mut high, mut ranges) = (None, None, None);
     let format = header.format();
@@ -155,7 +195,7 @@ fn root_ranges(
             add(range.begin, range.end);
             found = true;
         }
-        return Ok(found);
+        return Ok(if found { Found::List } else { Found::Nothing });
     }
     let end = match (start, high) {
         (Some(start), Some(Value::Udata(size))) => Some(start.wrapping_add(size)),
@@ -164,8 +204,8 @@ fn root_ranges(
     match (start, end) {
         (Some(start), Some(end)) => {
             add(start, end);
-            Ok(true)
+            Ok(Found::One)
         }
-        _ => Ok(false),
+        _ => Ok(Found::Nothing),
     }
 }
