@@ -107,6 +107,9 @@ pub struct Process {
     pub cgroup: Option<Arc<Cgroup>>,
     /// The container that the control group names.
     pub container_id: Option<Arc<str>>,
+    /// `cgroup` and `container_id` are those of the parent at the fork, which is mostly right and never checked. Container runtimes
+    /// move their first process to its group after the fork: [`ProcessTable::read_container`] makes sure.
+    pub container_inherited: bool,
     /// The process's id in its own (innermost) pid namespace; `pid` until read.
     pub namespace_pid: u32,
     /// The address space is a 32-bit one.

@@ -338,7 +338,7 @@ fn paths_and_mappings_of_all_processes_are_bounded() {
             let path = if i < 1000 { format!("/{long}/{pid}/{i}") } else { format!("/{}", i % 2) };
             table.apply(&map(2, pid, i * 0x1000, &path));
         }
-        table.retire(3);
+        table.retire(u64::from(pid) * 2 * SECOND);
     }
     let bytes = table.memory_bytes();
     println!("{} MiB, {} mappings refused", bytes >> 20, table.refused_mappings());

@@ -7,33 +7,35 @@
 //!          image_start        image_start          image_start   ended
 //! ```
 
+mod events;
+mod paths;
+mod scan;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use profiler_bpf::sideband::{Event, Kind, Mmap};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::procfs::{self, ScanError, Stat};
-use super::{AddressSpace, Cgroup, Clock, Comm, Process, Thread};
-use crate::maps::{Backing, FileId, Mapping, MappingSet};
+use super::procfs;
+use super::{Cgroup, Clock, Comm, Process, Thread};
+use crate::maps::{Mapping, MappingSet};
+use paths::PathInterner;
 
 /// Images (living, ended and replaced) kept by default: 13 MiB of them with eight mappings each.
 const MAX_IMAGES: usize = 16_384;
+/// `/proc` cuts start times to 10 ms, and a fork's event is a little later than the start that the kernel notes. A pid is not
+/// used again within this time: the kernel takes all others first.
+const SAME_START_NS: u64 = 250_000_000;
 /// Earlier images kept of one pid: who executes in a loop must not push out the past of others.
 const MAX_PAST: usize = 16;
 /// Mappings of all images together. Beyond it, processes with more than [`MAX_MAPPINGS_WHEN_CROWDED`] get no more.
 const MAX_ALL_MAPPINGS: usize = 1 << 18;
+/// Counting walks over all images.
+const COUNT_EVERY_NS: u64 = 1_000_000_000;
 /// See [`MAX_ALL_MAPPINGS`].
 const MAX_MAPPINGS_WHEN_CROWDED: usize = 1024;
-/// Bytes of paths kept. A path beyond it is empty, and its file reached only through the process.
-const MAX_PATH_BYTES: usize = 8 << 20;
 /// Ended processes and replaced images are kept this long by default: the longest that a sample may be late, ns.
 const GRACE_NS: u64 = 5_000_000_000;
-/// `/proc` cuts start times to 10 ms, and a fork's event is a little later than the start that the kernel notes. A pid is not
-/// used again within this time: the kernel takes all others first.
-const SAME_START_NS: u64 = 250_000_000;
-/// Different texts of `/proc/PID/cgroup` remembered.
-const MAX_CGROUPS: usize = 4096;
 
 /// What an event or a scan changed, for those who hold copies (kernel tables above all).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,8 +93,10 @@ pub struct ProcessTable {
     queued: FxHashSet<u32>,
     paths: PathInterner,
     cgroups: FxHashMap<Box<[u8]>, Option<Arc<Cgroup>>>,
-    /// There are more mappings than [`MAX_ALL_MAPPINGS`]; counted anew in every [`Self::retire`].
+    /// There are more mappings than [`MAX_ALL_MAPPINGS`]; [`Self::retire`] counts them anew, at most once a second.
     crowded: bool,
+    mapped_since_count: usize,
+    counted_at: u64,
     refused_mappings: u64,
 }
 
@@ -127,6 +131,8 @@ impl ProcessTable {
             paths: PathInterner::default(),
             cgroups: FxHashMap::default(),
             crowded: false,
+            mapped_since_count: 0,
+            counted_at: 0,
             refused_mappings: 0,
         }
     }
@@ -244,388 +250,6 @@ impl ProcessTable {
         self.to_scan.len()
     }
 
-    /// Moves the table on by one event; events come in the order of their times.
-    pub fn apply(&mut self, event: &Event) -> Changes {
-        let mut changes = Changes { pid: event.pid, ..Changes::default() };
-        match &event.kind {
-            Kind::Fork { parent_pid } if *parent_pid == event.pid => self.thread_forked(event, &mut changes),
-            Kind::Fork { parent_pid } => self.forked(event, *parent_pid, &mut changes),
-            Kind::Exec { comm } => self.executed(event, Comm::new(comm), &mut changes),
-            Kind::Comm { comm } => self.named(event, Comm::new(comm), &mut changes),
-            Kind::Mmap(mmap) => self.mapped(event, mmap, &mut changes),
-            Kind::Exit => self.exited(event, &mut changes),
-            Kind::Lost { .. } => {
-                changes.lost = true;
-                let living = |slot: &&mut Slot| slot.current.ended.is_none() && !slot.current.kthread;
-                for slot in self.slots.values_mut().filter(living) {
-                    slot.current.wants_scan = true;
-                    if self.queued.insert(slot.current.pid) {
-                        self.to_scan.push_back(slot.current.pid);
-                    }
-                }
-            }
-        }
-        if let Some(slot) = self.slots.get_mut(&event.pid) {
-            slot.current.last_event = slot.current.last_event.max(event.time);
-            changes.wants_scan = slot.current.wants_scan;
-        }
-        changes
-    }
-
-    fn thread_forked(&mut self, event: &Event, changes: &mut Changes) {
-        let Some(process) = self.living(event, changes) else { return };
-        if event.time >= process.scanned_at {
-            process.live_threads = process.live_threads.map(|threads| threads.saturating_add(1));
-            // The id may have been another thread's.
-            process.threads.remove(&event.tid);
-        }
-    }
-
-    fn forked(&mut self, event: &Event, parent_pid: u32, changes: &mut Changes) {
-        let start_time_ns = self.clock.boot_from_monotonic(event.time);
-        if let Some(slot) = self.slots.get_mut(&event.pid)
-            && event.time < slot.current.scanned_at
-            && slot.current.start_time_ns.abs_diff(start_time_ns) < SAME_START_NS
-        {
-            // Scanned already: only where the process came from is news.
-            slot.current.parent = parent_pid;
-            return;
-        }
-        let mut child = match self.get_at(parent_pid, event.time).or_else(|| self.get(parent_pid)) {
-            Some(parent) => Process {
-                threads: FxHashMap::default(),
-                mappings_version: u32::from(!parent.mappings.is_empty()),
-                wants_scan: parent.wants_scan,
-                ..parent.clone()
-            },
-            None => Process { wants_scan: true, ..self.blank() },
-        };
-        child.pid = event.pid;
-        child.namespace_pid = event.pid;
-        child.parent = parent_pid;
-        child.start_time_ns = start_time_ns;
-        child.start_unix_ns = self.clock.unix_from_monotonic(event.time);
-        child.image_start = event.time;
-        child.ended = None;
-        child.scanned_at = 0;
-        child.live_threads = Some(1);
-        child.last_event = event.time;
-        changes.created = true;
-        changes.mappings = !child.mappings.is_empty();
-        self.install(child, event.time, changes);
-    }
-
-    fn executed(&mut self, event: &Event, comm: Comm, changes: &mut Changes) {
-        // A process whose main thread was seen to end and that then executes had other threads that nobody had told of.
-        if let Some(slot) = self.slots.get_mut(&event.pid) {
-            slot.current.ended = None;
-        }
-        let serial = self.next_serial();
-        if let Some(process) = self.living(event, changes)
-            && changes.created
-        {
-            process.comm = comm;
-            process.live_threads = Some(1);
-            return;
-        }
-        let Some(slot) = self.slots.get_mut(&event.pid) else { return };
-        let current = &mut slot.current;
-        let scanned_since = event.time < current.scanned_at;
-        if scanned_since && (slot.split_by_scan || current.image_start == 0) {
-            if slot.split_by_scan
-                && let Some(before) = slot.past.back_mut()
-            {
-                before.ended = Some(event.time);
-            }
-            slot.split_by_scan = false;
-            current.image_start = event.time;
-            return;
-        }
-        let mut before = current.clone();
-        before.ended = Some(event.time);
-        current.serial = serial;
-        current.image_start = event.time;
-        if !scanned_since {
-            current.comm = comm;
-            current.exe = self.paths.intern(b"");
-            current.mappings = Arc::default();
-            current.mappings_version = 0;
-            current.address_space = None;
-            current.is_32bit = false;
-            current.kthread = false;
-            current.threads.clear();
-            current.live_threads = Some(1);
-            // From here on the events tell everything but the control group.
-            current.wants_scan &= current.cgroup.is_none();
-        }
-        changes.new_image = true;
-        changes.mappings = true;
-        changes.name = true;
-        self.bury(before, event.time);
-    }
-
-    fn named(&mut self, event: &Event, comm: Comm, changes: &mut Changes) {
-        let Some(process) = self.living(event, changes) else { return };
-        if event.tid != event.pid || event.time >= process.scanned_at {
-            process.name_thread(event.tid, comm);
-            changes.name = true;
-        }
-    }
-
-    fn mapped(&mut self, event: &Event, mmap: &Mmap, changes: &mut Changes) {
-        let Some(end) = mmap.start.0.checked_add(mmap.len) else { return };
-        let id = FileId { major: mmap.dev.0, minor: mmap.dev.1, inode: mmap.inode };
-        let backing = Backing::from_name(id, &mmap.path, &mut |path| self.paths.intern(path));
-        let offset = match backing {
-            Backing::File(..) => mmap.offset,
-            _ => Default::default(),
-        };
-        let mapping = Mapping { start: mmap.start, end: profiler_address::UserAddr(end), offset, backing };
-        let crowded = self.crowded;
-        let Some(process) = self.living(event, changes) else { return };
-        if event.time < process.scanned_at {
-            return;
-        }
-        if crowded && process.mappings.len() >= MAX_MAPPINGS_WHEN_CROWDED {
-            self.refused_mappings += 1;
-            return;
-        }
-        // The first file that an exec maps is the program, the second its loader (load_elf_binary in fs/binfmt_elf.c).
-        if process.exe.is_empty()
-            && let Backing::File(_, path) = &mapping.backing
-        {
-            process.exe = Arc::clone(path);
-        }
-        if Arc::make_mut(&mut process.mappings).insert(mapping) {
-            process.mappings_version = process.mappings_version.wrapping_add(1);
-            changes.mappings = true;
-        }
-    }
-
-    fn exited(&mut self, event: &Event, changes: &mut Changes) {
-        let Some(slot) = self.slots.get_mut(&event.pid) else { return };
-        let process = &mut slot.current;
-        if process.ended.is_some() || event.time < process.image_start {
-            return;
-        }
-        if let Some(thread) = process.threads.get_mut(&event.tid) {
-            thread.ended = true;
-            self.ended_threads.push_back((event.time, event.pid, event.tid));
-        }
-        if event.time < process.scanned_at {
-            return;
-        }
-        // Without a count, a process is taken to end with its main thread.
-        let left = match process.live_threads {
-            Some(threads) => threads.saturating_sub(1),
-            None => u32::from(event.tid != event.pid),
-        };
-        process.live_threads = process.live_threads.map(|_| left);
-        if left == 0 {
-            self.end(event.pid, event.time);
-            changes.ended = true;
-        }
-    }
-
-    /// Reads what `/proc` says of `pid` now, at `now` (`CLOCK_MONOTONIC`, ns; taken before the call). Events that are older change
-    /// nothing any more.
-    ///
-    /// # Errors
-    /// If the process has ended (then it has ended in the table too) or may not be read.
-    pub fn scan(&mut self, pid: u32, now: u64) -> Result<Changes, ScanError> {
-        match self.read_all(pid) {
-            Ok(read) => Ok(self.scanned(pid, now, read)),
-            Err(error) => {
-                if let Some(slot) = self.slots.get_mut(&pid) {
-                    slot.current.wants_scan = false;
-                    if matches!(error, ScanError::Gone { .. }) && slot.current.ended.is_none() {
-                        self.end(pid, now);
-                    }
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn read_all(&mut self, pid: u32) -> Result<Scan, ScanError> {
-        let mut stat = Stat::read(pid)?;
-        let mut scan =
-            Scan { stat, mappings: Arc::default(), exe: self.paths.intern(b""), cgroup: None, namespace_pid: pid };
-        scan.cgroup = self.read_cgroup(pid)?;
-        if stat.kthread {
-            return Ok(scan);
-        }
-        scan.namespace_pid = procfs::namespace_pid(pid)?;
-        // Mappings and image must belong together; a process that executes meanwhile is read again, though not for ever.
-        for _ in 0..3 {
-            let mut parsed = procfs::read_mappings(pid, &stat, &mut |path| self.paths.intern(path))?;
-            if self.crowded && parsed.mappings.len() > MAX_MAPPINGS_WHEN_CROWDED {
-                self.refused_mappings += (parsed.mappings.len() - MAX_MAPPINGS_WHEN_CROWDED) as u64;
-                parsed.mappings.truncate(MAX_MAPPINGS_WHEN_CROWDED);
-            }
-            let exe = procfs::exe_path(pid).unwrap_or_default();
-            let again = Stat::read(pid)?;
-            scan.mappings = Arc::new(parsed.mappings.into_iter().collect());
-            scan.exe = self.paths.intern(&exe);
-            scan.stat = again;
-            if again.address_space == stat.address_space {
-                break;
-            }
-            stat = again;
-        }
-        Ok(scan)
-    }
-
-    fn scanned(&mut self, pid: u32, now: u64, scan: Scan) -> Changes {
-        let mut changes = Changes { pid, ..Changes::default() };
-        let Scan { stat, mappings, exe, cgroup, namespace_pid } = scan;
-        let dead = stat.is_zombie() && stat.threads <= 1;
-        let space = stat.image();
-        let known = self.slots.get(&pid).is_some_and(|slot| {
-            let known = slot.current.start_time_ns;
-            known == 0 || known.abs_diff(stat.start_time_ns) < SAME_START_NS
-        });
-        if !known {
-            let mut process = self.blank();
-            process.pid = pid;
-            process.start_time_ns = stat.start_time_ns;
-            process.start_unix_ns = self.clock.unix_from_boot(stat.start_time_ns);
-            changes.created = true;
-            self.install(process, now, &mut changes);
-        }
-        let fresh_serial = self.next_serial();
-        let start_unix_ns = self.clock.unix_from_boot(stat.start_time_ns);
-        let Some(slot) = self.slots.get_mut(&pid) else { return changes };
-        let other_image = match (slot.current.address_space, space) {
-            (Some(old), Some(new)) => old != new,
-            (None, Some(_)) => !slot.current.exe.is_empty() && !exe.is_empty() && slot.current.exe != exe,
-            _ => false,
-        };
-        let mut before = None;
-        if other_image {
-            before = Some(Process { ended: Some(now), ..slot.current.clone() });
-            slot.split_by_scan = true;
-            slot.current.serial = fresh_serial;
-            slot.current.image_start = now;
-            slot.current.mappings_version = 0;
-            slot.current.threads.clear();
-            changes.new_image = true;
-        }
-        let process = &mut slot.current;
-        if process.start_time_ns == 0 {
-            process.start_time_ns = stat.start_time_ns;
-            process.start_unix_ns = start_unix_ns;
-        }
-        if process.comm != stat.comm {
-            process.comm = stat.comm;
-            changes.name = true;
-        }
-        process.parent = stat.parent;
-        process.kthread = stat.kthread;
-        process.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
-        process.cgroup = cgroup;
-        process.namespace_pid = namespace_pid;
-        process.live_threads = Some(stat.threads);
-        process.scanned_at = now;
-        process.wants_scan = false;
-        if let Some(space) = space {
-            process.set_address_space(space);
-        }
-        // A zombie has no memory any more, but its last samples are still to be resolved.
-        if !dead {
-            process.ended = None;
-            if !exe.is_empty() {
-                process.exe = exe;
-            }
-            if other_image || *process.mappings != *mappings {
-                process.mappings = mappings;
-                process.mappings_version = process.mappings_version.wrapping_add(1);
-                changes.mappings = true;
-            }
-        }
-        if let Some(before) = before {
-            self.bury(before, now);
-        }
-        if dead && self.get(pid).is_some_and(|process| process.ended.is_none()) {
-            self.end(pid, now);
-            changes.ended = true;
-        }
-        changes
-    }
-
-    /// Reads only what identifies the image in memory, after an exec that events told of: far cheaper than a scan.
-    ///
-    /// # Errors
-    /// If the process is not known, has ended or may not be read.
-    pub fn read_address_space(&mut self, pid: u32) -> Result<AddressSpace, ScanError> {
-        let stat = Stat::read(pid)?;
-        let start_unix_ns = self.clock.unix_from_boot(stat.start_time_ns);
-        let process = match self.slots.get_mut(&pid) {
-            Some(slot) if slot.current.ended.is_none() && !stat.is_zombie() => &mut slot.current,
-            _ => return Err(ScanError::Gone { pid }),
-        };
-        if process.start_time_ns == 0 {
-            process.start_time_ns = stat.start_time_ns;
-            process.start_unix_ns = start_unix_ns;
-        } else if process.start_time_ns.abs_diff(stat.start_time_ns) >= SAME_START_NS {
-            process.wants_scan = true;
-            self.queue(pid);
-            return Err(ScanError::Gone { pid });
-        }
-        let space = stat.image().ok_or(ScanError::Executing { pid })?;
-        process.set_address_space(space);
-        Ok(space)
-    }
-
-    /// Notes what identifies the image in memory when another source than `/proc` told it (a sample's own record).
-    pub fn set_address_space(&mut self, pid: u32, space: AddressSpace) {
-        if let Some(slot) = self.slots.get_mut(&pid) {
-            slot.current.set_address_space(space);
-        }
-    }
-
-    /// Reads the control group and the pid in its own namespace of a process that only events have told of.
-    ///
-    /// # Errors
-    /// If the process has ended or may not be read; what it inherited from its parent stays.
-    pub fn read_container(&mut self, pid: u32) -> Result<(), ScanError> {
-        let cgroup = self.read_cgroup(pid)?;
-        let namespace_pid = procfs::namespace_pid(pid)?;
-        if let Some(slot) = self.slots.get_mut(&pid).filter(|slot| slot.current.ended.is_none()) {
-            slot.current.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
-            slot.current.cgroup = cgroup;
-            slot.current.namespace_pid = namespace_pid;
-        }
-        Ok(())
-    }
-
-    fn read_cgroup(&mut self, pid: u32) -> Result<Option<Arc<Cgroup>>, ScanError> {
-        let text = procfs::cgroup_text(pid)?;
-        if let Some(known) = self.cgroups.get(&*text) {
-            return Ok(known.clone());
-        }
-        if self.cgroups.len() >= MAX_CGROUPS {
-            self.cgroups.clear();
-        }
-        let cgroup = Cgroup::parse(&text).map(Arc::new);
-        self.cgroups.insert(text.into_boxed_slice(), cgroup.clone());
-        Ok(cgroup)
-    }
-
-    /// The name of a thread now, read from `/proc` once where no event has told it; the process's own name if the thread is gone.
-    pub fn thread_comm(&mut self, pid: u32, tid: u32) -> Comm {
-        let Some(slot) = self.slots.get_mut(&pid) else { return Comm::default() };
-        if let Some(comm) = slot.current.thread(tid) {
-            return comm;
-        }
-        let comm = match slot.current.ended {
-            None => procfs::thread_comm(pid, tid).unwrap_or(slot.current.comm),
-            Some(_) => slot.current.comm,
-        };
-        slot.current.name_thread(tid, comm);
-        comm
-    }
-
     /// Forgets images that ended, or were replaced, longer than the grace before `now` (`CLOCK_MONOTONIC`, ns), and names all that
     /// are gone since the last call.
     pub fn retire(&mut self, now: u64) -> Vec<Retired> {
@@ -645,7 +269,12 @@ impl ProcessTable {
                 slot.current.threads.remove(&tid);
             }
         }
-        self.crowded = self.count_mappings() > MAX_ALL_MAPPINGS;
+        let much = self.crowded || self.mapped_since_count >= MAX_ALL_MAPPINGS / 16;
+        if much && now.saturating_sub(self.counted_at) >= COUNT_EVERY_NS {
+            self.crowded = self.count_mappings() > MAX_ALL_MAPPINGS;
+            self.mapped_since_count = 0;
+            self.counted_at = now;
+        }
         std::mem::take(&mut self.evicted)
     }
 
@@ -661,21 +290,6 @@ impl ProcessTable {
         pids
     }
 
-    /// The living process that `event` is about, made if nobody told of it.
-    fn living(&mut self, event: &Event, changes: &mut Changes) -> Option<&mut Process> {
-        let living = self.slots.get(&event.pid).is_some_and(|slot| slot.current.ended.is_none());
-        if !living {
-            let mut process = self.blank();
-            process.pid = event.pid;
-            process.namespace_pid = event.pid;
-            process.image_start = event.time;
-            process.wants_scan = true;
-            changes.created = true;
-            self.install(process, event.time, changes);
-        }
-        self.slots.get_mut(&event.pid).map(|slot| &mut slot.current)
-    }
-
     fn blank(&mut self) -> Process {
         Process {
             pid: 0,
@@ -688,6 +302,7 @@ impl ProcessTable {
             mappings_version: 0,
             cgroup: None,
             container_id: None,
+            container_inherited: true,
             namespace_pid: 0,
             is_32bit: false,
             address_space: None,
@@ -804,45 +419,5 @@ impl ProcessTable {
 impl Slot {
     fn new(current: Process) -> Self {
         Self { current, past: VecDeque::new(), split_by_scan: false }
-    }
-}
-
-struct Scan {
-    stat: Stat,
-    mappings: Arc<MappingSet>,
-    exe: Arc<[u8]>,
-    cgroup: Option<Arc<Cgroup>>,
-    namespace_pid: u32,
-}
-
-/// One copy of each path: all processes of a host map the same few hundred files.
-#[derive(Debug, Default)]
-struct PathInterner {
-    paths: FxHashSet<Arc<[u8]>>,
-    bytes: usize,
-    sweep_at: usize,
-}
-
-impl PathInterner {
-    fn intern(&mut self, path: &[u8]) -> Arc<[u8]> {
-        // The set's own slot, and the two counts before the bytes.
-        const OVERHEAD: usize = 40;
-        if let Some(known) = self.paths.get(path) {
-            return Arc::clone(known);
-        }
-        if self.bytes >= self.sweep_at {
-            self.paths.retain(|path| Arc::strong_count(path) > 1);
-            self.bytes = self.paths.iter().map(|path| path.len() + OVERHEAD).sum();
-            // Never so soon again that sweeping would be what the time goes to.
-            self.sweep_at = (2 * self.bytes).clamp(64 << 10, MAX_PATH_BYTES).max(self.bytes + (64 << 10));
-        }
-        let path = if self.bytes > MAX_PATH_BYTES { b"" } else { path };
-        if let Some(known) = self.paths.get(path) {
-            return Arc::clone(known);
-        }
-        let path: Arc<[u8]> = Arc::from(path);
-        self.bytes += path.len() + OVERHEAD;
-        self.paths.insert(Arc::clone(&path));
-        path
     }
 }

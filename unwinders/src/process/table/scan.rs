@@ -1,0 +1,223 @@
+//! What `/proc` says, brought into the table.
+
+use std::sync::Arc;
+
+use super::{Changes, MAX_MAPPINGS_WHEN_CROWDED, ProcessTable, SAME_START_NS};
+use crate::maps::MappingSet;
+use crate::process::procfs::{self, ScanError, Stat};
+use crate::process::{AddressSpace, Cgroup, Comm, Process};
+
+/// Different texts of `/proc/PID/cgroup` remembered.
+const MAX_CGROUPS: usize = 4096;
+
+struct Scan {
+    stat: Stat,
+    mappings: Arc<MappingSet>,
+    exe: Arc<[u8]>,
+    cgroup: Option<Arc<Cgroup>>,
+    namespace_pid: u32,
+}
+
+impl ProcessTable {
+    /// Reads what `/proc` says of `pid` now, at `now` (`CLOCK_MONOTONIC`, ns; taken before the call). Events that are older change
+    /// nothing any more.
+    ///
+    /// # Errors
+    /// If the process has ended (then it has ended in the table too) or may not be read.
+    pub fn scan(&mut self, pid: u32, now: u64) -> Result<Changes, ScanError> {
+        match self.read_all(pid) {
+            Ok(read) => Ok(self.scanned(pid, now, read)),
+            Err(error) => {
+                if let Some(slot) = self.slots.get_mut(&pid) {
+                    slot.current.wants_scan = false;
+                    if matches!(error, ScanError::Gone { .. }) && slot.current.ended.is_none() {
+                        self.end(pid, now);
+                    }
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn read_all(&mut self, pid: u32) -> Result<Scan, ScanError> {
+        let mut stat = Stat::read(pid)?;
+        let mut scan =
+            Scan { stat, mappings: Arc::default(), exe: self.paths.intern(b""), cgroup: None, namespace_pid: pid };
+        scan.cgroup = self.read_cgroup(pid)?;
+        if stat.kthread {
+            return Ok(scan);
+        }
+        scan.namespace_pid = procfs::namespace_pid(pid)?;
+        // Mappings and image must belong together; a process that executes meanwhile is read again, though not for ever.
+        for _ in 0..3 {
+            let mut parsed = procfs::read_mappings(pid, &stat, &mut |path| self.paths.intern(path))?;
+            if self.crowded && parsed.mappings.len() > MAX_MAPPINGS_WHEN_CROWDED {
+                self.refused_mappings += (parsed.mappings.len() - MAX_MAPPINGS_WHEN_CROWDED) as u64;
+                parsed.mappings.truncate(MAX_MAPPINGS_WHEN_CROWDED);
+            }
+            let exe = procfs::exe_path(pid).unwrap_or_default();
+            let again = Stat::read(pid)?;
+            self.mapped_since_count += parsed.mappings.len();
+            scan.mappings = Arc::new(parsed.mappings.into_iter().collect());
+            scan.exe = self.paths.intern(&exe);
+            scan.stat = again;
+            if again.address_space == stat.address_space {
+                break;
+            }
+            stat = again;
+        }
+        Ok(scan)
+    }
+
+    fn scanned(&mut self, pid: u32, now: u64, scan: Scan) -> Changes {
+        let mut changes = Changes { pid, ..Changes::default() };
+        let Scan { stat, mappings, exe, cgroup, namespace_pid } = scan;
+        let dead = stat.is_zombie() && stat.threads <= 1;
+        let space = stat.image();
+        let known = self.slots.get(&pid).is_some_and(|slot| {
+            let known = slot.current.start_time_ns;
+            known == 0 || known.abs_diff(stat.start_time_ns) < SAME_START_NS
+        });
+        if !known {
+            let mut process = self.blank();
+            process.pid = pid;
+            process.start_time_ns = stat.start_time_ns;
+            process.start_unix_ns = self.clock.unix_from_boot(stat.start_time_ns);
+            changes.created = true;
+            self.install(process, now, &mut changes);
+        }
+        let fresh_serial = self.next_serial();
+        let start_unix_ns = self.clock.unix_from_boot(stat.start_time_ns);
+        let Some(slot) = self.slots.get_mut(&pid) else { return changes };
+        let other_image = match (slot.current.address_space, space) {
+            (Some(old), Some(new)) => old != new,
+            (None, Some(_)) => !slot.current.exe.is_empty() && !exe.is_empty() && slot.current.exe != exe,
+            _ => false,
+        };
+        let mut before = None;
+        if other_image {
+            before = Some(Process { ended: Some(now), ..slot.current.clone() });
+            slot.split_by_scan = true;
+            slot.current.serial = fresh_serial;
+            slot.current.image_start = now;
+            slot.current.mappings_version = 0;
+            slot.current.threads.clear();
+            changes.new_image = true;
+        }
+        let process = &mut slot.current;
+        if process.start_time_ns == 0 {
+            process.start_time_ns = stat.start_time_ns;
+            process.start_unix_ns = start_unix_ns;
+        }
+        if process.comm != stat.comm {
+            process.comm = stat.comm;
+            changes.name = true;
+        }
+        process.parent = stat.parent;
+        process.kthread = stat.kthread;
+        process.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
+        process.cgroup = cgroup;
+        process.container_inherited = false;
+        process.namespace_pid = namespace_pid;
+        process.live_threads = Some(stat.threads);
+        process.scanned_at = now;
+        process.wants_scan = false;
+        if let Some(space) = space {
+            process.set_address_space(space);
+        }
+        // A zombie has no memory any more, but its last samples are still to be resolved.
+        if !dead {
+            process.ended = None;
+            if !exe.is_empty() {
+                process.exe = exe;
+            }
+            if other_image || *process.mappings != *mappings {
+                process.mappings = mappings;
+                process.mappings_version = process.mappings_version.wrapping_add(1);
+                changes.mappings = true;
+            }
+        }
+        if let Some(before) = before {
+            self.bury(before, now);
+        }
+        if dead && self.get(pid).is_some_and(|process| process.ended.is_none()) {
+            self.end(pid, now);
+            changes.ended = true;
+        }
+        changes
+    }
+
+    /// Reads only what identifies the image in memory, after an exec that events told of: far cheaper than a scan.
+    ///
+    /// # Errors
+    /// If the process is not known, has ended or may not be read.
+    pub fn read_address_space(&mut self, pid: u32) -> Result<AddressSpace, ScanError> {
+        let stat = Stat::read(pid)?;
+        let start_unix_ns = self.clock.unix_from_boot(stat.start_time_ns);
+        let process = match self.slots.get_mut(&pid) {
+            Some(slot) if slot.current.ended.is_none() && !stat.is_zombie() => &mut slot.current,
+            _ => return Err(ScanError::Gone { pid }),
+        };
+        if process.start_time_ns == 0 {
+            process.start_time_ns = stat.start_time_ns;
+            process.start_unix_ns = start_unix_ns;
+        } else if process.start_time_ns.abs_diff(stat.start_time_ns) >= SAME_START_NS {
+            process.wants_scan = true;
+            self.queue(pid);
+            return Err(ScanError::Gone { pid });
+        }
+        let space = stat.image().ok_or(ScanError::Executing { pid })?;
+        process.set_address_space(space);
+        Ok(space)
+    }
+
+    /// Notes what identifies the image in memory when another source than `/proc` told it (a sample's own record).
+    pub fn set_address_space(&mut self, pid: u32, space: AddressSpace) {
+        if let Some(slot) = self.slots.get_mut(&pid) {
+            slot.current.set_address_space(space);
+        }
+    }
+
+    /// Reads the control group and the pid in its own namespace of a process that only events have told of.
+    ///
+    /// # Errors
+    /// If the process has ended or may not be read; what it inherited from its parent stays.
+    pub fn read_container(&mut self, pid: u32) -> Result<(), ScanError> {
+        let cgroup = self.read_cgroup(pid)?;
+        let namespace_pid = procfs::namespace_pid(pid)?;
+        if let Some(slot) = self.slots.get_mut(&pid).filter(|slot| slot.current.ended.is_none()) {
+            slot.current.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
+            slot.current.cgroup = cgroup;
+            slot.current.container_inherited = false;
+            slot.current.namespace_pid = namespace_pid;
+        }
+        Ok(())
+    }
+
+    fn read_cgroup(&mut self, pid: u32) -> Result<Option<Arc<Cgroup>>, ScanError> {
+        let text = procfs::cgroup_text(pid)?;
+        if let Some(known) = self.cgroups.get(&*text) {
+            return Ok(known.clone());
+        }
+        if self.cgroups.len() >= MAX_CGROUPS {
+            self.cgroups.clear();
+        }
+        let cgroup = Cgroup::parse(&text).map(Arc::new);
+        self.cgroups.insert(text.into_boxed_slice(), cgroup.clone());
+        Ok(cgroup)
+    }
+
+    /// The name of a thread now, read from `/proc` once where no event has told it; the process's own name if the thread is gone.
+    pub fn thread_comm(&mut self, pid: u32, tid: u32) -> Comm {
+        let Some(slot) = self.slots.get_mut(&pid) else { return Comm::default() };
+        if let Some(comm) = slot.current.thread(tid) {
+            return comm;
+        }
+        let comm = match slot.current.ended {
+            None => procfs::thread_comm(pid, tid).unwrap_or(slot.current.comm),
+            Some(_) => slot.current.comm,
+        };
+        slot.current.name_thread(tid, comm);
+        comm
+    }
+}
