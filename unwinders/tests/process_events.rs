@@ -82,6 +82,8 @@ fn a_program_starts_maps_its_files_and_ends() {
     assert_eq!(process.address_space, None);
     table.set_address_space(PID, AddressSpace { start_code: 0x1000, start_stack: 0x7ffc_0000_0000 });
     assert!(!table.get(PID).unwrap().is_32bit);
+    table.set_address_space(PID, AddressSpace { start_code: 0x804_9000, start_stack: 0xffff_d000 });
+    assert!(table.get(PID).unwrap().is_32bit, "its stack is below 4 GiB");
     let serial = table.get(PID).unwrap().serial;
 
     assert!(table.apply(&exit(30, PID, PID)).ended);
