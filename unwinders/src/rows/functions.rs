@@ -72,6 +72,11 @@ impl Functions {
         (address < self.last_hit.1).then_some(self.last_hit.1)
     }
 
+    /// The executable segments: disjoint (start, end), by address.
+    pub(super) fn code(&self) -> &[(u64, u64)] {
+        &self.code
+    }
+
     /// Sorts by address. Of functions with one start, the one with the lowest ticket stays.
     pub(super) fn sort(&mut self, stats: &mut RowStats) {
         if !self.words.is_sorted() {

@@ -19,6 +19,8 @@ mod encoding;
 mod expression;
 mod frames;
 mod functions;
+mod go;
+mod known_code;
 mod packed;
 mod pages;
 mod sources;
@@ -33,6 +35,7 @@ pub use step::{Registers, Step, step};
 
 use crate::elf::{ElfImage, MACHINE_X86_64};
 use functions::Functions;
+use known_code::KnownCode;
 use packed::{PackedRule, RuleCache};
 use pages::Pages;
 use sources::Sources;
@@ -132,23 +135,41 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
     functions.sort(&mut stats);
 
     writer.pages = Pages::with_capacity(stats.eh_frame_bytes as usize / BYTES_A_ROW);
-    let mut end_of_last = None;
+    let mut known = KnownCode::new();
+    let mut uncovered = 0;
     for index in 0..functions.len() {
         let Some((start, ticket)) = functions.get(index) else { break };
         let next = functions.get(index + 1).map_or(u64::MAX, |(next, _)| next);
         let limit = next.min(functions.segment_end(start).unwrap_or(start));
-        if let Some(end) = end_of_last.filter(|end| start.saturating_sub(*end) >= SMALLEST_GAP) {
-            writer.pages.set(end, 0);
+        if start.saturating_sub(uncovered) >= SMALLEST_GAP {
+            fill_gap((uncovered, start), &functions, &mut known, image, &mut writer, &mut stats);
         }
-        end_of_last = Some(sources.write_rows(ticket, (start, limit), image, &mut writer, &mut stats));
+        uncovered = sources.write_rows(ticket, (start, limit), image, &mut writer, &mut stats);
     }
-    if let Some(end) = end_of_last {
-        writer.pages.set(end, 0);
-    }
+    fill_gap((uncovered, u64::MAX), &functions, &mut known, image, &mut writer, &mut stats);
 
     stats.over_limit += writer.pages.refused();
     let (first_page, page_starts, rows) = writer.pages.finish();
     Ok(UnwindRows { first_page, page_starts, rows, stats })
+}
+
+/// Between two functions nothing is known, except what the code itself tells.
+fn fill_gap(
+    (start, end): (u64, u64),
+    functions: &Functions,
+    known: &mut KnownCode,
+    image: &ElfImage<'_>,
+    writer: &mut Writer<'_>,
+    stats: &mut RowStats,
+) {
+    if start != 0 {
+        writer.pages.set(start, 0);
+    }
+    let code = functions.code();
+    let first_segment = code.partition_point(|segment| segment.1 <= start);
+    for &(code_start, code_end) in code.iter().skip(first_segment).take_while(|segment| segment.0 < end) {
+        known.write_rows((start.max(code_start), end.min(code_end)), image, writer, stats);
+    }
 }
 
 /// Where rows go: rules are interned on the way.

@@ -5,6 +5,7 @@ use crate::elf::ElfImage;
 use super::cfi::{Interpreter, Program};
 use super::frames::{LastCie, Section};
 use super::functions::Functions;
+use super::go::GoFunctions;
 use super::{RowStats, Writer};
 
 /// Largest `.debug_frame` that is decompressed, bytes.
@@ -16,6 +17,7 @@ const BYTES_A_FUNCTION: usize = 36;
 #[derive(Debug, Default)]
 pub(super) struct Sources<'a> {
     frames: Vec<Frames<'a>>,
+    go: Option<(GoFunctions<'a>, u32)>,
     interpreter: Interpreter,
 }
 
@@ -35,6 +37,12 @@ impl<'a> Sources<'a> {
             functions.reserve(found.bytes.len() / BYTES_A_FUNCTION);
             let section = Section::eh_frame(image, found);
             self.read_frames(section, &mut next_ticket, image, functions, stats);
+        }
+        if let Some(go) = GoFunctions::find(image) {
+            go.read(next_ticket, functions, stats);
+            let first_ticket = next_ticket;
+            next_ticket = next_ticket.saturating_add(go.len());
+            self.go = Some((go, first_ticket));
         }
         if let Some(content) = image.section_content(".debug_frame", LARGEST_DEBUG_FRAME) {
             self.read_frames(Section::debug_frame(content), &mut next_ticket, image, functions, stats);
@@ -65,6 +73,11 @@ impl<'a> Sources<'a> {
         writer: &mut Writer<'_>,
         stats: &mut RowStats,
     ) -> u64 {
+        if let Some((go, first_ticket)) = &mut self.go
+            && let Some(index) = ticket.checked_sub(*first_ticket).filter(|&index| index < go.len())
+        {
+            return go.write_rows(index, (start, limit), image, writer, stats);
+        }
         for frames in self.frames.iter_mut().rev() {
             let Some(at) = ticket.checked_sub(frames.first_ticket) else { continue };
             let Some(function) = frames.section.function(at as usize, &mut frames.last_cie, image) else { break };

@@ -1,0 +1,88 @@
+//! Code without unwind information that is known by its bytes: how programs and threads start, and how signal handlers return.
+//!
+//! musl has no call frame instructions at all, so without these no stack of a program linked with it would end, or get past
+//! a signal. Only what no function covers is searched, and a bounded amount of it.
+
+use profiler_address::ElfVaddr;
+use profiler_bpf::abi::Rule;
+
+use crate::elf::ElfImage;
+
+use super::go::GREGS_AFTER_UCONTEXT;
+use super::packed::PackedRule;
+use super::{RowStats, Writer, state};
+
+/// Bytes of code searched in one executable. musl has 600 kB.
+const MAX_SEARCHED: usize = 16 << 20;
+
+/// `mov rax, 15; syscall`: `rt_sigreturn`, in musl, in Go and, should it come without call frame instructions, in glibc.
+const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+/// `xor ebp, ebp; pop rdi; call r9`: the child's side of musl's `__clone`.
+const CLONE_CHILD: [u8; 6] = [0x31, 0xed, 0x5f, 0x41, 0xff, 0xd1];
+/// From there to the end of `__clone`.
+const CLONE_CHILD_SIZE: u64 = 16;
+/// `_start` and, in musl, the C function that it calls and that stands behind it; neither returns.
+const ENTRY_SIZE: u64 = 96;
+
+/// Searches what lies between functions.
+#[derive(Debug)]
+pub(super) struct KnownCode {
+    left: usize,
+}
+
+impl KnownCode {
+    pub(super) const fn new() -> Self {
+        Self { left: MAX_SEARCHED }
+    }
+
+    /// Writes rows for what is known of the code in `start..end`, which no function covers.
+    pub(super) fn write_rows(
+        &mut self,
+        (start, end): (u64, u64),
+        image: &ElfImage<'_>,
+        writer: &mut Writer<'_>,
+        stats: &mut RowStats,
+    ) {
+        let Some(code) = image.bytes_from(ElfVaddr(start)) else { return };
+        let size = usize::try_from(end - start).unwrap_or(usize::MAX).min(code.len()).min(self.left);
+        let Some(code) = code.get(..size) else { return };
+        self.left -= size;
+        let entry = image.entry().0.checked_sub(start).filter(|&offset| is_start(code, offset));
+        let mut from = 0;
+        while let Some((at, rest)) = find_next(code, from) {
+            let address = start + at as u64;
+            let (first, size, rule): (u64, u64, Rule) = if entry.is_some_and(|entry| entry == at as u64) {
+                (address, ENTRY_SIZE, state::END)
+            } else if rest.starts_with(&SIGNAL_RETURN) {
+                // A handler's return address is its first byte, and return addresses are looked up one byte before.
+                let first = address.saturating_sub(1).max(start);
+                (first, SIGNAL_RETURN.len() as u64 + 1, state::signal(GREGS_AFTER_UCONTEXT))
+            } else if rest.starts_with(&CLONE_CHILD) {
+                (address, CLONE_CHILD_SIZE, state::END)
+            } else {
+                from = at + 1;
+                continue;
+            };
+            let past = (first + size).min(end);
+            writer.set(first, PackedRule::new(rule), stats);
+            writer.pages.set(past, 0);
+            stats.known_code += 1;
+            from = (past - start) as usize;
+        }
+    }
+}
+
+/// The next place at or after `from` where something known may start: `endbr64`, `xor` or `mov`.
+fn find_next(code: &[u8], from: usize) -> Option<(usize, &[u8])> {
+    let rest = code.get(from..)?;
+    let at =
+        from + rest.windows(2).position(|pair| matches!(pair, [0xf3, 0x0f] | [0x48, 0x31 | 0xc7] | [0x31, 0xed]))?;
+    Some((at, code.get(at..)?))
+}
+
+/// Is this how programs start: with rbp set to zero, as the ABI asks of the outermost frame?
+fn is_start(code: &[u8], offset: u64) -> bool {
+    let Some(code) = usize::try_from(offset).ok().and_then(|offset| code.get(offset..)) else { return false };
+    let code = code.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(code);
+    code.starts_with(&[0x31, 0xed]) || code.starts_with(&[0x48, 0x31, 0xed])
+}
