@@ -38,6 +38,7 @@
     return `${p.toFixed(1)}%`;
   }
   function duration(ns) {
+    if (ns === 0) return "0 s";
     const units = [["ns", 1], ["µs", 1e3], ["ms", 1e6], ["s", 1e9], ["min", 6e10], ["h", 36e11]];
     let unit = units[0];
     for (const next of units) if (Math.abs(ns) >= next[1]) unit = next;
@@ -155,6 +156,7 @@
     const n = counts.rows;
     const rows = { n, node: columns.delta(n), thread: columns.plain(n), place: columns.delta(n), values: [] };
     for (let i = 0; i < Math.max(1, meta.types.length); i += 1) rows.values.push(columns.plain(n, new Float64Array(n)));
+    if (!rows.thread.some((thread) => thread > 0)) meta.processes = meta.threads = [];
     const processes = meta.processes.map(([pid, name, exe, container]) => ({
       pid,
       name: strings[name],
@@ -366,10 +368,10 @@
     out.flags = frames.flags[frame];
     out.kind = kindText(out.flags);
     out.module = functions.module[fn];
-    const origin = tree2.origin ? tree2.origin[node] : node;
-    const place = origin >= 0 ? nodes.place[origin] : -1;
+    const origin2 = tree2.origin ? tree2.origin[node] : node;
+    const place = origin2 >= 0 ? nodes.place[origin2] : -1;
     const line = place >= 0 && places.line[place] ? places.line[place] : 0;
-    const more = origin >= 0 && (nodes.several[origin] || tree2.merged);
+    const more = origin2 >= 0 && (nodes.several[origin2] || tree2.merged);
     if (functions.file[fn]) {
       out.where = functions.file[fn] + (line ? `:${line}` : functions.line[fn] ? `:${functions.line[fn]}` : "");
       if (line && more) out.where += " and other lines";
@@ -718,7 +720,7 @@
       for (let i = zoomed; i < end[zoomed]; ) {
         const w = total[i] * perWeight;
         const d = depth[i];
-        if (w < 0.2 || d > deepest) {
+        if (w <= 0 || d > deepest) {
           i = end[i];
           continue;
         }
@@ -727,8 +729,14 @@
           i = end[i];
           continue;
         }
-        if (visible(d)) this.box(i, left, Math.max(w, pixel), 1);
-        drawn[d] = left + Math.max(w, pixel);
+        if (w >= pixel) {
+          if (visible(d)) this.box(i, left, w, 1);
+          drawn[d] = left + w;
+        } else {
+          const start = Math.max(drawn[d], Math.floor(left * ratio) / ratio);
+          if (visible(d)) this.box(i, start, pixel, Math.max(0.35, w * ratio));
+          drawn[d] = start + pixel;
+        }
         i += 1;
       }
       if (this.selected >= 0) this.frameBox(this.selected, x0, perWeight, 2);
@@ -752,7 +760,7 @@
       if (width > 6 && flags >= 0 && flags & GUESSED) this.guessed(left, y, w);
       if (width > 28) {
         const whole2 = this.name(tree2, node);
-        const text = this.fit(fn, whole2, width - 9);
+        const text = this.fit(fn, whole2, (width - 9) * (flags < 0 ? 0.88 : 1));
         if (text) {
           c.globalAlpha = this.match !== null && !hit ? 0.62 : alpha < 1 ? 0.75 : 1;
           c.fillStyle = hit ? palette2.matchText : palette2.text;
@@ -860,7 +868,7 @@
         if (found < 0) return -1;
         node = found;
       }
-      return tree2.total[node] / tree2.total[zoomed] * this.width < 0.2 ? -1 : node;
+      return node;
     }
     key(event) {
       const { tree: tree2 } = this;
@@ -972,7 +980,7 @@
   }
   function clock(ms) {
     const date = new Date(ms);
-    return Number.isNaN(date.getTime()) ? "" : `${date.toISOString().slice(0, 19).replace("T", " ")} UTC`;
+    return Number.isNaN(date.getTime()) ? "" : `${date.toISOString().slice(0, 16).replace("T", " ")} UTC`;
   }
   function lossSums(meta) {
     let lost = 0;
@@ -983,7 +991,7 @@
     }
     return { lost, other };
   }
-  function incompleteWeight(profile, type) {
+  function incompleteWeight(profile, type, keep = null) {
     const { nodes, rows, frames } = profile;
     const marked = new Uint8Array(nodes.n);
     for (let i = 1; i < nodes.n; i += 1) {
@@ -991,7 +999,7 @@
       marked[i] = top ? (frames.flags[nodes.frame[i]] & 15) === 4 ? 1 : 0 : marked[nodes.parent[i]];
     }
     let sum = 0;
-    for (let i = 0; i < rows.n; i += 1) if (marked[rows.node[i]]) sum += rows.values[type][i];
+    for (let i = 0; i < rows.n; i += 1) if (marked[rows.node[i]] && (!keep || keep[rows.thread[i]])) sum += rows.values[type][i];
     return sum;
   }
   function lossBadge(profile, totals) {
@@ -1001,15 +1009,15 @@
     const incomplete = totals.whole ? totals.incomplete / totals.whole : 0;
     const none = !meta.losses.some(([, n]) => n > 0) && !totals.incomplete;
     const parts = [];
-    if (lost) parts.push(`${count(lost)} samples lost (${percent(share)})`);
-    if (totals.incomplete) parts.push(`${percent(incomplete)} of stacks incomplete`);
+    if (lost) parts.push(`${count(lost)} lost (${percent(share)})`);
+    if (totals.incomplete) parts.push(`${percent(incomplete)} incomplete`);
     if (!parts.length) parts.push(none ? meta.origin.producer ? "Nothing lost" : "No losses reported" : "Losses reported");
     const grave = share > 0.01 || incomplete > 0.02;
     const button = h(
       `button.badge.${none ? "good" : grave ? "bad" : "note"}`,
       { type: "button" },
       icon(none ? "check" : "warn"),
-      parts.join(", "),
+      parts.join(" · "),
       icon("down")
     );
     const rows = meta.losses.map(
@@ -1031,10 +1039,10 @@
   }
   function facts(profile, totals) {
     const { meta } = profile;
-    const { origin } = meta;
+    const { origin: origin2 } = meta;
     const period = meta.period;
-    const rate = origin.frequency ? `${count(origin.frequency)} Hz` : period[2] > 0 ? `1 per ${period[1] === "nanoseconds" ? duration(period[2]) : `${count(period[2])} ${plain(period[1])}`}` : "";
-    const platform = [origin.cpus ? `${count(origin.cpus)} CPUs` : "", plain(origin.arch)].filter(Boolean).join(", ");
+    const rate = origin2.frequency ? `${count(origin2.frequency)} Hz` : period[2] > 0 ? `1 per ${period[1] === "nanoseconds" ? duration(period[2]) : `${count(period[2])} ${plain(period[1])}`}` : "";
+    const platform = [origin2.cpus ? `${count(origin2.cpus)} CPUs` : "", plain(origin2.arch)].filter(Boolean).join(", ");
     const used = profile.processes.length;
     const comments = meta.comments.map((text) => plain(text)).join("\n");
     return h(
@@ -1043,32 +1051,34 @@
       h(
         "dl",
         {},
-        fact("Target", plain(origin.target)),
-        fact("Host", plain(origin.host), platform),
-        fact("Kernel", plain(origin.kernel)),
+        fact("Host", plain(origin2.host), platform),
+        fact("Kernel", plain(origin2.kernel)),
         fact("Machine", platform),
         fact("Rate", rate, period[2] ? `period: ${count(period[2])} ${plain(period[1])} of ${plain(period[0])}` : null),
         fact("Duration", meta.duration_ns ? duration(meta.duration_ns) : ""),
-        fact("Recorded", meta.start_ms ? clock(meta.start_ms) : ""),
+        fact("Recorded", meta.start_ms ? clock(meta.start_ms) : "", new Date(meta.start_ms).toString()),
         fact("Samples", count(totals.samples)),
-        used ? fact("Processes", `${count(used)} / ${count(profile.threads.length)} threads`) : null,
-        fact("By", plain(origin.producer)),
+        used ? fact("Processes", `${count(used)}, ${count(profile.threads.length)} threads`) : null,
         comments ? fact("Comment", comments, cut(comments, 1e3)) : null
       ),
       lossBadge(profile, totals)
     );
   }
-  function legend(kinds, whole2) {
+  function legend(kinds, whole2, incomplete) {
+    if (!whole2) return null;
     const known = KINDS.map((kind) => ({ kind, weight: kinds[kind.flags] })).filter(({ weight }) => weight > 0);
     let rest = 0;
     kinds.forEach((weight, flags) => {
       if (weight > 0 && !KINDS.some((kind) => kind.flags === flags)) rest += weight;
     });
     if (rest > 0) known.push({ kind: kindOf(15), weight: rest });
+    const stack = [...known];
+    const marker = KINDS.find((kind) => kind.key === "marker");
+    if (incomplete > 0 && !kinds[marker.flags]) known.push({ kind: marker, weight: incomplete });
     return h(
       "div.kinds",
       {},
-      h("div.stack", { "aria-hidden": "true" }, known.map(({ kind, weight }) => h("span", { css: { width: `${weight / whole2 * 100}%`, background: `var(--kind-${kind.key})` } }))),
+      h("div.stack", { "aria-hidden": "true" }, stack.map(({ kind, weight }) => h("span", { css: { width: `${weight / whole2 * 100}%`, background: `var(--kind-${kind.key})` } }))),
       h(
         "ul.legend",
         { "aria-label": "Colours" },
@@ -1089,23 +1099,23 @@
       "ol.bars",
       {},
       items.map(
-        ({ id, name, sub, weight, key }) => h(
+        ({ id, name, module, weight, key }) => h(
           "li",
           {},
           h(
             "button",
-            { type: "button", title: describe2(name, weight), onclick: () => onclick(id) },
+            { type: "button", title: describe2(name, weight, module), onclick: () => onclick(id) },
             h("span.bar", { css: { width: `${whole2 ? weight / whole2 * 100 : 0}%`, background: key ? `var(--kind-${key})` : null } }),
             h("bdi.name", {}, cut(name, 200)),
-            h("span.share", {}, percent(whole2 ? weight / whole2 : 0)),
-            sub ? h("bdi.sub", {}, cut(sub, 120)) : null
+            h("span.share", {}, percent(whole2 ? weight / whole2 : 0))
           )
         )
       )
     );
   }
-  function side(host, { profile, weights, kinds, whole: whole2, scale: scale2, threads, on }) {
+  function side(host, { profile, weights, kinds, whole: whole2, incomplete, scale: scale2, threads, on }) {
     const { functions } = profile;
+    host.hidden = !whole2;
     const text = (v) => [scale2.main(v), scale2.time(v)].filter(Boolean).join(" · ");
     const top = [];
     for (let f = 0; f < functions.n; f += 1) if (weights.self[f] > 0) top.push(f);
@@ -1113,7 +1123,7 @@
     const hot = top.slice(0, 10).map((f) => ({
       id: f,
       name: functions.name[f],
-      sub: functions.module[f] ? functions.module[f].split("/").pop() : "",
+      module: functions.module[f],
       weight: weights.self[f],
       key: kindOf(functions.flags[f]).key
     }));
@@ -1126,10 +1136,11 @@
     fill(
       host,
       h("h2", {}, "Where the time goes".replace("time", scale2.name === "samples" || scale2.name === "cpu" ? "time" : scale2.name)),
-      legend(kinds, whole2),
-      h("h3", {}, "Hottest functions", h("span", {}, "self")),
-      bars(hot, whole2, on.open, (name, v) => `${cut(name, 600)}
-${text(v)}
+      legend(kinds, whole2, incomplete),
+      h("h3", {}, scale2.name === "samples" || scale2.name === "cpu" ? "Hottest functions" : "Top functions", h("span", {}, "self")),
+      bars(hot, whole2, on.open, (name, v, module) => `${cut(name, 600)}
+${module ? `${cut(module, 200)}
+` : ""}${text(v)}
 Show callers and callees`),
       busy.length > 1 ? [
         h("h3", {}, "Busiest processes", h("span", {}, "total")),
@@ -1346,7 +1357,7 @@ Show this process only`
     const { nodes, rows } = profile;
     const list = [];
     for (let i = 0; i < rows.n; i += 1) if (values[i] > 0 && (!keep || keep[rows.thread[i]])) list.push(i);
-    const out = new Growing(nodes.n + 16);
+    const out = new Growing(Math.ceil(nodes.n * 1.5) + 16);
     out.push(-1, 0, -1, 0);
     const stamp = new Int32Array(nodes.n).fill(-1);
     const where = new Int32Array(nodes.n);
@@ -1383,7 +1394,7 @@ Show this process only`
       Object.assign(this, blank(room));
       this.n = 0;
     }
-    push(frame, depth, parent, origin) {
+    push(frame, depth, parent, origin2) {
       if (this.n === this.frame.length) {
         for (const key of ["frame", "depth", "parent", "end", "origin", "total", "self"]) {
           const wider = new this[key].constructor(this.n * 2 + 16);
@@ -1395,7 +1406,7 @@ Show this process only`
       this.frame[i] = frame;
       this.depth[i] = depth;
       this.parent[i] = parent;
-      this.origin[i] = origin;
+      this.origin[i] = origin2;
       return i;
     }
     finish(labels) {
@@ -1478,22 +1489,31 @@ Show this process only`
   function callees(profile, tree2, fn) {
     const list = outermost(profile, tree2, fn);
     const next = new Int32Array(tree2.n).fill(-1);
-    const chain = (of) => {
-      for (let i = 0; i + 1 < of.length; i += 1) next[of[i]] = of[i + 1];
-      return of.length ? of[0] : -1;
-    };
-    return merge(profile, tree2, chain(list), list[0] ?? -1, (first, add2) => {
-      for (let at = first; at >= 0; at = next[at]) {
-        for (let child = at + 1; child < tree2.end[at]; child = tree2.end[child]) {
-          if (tree2.total[child] > 0) add2(child, tree2.frame[child], tree2.total[child]);
+    for (let i = 0; i + 1 < list.length; i += 1) next[list[i]] = list[i + 1];
+    return merge(tree2, list, list[0] ?? -1, {
+      next,
+      expand(first, add2) {
+        for (let at = first; at >= 0; at = next[at]) {
+          for (let child = at + 1; child < tree2.end[at]; child = tree2.end[child]) {
+            if (tree2.total[child] > 0) add2(child, child, tree2.total[child]);
+          }
+        }
+      },
+      alone(at, head, depth, out) {
+        const shift = depth - tree2.depth[at];
+        const path = [head];
+        out.self[head] = tree2.self[at];
+        for (let i = at + 1; i < tree2.end[at]; ) {
+          if (tree2.total[i] === 0) {
+            i = tree2.end[i];
+            continue;
+          }
+          const d = tree2.depth[i] - tree2.depth[at];
+          path[d] = out.push(tree2.frame[i], tree2.depth[i] + shift, path[d - 1], origin(tree2, i));
+          out.self[path[d]] = tree2.self[i];
+          i += 1;
         }
       }
-    }, (member, head) => {
-      next[member] = head;
-    }, (first) => {
-      let sum = 0;
-      for (let at = first; at >= 0; at = next[at]) sum += tree2.total[at];
-      return sum;
     });
   }
   function callers(profile, tree2, fn) {
@@ -1501,45 +1521,55 @@ Show this process only`
     const at = Int32Array.from(list);
     const next = new Int32Array(list.length).fill(-1);
     for (let i = 0; i + 1 < list.length; i += 1) next[i] = i + 1;
-    return merge(profile, tree2, list.length ? 0 : -1, list[0] ?? -1, (first, add2) => {
-      for (let o = first; o >= 0; ) {
-        const following = next[o];
-        const up = tree2.parent[at[o]];
-        if (up > 0) {
-          at[o] = up;
-          add2(o, tree2.frame[up], tree2.total[list[o]], up);
+    return merge(tree2, list, list.length ? 0 : -1, {
+      next,
+      expand(first, add2) {
+        for (let o = first; o >= 0; ) {
+          const following = next[o];
+          const up = tree2.parent[at[o]];
+          if (up > 0) {
+            at[o] = up;
+            add2(o, up, tree2.total[list[o]]);
+          }
+          o = following;
         }
-        o = following;
+      },
+      alone(o, head, depth, out) {
+        let below = head;
+        for (let up = tree2.parent[at[o]]; up > 0; up = tree2.parent[up]) {
+          depth += 1;
+          below = out.push(tree2.frame[up], depth, below, origin(tree2, up));
+        }
+        out.self[below] = tree2.total[list[o]];
       }
-    }, (member, head) => {
-      next[member] = head;
-    }, (first) => {
-      let sum = 0;
-      for (let o = first; o >= 0; o = next[o]) sum += tree2.total[list[o]];
-      return sum;
     });
   }
-  function merge(profile, tree2, first, origin, expand, link, weigh) {
+  function origin(tree2, i) {
+    return tree2.origin ? tree2.origin[i] : i;
+  }
+  function merge(tree2, starts, first, { next, expand, alone }) {
     const out = new Growing(1024);
     if (first < 0) return out.finish(tree2.labels);
+    const whole2 = starts.reduce((sum, node) => sum + tree2.total[node], 0);
+    const pending = [[{ frame: tree2.frame[starts[0]], first, weight: whole2, origin: origin(tree2, starts[0]) }, 0, -1]];
     const slot = /* @__PURE__ */ new Map();
-    const pending = [];
-    const total = [];
-    const start = { frame: tree2.frame[origin], first, weight: weigh(first), origin: tree2.origin ? tree2.origin[origin] : origin };
-    pending.push([start, 0, -1]);
     while (pending.length) {
       const [node, depth, parent] = pending.pop();
       const i = out.push(node.frame, depth, parent, node.origin);
-      total[i] = node.weight;
+      if (next[node.first] < 0) {
+        alone(node.first, i, depth, out);
+        continue;
+      }
       slot.clear();
       let below = 0;
-      expand(node.first, (member, frame, weight, shown = member) => {
+      expand(node.first, (member, at, weight) => {
+        const frame = tree2.frame[at];
         let child = slot.get(frame);
         if (!child) {
-          child = { frame, first: -1, weight: 0, origin: tree2.origin ? tree2.origin[shown] : shown };
+          child = { frame, first: -1, weight: 0, origin: origin(tree2, at) };
           slot.set(frame, child);
         }
-        link(member, child.first);
+        next[member] = child.first;
         child.first = member;
         child.weight += weight;
         below += weight;
@@ -1611,7 +1641,7 @@ Show this process only`
       const { profile, host } = this;
       const { meta } = profile;
       const title = plain(meta.origin.target) || "Profile";
-      document.title = cut([plain(meta.origin.target), plain(meta.origin.host)].filter(Boolean).join(" on ") || "Profile", 120);
+      document.title = cut([title, plain(meta.origin.host)].filter(Boolean).join(" on "), 120);
       this.live = h("div.offscreen", { role: "status", "aria-live": "polite" });
       this.tabs = h("div.tabs", { role: "tablist", "aria-label": "Views" });
       this.search = h("input", {
@@ -1654,6 +1684,8 @@ Show this process only`
       this.flameView = h("section.view.flameview", {}, h("div.main", {}, this.crumbs, this.legendHost, this.flameHost), this.sideHost);
       this.topView = h("section.view.topview");
       this.callersHead = h("div.subject");
+      this.upNote = h("span");
+      this.downNote = h("span");
       this.upHost = h("div");
       this.downHost = h("div");
       const pick = h("div.pick");
@@ -1661,7 +1693,7 @@ Show this process only`
         "section.view.callersview",
         {},
         pick,
-        h("div.pair", {}, this.callersHead, h("h3", {}, "Callers", h("span", {}, "what calls it; read upwards")), this.upHost, h("h3", {}, "Callees", h("span", {}, "what it calls; read downwards")), this.downHost)
+        h("div.pair", {}, this.callersHead, h("h3", {}, "Callers", this.upNote), this.upHost, h("h3", {}, "Callees", this.downNote), this.downHost)
       );
       this.foot = h("footer.foot");
       const filterable = profile.processes.length > 0;
@@ -1681,7 +1713,7 @@ Show this process only`
           h("label.searchbox", {}, icon("search"), this.search),
           this.found,
           h("span.grow"),
-          meta.types.length > 1 ? this.types : h("span.type", { title: "Sample type" }, `${plain(meta.types[0][0])} (${plain(meta.types[0][1])})`),
+          meta.types.length > 1 ? this.types : h("span.type", {}, `Sample type: ${plain(meta.types[0][0])} (${plain(meta.types[0][1])})`),
           filterable ? [this.groups, this.filter] : null,
           this.flip
         ),
@@ -1736,7 +1768,8 @@ Show this process only`
           h("li", {}, h("span.swatch.dashed"), h("b", {}, "Guessed"), " found by the frame pointer alone: likely, not certain")
         ),
         h("h2", {}, "Keys"),
-        h("table.keys", {}, keys.map(([key, what]) => h("tr", {}, h("td", {}, h("kbd", {}, key)), h("td", {}, what))))
+        h("table.keys", {}, keys.map(([key, what]) => h("tr", {}, h("td", {}, h("kbd", {}, key)), h("td", {}, what)))),
+        this.profile.meta.origin.producer ? h("p.hint", {}, `Recorded by ${cut(plain(this.profile.meta.origin.producer), 80)}.`) : null
       );
       this.help = popover(h("button.square", { type: "button", title: "Help", "aria-label": "Help" }, "?"), panel);
       return this.help;
@@ -1775,6 +1808,9 @@ Show this process only`
     }
     kinds() {
       return this.memo("kinds", this.filterKey(), () => kindWeights(this.profile, this.plainTree()));
+    }
+    incomplete() {
+      return this.memo("incomplete", this.filterKey(), () => incompleteWeight(this.profile, this.state.type, this.keep()));
     }
     /** Which functions the search finds; null without a search. */
     match() {
@@ -1892,6 +1928,7 @@ Show this process only`
       flame.whole = whole2;
       const empty = whole2 === 0;
       this.flameHost.classList.toggle("empty", empty);
+      this.flameHost.dataset.empty = this.profile.meta.counts.samples ? "No samples here: choose other processes, or another sample type." : "This profile has no samples. Was the target idle, or had it ended? Record longer, or while it is busy.";
       const changed = flame.tree !== tree2 || flame.rootAtBottom !== (state.root === "bottom");
       if (changed) flame.show(tree2, { zoom: state.zoom, match, rootAtBottom: state.root === "bottom" });
       else {
@@ -1900,7 +1937,7 @@ Show this process only`
       }
       this.paintCrumbs(tree2);
       this.flameView.classList.toggle("wide", !state.side);
-      fill(this.legendHost, legend(this.kinds(), whole2));
+      fill(this.legendHost, legend(this.kinds(), whole2, this.incomplete()));
       const key = `${this.filterKey()}|${this.themed}`;
       if (this.sidePainted !== key) {
         this.sidePainted = key;
@@ -1909,6 +1946,7 @@ Show this process only`
           weights: this.weights(),
           kinds: this.kinds(),
           whole: whole2,
+          incomplete: this.incomplete(),
           scale: scale2,
           threads: this.threadWeights(),
           on: { open: (fn) => this.open(fn), process: (p) => this.set({ processes: [p], threads: [] }, true) }
@@ -1973,8 +2011,11 @@ Show this process only`
           h("button", { type: "button", onclick: () => this.find(name, "flame") }, icon("search"), "Find in the flame graph")
         )
       );
+      this.upNote.textContent = up.n > 1 ? "what calls it; read upwards" : "nothing calls it: stacks start here";
+      this.downNote.textContent = down.n > 1 ? "what it calls; read downwards" : "it calls nothing that was sampled";
       for (const [flame, shown, bottom] of [[this.up, up, true], [this.down, down, false]]) {
         flame.whole = whole2;
+        flame.host.classList.toggle("single", shown.n < 2);
         if (flame.tree !== shown) flame.show(shown, { match, rootAtBottom: bottom });
         else flame.setMatch(match);
       }

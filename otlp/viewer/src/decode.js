@@ -105,6 +105,8 @@ export function parse(bytes) {
   const rows = { n, node: columns.delta(n), thread: columns.plain(n), place: columns.delta(n), values: [] };
   for (let i = 0; i < Math.max(1, meta.types.length); i += 1) rows.values.push(columns.plain(n, new Float64Array(n)));
 
+  // Files that do not say whose a sample is have nothing to choose from.
+  if (!rows.thread.some((thread) => thread > 0)) meta.processes = meta.threads = [];
   const processes = meta.processes.map(([pid, name, exe, container]) => ({
     pid,
     name: strings[name],

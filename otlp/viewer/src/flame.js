@@ -172,7 +172,7 @@ export class Flame {
     for (let i = zoomed; i < end[zoomed]; ) {
       const w = total[i] * perWeight;
       const d = depth[i];
-      if (w < 0.2 || d > deepest) {
+      if (w <= 0 || d > deepest) {
         i = end[i];
         continue;
       }
@@ -181,8 +181,15 @@ export class Flame {
         i = end[i];
         continue;
       }
-      if (visible(d)) this.box(i, left, Math.max(w, pixel), 1);
-      drawn[d] = left + Math.max(w, pixel);
+      if (w >= pixel) {
+        if (visible(d)) this.box(i, left, w, 1);
+        drawn[d] = left + w;
+      } else {
+        // Many boxes share this pixel: the first stands for all of them, fainter the less of it is its own.
+        const start = Math.max(drawn[d], Math.floor(left * ratio) / ratio);
+        if (visible(d)) this.box(i, start, pixel, Math.max(0.35, w * ratio));
+        drawn[d] = start + pixel;
+      }
       i += 1;
     }
     if (this.selected >= 0) this.frameBox(this.selected, x0, perWeight, 2);
@@ -207,7 +214,8 @@ export class Flame {
     if (width > 6 && flags >= 0 && flags & GUESSED) this.guessed(left, y, w);
     if (width > 28) {
       const whole = this.name(tree, node);
-      const text = this.fit(fn, whole, width - 9);
+      // Groups are written bold, which is about a tenth wider.
+      const text = this.fit(fn, whole, (width - 9) * (flags < 0 ? 0.88 : 1));
       if (text) {
         c.globalAlpha = this.match !== null && !hit ? 0.62 : alpha < 1 ? 0.75 : 1;
         c.fillStyle = hit ? palette.matchText : palette.text;
@@ -323,7 +331,7 @@ export class Flame {
       if (found < 0) return -1;
       node = found;
     }
-    return (tree.total[node] / tree.total[zoomed]) * this.width < 0.2 ? -1 : node;
+    return node;
   }
 
   key(event) {

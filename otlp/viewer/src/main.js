@@ -4,9 +4,9 @@ import { KINDS, palette } from './colors.js';
 import { decode } from './decode.js';
 import { describe, foot, nameOf, Tooltip } from './details.js';
 import { copy, fill, h, icon, popover } from './dom.js';
-import { filterButton, groupsOf, keepOf, processText, threadWeights } from './filter.js';
+import { filterButton, groupsOf, keepOf, threadWeights } from './filter.js';
 import { Flame } from './flame.js';
-import { INITIAL, read, write } from './state.js';
+import { read, write } from './state.js';
 import { facts, incompleteWeight, legend, side } from './summary.js';
 import { Table } from './table.js';
 import { base, count, cut, percent, plain, scale as scaleOf } from './text.js';
@@ -76,7 +76,7 @@ class App {
     const { profile, host } = this;
     const { meta } = profile;
     const title = plain(meta.origin.target) || 'Profile';
-    document.title = cut([plain(meta.origin.target), plain(meta.origin.host)].filter(Boolean).join(' on ') || 'Profile', 120);
+    document.title = cut([title, plain(meta.origin.host)].filter(Boolean).join(' on '), 120);
     this.live = h('div.offscreen', { role: 'status', 'aria-live': 'polite' });
     this.tabs = h('div.tabs', { role: 'tablist', 'aria-label': 'Views' });
     this.search = h('input', {
@@ -114,11 +114,13 @@ class App {
     this.flameView = h('section.view.flameview', {}, h('div.main', {}, this.crumbs, this.legendHost, this.flameHost), this.sideHost);
     this.topView = h('section.view.topview');
     this.callersHead = h('div.subject');
+    this.upNote = h('span');
+    this.downNote = h('span');
     this.upHost = h('div');
     this.downHost = h('div');
     const pick = h('div.pick');
     this.callersView = h('section.view.callersview', {}, pick,
-      h('div.pair', {}, this.callersHead, h('h3', {}, 'Callers', h('span', {}, 'what calls it; read upwards')), this.upHost, h('h3', {}, 'Callees', h('span', {}, 'what it calls; read downwards')), this.downHost));
+      h('div.pair', {}, this.callersHead, h('h3', {}, 'Callers', this.upNote), this.upHost, h('h3', {}, 'Callees', this.downNote), this.downHost));
     this.foot = h('footer.foot');
 
     const filterable = profile.processes.length > 0;
@@ -129,7 +131,7 @@ class App {
       facts(profile, this.totals()),
       h('div.toolbar', { role: 'toolbar', 'aria-label': 'Choices' },
         h('label.searchbox', {}, icon('search'), this.search), this.found, h('span.grow'),
-        meta.types.length > 1 ? this.types : h('span.type', { title: 'Sample type' }, `${plain(meta.types[0][0])} (${plain(meta.types[0][1])})`),
+        meta.types.length > 1 ? this.types : h('span.type', {}, `Sample type: ${plain(meta.types[0][0])} (${plain(meta.types[0][1])})`),
         filterable ? [this.groups, this.filter] : null, this.flip),
       h('main', {}, this.flameView, this.topView, this.callersView),
       this.foot,
@@ -173,6 +175,7 @@ class App {
         h('li', {}, h('span.swatch.dashed'), h('b', {}, 'Guessed'), ' found by the frame pointer alone: likely, not certain')),
       h('h2', {}, 'Keys'),
       h('table.keys', {}, keys.map(([key, what]) => h('tr', {}, h('td', {}, h('kbd', {}, key)), h('td', {}, what)))),
+      this.profile.meta.origin.producer ? h('p.hint', {}, `Recorded by ${cut(plain(this.profile.meta.origin.producer), 80)}.`) : null,
     );
     this.help = popover(h('button.square', { type: 'button', title: 'Help', 'aria-label': 'Help' }, '?'), panel);
     return this.help;
@@ -220,6 +223,10 @@ class App {
 
   kinds() {
     return this.memo('kinds', this.filterKey(), () => kindWeights(this.profile, this.plainTree()));
+  }
+
+  incomplete() {
+    return this.memo('incomplete', this.filterKey(), () => incompleteWeight(this.profile, this.state.type, this.keep()));
   }
 
   /** Which functions the search finds; null without a search. */
@@ -340,6 +347,9 @@ class App {
     flame.whole = whole;
     const empty = whole === 0;
     this.flameHost.classList.toggle('empty', empty);
+    this.flameHost.dataset.empty = this.profile.meta.counts.samples
+      ? 'No samples here: choose other processes, or another sample type.'
+      : 'This profile has no samples. Was the target idle, or had it ended? Record longer, or while it is busy.';
     const changed = flame.tree !== tree || flame.rootAtBottom !== (state.root === 'bottom');
     if (changed) flame.show(tree, { zoom: state.zoom, match, rootAtBottom: state.root === 'bottom' });
     else {
@@ -348,12 +358,12 @@ class App {
     }
     this.paintCrumbs(tree);
     this.flameView.classList.toggle('wide', !state.side);
-    fill(this.legendHost, legend(this.kinds(), whole));
+    fill(this.legendHost, legend(this.kinds(), whole, this.incomplete()));
     const key = `${this.filterKey()}|${this.themed}`;
     if (this.sidePainted !== key) {
       this.sidePainted = key;
       side(this.sideHost, {
-        profile: this.profile, weights: this.weights(), kinds: this.kinds(), whole, scale, threads: this.threadWeights(),
+        profile: this.profile, weights: this.weights(), kinds: this.kinds(), whole, incomplete: this.incomplete(), scale, threads: this.threadWeights(),
         on: { open: (fn) => this.open(fn), process: (p) => this.set({ processes: [p], threads: [] }, true) },
       });
     }
@@ -405,8 +415,11 @@ class App {
       h('div.actions', {}, h('button', { type: 'button', onclick: () => this.copyName(fn) }, icon('copy'), 'Copy name'),
         h('button', { type: 'button', onclick: () => this.find(name, 'flame') }, icon('search'), 'Find in the flame graph')),
     );
+    this.upNote.textContent = up.n > 1 ? 'what calls it; read upwards' : 'nothing calls it: stacks start here';
+    this.downNote.textContent = down.n > 1 ? 'what it calls; read downwards' : 'it calls nothing that was sampled';
     for (const [flame, shown, bottom] of [[this.up, up, true], [this.down, down, false]]) {
       flame.whole = whole;
+      flame.host.classList.toggle('single', shown.n < 2);
       if (flame.tree !== shown) flame.show(shown, { match, rootAtBottom: bottom });
       else flame.setMatch(match);
     }
@@ -499,5 +512,4 @@ async function main() {
   }
 }
 
-export { INITIAL, processText };
 main();

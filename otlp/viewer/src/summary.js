@@ -14,7 +14,7 @@ function fact(name, value, title) {
 /** UTC, so that one file reads the same everywhere. */
 function clock(ms) {
   const date = new Date(ms);
-  return Number.isNaN(date.getTime()) ? '' : `${date.toISOString().slice(0, 19).replace('T', ' ')} UTC`;
+  return Number.isNaN(date.getTime()) ? '' : `${date.toISOString().slice(0, 16).replace('T', ' ')} UTC`;
 }
 
 /** Sums that the losses add up to: samples that are not there, and stacks that are not whole. */
@@ -29,7 +29,7 @@ export function lossSums(meta) {
 }
 
 /** Weight of the stacks that end in a marker where their root should be. */
-export function incompleteWeight(profile, type) {
+export function incompleteWeight(profile, type, keep = null) {
   const { nodes, rows, frames } = profile;
   const marked = new Uint8Array(nodes.n);
   for (let i = 1; i < nodes.n; i += 1) {
@@ -37,7 +37,7 @@ export function incompleteWeight(profile, type) {
     marked[i] = top ? ((frames.flags[nodes.frame[i]] & 15) === 4 ? 1 : 0) : marked[nodes.parent[i]];
   }
   let sum = 0;
-  for (let i = 0; i < rows.n; i += 1) if (marked[rows.node[i]]) sum += rows.values[type][i];
+  for (let i = 0; i < rows.n; i += 1) if (marked[rows.node[i]] && (!keep || keep[rows.thread[i]])) sum += rows.values[type][i];
   return sum;
 }
 
@@ -49,15 +49,15 @@ function lossBadge(profile, totals) {
   const incomplete = totals.whole ? totals.incomplete / totals.whole : 0;
   const none = !meta.losses.some(([, n]) => n > 0) && !totals.incomplete;
   const parts = [];
-  if (lost) parts.push(`${count(lost)} samples lost (${percent(share)})`);
-  if (totals.incomplete) parts.push(`${percent(incomplete)} of stacks incomplete`);
+  if (lost) parts.push(`${count(lost)} lost (${percent(share)})`);
+  if (totals.incomplete) parts.push(`${percent(incomplete)} incomplete`);
   if (!parts.length) parts.push(none ? (meta.origin.producer ? 'Nothing lost' : 'No losses reported') : 'Losses reported');
   const grave = share > 0.01 || incomplete > 0.02;
   const button = h(
     `button.badge.${none ? 'good' : grave ? 'bad' : 'note'}`,
     { type: 'button' },
     icon(none ? 'check' : 'warn'),
-    parts.join(', '),
+    parts.join(' · '),
     icon('down'),
   );
   const rows = meta.losses.map(([reason, n]) =>
@@ -101,16 +101,14 @@ export function facts(profile, totals) {
     h(
       'dl',
       {},
-      fact('Target', plain(origin.target)),
       fact('Host', plain(origin.host), platform),
       fact('Kernel', plain(origin.kernel)),
       fact('Machine', platform),
       fact('Rate', rate, period[2] ? `period: ${count(period[2])} ${plain(period[1])} of ${plain(period[0])}` : null),
       fact('Duration', meta.duration_ns ? duration(meta.duration_ns) : ''),
-      fact('Recorded', meta.start_ms ? clock(meta.start_ms) : ''),
+      fact('Recorded', meta.start_ms ? clock(meta.start_ms) : '', new Date(meta.start_ms).toString()),
       fact('Samples', count(totals.samples)),
-      used ? fact('Processes', `${count(used)} / ${count(profile.threads.length)} threads`) : null,
-      fact('By', plain(origin.producer)),
+      used ? fact('Processes', `${count(used)}, ${count(profile.threads.length)} threads`) : null,
       comments ? fact('Comment', comments, cut(comments, 1000)) : null,
     ),
     lossBadge(profile, totals),
@@ -118,17 +116,22 @@ export function facts(profile, totals) {
 }
 
 /** A bar of all kinds with its legend. */
-export function legend(kinds, whole) {
+export function legend(kinds, whole, incomplete) {
+  if (!whole) return null;
   const known = KINDS.map((kind) => ({ kind, weight: kinds[kind.flags] })).filter(({ weight }) => weight > 0);
   let rest = 0;
   kinds.forEach((weight, flags) => {
     if (weight > 0 && !KINDS.some((kind) => kind.flags === flags)) rest += weight;
   });
   if (rest > 0) known.push({ kind: kindOf(15), weight: rest });
+  const stack = [...known];
+  // Markers stand at the root end of a stack and have no weight of their own: they are no part of the bar.
+  const marker = KINDS.find((kind) => kind.key === 'marker');
+  if (incomplete > 0 && !kinds[marker.flags]) known.push({ kind: marker, weight: incomplete });
   return h(
     'div.kinds',
     {},
-    h('div.stack', { 'aria-hidden': 'true' }, known.map(({ kind, weight }) => h('span', { css: { width: `${(weight / whole) * 100}%`, background: `var(--kind-${kind.key})` } }))),
+    h('div.stack', { 'aria-hidden': 'true' }, stack.map(({ kind, weight }) => h('span', { css: { width: `${(weight / whole) * 100}%`, background: `var(--kind-${kind.key})` } }))),
     h(
       'ul.legend',
       { 'aria-label': 'Colours' },
@@ -149,17 +152,16 @@ function bars(items, whole, onclick, describe) {
   return h(
     'ol.bars',
     {},
-    items.map(({ id, name, sub, weight, key }) =>
+    items.map(({ id, name, module, weight, key }) =>
       h(
         'li',
         {},
         h(
           'button',
-          { type: 'button', title: describe(name, weight), onclick: () => onclick(id) },
+          { type: 'button', title: describe(name, weight, module), onclick: () => onclick(id) },
           h('span.bar', { css: { width: `${whole ? (weight / whole) * 100 : 0}%`, background: key ? `var(--kind-${key})` : null } }),
           h('bdi.name', {}, cut(name, 200)),
           h('span.share', {}, percent(whole ? weight / whole : 0)),
-          sub ? h('bdi.sub', {}, cut(sub, 120)) : null,
         ),
       ),
     ),
@@ -167,8 +169,9 @@ function bars(items, whole, onclick, describe) {
 }
 
 /** The side of the flame graph: kinds, hottest functions, busiest processes. */
-export function side(host, { profile, weights, kinds, whole, scale, threads, on }) {
+export function side(host, { profile, weights, kinds, whole, incomplete, scale, threads, on }) {
   const { functions } = profile;
+  host.hidden = !whole;
   const text = (v) => [scale.main(v), scale.time(v)].filter(Boolean).join(' · ');
   const top = [];
   for (let f = 0; f < functions.n; f += 1) if (weights.self[f] > 0) top.push(f);
@@ -176,7 +179,7 @@ export function side(host, { profile, weights, kinds, whole, scale, threads, on 
   const hot = top.slice(0, 10).map((f) => ({
     id: f,
     name: functions.name[f],
-    sub: functions.module[f] ? functions.module[f].split('/').pop() : '',
+    module: functions.module[f],
     weight: weights.self[f],
     key: kindOf(functions.flags[f]).key,
   }));
@@ -189,9 +192,9 @@ export function side(host, { profile, weights, kinds, whole, scale, threads, on 
   fill(
     host,
     h('h2', {}, 'Where the time goes'.replace('time', scale.name === 'samples' || scale.name === 'cpu' ? 'time' : scale.name)),
-    legend(kinds, whole),
-    h('h3', {}, 'Hottest functions', h('span', {}, 'self')),
-    bars(hot, whole, on.open, (name, v) => `${cut(name, 600)}\n${text(v)}\nShow callers and callees`),
+    legend(kinds, whole, incomplete),
+    h('h3', {}, scale.name === 'samples' || scale.name === 'cpu' ? 'Hottest functions' : 'Top functions', h('span', {}, 'self')),
+    bars(hot, whole, on.open, (name, v, module) => `${cut(name, 600)}\n${module ? `${cut(module, 200)}\n` : ''}${text(v)}\nShow callers and callees`),
     busy.length > 1
       ? [
           h('h3', {}, 'Busiest processes', h('span', {}, 'total')),

@@ -56,6 +56,7 @@ export function percent(part) {
 
 /** Nanoseconds as people say them. */
 export function duration(ns) {
+  if (ns === 0) return '0 s';
   const units = [['ns', 1], ['µs', 1e3], ['ms', 1e6], ['s', 1e9], ['min', 60e9], ['h', 3600e9]];
   let unit = units[0];
   for (const next of units) if (Math.abs(ns) >= next[1]) unit = next;

@@ -77,7 +77,7 @@ function grouped(profile, values, keep, groups) {
   const { nodes, rows } = profile;
   const list = [];
   for (let i = 0; i < rows.n; i += 1) if (values[i] > 0 && (!keep || keep[rows.thread[i]])) list.push(i);
-  const out = new Growing(nodes.n + 16);
+  const out = new Growing(Math.ceil(nodes.n * 1.5) + 16);
   out.push(-1, 0, -1, 0);
   // The last group that a node of the profile was put in, and where: rows are in preorder, so the missing ancestors of a
   // row's node, outermost first, are the next nodes of the group's preorder.
@@ -227,22 +227,31 @@ export function callees(profile, tree, fn) {
   const list = outermost(profile, tree, fn);
   // Nodes of `tree` that a node of the new tree stands for, as a linked list through `next`.
   const next = new Int32Array(tree.n).fill(-1);
-  const chain = (of) => {
-    for (let i = 0; i + 1 < of.length; i += 1) next[of[i]] = of[i + 1];
-    return of.length ? of[0] : -1;
-  };
-  return merge(profile, tree, chain(list), list[0] ?? -1, (first, add) => {
-    for (let at = first; at >= 0; at = next[at]) {
-      for (let child = at + 1; child < tree.end[at]; child = tree.end[child]) {
-        if (tree.total[child] > 0) add(child, tree.frame[child], tree.total[child]);
+  for (let i = 0; i + 1 < list.length; i += 1) next[list[i]] = list[i + 1];
+  return merge(tree, list, list[0] ?? -1, {
+    next,
+    expand(first, add) {
+      for (let at = first; at >= 0; at = next[at]) {
+        for (let child = at + 1; child < tree.end[at]; child = tree.end[child]) {
+          if (tree.total[child] > 0) add(child, child, tree.total[child]);
+        }
       }
-    }
-  }, (member, head) => {
-    next[member] = head;
-  }, (first) => {
-    let sum = 0;
-    for (let at = first; at >= 0; at = next[at]) sum += tree.total[at];
-    return sum;
+    },
+    alone(at, head, depth, out) {
+      const shift = depth - tree.depth[at];
+      const path = [head];
+      out.self[head] = tree.self[at];
+      for (let i = at + 1; i < tree.end[at]; ) {
+        if (tree.total[i] === 0) {
+          i = tree.end[i];
+          continue;
+        }
+        const d = tree.depth[i] - tree.depth[at];
+        path[d] = out.push(tree.frame[i], tree.depth[i] + shift, path[d - 1], origin(tree, i));
+        out.self[path[d]] = tree.self[i];
+        i += 1;
+      }
+    },
   });
 }
 
@@ -253,50 +262,65 @@ export function callers(profile, tree, fn) {
   const at = Int32Array.from(list);
   const next = new Int32Array(list.length).fill(-1);
   for (let i = 0; i + 1 < list.length; i += 1) next[i] = i + 1;
-  return merge(profile, tree, list.length ? 0 : -1, list[0] ?? -1, (first, add) => {
-    for (let o = first; o >= 0; ) {
-      const following = next[o];
-      const up = tree.parent[at[o]];
-      if (up > 0) {
-        at[o] = up;
-        add(o, tree.frame[up], tree.total[list[o]], up);
+  return merge(tree, list, list.length ? 0 : -1, {
+    next,
+    expand(first, add) {
+      for (let o = first; o >= 0; ) {
+        // Read before `add`, which puts the occurrence on another list.
+        const following = next[o];
+        const up = tree.parent[at[o]];
+        if (up > 0) {
+          at[o] = up;
+          add(o, up, tree.total[list[o]]);
+        }
+        o = following;
       }
-      o = following;
-    }
-  }, (member, head) => {
-    next[member] = head;
-  }, (first) => {
-    let sum = 0;
-    for (let o = first; o >= 0; o = next[o]) sum += tree.total[list[o]];
-    return sum;
+    },
+    alone(o, head, depth, out) {
+      let below = head;
+      for (let up = tree.parent[at[o]]; up > 0; up = tree.parent[up]) {
+        depth += 1;
+        below = out.push(tree.frame[up], depth, below, origin(tree, up));
+      }
+      out.self[below] = tree.total[list[o]];
+    },
   });
 }
 
+/** The node of the profile that node `i` of `tree` shows. */
+function origin(tree, i) {
+  return tree.origin ? tree.origin[i] : i;
+}
+
 /**
- * A tree of lists: a node is a chain of members; `expand(first, add)` names each member's next step and its frame, `link`
- * puts a member in front of a chain. Children come out heaviest first.
+ * A tree whose every node stands for a list of members, linked by `next`; it starts with the list at `first`.
+ * `expand(first, add)` steps each member of a list on: `add(member, node, weight)`, with the node of `tree` it is at then;
+ * members at nodes of one frame become one child. `alone` writes all that is below a member that has no other beside it.
+ * Children come out heaviest first.
  */
-function merge(profile, tree, first, origin, expand, link, weigh) {
+function merge(tree, starts, first, { next, expand, alone }) {
   const out = new Growing(1024);
   if (first < 0) return out.finish(tree.labels);
+  const whole = starts.reduce((sum, node) => sum + tree.total[node], 0);
+  const pending = [[{ frame: tree.frame[starts[0]], first, weight: whole, origin: origin(tree, starts[0]) }, 0, -1]];
   const slot = new Map();
-  const pending = [];
-  const total = [];
-  const start = { frame: tree.frame[origin], first, weight: weigh(first), origin: tree.origin ? tree.origin[origin] : origin };
-  pending.push([start, 0, -1]);
   while (pending.length) {
     const [node, depth, parent] = pending.pop();
     const i = out.push(node.frame, depth, parent, node.origin);
-    total[i] = node.weight;
+    if (next[node.first] < 0) {
+      alone(node.first, i, depth, out);
+      continue;
+    }
     slot.clear();
     let below = 0;
-    expand(node.first, (member, frame, weight, shown = member) => {
+    expand(node.first, (member, at, weight) => {
+      const frame = tree.frame[at];
       let child = slot.get(frame);
       if (!child) {
-        child = { frame, first: -1, weight: 0, origin: tree.origin ? tree.origin[shown] : shown };
+        child = { frame, first: -1, weight: 0, origin: origin(tree, at) };
         slot.set(frame, child);
       }
-      link(member, child.first);
+      next[member] = child.first;
       child.first = member;
       child.weight += weight;
       below += weight;
