@@ -98,9 +98,11 @@ fn profile() -> Profile {
     head.period_type = ValueType { kind: "cpu".to_owned(), unit: "nanoseconds".to_owned() };
     head.period = 10_101_010;
     for index in 0..SAMPLES {
+        // A stack is one process's, and may be any of its threads'.
+        let stack = random.below(STACKS);
         let sample = Sample {
-            stack: stacks[random.below(STACKS) as usize],
-            thread: Some(threads[random.below(200) as usize]),
+            stack: stacks[stack as usize],
+            thread: Some(threads[(stack % 50 * 4 + random.below(4)) as usize]),
             cpu: Some(random.below(16) as u32),
             time_unix_nanos: Some(START + index * 1000),
             values: Values::One(1),

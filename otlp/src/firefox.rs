@@ -12,8 +12,9 @@ use std::{
 
 use flate2::{Compression, write::GzEncoder};
 use fxprof_processed_profile::{
-    CategoryColor, CategoryPairHandle, CpuDelta, Frame as Place, FrameFlags, FrameInfo, LibraryHandle, LibraryInfo,
-    Profile as Firefox, ReferenceTimestamp, SamplingInterval, Symbol, SymbolTable, ThreadHandle, Timestamp, debugid,
+    CategoryColor, CategoryPairHandle, CpuDelta, Frame as Place, FrameFlags, FrameHandle, FrameInfo, LibraryHandle,
+    LibraryInfo, Profile as Firefox, ReferenceTimestamp, SamplingInterval, StackHandle, Symbol, SymbolTable,
+    ThreadHandle, Timestamp, debugid,
 };
 use rustc_hash::FxHashMap;
 
@@ -117,13 +118,20 @@ impl<'a> Converter<'a> {
         samples.sort_by_key(|sample| sample.time_unix_nanos);
         let (weight, unit) = self.profile.weight();
         let nanos = if unit == "nanoseconds" { u64::try_from(weight).unwrap_or(0) } else { 0 };
-        let mut stacks: FxHashMap<StackId, _> = FxHashMap::default();
+        let mut stacks: FxHashMap<StackId, Option<StackHandle>> = FxHashMap::default();
+        let mut handles: FxHashMap<usize, FrameHandle> = FxHashMap::default();
         for sample in samples {
             let stack = *stacks.entry(sample.stack).or_insert_with(|| {
-                let locations = self.profile.stack(sample.stack).iter().rev();
-                let positions = locations.flat_map(|&location| self.frames.positions(location).rev());
-                let places = positions.filter_map(|position| self.places.get(position).cloned());
-                self.firefox.intern_stack_frames(thread, places)
+                let mut stack = None;
+                for &location in self.profile.stack(sample.stack).iter().rev() {
+                    for position in self.frames.positions(location).rev() {
+                        let Some(place) = self.places.get(position) else { continue };
+                        let frame = handles.entry(position);
+                        let frame = *frame.or_insert_with(|| self.firefox.intern_frame(thread, place.clone()));
+                        stack = Some(self.firefox.intern_stack(thread, stack, frame));
+                    }
+                }
+                stack
             });
             let count = sample.first_value();
             let time = self.since_start(sample.time_unix_nanos.unwrap_or(self.profile.start_unix_nanos));

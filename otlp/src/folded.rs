@@ -2,16 +2,13 @@
 //!
 //! Kernel frames end in `_[k]`, inlined ones in `_[i]`, run-time generated ones in `_[j]`, as the tools' palettes know them.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     frames::{Frame, Frames},
-    model::{FrameKind, Profile, Sample},
+    model::{FrameKind, Profile, StackId, ThreadId},
 };
 
 /// What a line begins with.
@@ -33,21 +30,18 @@ pub fn encode(profile: &Profile, out: impl Write) -> io::Result<()> {
 pub fn encode_by(profile: &Profile, root: Root, mut out: impl Write) -> io::Result<()> {
     let frames = Frames::new(profile);
     let names = Names::new(&frames);
-    // Stacks that differ in addresses alone read the same. Lines are joined by the ids of their names, which are a fraction of
-    // the text, and sorted by the order of names, which is that of the text.
-    let mut counts: FxHashMap<(String, u32), u64> = FxHashMap::default();
-    for sample in &profile.samples {
-        let count = counts.entry((root_name(profile, sample, root), sample.stack)).or_default();
-        *count = count.saturating_add(sample.first_value());
-    }
-    let mut lines: BTreeMap<(&str, Vec<u32>), u64> = BTreeMap::new();
-    for ((root, stack), count) in &counts {
-        let ids = frames.stack(*stack).map(|frame| names.id(frame)).collect();
-        let sum = lines.entry((root, ids)).or_default();
-        *sum = sum.saturating_add(*count);
-    }
-    for ((root, ids), count) in lines.iter().filter(|(_, count)| **count > 0) {
-        out.write_all(root.as_bytes())?;
+    let (roots, counts) = by_root(profile, root);
+    // Stacks that differ in addresses alone read the same. Lines are compared by the ids of their names, which are a fraction of
+    // the text and sort as it does.
+    let line = |((root, stack), count)| -> (u32, Vec<u32>, u64) {
+        (root, frames.stack(stack).map(|frame| names.id(frame)).collect(), count)
+    };
+    let mut lines: Vec<_> = counts.into_iter().map(line).collect();
+    lines.sort_unstable();
+    for lines in lines.chunk_by(|a, b| (a.0, &a.1) == (b.0, &b.1)) {
+        let count = lines.iter().fold(0_u64, |sum, (.., count)| sum.saturating_add(*count));
+        let Some((root, ids, _)) = lines.first().filter(|_| count > 0) else { continue };
+        out.write_all(roots.get(*root as usize).map_or("", String::as_str).as_bytes())?;
         for &id in ids {
             out.write_all(b";")?;
             out.write_all(names.text(id).as_bytes())?;
@@ -57,13 +51,33 @@ pub fn encode_by(profile: &Profile, root: Root, mut out: impl Write) -> io::Resu
     out.flush()
 }
 
-/// What the line of `sample` begins with.
-pub(crate) fn root_name(profile: &Profile, sample: &Sample, root: Root) -> String {
-    let process = profile.process_of(sample).and_then(|id| profile.process(id));
+/// What lines begin with, sorted, and the counts of samples by index in that and stack.
+pub(crate) fn by_root(profile: &Profile, root: Root) -> (Vec<String>, FxHashMap<(u32, StackId), u64>) {
+    let mut counts: FxHashMap<_, u64> = FxHashMap::default();
+    for sample in &profile.samples {
+        let count = counts.entry((sample.thread, sample.stack)).or_default();
+        *count = count.saturating_add(sample.first_value());
+    }
+    let threads: FxHashSet<Option<ThreadId>> = counts.keys().map(|(thread, _)| *thread).collect();
+    let names: FxHashMap<_, _> = threads.into_iter().map(|thread| (thread, root_name(profile, thread, root))).collect();
+    let mut roots: Vec<String> = names.values().cloned().collect();
+    roots.sort_unstable();
+    roots.dedup();
+    let id = |thread| names.get(thread).and_then(|name| roots.binary_search(name).ok()).map_or(0, |id| id as u32);
+    let mut by_root: FxHashMap<_, u64> = FxHashMap::default();
+    for ((thread, stack), count) in &counts {
+        let sum = by_root.entry((id(thread), *stack)).or_default();
+        *sum = sum.saturating_add(*count);
+    }
+    (roots, by_root)
+}
+
+/// What the lines of samples of `thread` begin with.
+fn root_name(profile: &Profile, thread: Option<ThreadId>, root: Root) -> String {
+    let thread = thread.and_then(|id| profile.threads.get(id as usize));
+    let process = thread.and_then(|thread| profile.process(thread.process));
     let mut name = process.map(|process| process_name(profile.string(process.name), process.pid)).unwrap_or_default();
-    if let Some(thread) = sample.thread.and_then(|id| profile.threads.get(id as usize))
-        && root == Root::Thread
-    {
+    if let Some(thread) = thread.filter(|_| root == Root::Thread) {
         name = format!("{name};{}", clean(&format!("{} ({})", profile.string(thread.name), thread.tid)));
     }
     if name.is_empty() { "[no process]".to_owned() } else { name }

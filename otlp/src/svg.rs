@@ -9,7 +9,7 @@ use inferno::flamegraph::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    folded::{Names, Root, root_name},
+    folded::{Names, Root, by_root},
     frames::Frames,
     headline::{subtitle, title},
     model::{FrameKind, Profile},
@@ -59,22 +59,12 @@ pub fn encode(profile: &Profile, out: impl Write) -> io::Result<()> {
 
 /// The call tree of all samples, and the names of its first level. Children stand behind their parents.
 fn tree(profile: &Profile, frames: &Frames, names: &Names) -> (Vec<String>, Vec<Node>) {
-    let mut counts: FxHashMap<(String, u32), u64> = FxHashMap::default();
-    for sample in &profile.samples {
-        let count = counts.entry((root_name(profile, sample, Root::Process), sample.stack)).or_default();
-        *count = count.saturating_add(sample.first_value());
-    }
-    let mut roots: Vec<String> = Vec::new();
+    let (roots, counts) = by_root(profile, Root::Process);
     let mut nodes: Vec<Node> = Vec::new();
     let mut ids: FxHashMap<(usize, u32), usize> = FxHashMap::default();
-    let mut root_ids: FxHashMap<&str, u32> = FxHashMap::default();
-    for ((root, stack), &count) in &counts {
-        let root = *root_ids.entry(root).or_insert_with(|| {
-            roots.push(root.clone());
-            roots.len() as u32 - 1
-        });
+    for (&(root, stack), &count) in &counts {
         let mut parent = usize::MAX;
-        for name in std::iter::once(root).chain(frames.stack(*stack).map(|frame| names.id(frame))) {
+        for name in std::iter::once(root).chain(frames.stack(stack).map(|frame| names.id(frame))) {
             let id = *ids.entry((parent, name)).or_insert_with(|| {
                 nodes.push(Node { parent, name, own: 0, total: 0 });
                 nodes.len() - 1

@@ -4,7 +4,7 @@
 //! comes keeps memory near the size of the result, and lets counts be checked before anything is allocated
 //! (<https://protobuf.dev/programming-guides/encoding/>).
 
-use std::io::Read;
+use std::{borrow::Cow, io::Read};
 
 use crate::error::Error;
 
@@ -110,15 +110,19 @@ pub(crate) fn check_count(count: usize, limit: usize, what: &'static str) -> Res
 }
 
 /// `bytes`, decompressed if they are gzip, at most [`MAX_BYTES`].
-pub(crate) fn decompressed(bytes: &[u8]) -> Result<std::borrow::Cow<'_, [u8]>, Error> {
-    let too_large = Error::TooLarge { what: "bytes", limit: MAX_BYTES };
+pub(crate) fn decompressed(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Error> {
+    decompressed_within(bytes, MAX_BYTES)
+}
+
+fn decompressed_within(bytes: &[u8], limit: usize) -> Result<Cow<'_, [u8]>, Error> {
+    let too_large = Error::TooLarge { what: "bytes", limit };
     if !bytes.starts_with(&[0x1f, 0x8b]) {
-        return if bytes.len() <= MAX_BYTES { Ok(bytes.into()) } else { Err(too_large) };
+        return if bytes.len() <= limit { Ok(bytes.into()) } else { Err(too_large) };
     }
     let mut raw = Vec::new();
-    let limit = MAX_BYTES as u64 + 1;
-    flate2::read::MultiGzDecoder::new(bytes).take(limit).read_to_end(&mut raw).map_err(Error::Gzip)?;
-    if raw.len() > MAX_BYTES { Err(too_large) } else { Ok(raw.into()) }
+    let within = (limit as u64).saturating_add(1);
+    flate2::read::MultiGzDecoder::new(bytes).take(within).read_to_end(&mut raw).map_err(Error::Gzip)?;
+    if raw.len() > limit { Err(too_large) } else { Ok(raw.into()) }
 }
 
 /// Appends `value` to `buffer`.
@@ -168,5 +172,16 @@ mod tests {
         {
             assert!(fields(bytes, "test").any(|field| field.is_err()), "{bytes:?}");
         }
+    }
+
+    #[test]
+    fn a_bomb_is_refused() {
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, &[0; 2 << 20]).unwrap();
+        let bomb = gzip.finish().unwrap();
+        assert!(bomb.len() < 32 << 10);
+        assert_eq!(decompressed_within(&bomb, 2 << 20).unwrap().len(), 2 << 20);
+        assert!(matches!(decompressed_within(&bomb, 1 << 20), Err(Error::TooLarge { .. })));
+        assert!(matches!(decompressed_within(&bomb[..100], 1 << 20), Err(Error::Gzip(_))));
     }
 }

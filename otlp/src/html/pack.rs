@@ -150,7 +150,10 @@ impl<'a> Strings<'a> {
             return Ok(known);
         }
         let text = self.profile.strings.get(id as usize).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, format!("the profile refers to string {id}, which it does not have"))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the profile refers to string {id}, which it does not have"),
+            )
         })?;
         let new = self.own(text.as_str());
         self.ids.insert(id, new);

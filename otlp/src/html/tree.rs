@@ -201,11 +201,10 @@ impl Tree {
                 add(Function { name, module, file: 0, line: 0 }, 0, false)?;
             }
             for (nth, line) in location.lines.iter().rev().enumerate() {
-                let function = profile
-                    .functions
-                    .get(line.function as usize)
-                    .ok_or_else(|| missing("function", line.function))?;
-                let name = if function.name == 0 { Name::Address(location.address) } else { Name::Known(function.name) };
+                let function =
+                    profile.functions.get(line.function as usize).ok_or_else(|| missing("function", line.function))?;
+                let name =
+                    if function.name == 0 { Name::Address(location.address) } else { Name::Known(function.name) };
                 add(Function { name, module, file: function.file, line: function.start_line }, line.line, nth > 0)?;
             }
             by_location.push(expanded.into());
