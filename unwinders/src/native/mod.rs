@@ -31,6 +31,9 @@ use crate::rows;
 /// A sample that saw a range before it was replaced has long left the kernel half after this time, ns.
 const REUSE_AFTER_NS: u64 = 1_000_000_000;
 
+/// User addresses are below this, with five-level page tables too.
+const USER_END: u64 = 1 << 56;
+
 /// What the native unwinder has done and could not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
@@ -115,8 +118,13 @@ impl NativeUnwinder {
         {
             return;
         }
-        let mappings: Vec<_> =
-            process.mappings.iter().map(|mapping| self.resolve(process, mapping, executables)).collect();
+        let mappings: Vec<_> = process
+            .mappings
+            .iter()
+            // The vsyscall page is an address of the kernel, which the unwinder's search takes for negative.
+            .filter(|mapping| mapping.end.0 <= USER_END)
+            .map(|mapping| self.resolve(process, mapping, executables))
+            .collect();
         self.withdraw(process.pid, now);
         let mut published = Published {
             serial: process.serial,
@@ -148,14 +156,8 @@ impl NativeUnwinder {
         let serial = self.next_serial;
         self.next_serial = self.next_serial.checked_add(1).unwrap_or(1);
         let space = process.address_space.unwrap_or_default();
-        let entry = abi::Process {
-            start_code: space.start_code,
-            start_stack: space.start_stack,
-            serial,
-            first,
-            count,
-            pad: 0,
-        };
+        let entry =
+            abi::Process { start_code: space.start_code, start_stack: space.start_stack, serial, first, count, pad: 0 };
         let written = self.tables.write_mappings(first as usize, mappings);
         written.and_then(|()| self.tables.set_process(process.pid, &entry)).inspect_err(|_| {
             self.ranges.release(first, count, 0);
@@ -179,13 +181,8 @@ impl NativeUnwinder {
 
     /// The mapping as the unwinder wants it: with the executable's slot and the bias to its ELF addresses.
     fn resolve(&mut self, process: &Process, mapping: &Mapping, executables: &mut Executables) -> abi::Mapping {
-        let mut entry = abi::Mapping {
-            start: mapping.start.0,
-            end: mapping.end.0,
-            bias: 0,
-            executable: NO_EXECUTABLE,
-            pad: 0,
-        };
+        let mut entry =
+            abi::Mapping { start: mapping.start.0, end: mapping.end.0, bias: 0, executable: NO_EXECUTABLE, pad: 0 };
         if matches!(mapping.backing, Backing::Anonymous | Backing::Vsyscall) {
             return entry;
         }
@@ -278,11 +275,14 @@ impl NativeUnwinder {
         true
     }
 
-    fn compile(&mut self, executable: &Executable, executables: &mut Executables) -> Result<abi::Executable, LoadError> {
+    fn compile(
+        &mut self,
+        executable: &Executable,
+        executables: &mut Executables,
+    ) -> Result<abi::Executable, LoadError> {
         let bytes = executables.image(executable).map_err(|error| LoadError::Read(error.to_string()))?;
         let image = ElfImage::parse(&bytes).map_err(|error| LoadError::Parse(error.to_string()))?;
-        let compiled =
-            rows::compile(&image, &mut self.rules).map_err(|error| LoadError::Parse(error.to_string()))?;
+        let compiled = rows::compile(&image, &mut self.rules).map_err(|error| LoadError::Parse(error.to_string()))?;
         self.write_rules().map_err(|error| LoadError::Parse(error.to_string()))?;
         let published = self.rows.store(&mut self.tables, &compiled).ok_or(LoadError::OverBudget)?;
         self.stats.rows += compiled.rows.len() as u64;
@@ -344,4 +344,3 @@ fn find(mappings: &[abi::Mapping], address: UserAddr) -> Option<abi::Mapping> {
     let mapping = *mappings.get(after.checked_sub(1)?)?;
     (address.0 < mapping.end).then_some(mapping)
 }
-
