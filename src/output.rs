@@ -8,6 +8,8 @@ use anyhow::Context;
 use profiler_otlp::format::{self, Format};
 use profiler_otlp::model::Profile;
 
+use crate::exit;
+
 /// A file to be written at the end.
 #[derive(Debug)]
 pub struct Output {
@@ -32,12 +34,13 @@ impl Output {
     /// An output at `path`, in the format that its name or `format` says. Fails now rather than after the recording.
     pub fn prepare(path: &Path, format: Option<Format>) -> anyhow::Result<Self> {
         if path == Path::new("-") {
-            let format = format.context("standard output has no name to tell the format from: say -f FORMAT")?;
+            let format = format
+                .ok_or_else(|| exit::usage("standard output has no name to tell the format from: say -f FORMAT"))?;
             return Ok(Self { path: path.to_owned(), format, partial: None });
         }
         let format = match format {
             Some(format) => format,
-            None => Format::from_path(path)?,
+            None => Format::from_path(path).map_err(exit::usage)?,
         };
         let cannot = || format!("cannot write {}", path.display());
         match fs::metadata(path) {

@@ -18,6 +18,7 @@ use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::{Clock, host};
 use rustix::process::Signal;
 
+use crate::exit;
 use crate::launch::Launched;
 use crate::output::{Output, Written};
 use crate::pipeline::{Names, Session, SessionOptions, assemble};
@@ -69,6 +70,10 @@ pub struct Options {
 
 /// Records, writes, reports. The exit code is the command's, if there is one.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let limit = profiler_bpf::max_frequency();
+    if !(1..=limit).contains(&options.frequency) {
+        return Err(exit::usage(profiler_bpf::Error::Frequency { frequency: options.frequency, limit }).into());
+    }
     // What can fail for what the user wrote fails before anything is recorded.
     let outputs =
         options.outputs.iter().map(|path| Output::prepare(path, options.format)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -165,10 +170,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 
     let written = outputs.into_iter().map(|output| output.write(&profile)).collect::<anyhow::Result<Vec<Written>>>()?;
     terminal.report(&profile, &written);
-    match &mut command {
-        Some(command) => Ok(ExitCode::from(command.exit_code()?)),
-        None => Ok(ExitCode::SUCCESS),
-    }
+    let code = command.as_mut().map_or(Ok(0), Launched::exit_code)?;
+    let misplaced = written.iter().any(|written| written.instead_of.is_some());
+    Ok(ExitCode::from(if code == 0 && misplaced { exit::FAILURE } else { code }))
 }
 
 /// A sample of the last instant, or one that a clock step moved, belongs to the recording all the same.
