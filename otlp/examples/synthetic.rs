@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use profiler_otlp::model::builder::ProfileBuilder;
 use profiler_otlp::model::{
-    Function, FrameKind, Line, Location, LocationId, Loss, Mapping, Origin, Process, Profile, Sample, Thread, ThreadId,
+    FrameKind, Function, Line, Location, LocationId, Loss, Mapping, Origin, Process, Profile, Sample, Thread, ThreadId,
     ValueType, Values,
 };
 
@@ -113,26 +113,96 @@ const PROGRAMS: &[Program] = &[
 ];
 
 const SYSCALLS: &[&[&str]] = &[
-    &["entry_SYSCALL_64_after_hwframe", "do_syscall_64", "__x64_sys_sendto", "__sys_sendto", "sock_sendmsg", "tcp_sendmsg",
-        "tcp_sendmsg_locked", "tcp_push", "__tcp_push_pending_frames", "tcp_write_xmit", "__tcp_transmit_skb",
-        "__ip_queue_xmit", "ip_local_out", "ip_output", "ip_finish_output2", "__dev_queue_xmit", "__local_bh_enable_ip",
-        "do_softirq", "__do_softirq", "net_rx_action", "process_backlog", "__netif_receive_skb_core", "ip_rcv",
-        "tcp_v4_rcv", "tcp_rcv_established", "sock_def_readable", "__wake_up_common", "ep_poll_callback",
-        "try_to_wake_up", "_raw_spin_unlock_irqrestore"],
-    &["entry_SYSCALL_64_after_hwframe", "do_syscall_64", "__x64_sys_read", "ksys_read", "vfs_read", "ext4_file_read_iter",
-        "generic_file_read_iter", "filemap_read", "copy_page_to_iter", "_copy_to_iter", "rep_movs_alternative"],
-    &["entry_SYSCALL_64_after_hwframe", "do_syscall_64", "__x64_sys_futex", "do_futex", "futex_wait", "__futex_wait",
-        "futex_wait_queue", "schedule", "__schedule", "finish_task_switch.isra.0"],
-    &["asm_exc_page_fault", "exc_page_fault", "do_user_addr_fault", "handle_mm_fault", "__handle_mm_fault",
-        "do_anonymous_page", "vma_alloc_folio", "__alloc_pages", "get_page_from_freelist", "clear_page_erms"],
-    &["entry_SYSCALL_64_after_hwframe", "do_syscall_64", "__x64_sys_epoll_wait", "do_epoll_wait", "ep_poll",
-        "schedule_hrtimeout_range_clock", "schedule", "__schedule", "psi_group_change"],
+    &[
+        "entry_SYSCALL_64_after_hwframe",
+        "do_syscall_64",
+        "__x64_sys_sendto",
+        "__sys_sendto",
+        "sock_sendmsg",
+        "tcp_sendmsg",
+        "tcp_sendmsg_locked",
+        "tcp_push",
+        "__tcp_push_pending_frames",
+        "tcp_write_xmit",
+        "__tcp_transmit_skb",
+        "__ip_queue_xmit",
+        "ip_local_out",
+        "ip_output",
+        "ip_finish_output2",
+        "__dev_queue_xmit",
+        "__local_bh_enable_ip",
+        "do_softirq",
+        "__do_softirq",
+        "net_rx_action",
+        "process_backlog",
+        "__netif_receive_skb_core",
+        "ip_rcv",
+        "tcp_v4_rcv",
+        "tcp_rcv_established",
+        "sock_def_readable",
+        "__wake_up_common",
+        "ep_poll_callback",
+        "try_to_wake_up",
+        "_raw_spin_unlock_irqrestore",
+    ],
+    &[
+        "entry_SYSCALL_64_after_hwframe",
+        "do_syscall_64",
+        "__x64_sys_read",
+        "ksys_read",
+        "vfs_read",
+        "ext4_file_read_iter",
+        "generic_file_read_iter",
+        "filemap_read",
+        "copy_page_to_iter",
+        "_copy_to_iter",
+        "rep_movs_alternative",
+    ],
+    &[
+        "entry_SYSCALL_64_after_hwframe",
+        "do_syscall_64",
+        "__x64_sys_futex",
+        "do_futex",
+        "futex_wait",
+        "__futex_wait",
+        "futex_wait_queue",
+        "schedule",
+        "__schedule",
+        "finish_task_switch.isra.0",
+    ],
+    &[
+        "asm_exc_page_fault",
+        "exc_page_fault",
+        "do_user_addr_fault",
+        "handle_mm_fault",
+        "__handle_mm_fault",
+        "do_anonymous_page",
+        "vma_alloc_folio",
+        "__alloc_pages",
+        "get_page_from_freelist",
+        "clear_page_erms",
+    ],
+    &[
+        "entry_SYSCALL_64_after_hwframe",
+        "do_syscall_64",
+        "__x64_sys_epoll_wait",
+        "do_epoll_wait",
+        "ep_poll",
+        "schedule_hrtimeout_range_clock",
+        "schedule",
+        "__schedule",
+        "psi_group_change",
+    ],
 ];
 
-const NOUNS: &[&str] = &["Buffer", "Header", "Stream", "Route", "Cluster", "Index", "Page", "Tuple", "Plan", "Segment",
-    "Block", "Column", "Batch", "Frame", "Token", "Lease", "Shard", "Cursor", "Codec", "Filter", "Watch", "Cache"];
-const VERBS: &[&str] = &["decode", "encode", "match", "insert", "lookup", "flush", "advance", "merge", "parse", "commit",
-    "scan", "dispatch", "resolve", "compare", "hash", "copy", "split", "poll", "append", "evict"];
+const NOUNS: &[&str] = &[
+    "Buffer", "Header", "Stream", "Route", "Cluster", "Index", "Page", "Tuple", "Plan", "Segment", "Block", "Column",
+    "Batch", "Frame", "Token", "Lease", "Shard", "Cursor", "Codec", "Filter", "Watch", "Cache",
+];
+const VERBS: &[&str] = &[
+    "decode", "encode", "match", "insert", "lookup", "flush", "advance", "merge", "parse", "commit", "scan",
+    "dispatch", "resolve", "compare", "hash", "copy", "split", "poll", "append", "evict",
+];
 const SPACES: &[&str] = &["Http", "Network", "Router", "Upstream", "Event", "Stats", "Grpc", "Tracing"];
 
 /// The `nth` name of a language.
@@ -140,7 +210,9 @@ fn name(language: Language, nth: usize) -> (String, String) {
     let (noun, verb, space) = (NOUNS[nth % 22], VERBS[nth / 3 % 20], SPACES[nth / 7 % 8]);
     let (n, v, s) = (noun.to_lowercase(), verb, space.to_lowercase());
     match language {
-        Language::C => (format!("{n}_{v}{}", ["", "_internal", "_slow", "_tree"][nth % 4]), format!("src/backend/{s}/{n}.c")),
+        Language::C => {
+            (format!("{n}_{v}{}", ["", "_internal", "_slow", "_tree"][nth % 4]), format!("src/backend/{s}/{n}.c"))
+        }
         Language::Cpp if nth % 5 == 0 => (
             format!(
                 "std::_Function_handler<void (Envoy::{space}::{noun}&&), Envoy::{space}::{noun}Impl::{v}{noun}(std::shared_ptr<Envoy::{space}::{noun}> const&, std::unordered_map<std::string, Envoy::{space}::{noun}*, std::hash<std::string> >&)::{{lambda()#{}}}>::_M_invoke(std::_Any_data const&, Envoy::{space}::{noun}&&)",
@@ -149,7 +221,10 @@ fn name(language: Language, nth: usize) -> (String, String) {
             format!("/usr/include/c++/12/bits/std_function.h#{}", nth % 9),
         ),
         Language::Cpp => (
-            format!("Envoy::{space}::{noun}Impl::{v}{}(Envoy::{space}::{noun}&, bool)", ["Data", "Headers", "", "Once"][nth % 4]),
+            format!(
+                "Envoy::{space}::{noun}Impl::{v}{}(Envoy::{space}::{noun}&, bool)",
+                ["Data", "Headers", "", "Once"][nth % 4]
+            ),
             format!("source/common/{s}/{n}_impl.cc"),
         ),
         Language::Rust => (
@@ -163,7 +238,9 @@ fn name(language: Language, nth: usize) -> (String, String) {
             ),
             format!("crates/{s}/src/{n}.rs"),
         ),
-        Language::Go => (format!("k8s.io/kubernetes/pkg/kubelet/{s}.(*{n}Manager).{verb}{noun}"), format!("pkg/kubelet/{s}/{n}.go")),
+        Language::Go => {
+            (format!("k8s.io/kubernetes/pkg/kubelet/{s}.(*{n}Manager).{verb}{noun}"), format!("pkg/kubelet/{s}/{n}.go"))
+        }
         Language::Jit => (format!("LazyCompile:*{v}{noun} /srv/app/{s}/{n}.js:{}", nth * 7 % 400), String::new()),
         Language::Kernel => (format!("{n}_{v}_work"), String::new()),
     }
@@ -232,7 +309,8 @@ impl Maker {
                 (kind, program.executable, "main"),
             ],
         };
-        let roots = roots.into_iter().map(|(kind, file, name)| self.location(kind, file, &[(name, "")], false)).collect();
+        let roots =
+            roots.into_iter().map(|(kind, file, name)| self.location(kind, file, &[(name, "")], false)).collect();
         let mut layers = Vec::new();
         for layer in 0..48 {
             let mut row = Vec::new();
@@ -264,7 +342,9 @@ impl Maker {
         }
         let mut leaves = Vec::new();
         if !matches!(program.language, Language::Kernel) {
-            for leaf in ["__memmove_avx_unaligned_erms", "_int_malloc", "cfree@GLIBC_2.2.5", "__memset_avx2_unaligned_erms"] {
+            for leaf in
+                ["__memmove_avx_unaligned_erms", "_int_malloc", "cfree@GLIBC_2.2.5", "__memset_avx2_unaligned_erms"]
+            {
                 leaves.push(self.location(kind, libc, &[(leaf, "")], false));
             }
         }
@@ -272,14 +352,21 @@ impl Maker {
     }
 
     /// A stack, leaf first.
-    fn stack(&mut self, program: &Program, graph: &Graph, kernel: &[Vec<LocationId>], marker: LocationId) -> Vec<LocationId> {
+    fn stack(
+        &mut self,
+        program: &Program,
+        graph: &Graph,
+        kernel: &[Vec<LocationId>],
+        marker: LocationId,
+    ) -> Vec<LocationId> {
         let mut stack = Vec::new();
         if self.random.below(400) == 0 {
             stack.push(marker);
         } else {
             stack.extend(&graph.roots);
         }
-        let depth = if program.language == Language::Kernel { 3 + self.random.below(9) } else { 8 + self.random.below(40) };
+        let depth =
+            if program.language == Language::Kernel { 3 + self.random.below(9) } else { 8 + self.random.below(40) };
         let mut position = self.random.skewed(14);
         for layer in graph.layers.iter().take(depth) {
             // Mostly the same callee again: real programs have a few hot paths and many cold ones.
@@ -313,11 +400,14 @@ fn hostile(nth: usize) -> String {
 }
 
 fn profile(stacks: usize, samples: usize, heap: bool, is_hostile: bool) -> Profile {
-    let mut maker = Maker { builder: ProfileBuilder::new(), random: Random(0x9e37_79b9_7f4a_7c15), hostile: is_hostile };
+    let mut maker =
+        Maker { builder: ProfileBuilder::new(), random: Random(0x9e37_79b9_7f4a_7c15), hostile: is_hostile };
     let kernel: Vec<Vec<LocationId>> = SYSCALLS
         .iter()
         .map(|path| {
-            path.iter().map(|name| maker.location(FrameKind::Kernel, "[kernel.kallsyms]", &[(name, "")], false)).collect()
+            path.iter()
+                .map(|name| maker.location(FrameKind::Kernel, "[kernel.kallsyms]", &[(name, "")], false))
+                .collect()
         })
         .collect();
     let marker = maker.location(FrameKind::Marker, "", &[("unwind: no row for this address", "")], false);
@@ -375,10 +465,16 @@ fn profile(stacks: usize, samples: usize, heap: bool, is_hostile: bool) -> Profi
     let profile = maker.builder.profile_mut();
     profile.samples = list;
     let kinds: &[(&str, &str)] = match heap {
-        true => &[("alloc_objects", "count"), ("alloc_space", "bytes"), ("inuse_objects", "count"), ("inuse_space", "bytes")],
+        true => &[
+            ("alloc_objects", "count"),
+            ("alloc_space", "bytes"),
+            ("inuse_objects", "count"),
+            ("inuse_space", "bytes"),
+        ],
         false => &[("samples", "count")],
     };
-    profile.sample_types = kinds.iter().map(|&(kind, unit)| ValueType { kind: kind.into(), unit: unit.into() }).collect();
+    profile.sample_types =
+        kinds.iter().map(|&(kind, unit)| ValueType { kind: kind.into(), unit: unit.into() }).collect();
     if heap {
         profile.period_type = ValueType { kind: "space".into(), unit: "bytes".into() };
         profile.period = 524_288;
