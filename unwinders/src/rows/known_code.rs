@@ -4,7 +4,7 @@
 //! a signal. Only what no function covers is searched, and a bounded amount of it.
 
 use profiler_address::ElfVaddr;
-use profiler_bpf::abi::Rule;
+use profiler_bpf::abi::{CfaKind, Rule};
 
 use crate::elf::ElfImage;
 
@@ -23,6 +23,10 @@ const CLONE_CHILD: [u8; 6] = [0x31, 0xed, 0x5f, 0x41, 0xff, 0xd1];
 const CLONE_CHILD_SIZE: u64 = 16;
 /// `_start` and, in musl, the C function that it calls and that stands behind it; neither returns.
 const ENTRY_SIZE: u64 = 96;
+
+const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+/// Nothing but the return address has been pushed.
+const AT_ENTRY: Rule = Rule { cfa_kind: CfaKind::Reg as u8, cfa_reg: state::RSP as u8, cfa_off: 8, ..Rule::NONE };
 
 /// Searches what lies between functions.
 #[derive(Debug)]
@@ -59,6 +63,8 @@ impl KnownCode {
                 (first, SIGNAL_RETURN.len() as u64 + 1, state::signal(GREGS_AFTER_UCONTEXT))
             } else if rest.starts_with(&CLONE_CHILD) {
                 (address, CLONE_CHILD_SIZE, state::END)
+            } else if let Some(size) = indirect_jump(rest).filter(|_| address % 8 == 0) {
+                (address, size, AT_ENTRY)
             } else {
                 from = at + 1;
                 continue;
@@ -72,17 +78,27 @@ impl KnownCode {
     }
 }
 
-/// The next place at or after `from` where something known may start: `endbr64`, `xor` or `mov`.
+/// The size of a procedure linkage stub, `jmp [rip + n]` with or without `endbr64` and `bnd` before it. Static programs have some
+/// without call frame instructions, for functions that are chosen at start-up.
+fn indirect_jump(code: &[u8]) -> Option<u64> {
+    let rest = code.strip_prefix(&ENDBR64).unwrap_or(code);
+    let rest = rest.strip_prefix(&[0xf2]).unwrap_or(rest);
+    (rest.starts_with(&[0xff, 0x25]) && rest.len() >= 6).then_some((code.len() - rest.len() + 6) as u64)
+}
+
+/// The next place at or after `from` where something known may start.
 fn find_next(code: &[u8], from: usize) -> Option<(usize, &[u8])> {
     let rest = code.get(from..)?;
-    let at =
-        from + rest.windows(2).position(|pair| matches!(pair, [0xf3, 0x0f] | [0x48, 0x31 | 0xc7] | [0x31, 0xed]))?;
+    let at = from
+        + rest.windows(2).position(|pair| {
+            matches!(pair, [0xf3, 0x0f] | [0xff, 0x25] | [0xf2, 0xff] | [0x48, 0x31 | 0xc7] | [0x31, 0xed])
+        })?;
     Some((at, code.get(at..)?))
 }
 
 /// Is this how programs start: with rbp set to zero, as the ABI asks of the outermost frame?
 fn is_start(code: &[u8], offset: u64) -> bool {
     let Some(code) = usize::try_from(offset).ok().and_then(|offset| code.get(offset..)) else { return false };
-    let code = code.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(code);
+    let code = code.strip_prefix(&ENDBR64).unwrap_or(code);
     code.starts_with(&[0x31, 0xed]) || code.starts_with(&[0x48, 0x31, 0xed])
 }
