@@ -102,6 +102,11 @@ fn agrees(path: &str) {
                     tally.ends += 1;
                     break;
                 }
+                // framehop guesses by the frame pointer instead.
+                (Step::Caller(ours), _) if depth > 0 && ours.sp() < registers.sp() => {
+                    tally.refused += 1;
+                    break;
+                }
                 (Step::Caller(ours), Some(return_address)) => {
                     let (sp, bp) = (theirs.sp(), theirs.bp());
                     assert_eq!((ours.ip(), ours.sp(), ours.fp()), (return_address, sp, bp), "{at}");
