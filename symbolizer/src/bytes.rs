@@ -99,8 +99,10 @@ impl Paged {
     pub fn new(bytes: Bytes, start: u64, len: u64, slots: usize) -> Self {
         let len = len.min(bytes.len().saturating_sub(start));
         let wanted = usize::try_from(len >> CHUNK_BITS).unwrap_or(usize::MAX).saturating_add(1);
+        // A power of two: a chunk's slot is then a matter of a mask.
+        let slots = wanted.min(slots.clamp(1, 1 << 16)).next_power_of_two();
         let mut empty = Vec::new();
-        empty.resize_with(if matches!(bytes, Bytes::Memory(_)) { 0 } else { wanted.min(slots.max(1)) }, || None);
+        empty.resize_with(if matches!(bytes, Bytes::Memory(_)) { 0 } else { slots }, || None);
         Self { bytes, start, len, work: Cell::new(u64::MAX), slots: RefCell::new(empty) }
     }
 
@@ -136,6 +138,7 @@ impl Paged {
         self.work.get()
     }
 
+    #[inline]
     fn spend(&self, bytes: usize) -> Result<(), ReadError> {
         let cost = 1 + (bytes as u64 >> 6);
         let left = self.work.get().checked_sub(cost);
@@ -167,6 +170,7 @@ impl Paged {
     }
 
     /// Gives `f` the bytes from `at` to the end of the chunk that holds it: at least one.
+    #[inline]
     fn with_chunk<T>(&self, at: u64, f: impl FnOnce(&[u8]) -> T) -> Result<T, ReadError> {
         let out_of_bounds = || ReadError::OutOfBounds { at, wanted: 1, len: self.len };
         if at >= self.len {
@@ -179,7 +183,7 @@ impl Paged {
         }
         let number = at >> CHUNK_BITS;
         let mut slots = self.slots.borrow_mut();
-        let slot = (number % (slots.len().max(1) as u64)) as usize;
+        let slot = number as usize & slots.len().saturating_sub(1);
         let slot = slots.get_mut(slot).ok_or_else(out_of_bounds)?;
         let chunk = match slot {
             Some(chunk) if chunk.number == number => chunk,
@@ -196,10 +200,10 @@ impl Paged {
         chunk.bytes.get(within..).filter(|rest| !rest.is_empty()).map(f).ok_or_else(out_of_bounds)
     }
 
+    /// One byte: what parsing of DWARF does most.
     pub fn u8_at(&self, at: u64) -> Result<u8, ReadError> {
-        let mut out = [0; 1];
-        self.read_exact_at(at, &mut out)?;
-        Ok(u8::from_le_bytes(out))
+        self.spend(1)?;
+        self.with_chunk(at, |chunk| chunk.first().copied().unwrap_or(0))
     }
 
     pub fn u16_at(&self, at: u64) -> Result<u16, ReadError> {

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// A debug file without a build id is checked by the CRC of all its bytes; larger ones are not.
-const MAX_CHECKED: u64 = 4 << 30;
+const MAX_CHECKED: u64 = 1 << 30;
 /// Mini debug info unpacks to a few per cent of the program.
 const MAX_MINI: u64 = 64 << 20;
 

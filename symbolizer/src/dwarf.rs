@@ -24,11 +24,7 @@ use function::{Described, Function};
 use index::Index;
 use reader::PagedReader;
 use rustc_hash::FxHashMap;
-use std::{
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{rc::Rc, sync::Arc, time::Duration};
 use unit::Unit;
 
 type Sections = gimli::Dwarf<PagedReader>;
@@ -37,11 +33,12 @@ type Sections = gimli::Dwarf<PagedReader>;
 const LOOKUP_WORK: u64 = 48 << 20;
 /// Reads allowed for the index, for each section.
 const INDEX_WORK: u64 = 512 << 20;
-/// Time that a file's lookups may take before their cost is looked at, and then for each address on average.
+/// CPU time that a file's lookups may take before their cost is looked at, and then for each address on average.
 const FREE_TIME: Duration = Duration::from_secs(4);
 const TIME_EACH: Duration = Duration::from_millis(10);
-/// Compressed debug info is held in memory; this much of it at most.
-const MAX_INFLATED: u64 = 512 << 20;
+/// Reads allowed where a read makes more memory than it costs: abbreviations for each unit, and file tables and lines.
+const ABBREVIATION_WORK: u64 = 4 << 20;
+const LINE_WORK: u64 = 16 << 20;
 
 /// Why a file has no lines.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +59,7 @@ pub(crate) enum DwarfError {
 pub(crate) struct Dwarf {
     sections: Sections,
     /// The sections that are read, to set limits and count memory.
-    paged: Vec<Rc<Paged>>,
+    paged: Vec<(gimli::SectionId, Rc<Paged>)>,
     index: Index,
     units: FxHashMap<usize, Cached>,
     units_budget: u64,
@@ -80,9 +77,10 @@ struct Cached {
 }
 
 impl Dwarf {
-    /// Opens the debug info of a file and builds its index. `limit` bounds the total of its debug sections, bytes.
-    pub fn open(elf: &Elf, limit: u64) -> Result<Self, DwarfError> {
-        let started = Instant::now();
+    /// Opens the debug info of a file and builds its index. `limit` bounds the total of its debug sections, bytes, and
+    /// `inflated_limit` those that are compressed, once unpacked: they are held in memory.
+    pub fn open(elf: &Elf, limit: u64, inflated_limit: u64) -> Result<Self, DwarfError> {
+        let started = cpu_time();
         let debug = elf.sections.iter().filter(|s| s.kind != SHT_NOBITS);
         let debug = debug.filter(|s| s.name.starts_with(".debug_") || s.name.starts_with(".zdebug_"));
         let found = debug.clone().fold(0u64, |sum, s| sum.saturating_add(s.size));
@@ -92,9 +90,9 @@ impl Dwarf {
         if found > limit {
             return Err(DwarfError::TooLarge { found, limit });
         }
-        let mut paged = Vec::new();
-        let mut inflated = 0;
-        let mut sections = Sections::load(|id| section(elf, id, &mut paged, &mut inflated, limit))?;
+        let (mut paged, mut left) = (Vec::new(), inflated_limit.min(limit));
+        let mut sections = Sections::load(|id| section(elf, id, &mut paged, &mut left))?;
+        paged.iter().for_each(|(_, section)| section.set_work(LOOKUP_WORK));
         sections.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
         let mut dwarf = Self {
             sections,
@@ -110,18 +108,18 @@ impl Dwarf {
             spent: Duration::ZERO,
         };
         dwarf.allow(INDEX_WORK);
-        dwarf.index = Index::build(&dwarf.sections);
+        dwarf.index = Index::build(&dwarf.sections, || dwarf.renew(gimli::SectionId::DebugAbbrev, ABBREVIATION_WORK));
         if dwarf.out_of_work() {
             return Err(DwarfError::TooMuchWork);
         }
-        dwarf.spent = started.elapsed();
+        dwarf.spent = cpu_time().saturating_sub(started);
         Ok(dwarf)
     }
 
     /// Memory held, bytes, estimated.
     pub fn bytes(&self) -> u64 {
         let units: u64 = self.units.values().map(|cached| cached.unit.bytes()).sum();
-        self.paged.iter().map(|p| p.max_bytes()).sum::<u64>() + self.index.bytes() + units + self.texts_bytes
+        self.paged.iter().map(|(_, p)| p.max_bytes()).sum::<u64>() + self.index.bytes() + units + self.texts_bytes
     }
 
     /// The functions at an address, innermost first; empty if debug info does not cover it. `symbol` is the name that symbol
@@ -130,11 +128,11 @@ impl Dwarf {
         if self.spent > FREE_TIME + TIME_EACH * self.addresses {
             return Err(DwarfError::TooMuchWork);
         }
-        let started = Instant::now();
+        let started = cpu_time();
         self.allow(LOOKUP_WORK);
         let frames = self.look_up(address, symbol);
         self.addresses = self.addresses.saturating_add(1);
-        self.spent += started.elapsed();
+        self.spent += cpu_time().saturating_sub(started);
         self.shrink();
         if self.out_of_work() {
             return Err(DwarfError::TooMuchWork);
@@ -143,11 +141,21 @@ impl Dwarf {
     }
 
     fn allow(&self, work: u64) {
-        self.paged.iter().for_each(|section| section.set_work(work));
+        for (id, section) in &self.paged {
+            section.set_work(match id {
+                gimli::SectionId::DebugAbbrev => ABBREVIATION_WORK,
+                gimli::SectionId::DebugLine => work.min(LINE_WORK),
+                _ => work,
+            });
+        }
+    }
+
+    fn renew(&self, of: gimli::SectionId, work: u64) {
+        self.paged.iter().filter(|(id, _)| *id == of).for_each(|(_, section)| section.set_work(work));
     }
 
     fn out_of_work(&self) -> bool {
-        self.paged.iter().any(|section| section.work() == 0)
+        self.paged.iter().any(|(_, section)| section.work() == 0)
     }
 
     fn look_up(&mut self, address: u64, symbol: Option<&Names>) -> gimli::Result<Vec<Frame>> {
@@ -263,13 +271,18 @@ impl Dwarf {
     }
 }
 
+/// CPU time of this thread: on a busy machine the clock on the wall says little of the work done.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
 /// A debug section as a reader. Compressed ones are unpacked into memory, others are read where they are.
 fn section(
     elf: &Elf,
     id: gimli::SectionId,
-    paged: &mut Vec<Rc<Paged>>,
-    inflated: &mut u64,
-    limit: u64,
+    paged: &mut Vec<(gimli::SectionId, Rc<Paged>)>,
+    inflated_left: &mut u64,
 ) -> Result<PagedReader, DwarfError> {
     // 16 KiB each: units are read front to back, strings at random.
     let slots = match id {
@@ -283,7 +296,7 @@ fn section(
         let len = data.len() as u64;
         Paged::new(Bytes::Memory(data.into()), 0, len, 0)
     };
-    let left = limit.min(MAX_INFLATED).saturating_sub(*inflated);
+    let left = *inflated_left;
     let old_name = id.name().replacen(".debug_", ".zdebug_", 1);
     let content = match (elf.section(id.name()), elf.section(&old_name)) {
         _ if slots == 0 => Paged::empty(),
@@ -292,8 +305,8 @@ fn section(
         (None, Some(section)) => of_memory(compressed::decompress_gnu(&elf.data(section, left)?, left)?),
         (None, None) => Paged::empty(),
     };
-    *inflated += if content.is_memory() { content.len() } else { 0 };
+    *inflated_left -= if content.is_memory() { content.len().min(left) } else { 0 };
     let content = Rc::new(content);
-    paged.push(content.clone());
+    paged.push((id, content.clone()));
     Ok(PagedReader::new(content, paged.len() as u8))
 }

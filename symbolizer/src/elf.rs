@@ -217,7 +217,7 @@ impl Elf {
     /// The GNU build id, lower-case hex.
     pub fn build_id(&self) -> Option<String> {
         let notes = self.sections.iter().filter(|s| s.kind == SHT_NOTE && s.size <= 1 << 16);
-        notes.filter_map(|s| self.bytes.read_vec(s.offset, s.size).ok()).find_map(|notes| build_id_in(&notes))
+        notes.take(64).filter_map(|s| self.bytes.read_vec(s.offset, s.size).ok()).find_map(|notes| build_id_in(&notes))
     }
 }
 

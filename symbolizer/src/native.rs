@@ -14,6 +14,9 @@ use profiler_address::ElfVaddr;
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
+/// Compressed debug info is unpacked up to the memory budget, or up to this if that is smaller, bytes.
+const MIN_INFLATED: u64 = 64 << 20;
+
 /// What is known of one file.
 #[derive(Default)]
 pub(crate) struct Native {
@@ -110,7 +113,7 @@ impl Native {
         stats: &mut Stats,
     ) -> Vec<Frame> {
         if let Lines::In(elf) = &self.lines {
-            self.lines = match Dwarf::open(elf, options.dwarf_budget_bytes) {
+            self.lines = match Dwarf::open(elf, options.dwarf_budget_bytes, options.budget_bytes.max(MIN_INFLATED)) {
                 Ok(dwarf) => Lines::Open(Box::new(dwarf)),
                 Err(error) => {
                     count(&error, stats);

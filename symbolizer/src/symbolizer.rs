@@ -113,7 +113,16 @@ impl Symbolizer {
                     Native::default()
                 })
             });
-            addresses.iter().map(|address| native.symbolize(*address, options, stats)).collect::<Vec<_>>()
+            // In order of address, so that what is read of a compilation unit serves all its addresses at once.
+            let mut order: Vec<_> = addresses.iter().enumerate().collect();
+            order.sort_unstable_by_key(|(_, address)| **address);
+            let mut found = vec![Symbolized::default(); addresses.len()];
+            for (index, address) in order {
+                if let Some(place) = found.get_mut(index) {
+                    *place = native.symbolize(*address, options, stats);
+                }
+            }
+            found
         }));
         let found = caught.unwrap_or_else(|_| {
             tracing::error!(path = object.path, "a parser panicked; no more names from this file");

@@ -27,8 +27,9 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// Reads all unit headers and the first entry of each. A unit that cannot be read is left out, the others stay.
-    pub fn build(sections: &Sections) -> Self {
+    /// Reads all unit headers and the first entry of each, with `before_each` before it. A unit that cannot be read is left out,
+    /// the others stay.
+    pub fn build(sections: &Sections, before_each: impl Fn()) -> Self {
         let mut index = Self::default();
         let mut headers = sections.units();
         let mut without_list = FxHashSet::default();
@@ -38,6 +39,7 @@ impl Index {
             if !matches!(header.type_(), gimli::UnitType::Compilation | gimli::UnitType::Skeleton(_)) {
                 continue;
             }
+            before_each();
             let mut add = |start: u64, end: u64| index.add(start, end, offset.0);
             let found = root_ranges(sections, &header, &mut add).unwrap_or(Found::List);
             if found != Found::List {

@@ -13,7 +13,8 @@ const MAX_NAMES: usize = 32 << 20;
 
 /// The stubs of a file as a symbol table; none if there are none.
 pub(crate) fn stubs(elf: &Elf) -> Option<SymbolTable> {
-    let sections = elf.sections.iter().filter(|s| s.name.starts_with(".plt") && s.is_code() && s.size <= MAX_PLT);
+    let sections =
+        elf.sections.iter().filter(|s| s.name.starts_with(".plt") && s.is_code() && s.size <= MAX_PLT).take(8);
     let mut jumps = Vec::new();
     for section in sections {
         let Ok(code) = elf.bytes.read_vec(section.offset, section.size) else { continue };
@@ -100,7 +101,8 @@ fn aarch64(section: &Section, code: &[u8], jumps: &mut Vec<Jump>) {
 /// GOT slot -> index in .dynsym, for the slots wanted.
 fn slots(elf: &Elf, wanted: &rustc_hash::FxHashSet<u64>) -> FxHashMap<u64, u32> {
     let mut found = FxHashMap::default();
-    for section in elf.sections.iter().filter(|s| s.kind == SHT_RELA && s.size / 24 <= MAX_RELOCATIONS) {
+    let sections = elf.sections.iter().filter(|s| s.kind == SHT_RELA && s.size / 24 <= MAX_RELOCATIONS);
+    for section in sections.take(8) {
         let mut at = 0;
         while at < section.size {
             let len = (section.size - at).min(24 * 4096);

@@ -5,7 +5,7 @@ use crate::bytes::{Bytes, Paged};
 use std::cmp::Reverse;
 
 /// Most symbols taken from one table; Chromium with everything has about two million.
-const MAX_SYMBOLS: u64 = 16 << 20;
+const MAX_SYMBOLS: u64 = 8 << 20;
 /// Longest name read, bytes.
 const MAX_NAME: u64 = 64 << 10;
 const SYMBOL_SIZE: usize = 24;
@@ -30,6 +30,24 @@ impl Entry {
 
     fn end(&self) -> u64 {
         self.start.saturating_add(u64::from(self.size & SIZE))
+    }
+}
+
+/// Where code is, for many questions.
+struct CodeSections(Vec<(u64, u64)>);
+
+impl CodeSections {
+    fn of(elf: &Elf) -> Self {
+        let mut sections: Vec<_> = elf.sections.iter().filter(|s| s.is_code()).map(|s| (s.address, s.end())).collect();
+        sections.sort_unstable();
+        Self(sections)
+    }
+
+    /// The end of the section that an address is in.
+    fn end_of(&self, address: u64) -> Option<u64> {
+        let next = self.0.partition_point(|(start, _)| *start <= address);
+        let (_, end) = self.0.get(next.checked_sub(1)?)?;
+        (address < *end).then_some(*end)
     }
 }
 
@@ -67,16 +85,18 @@ impl SymbolTable {
         } else {
             (elf.paged(table, 1), elf.paged(strings, 16))
         };
+        let code = CodeSections::of(elf);
         let mut entries = Vec::new();
         let (mut at, mut batch) = (0, vec![0; SYMBOL_SIZE * 2048]);
         while at < table.len() {
             let len = usize::try_from(table.len() - at).unwrap_or(usize::MAX).min(batch.len());
             let batch = batch.get_mut(..len).unwrap_or_default();
             table.read_exact_at(at, batch).map_err(ElfError::read("symbols"))?;
-            entries.extend(batch.chunks_exact(SYMBOL_SIZE).filter_map(|symbol| Self::entry(elf, symbol, &strings)));
+            entries
+                .extend(batch.chunks_exact(SYMBOL_SIZE).filter_map(|symbol| Self::entry(elf, &code, symbol, &strings)));
             at += len as u64;
         }
-        Ok(Self { entries: settle(entries, elf), strings })
+        Ok(Self { entries: settle(entries, &code), strings })
     }
 
     /// A table of ready entries: (start, size, offset of the name in `names`).
@@ -89,7 +109,7 @@ impl SymbolTable {
     }
 
     /// The entry for an `Elf64_Sym` that names code.
-    fn entry(elf: &Elf, symbol: &[u8], strings: &Paged) -> Option<Entry> {
+    fn entry(elf: &Elf, code: &CodeSections, symbol: &[u8], strings: &Paged) -> Option<Entry> {
         let (name, info, section) = (u32_in(symbol, 0), *symbol.get(4)?, u16_in(symbol, 6));
         let (start, size) = (u64_in(symbol, 8), u64_in(symbol, 16));
         let (kind, binding) = (info & 15, info >> 4);
@@ -97,11 +117,14 @@ impl SymbolTable {
         if name == 0 || section == 0 || !matches!(kind, 0 | 2 | 10) {
             return None;
         }
-        let code = match section {
-            0xffff => elf.sections.iter().find(|s| s.is_code() && s.contains(start)),
-            _ => elf.sections.get(usize::from(section)),
+        // By its section; a symbol of no section (SHN_ABS, or one of more than 65,000) by its address.
+        let here = match elf.sections.get(usize::from(section)) {
+            Some(section) => section.is_code() && section.contains(start),
+            None => code.end_of(start).is_some(),
         };
-        code.filter(|s| s.is_code() && s.contains(start))?;
+        if !here {
+            return None;
+        }
         // Mapping symbols of arm64 ($x, $d) mark code and data, they do not name it.
         if elf.machine == Machine::Aarch64 && kind == 0 && strings.u8_at(name.into()).is_ok_and(|first| first == b'$') {
             return None;
@@ -151,7 +174,7 @@ impl SymbolTable {
 
 /// Sorts symbols and gives those without a size one: they reach to the next symbol or the end of their section. Labels inside
 /// a function whose size is known are dropped.
-fn settle(mut entries: Vec<Entry>, elf: &Elf) -> Vec<Entry> {
+fn settle(mut entries: Vec<Entry>, code: &CodeSections) -> Vec<Entry> {
     entries.sort_unstable_by_key(|e| (e.start, e.size & GUESSED));
     let mut covered = 0;
     entries.retain(|e| {
@@ -169,8 +192,7 @@ fn settle(mut entries: Vec<Entry>, elf: &Elf) -> Vec<Entry> {
             following = entry.start;
         }
         if entry.size & GUESSED != 0 {
-            let section = elf.sections.iter().find(|s| s.is_code() && s.contains(entry.start));
-            let end = section.map_or(entry.start, Section::end).min(next);
+            let end = code.end_of(entry.start).unwrap_or(entry.start).min(next);
             let size = u32::try_from(end.saturating_sub(entry.start)).unwrap_or(SIZE).min(SIZE);
             entry.size = (entry.size & !SIZE) | size;
         }
