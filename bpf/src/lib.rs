@@ -15,6 +15,7 @@ pub mod abi;
 mod error;
 pub mod native;
 mod perf;
+pub mod prog_test;
 pub mod record;
 mod sampler;
 pub mod sideband;

@@ -21,6 +21,7 @@ struct scratch {
 	struct sample sample; /* the record starts here */
 	u64 body[BODY_BYTES / 8];
 };
+_Static_assert(__builtin_offsetof(struct scratch, body) == 33136, "prog_test.rs reads the frames there");
 
 #define UNWIND_CONTEXT struct scratch *
 #define OPAQUE(x) asm volatile("" : "+r"(x))

@@ -1,0 +1,97 @@
+//! The BPF build of the unwinder on chosen input (`BPF_PROG_TEST_RUN`), for tests on every kernel.
+
+use std::mem::{MaybeUninit, offset_of};
+
+use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
+
+use crate::error::{Error, Result};
+use crate::record::{Continuation, UnwindEnd, UserFrame};
+use crate::skeleton::{ProfilerSkel, ProfilerSkelBuilder};
+use crate::tables::Tables;
+
+/// Offset of the frames in `struct scratch`; the C side asserts it.
+const SCRATCH_BODY: usize = 33_136;
+
+/// Twin of `struct test_input`.
+#[repr(C)]
+struct TestInput {
+    ip: u64,
+    sp: u64,
+    fp: u64,
+    rbx: u64,
+    serial: u32,
+    first_mapping: u32,
+    mapping_count: u32,
+    end: u32,
+    frames: u32,
+    pad: u32,
+    regs: [u64; 16],
+}
+const _: () = assert!(size_of::<TestInput>() == 184 && offset_of!(TestInput, regs) == 56);
+
+/// The loaded test entry.
+pub struct ProgTest {
+    skeleton: ProfilerSkel<'static>,
+}
+
+impl ProgTest {
+    /// Loads only the test entry; needs the privileges of BPF, no perf events.
+    ///
+    /// # Errors
+    /// The kernel or its privileges don't permit it, or the kernel is older than 5.14 (no syscall programs).
+    pub fn load() -> Result<Self> {
+        let bpf = |source| Error::Bpf { action: "load the test entry of", source, hint: String::new() };
+        let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
+        let mut open = ProfilerSkelBuilder::default().open(storage).map_err(bpf)?;
+        for program in [&mut open.progs.sample_cpu, &mut open.progs.follow_fork, &mut open.progs.forget_exit] {
+            program.set_autoload(false);
+        }
+        Ok(Self { skeleton: open.load().map_err(bpf)? })
+    }
+
+    /// The tables that the entry reads.
+    ///
+    /// # Errors
+    /// The maps cannot be mapped.
+    pub fn tables(&self) -> Result<Tables> {
+        Tables::of_maps(&self.skeleton.maps)
+    }
+
+    /// Unwinds from `registers` through the memory of this process, with `mapping_count` mappings from `first_mapping` on.
+    /// `serial` names the version of the tables: another one for other tables.
+    ///
+    /// # Errors
+    /// The program does not run.
+    pub fn run(
+        &self,
+        registers: &Continuation,
+        serial: u32,
+        first_mapping: u32,
+        mapping_count: u32,
+    ) -> Result<(Vec<UserFrame>, UnwindEnd)> {
+        let bpf = |source| Error::Bpf { action: "run the test entry of", source, hint: String::new() };
+        let mut input = TestInput {
+            ip: registers.ip,
+            sp: registers.sp,
+            fp: registers.fp,
+            rbx: registers.rbx,
+            serial,
+            first_mapping,
+            mapping_count,
+            end: 0,
+            frames: 0,
+            pad: 0,
+            regs: registers.regs,
+        };
+        // SAFETY: `input` is plain integers, and the slice covers it exactly, for as long as the call.
+        let context = unsafe { std::slice::from_raw_parts_mut((&raw mut input).cast::<u8>(), size_of::<TestInput>()) };
+        let run = ProgramInput { context_in: Some(context), ..Default::default() };
+        self.skeleton.progs.test_unwind.test_run(run).map_err(bpf)?;
+        let scratch = self.skeleton.maps.scratches.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(bpf)?;
+        let body = scratch.as_deref().and_then(|scratch| scratch.get(SCRATCH_BODY..)).unwrap_or_default();
+        let words = body.as_chunks::<8>().0.iter().take(input.frames as usize);
+        let frames = words.map(|word| UserFrame(u64::from_ne_bytes(*word))).collect();
+        Ok((frames, UnwindEnd::from_raw(u8::try_from(input.end).unwrap_or(u8::MAX))))
+    }
+}
