@@ -24,12 +24,12 @@ pub mod otlp;
 pub mod pprof;
 pub mod speedscope;
 pub mod svg;
-mod summary;
 
 mod error;
 mod headline;
 mod labels;
 mod rfc3339;
+mod summary;
 mod texts;
 mod wire;
 
