@@ -63,7 +63,7 @@ impl KnownCode {
                 (first, SIGNAL_RETURN.len() as u64 + 1, state::signal(GREGS_AFTER_UCONTEXT))
             } else if rest.starts_with(&CLONE_CHILD) {
                 (address, CLONE_CHILD_SIZE, state::END)
-            } else if let Some(size) = indirect_jump(rest).filter(|_| address % 8 == 0) {
+            } else if let Some(size) = indirect_jump(rest).filter(|_| address.is_multiple_of(8)) {
                 (address, size, AT_ENTRY)
             } else {
                 from = at + 1;

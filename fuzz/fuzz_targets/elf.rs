@@ -1,0 +1,27 @@
+//! ELF files: whatever the bytes, headers are read or refused, and rows come out bounded, sorted and with known rules.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use profiler_address::{ElfVaddr, FileOffset};
+use profiler_unwinders::elf::ElfImage;
+use profiler_unwinders::rows::{RuleDictionary, compile};
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(image) = ElfImage::parse(data) else { return };
+    let _ = (image.gnu_build_id(), image.go_build_id(), image.is_go(), image.interpreter(), image.eh_frame());
+    let _ = image.section_content(".debug_frame", 1 << 20);
+    let _ = image.to_vaddr(FileOffset(data.len() as u64 / 2));
+    for segment in image.segments() {
+        let _ = image.bytes_from(segment.vaddr);
+    }
+    let mut rules = RuleDictionary::new();
+    let Ok(rows) = compile(&image, &mut rules) else { return };
+    assert!(rows.page_starts.is_sorted());
+    assert_eq!(rows.page_starts.last().map_or(0, |&end| end as usize), rows.rows.len());
+    for page in rows.page_starts.windows(2) {
+        let page = &rows.rows[page[0] as usize..page[1] as usize];
+        assert!(page.is_sorted_by(|a, b| a.address_low() < b.address_low()));
+        assert!(page.iter().all(|row| usize::from(row.rule()) < rules.len()));
+    }
+    let _ = (rows.rule_at(image.entry()), rows.rule_at(ElfVaddr(u64::MAX)));
+});
