@@ -49,6 +49,13 @@ impl MappingSet {
         self.mappings.get(after.checked_sub(1)?).filter(|mapping| mapping.contains(address))
     }
 
+    /// Whether any mapping has an address in `start..end`.
+    #[must_use]
+    pub fn overlaps(&self, start: UserAddr, end: UserAddr) -> bool {
+        let after = self.mappings.partition_point(|mapping| mapping.end <= start);
+        self.mappings.get(after).is_some_and(|mapping| mapping.start < end)
+    }
+
     /// The mappings by rising address.
     #[must_use]
     pub fn as_slice(&self) -> &[Mapping] {

@@ -151,7 +151,8 @@ impl ProcessTable {
         let mapping = Mapping { start: mmap.start, end: UserAddr(end), offset, backing };
         let crowded = self.crowded;
         let Some(process) = self.living(event, changes) else { return };
-        if event.time < process.scanned_at {
+        // The scan is newer, but a mapping may have come and gone before it: what it says nothing of is still worth knowing.
+        if event.time < process.scanned_at && process.mappings.overlaps(mapping.start, mapping.end) {
             return;
         }
         if crowded && process.mappings.len() >= MAX_MAPPINGS_WHEN_CROWDED {
