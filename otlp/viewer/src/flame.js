@@ -28,7 +28,13 @@ export class Flame {
     this.scroller.className = 'scroller';
     this.spacer = this.scroller.appendChild(document.createElement('div'));
     this.spacer.className = 'spacer';
-    this.canvas = this.spacer.appendChild(document.createElement('canvas'));
+    this.window = this.spacer.appendChild(document.createElement('div'));
+    this.window.className = 'window';
+    this.canvas = this.window.appendChild(document.createElement('canvas'));
+    // Outlines have a canvas of their own: a pointer that moves must not draw the graph anew.
+    this.overlay = this.window.appendChild(document.createElement('canvas'));
+    this.overlay.className = 'overlay';
+    this.outlines = this.overlay.getContext('2d');
     this.canvas.tabIndex = 0;
     this.canvas.setAttribute('role', 'application');
     this.canvas.setAttribute('aria-roledescription', 'flame graph');
@@ -45,7 +51,7 @@ export class Flame {
       const node = this.at(event.offsetX, event.offsetY);
       if (node !== this.hovered) {
         this.hovered = node;
-        this.draw();
+        this.outline();
       }
       canvas.style.cursor = node >= 0 ? 'pointer' : 'default';
       if (node >= 0) this.on.hover(node, event);
@@ -53,19 +59,18 @@ export class Flame {
     });
     canvas.addEventListener('mouseleave', () => {
       this.hovered = -1;
-      this.draw();
+      this.outline();
       this.on.leave();
     });
     canvas.addEventListener('click', (event) => {
       const node = this.at(event.offsetX, event.offsetY);
       if (node < 0) return;
       this.selected = node;
+      this.outline();
       this.on.select(node);
       this.on.zoom(node);
     });
     canvas.addEventListener('keydown', (event) => this.key(event));
-    canvas.addEventListener('focus', () => this.draw());
-    canvas.addEventListener('blur', () => this.draw());
   }
 
   /** Shows `tree` from its root. */
@@ -122,9 +127,11 @@ export class Flame {
     const ratio = window.devicePixelRatio || 1;
     const content = Math.max(this.rows * ROW, this.height);
     this.spacer.style.height = `${content}px`;
-    this.canvas.style.height = `${this.height}px`;
-    this.canvas.width = Math.round(this.width * ratio);
-    this.canvas.height = Math.round(this.height * ratio);
+    this.window.style.height = `${this.height}px`;
+    for (const canvas of [this.canvas, this.overlay]) {
+      canvas.width = Math.round(this.width * ratio);
+      canvas.height = Math.round(this.height * ratio);
+    }
     this.ratio = ratio;
     this.draw();
   }
@@ -192,9 +199,19 @@ export class Flame {
       }
       i += 1;
     }
-    if (this.selected >= 0) this.frameBox(this.selected, x0, perWeight, 2);
-    if (this.hovered >= 0 && this.hovered !== this.selected) this.frameBox(this.hovered, x0, perWeight, 1);
+    this.outline();
     this.on.painted?.();
+  }
+
+  /** Draws the outlines of the selected frame and of the one under the pointer. */
+  outline() {
+    const { tree, zoomed, outlines: c, width, height, ratio } = this;
+    if (!tree || !width || !this.palette) return;
+    c.setTransform(ratio, 0, 0, ratio, 0, 0);
+    c.clearRect(0, 0, width, height);
+    const perWeight = tree.total[zoomed] > 0 ? width / tree.total[zoomed] : 0;
+    if (this.selected >= 0) this.frameBox(this.selected, tree.x[zoomed], perWeight, 2);
+    if (this.hovered >= 0 && this.hovered !== this.selected) this.frameBox(this.hovered, tree.x[zoomed], perWeight, 1);
   }
 
   box(node, left, width, alpha) {
@@ -256,7 +273,7 @@ export class Flame {
   }
 
   frameBox(node, x0, perWeight, thickness) {
-    const { context: c, tree, zoomed } = this;
+    const { outlines: c, tree, zoomed } = this;
     const above = tree.depth[node] < tree.depth[zoomed];
     const left = above ? 0 : Math.max(0, (tree.x[node] - x0) * perWeight);
     const w = above ? this.width : Math.min(this.width - left, tree.total[node] * perWeight);
@@ -352,7 +369,7 @@ export class Flame {
     this.selected = node;
     this.reveal(node);
     this.on.select(node);
-    this.draw();
+    this.outline();
   }
 
   child(node) {
