@@ -186,11 +186,12 @@ impl Session {
             self.totals.sideband_lost += lost;
         }
         let changes = self.processes.apply(event);
-        if changes.ended || changes.new_image {
-            // The kernel half sees by itself that its table is of another image; this only frees the space.
-            if changes.ended {
-                self.unwinder.forget(event.pid, now);
-            }
+        if changes.ended {
+            self.unwinder.forget(event.pid, now);
+        }
+        if changes.lost {
+            self.processes.queue_unknown();
+            self.processes.end_missing(now);
         }
     }
 
@@ -404,6 +405,12 @@ impl Session {
             if let Some(id) = self.aggregate.known_image(process.serial) {
                 return id;
             }
+            if process.container_inherited {
+                // A runtime forks in its own control group. If the process is gone, its parent's is what we know.
+                let _ = self.processes.read_container(pid);
+            }
+        }
+        if let Some(process) = self.processes.get_at(pid, time).or_else(|| self.processes.get(pid)) {
             let image = image(process);
             return self.aggregate.image(image);
         }
@@ -423,10 +430,9 @@ impl Session {
         })
     }
 
-    /// Images that run code from anonymous memory and have not been handed out yet.
-    pub fn take_jit_images(&mut self) -> Vec<Image> {
-        let ids = std::mem::take(&mut self.jit_images);
-        ids.iter().filter_map(|&id| self.aggregate.images.get(id as usize).cloned()).collect()
+    /// Images that run code from anonymous memory.
+    pub fn jit_images(&self) -> impl Iterator<Item = &Image> {
+        self.jit_images.iter().filter_map(|&id| self.aggregate.images.get(id as usize))
     }
 
     /// What was seen so far.
@@ -461,6 +467,7 @@ impl Session {
     /// Everything sampled; the session starts anew.
     pub fn take_aggregate(&mut self) -> Aggregate {
         self.raw_stacks.clear();
+        self.jit_images.clear();
         // Names and paths that became known after the first sample of an image.
         for index in 0..self.aggregate.images.len() {
             let Some(known) = self.aggregate.images.get(index) else { continue };

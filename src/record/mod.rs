@@ -26,6 +26,8 @@ use crate::terminal::Terminal;
 
 /// How often signals, the command and the clock are looked at.
 const STEP: Duration = Duration::from_millis(100);
+/// How often the names of code that JITs make are read.
+const JIT_NAMES: Duration = Duration::from_millis(500);
 /// Unwind rows of a recording, bytes.
 const ROW_BUDGET: usize = 128 << 20;
 
@@ -115,12 +117,16 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         terminal.say(&format!("Kernel frames will have no names: {trouble}"));
     }
 
+    let (mut jit_images, mut jit_read) = (0, Instant::now());
     let mut forwarded = 0;
     loop {
         let elapsed = started.elapsed();
         session.step(options.duration.map_or(STEP, |duration| STEP.min(duration.saturating_sub(elapsed))))?;
-        for image in session.take_jit_images() {
-            names.prefetch(&image);
+        // Often enough to have the names of a process that ends, seldom enough to cost nothing.
+        let images = session.jit_images().count();
+        if images > jit_images || (images > 0 && jit_read.elapsed() >= JIT_NAMES) {
+            session.jit_images().for_each(|image| names.prefetch(image));
+            (jit_images, jit_read) = (images, Instant::now());
         }
         terminal.update(started.elapsed(), &session.totals());
         if options.duration.is_some_and(|duration| started.elapsed() >= duration) {
