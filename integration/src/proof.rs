@@ -4,7 +4,7 @@ use crate::Error;
 use crate::environment::{have_root, one_at_a_time};
 use crate::recording::Recorded;
 use crate::rows::{Frame, Row};
-use crate::verdict::{Verdict, verdict};
+use crate::verdict::{COMPLETE, Verdict, verdict};
 
 /// The sampling rate of most tests, Hz: high enough that two seconds tell shares apart, and in step with no kernel tick.
 pub const HERTZ: u32 = 499;
@@ -16,16 +16,26 @@ pub const HERTZ: u32 = 499;
 /// If anything differs. Where only a share is outside of three sigma, which pure noise is once in a few hundred times, a
 /// second recording decides.
 pub fn prove(test: &str, record: impl Fn() -> Result<Recorded, Error>) {
-    prove_with(test, record, Recorded::own_rows, |_| false);
+    prove_with(test, COMPLETE, record, Recorded::own_rows, |_| false);
 }
 
-/// Like [`prove`], over the rows that `rows` picks, with `is_entry` for programs without symbols.
+/// Like [`prove`], where only the share `bar` of all stacks can be complete; callers say why.
+///
+/// # Panics
+///
+/// If anything differs.
+pub fn prove_mostly(test: &str, bar: f64, record: impl Fn() -> Result<Recorded, Error>) {
+    prove_with(test, bar, record, Recorded::own_rows, |_| false);
+}
+
+/// Like [`prove_mostly`], over the rows that `rows` picks, with `is_entry` for programs without symbols.
 ///
 /// # Panics
 ///
 /// If anything differs.
 pub fn prove_with(
     test: &str,
+    bar: f64,
     record: impl Fn() -> Result<Recorded, Error>,
     rows: impl Fn(&Recorded) -> Vec<Row>,
     is_entry: impl Fn(&Frame) -> bool,
@@ -36,7 +46,7 @@ pub fn prove_with(
     let _one = one_at_a_time();
     let attempt = || {
         let recorded = record().unwrap_or_else(|error| panic!("{test}: {error}"));
-        let found = verdict(&rows(&recorded), &recorded.truth, HERTZ, &is_entry);
+        let found = verdict(&rows(&recorded), &recorded.truth, HERTZ, bar, &is_entry);
         println!("{test}: {}", found.summary());
         (recorded, found)
     };

@@ -30,9 +30,9 @@ pub struct Verdict {
     pub problems: Vec<String>,
 }
 
-/// Compares `rows`, all of the program, recorded at `hertz`, with `truth`. `is_entry` tells the entry code of executables
-/// without symbols.
-pub fn verdict(rows: &[Row], truth: &Truth, hertz: u32, is_entry: impl Fn(&Frame) -> bool) -> Verdict {
+/// Compares `rows`, all of the program, recorded at `hertz`, with `truth`. `bar` is the share of stacks that must be complete
+/// and right, [`COMPLETE`] by default. `is_entry` tells the entry code of executables without symbols.
+pub fn verdict(rows: &[Row], truth: &Truth, hertz: u32, bar: f64, is_entry: impl Fn(&Frame) -> bool) -> Verdict {
     let groups: Vec<&str> = truth.shares.keys().map(String::as_str).collect();
     let counts = by_group(rows, &groups);
     let shares = off_from_truth(&truth.shares, &counts);
@@ -41,9 +41,10 @@ pub fn verdict(rows: &[Row], truth: &Truth, hertz: u32, is_entry: impl Fn(&Frame
     let in_groups: u64 = groups.iter().filter_map(|&group| counts.get(group)).sum();
 
     // Whatever is not delivered was lost, and shares do not show it. The clock ticks once in 1/hertz of CPU time; what runs
-    // around the groups (start-up, reading clocks) is small.
+    // around the groups (start-up, reading clocks) is small, and a virtual machine that is not given its CPU loses a tick here
+    // and there.
     let expected = truth.cpu_ns as f64 * f64::from(hertz) / 1e9;
-    let is_off = (in_groups as f64) < expected * 0.95 - 3.0 || in_groups as f64 > expected * 1.05 + 3.0;
+    let is_off = (in_groups as f64) < expected * 0.9 - 3.0 || in_groups as f64 > expected * 1.05 + 3.0;
     if is_off && !truth.is_partial {
         problems.push(format!(
             "{in_groups} samples in the groups where {expected:.0} are due for {} ms",
@@ -52,7 +53,7 @@ pub fn verdict(rows: &[Row], truth: &Truth, hertz: u32, is_entry: impl Fn(&Frame
     }
 
     let completeness = completeness(rows, is_entry);
-    if completeness.share() < COMPLETE && completeness.incomplete > 1 {
+    if completeness.share() < bar && completeness.incomplete > 1 {
         problems.push(format!(
             "{} of {} stacks do not reach the root:\n    {}",
             completeness.incomplete,
@@ -71,7 +72,7 @@ pub fn verdict(rows: &[Row], truth: &Truth, hertz: u32, is_entry: impl Fn(&Frame
             wrong.push(format!("{problem}\n      in {}", row.describe()));
         }
     }
-    if wrong_chains as f64 > in_groups as f64 * (1.0 - COMPLETE) && wrong_chains > 1 {
+    if wrong_chains as f64 > in_groups as f64 * (1.0 - bar) && wrong_chains > 1 {
         problems.push(format!("{wrong_chains} of {in_groups} stacks have wrong callers:\n    {}", some(&wrong)));
     }
     Verdict { samples, in_groups, counts, completeness, wrong_chains, shares, problems }

@@ -14,7 +14,7 @@ use profiler_integration::recording::{Recorder, record_command};
 use profiler_integration::rows::{Row, is_function, rows};
 use profiler_integration::shares::{by_group, by_leaf, off_from_each_other};
 use profiler_integration::truth::Truth;
-use profiler_integration::verdict::verdict;
+use profiler_integration::verdict::{COMPLETE, verdict};
 use profiler_integration::{Error, children};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -157,7 +157,7 @@ fn root_the_truth_is_what_perf_sees() {
             let perf = Perf::attach(target.pid(), HERTZ)?;
             let output = target.wait(PATIENCE)?.stdout;
             let truth = Truth { is_partial: true, ..Truth::find(&file.display().to_string(), &output)? };
-            Ok::<_, Error>(verdict(&perf.finish()?, &truth, HERTZ, |_| false))
+            Ok::<_, Error>(verdict(&perf.finish()?, &truth, HERTZ, COMPLETE, |_| false))
         };
         let mut found = attempt().unwrap_or_else(|error| panic!("{error}"));
         if !found.shares.is_empty() {

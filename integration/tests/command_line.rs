@@ -233,7 +233,7 @@ fn root_the_commands_own_ctrl_c_ends_it_and_the_files_are_written() {
     command
         .env_remove("SUDO_UID")
         .current_dir(place.path())
-        .args(["record", "-o", "p.pb.gz", "--"])
+        .args(["record", "-F", "499", "-o", "p.pb.gz", "--"])
         .arg(file)
         .args(["--ms", "60000"]);
     let running = children::start(&mut command).expect("it starts");

@@ -12,7 +12,7 @@ use profiler_integration::proof::HERTZ;
 use profiler_integration::recording::Recorder;
 use profiler_integration::rows::{Row, is_function, rows, total};
 use profiler_integration::truth::Truth;
-use profiler_integration::verdict::verdict;
+use profiler_integration::verdict::{COMPLETE, verdict};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -53,7 +53,7 @@ fn beside(test: &str, arguments: &[&str]) {
             recording.profile.losses
         );
         let own: Vec<_> = of(pids.1).cloned().collect();
-        verdict(&own, &truth, HERTZ, |_| false)
+        verdict(&own, &truth, HERTZ, COMPLETE, |_| false)
     };
     let mut found = attempt();
     if found.is_noise_perhaps() {

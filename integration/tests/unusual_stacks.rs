@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use profiler_integration::environment::{have_root, one_at_a_time};
 use profiler_integration::programs::{self, Linking, Program};
-use profiler_integration::proof::{HERTZ, prove};
+use profiler_integration::proof::{HERTZ, prove, prove_mostly};
 use profiler_integration::recording::{record_command, record_running};
 use profiler_integration::rows::{is_function, total};
 use profiler_otlp::model::FrameKind;
@@ -99,8 +99,12 @@ fn plt(flags: &[&str]) -> (PathBuf, PathBuf) {
 fn proves_plt(test: &str, flags: &[&str]) {
     let (file, lazy) = plt(flags);
     let lazy = lazy.display().to_string();
-    prove(test, || record_command(HERTZ, &file, &["--ms", "2000", "--library", &lazy]));
+    prove_mostly(test, REOPENED, || record_command(HERTZ, &file, &["--ms", "2000", "--library", &lazy]));
 }
+
+/// The library is opened and closed some thousand times a second, each time at another address, and may be gone before a
+/// sample in it can be looked at.
+const REOPENED: f64 = 0.98;
 
 #[test]
 fn root_plt_bound_lazily() {
