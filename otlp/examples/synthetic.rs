@@ -218,7 +218,7 @@ fn name(language: Language, nth: usize) -> (String, String) {
                 "std::_Function_handler<void (Envoy::{space}::{noun}&&), Envoy::{space}::{noun}Impl::{v}{noun}(std::shared_ptr<Envoy::{space}::{noun}> const&, std::unordered_map<std::string, Envoy::{space}::{noun}*, std::hash<std::string> >&)::{{lambda()#{}}}>::_M_invoke(std::_Any_data const&, Envoy::{space}::{noun}&&)",
                 nth % 9
             ),
-            format!("/usr/include/c++/12/bits/std_function.h#{}", nth % 9),
+            "/usr/include/c++/12/bits/std_function.h".to_owned(),
         ),
         Language::Cpp => (
             format!(

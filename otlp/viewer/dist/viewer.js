@@ -11,6 +11,7 @@
     return text.length > length ? `${text.slice(0, length - 1)}…` : text;
   }
   function base(path) {
+    if (path.startsWith("//") || path.startsWith("[")) return path;
     return path.slice(path.lastIndexOf("/") + 1) || path;
   }
   function short(name) {
@@ -772,7 +773,7 @@
       const w = width > 2.5 ? width - 1 : width;
       c.fillRect(left, y, w, ROW - 1);
       if (width > 6 && flags >= 0 && (flags & 15) === 4) this.hatch(left, y, w);
-      if (width > 6 && flags >= 0 && flags & GUESSED) this.guessed(left, y, w);
+      if (width > 14 && flags >= 0 && flags & GUESSED) this.guessed(left, y, w);
       if (width > 28) {
         const whole2 = this.name(tree2, node);
         const text = this.fit(fn, whole2, (width - 9) * (flags < 0 ? 0.88 : 1));

@@ -228,7 +228,7 @@ export class Flame {
     const w = width > 2.5 ? width - 1 : width;
     c.fillRect(left, y, w, ROW - 1);
     if (width > 6 && flags >= 0 && (flags & 15) === 4) this.hatch(left, y, w);
-    if (width > 6 && flags >= 0 && flags & GUESSED) this.guessed(left, y, w);
+    if (width > 14 && flags >= 0 && flags & GUESSED) this.guessed(left, y, w);
     if (width > 28) {
       const whole = this.name(tree, node);
       // Groups are written bold, which is about a tenth wider.

@@ -15,8 +15,9 @@ export function cut(text, length) {
   return text.length > length ? `${text.slice(0, length - 1)}…` : text;
 }
 
-/** The last part of a path. */
+/** The last part of a path; `[vdso]` and `//anon` are no paths. */
 export function base(path) {
+  if (path.startsWith('//') || path.startsWith('[')) return path;
   return path.slice(path.lastIndexOf('/') + 1) || path;
 }
 
