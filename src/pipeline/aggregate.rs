@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
+use profiler_address::{ElfVaddr, FileOffset, KernelAddr, UserAddr};
 use profiler_bpf::record::UnwindEnd;
 use profiler_unwinders::executable::{Executable, ExecutableId};
 use profiler_unwinders::process::Comm;
@@ -14,6 +14,8 @@ pub type FrameId = u32;
 pub type StackId = u32;
 /// Index into [`Aggregate::images`].
 pub type ImageId = u32;
+/// Index into [`Aggregate::paths`].
+pub type PathId = u32;
 /// Index into [`Aggregate::threads`].
 pub type ThreadId = u32;
 
@@ -26,6 +28,15 @@ pub enum Frame {
         executable: ExecutableId,
         /// Where in it; of a call, not after it.
         address: ElfVaddr,
+        /// Found by frame pointer.
+        guessed: bool,
+    },
+    /// Code of a file that could not be opened, most often since its process was gone.
+    Unopened {
+        /// Its path, an index into [`Aggregate::paths`].
+        path: PathId,
+        /// Where in the file.
+        offset: FileOffset,
         /// Found by frame pointer.
         guessed: bool,
     },
@@ -110,8 +121,11 @@ pub struct Aggregate {
     pub threads: Vec<Thread>,
     /// The samples.
     pub samples: Vec<RawSample>,
+    /// Paths of files that could not be opened.
+    pub paths: Vec<Arc<[u8]>>,
     /// Executables that frames are in.
     pub executables: FxHashMap<ExecutableId, Arc<Executable>>,
+    path_ids: FxHashMap<Arc<[u8]>, PathId>,
     frame_ids: FxHashMap<Frame, FrameId>,
     stack_ids: FxHashMap<Box<[FrameId]>, StackId>,
     image_ids: FxHashMap<u32, ImageId>,
@@ -124,6 +138,14 @@ impl Aggregate {
         *self.frame_ids.entry(frame).or_insert_with(|| {
             self.frames.push(frame);
             self.frames.len() as u32 - 1
+        })
+    }
+
+    /// The id of `path`.
+    pub fn path(&mut self, path: &Arc<[u8]>) -> PathId {
+        *self.path_ids.entry(Arc::clone(path)).or_insert_with(|| {
+            self.paths.push(Arc::clone(path));
+            self.paths.len() as u32 - 1
         })
     }
 

@@ -135,7 +135,7 @@ impl Naming {
                 }
                 Frame::Jit { image, address, .. } => jit.entry(image).or_default().push((index, address)),
                 Frame::Kernel { address } => kernel.push((index, address)),
-                Frame::Unmapped { .. } | Frame::Marker(_) => {}
+                Frame::Unopened { .. } | Frame::Unmapped { .. } | Frame::Marker(_) => {}
             }
         }
         let mut fill = |indices: Vec<usize>, answers: Vec<Symbolized>| {
@@ -250,6 +250,12 @@ fn location(
             let kind = if go { FrameKind::Go } else { FrameKind::Native };
             let mapping = mappings.executable(builder, executable);
             Location { kind, mapping, address: address.0, lines, guessed }
+        }
+        Frame::Unopened { path, offset, guessed } => {
+            let path = mappings.aggregate.paths.get(path as usize);
+            let file = builder.string(&path.map(|path| String::from_utf8_lossy(path)).unwrap_or_default());
+            let mapping = Some(builder.mapping(Mapping { file, ..Mapping::default() }));
+            Location { kind: FrameKind::Native, mapping, address: offset.0, lines, guessed }
         }
         Frame::Jit { address, guessed, .. } => {
             let file = builder.string("//anon");

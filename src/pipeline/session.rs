@@ -318,7 +318,7 @@ impl Session {
         }
         let image = self.image_of(head.pid, head.time, &head.comm);
         for frame in user {
-            let frame = self.user_frame(head.pid, image, frame);
+            let frame = self.user_frame((head.pid, head.time), image, frame);
             frames.push(self.aggregate.frame(frame));
         }
         if !end.is_complete() {
@@ -371,7 +371,7 @@ impl Session {
         }
     }
 
-    fn user_frame(&mut self, pid: u32, image: ImageId, frame: UserFrame) -> Frame {
+    fn user_frame(&mut self, (pid, time): (u32, u64), image: ImageId, frame: UserFrame) -> Frame {
         let address = frame.lookup_address();
         let guessed = frame.is_guessed();
         match self.unwinder.locate(pid, address) {
@@ -380,7 +380,15 @@ impl Session {
                 self.aggregate.executables.entry(id).or_insert(executable);
                 Frame::Native { executable: id, address: vaddr, guessed }
             }
-            Located::Anonymous => {
+            Located::Other => {
+                let mapping = self.processes.get_at(pid, time).and_then(|process| process.mappings.find(address));
+                if let Some(mapping) = mapping
+                    && let Some((_, path)) = mapping.file()
+                    && let Some(offset) = mapping.file_offset(address)
+                {
+                    let path = self.aggregate.path(path);
+                    return Frame::Unopened { path, offset, guessed };
+                }
                 if !self.jit_images.contains(&image) {
                     self.jit_images.push(image);
                 }

@@ -313,7 +313,7 @@ impl NativeUnwinder {
             Some(slot) => {
                 Located::Executable(Arc::clone(&slot.executable), ElfVaddr(address.0.wrapping_sub(mapping.bias)))
             }
-            None => Located::Anonymous,
+            None => Located::Other,
         }
     }
 }
@@ -323,8 +323,8 @@ impl NativeUnwinder {
 pub enum Located {
     /// Code of a file, at an ELF address.
     Executable(Arc<Executable>, ElfVaddr),
-    /// Executable memory that is no file we could open: made by a JIT, most likely.
-    Anonymous,
+    /// Executable memory that is anonymous, made by a JIT most likely, or of a file that could not be opened.
+    Other,
     /// No executable mapping that we know.
     Nowhere,
 }
