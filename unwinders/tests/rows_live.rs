@@ -242,3 +242,14 @@ fn c_static() {
 fn c_static_pie_by_clang() {
     check("threads.c", &["clang-19", "-O2", "-static-pie", "-fPIE", "-pthread", "-o", "PROGRAM", "SOURCE", "-lm"], 500);
 }
+
+/// musl has no call frame instructions: what counts is that the program's own stacks end, and go on behind a signal.
+#[test]
+fn musl_static() {
+    check("own_code.c", &["musl-gcc", "-O2", "-static", "-fomit-frame-pointer", "-o", "PROGRAM", "SOURCE"], 30);
+}
+
+#[test]
+fn musl_dynamic() {
+    check("own_code.c", &["musl-gcc", "-O2", "-fomit-frame-pointer", "-o", "PROGRAM", "SOURCE"], 30);
+}

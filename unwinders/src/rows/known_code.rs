@@ -52,6 +52,7 @@ impl KnownCode {
         let Some(code) = code.get(..size) else { return };
         self.left -= size;
         let entry = image.entry().0.checked_sub(start).filter(|&offset| is_start(code, offset));
+        let roots = is_musl(image);
         let mut from = 0;
         while let Some((at, rest)) = find_next(code, from) {
             let address = start + at as u64;
@@ -63,6 +64,8 @@ impl KnownCode {
                 (first, SIGNAL_RETURN.len() as u64 + 1, state::signal(GREGS_AFTER_UCONTEXT))
             } else if rest.starts_with(&CLONE_CHILD) {
                 (address, CLONE_CHILD_SIZE, state::END)
+            } else if let Some(size) = root_call(rest).filter(|_| roots) {
+                (address, size, state::END)
             } else if let Some(size) = indirect_jump(rest).filter(|_| address.is_multiple_of(8)) {
                 (address, size, AT_ENTRY)
             } else {
@@ -78,6 +81,33 @@ impl KnownCode {
     }
 }
 
+/// The size of the call in `exit(main(...))` and `pthread_exit(start(...))`, which are the roots of musl's threads: an indirect call,
+/// and its result straight into the next one. As nothing returns to it but `main` or a thread's function, the stack ends here.
+fn root_call(code: &[u8]) -> Option<u64> {
+    let rest = code.strip_prefix(&[0x41]).unwrap_or(code);
+    // call reg, call [reg]; not the forms of [rsp], [rip + n]
+    let &[0xff, modrm, ref after @ ..] = rest else { return None };
+    if !matches!(modrm & 0xf8, 0xd0 | 0x10) || modrm & 0xc0 == 0 && matches!(modrm & 7, 4 | 5) {
+        return None;
+    }
+    let passed = match after {
+        // mov edi, eax; call exit; and nothing but padding, as exit doesn't return
+        [0x89, 0xc7, 0xe8, _, _, _, _, 0x66 | 0x0f | 0x90 | 0xcc | 0xf4, ..] => true,
+        // mov rdi, rax (movsxd rdi, eax for C11 threads); call pthread_exit
+        [0x48, 0x89, 0xc7, 0xe8, ..] | [0x48, 0x63, 0xf8, 0xe8, ..] => true,
+        _ => false,
+    };
+    passed.then_some((code.len() - after.len()) as u64)
+}
+
+/// Is it musl, or a static program, which may contain it? Only they have roots without call frame instructions; code that runtimes bring
+/// along (V8's builtins) must not be taken for one.
+fn is_musl(image: &ElfImage<'_>) -> bool {
+    let interpreter = image.interpreter();
+    let musl = interpreter.is_none_or(|path| path.windows(4).any(|part| part == b"musl"));
+    musl && image.entry() != ElfVaddr(0) && !image.is_go()
+}
+
 /// The size of a procedure linkage stub, `jmp [rip + n]` with or without `endbr64` and `bnd` before it. Static programs have some
 /// without call frame instructions, for functions that are chosen at start-up.
 fn indirect_jump(code: &[u8]) -> Option<u64> {
@@ -91,7 +121,7 @@ fn find_next(code: &[u8], from: usize) -> Option<(usize, &[u8])> {
     let rest = code.get(from..)?;
     let at = from
         + rest.windows(2).position(|pair| {
-            matches!(pair, [0xf3, 0x0f] | [0xff, 0x25] | [0xf2, 0xff] | [0x48, 0x31 | 0xc7] | [0x31, 0xed])
+            matches!(pair, [0xf3, 0x0f] | [0xff, _] | [0xf2 | 0x41, 0xff] | [0x48, 0x31 | 0xc7] | [0x31, 0xed])
         })?;
     Some((at, code.get(at..)?))
 }
@@ -101,4 +131,29 @@ fn is_start(code: &[u8], offset: u64) -> bool {
     let Some(code) = usize::try_from(offset).ok().and_then(|offset| code.get(offset..)) else { return false };
     let code = code.strip_prefix(&ENDBR64).unwrap_or(code);
     code.starts_with(&[0x31, 0xed]) || code.starts_with(&[0x48, 0x31, 0xed])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_roots_of_musl_are_known() {
+        // musl 1.2.3: libc_start_main_stage2, start, start_c11
+        assert_eq!(root_call(&[0xff, 0xd3, 0x89, 0xc7, 0xe8, 0xff, 0xfb, 0xff, 0xff, 0x66, 0x2e]), Some(2));
+        assert_eq!(root_call(&[0xff, 0x13, 0x48, 0x89, 0xc7, 0xe8, 0x3a, 0xfd, 0xff, 0xff]), Some(2));
+        assert_eq!(root_call(&[0xff, 0x10, 0x48, 0x63, 0xf8, 0xe8, 0x0b, 0xfd, 0xff, 0xff]), Some(2));
+        assert_eq!(root_call(&[0x41, 0xff, 0xd4, 0x89, 0xc7, 0xe8, 0, 0, 0, 0, 0x90]), Some(3));
+        // More follows: some other function of a callback's result.
+        assert_eq!(root_call(&[0xff, 0xd3, 0x89, 0xc7, 0xe8, 0xff, 0xfb, 0xff, 0xff, 0x48, 0x89]), None);
+        assert_eq!(root_call(&[0xff, 0x25, 0x89, 0xc7, 0xe8]), None);
+    }
+
+    #[test]
+    fn linkage_stubs_have_three_forms() {
+        assert_eq!(indirect_jump(&[0xff, 0x25, 0, 0, 0, 0, 0x66, 0x90]), Some(6));
+        assert_eq!(indirect_jump(&[0xf3, 0x0f, 0x1e, 0xfa, 0xff, 0x25, 0, 0, 0, 0]), Some(10));
+        assert_eq!(indirect_jump(&[0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25, 0, 0, 0, 0]), Some(11));
+        assert_eq!(indirect_jump(&[0xff, 0x15, 0, 0, 0, 0]), None);
+    }
 }
