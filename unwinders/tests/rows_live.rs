@@ -253,3 +253,27 @@ fn musl_static() {
 fn musl_dynamic() {
     check("own_code.c", &["musl-gcc", "-O2", "-fomit-frame-pointer", "-o", "PROGRAM", "SOURCE"], 30);
 }
+
+/// Only `.debug_frame` says how to unwind the program's own code.
+#[test]
+fn c_with_debug_frame_only() {
+    let command = ["gcc", "-O2", "-g", "-fno-asynchronous-unwind-tables", "-pthread", "-o", "PROGRAM", "SOURCE", "-lm"];
+    check("threads.c", &command, 500);
+}
+
+#[test]
+fn c_with_compressed_debug_frame_only() {
+    let command = [
+        "gcc",
+        "-O2",
+        "-g",
+        "-gz=zlib",
+        "-fno-asynchronous-unwind-tables",
+        "-pthread",
+        "-o",
+        "PROGRAM",
+        "SOURCE",
+        "-lm",
+    ];
+    check("threads.c", &command, 500);
+}
