@@ -103,6 +103,17 @@ pub(super) struct Tree {
     pub negative: u64,
 }
 
+/// The samples of one stack in one thread, added up.
+struct Weight {
+    stack: u32,
+    /// See [`Row::thread`].
+    thread: u32,
+    values: Box<[u64]>,
+}
+
+/// A location's places, outermost first.
+type Places = Box<[u32]>;
+
 /// A node while the tree grows.
 struct Growing {
     parent: u32,
@@ -153,7 +164,7 @@ impl Tree {
     }
 
     /// The samples of each stack and thread, added up; by stack, then thread.
-    fn weights(&mut self, profile: &Profile) -> io::Result<Vec<((u32, u32), Box<[u64]>)>> {
+    fn weights(&mut self, profile: &Profile) -> io::Result<Vec<Weight>> {
         let types = profile.sample_types.len().max(1);
         let mut sums: FxHashMap<(u32, u32), Box<[u64]>> = FxHashMap::default();
         for sample in &profile.samples {
@@ -173,13 +184,14 @@ impl Tree {
                 }
             }
         }
-        let mut sums: Vec<_> = sums.into_iter().collect();
-        sums.sort_unstable_by_key(|&(key, _)| key);
-        Ok(sums)
+        let weights = sums.into_iter().map(|((stack, thread), values)| Weight { stack, thread, values });
+        let mut weights: Vec<_> = weights.collect();
+        weights.sort_unstable_by_key(|weight| (weight.stack, weight.thread));
+        Ok(weights)
     }
 
     /// Each location of `profile` as places, outermost first.
-    fn places(&mut self, profile: &Profile) -> io::Result<Vec<Box<[u32]>>> {
+    fn places(&mut self, profile: &Profile) -> io::Result<Vec<Places>> {
         let (mut functions, mut frames, mut places) = Default::default();
         let mut by_location = Vec::with_capacity(profile.locations.len());
         for location in &profile.locations {
@@ -249,13 +261,13 @@ impl Tree {
     fn rows(
         &mut self,
         profile: &Profile,
-        weights: Vec<((u32, u32), Box<[u64]>)>,
-        places: &[Box<[u32]>],
+        weights: Vec<Weight>,
+        places: &[Places],
         leaves: &[u32],
         order: &[u32],
     ) -> io::Result<()> {
         let mut rows = Vec::with_capacity(weights.len());
-        for ((stack, thread), values) in weights {
+        for Weight { stack, thread, values } in weights {
             let leaf = profile.stacks[stack as usize].first().and_then(|&location| places[location as usize].last());
             let node = order[leaves[stack as usize] as usize];
             rows.push(Row { node, thread, place: leaf.copied().unwrap_or(0), values });
@@ -278,17 +290,17 @@ impl Tree {
 /// The tree of all stacks that have samples, in the order of growth, and the leaf of each stack; node 0 is the root.
 fn grow(
     profile: &Profile,
-    weights: &[((u32, u32), Box<[u64]>)],
-    places: &[Box<[u32]>],
+    weights: &[Weight],
+    places: &[Places],
     table: &[Place],
 ) -> io::Result<(Vec<Growing>, Vec<u32>)> {
     let shown = shown_first(profile);
     let mut nodes = vec![Growing { parent: 0, place: 0, several: false, vote: 0, total: 0 }];
     let mut children: FxHashMap<(u32, u32), u32> = FxHashMap::default();
     let mut leaves = vec![0_u32; profile.stacks.len()];
-    for group in weights.chunk_by(|a, b| a.0.0 == b.0.0) {
-        let stack = group[0].0.0 as usize;
-        let weight = group.iter().fold(0_u64, |sum, (_, values)| sum.saturating_add(values[shown]));
+    for group in weights.chunk_by(|a, b| a.stack == b.stack) {
+        let stack = group[0].stack as usize;
+        let weight = group.iter().fold(0_u64, |sum, one| sum.saturating_add(one.values[shown]));
         let mut at = 0_u32;
         for &location in profile.stacks[stack].iter().rev() {
             for &place in expanded(places, location)? {
@@ -316,6 +328,6 @@ fn grow(
     Ok((nodes, leaves))
 }
 
-fn expanded(places: &[Box<[u32]>], location: LocationId) -> io::Result<&[u32]> {
+fn expanded(places: &[Places], location: LocationId) -> io::Result<&[u32]> {
     places.get(location as usize).map(|places| &**places).ok_or_else(|| missing("location", location))
 }

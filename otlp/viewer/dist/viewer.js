@@ -930,6 +930,37 @@
     }
   };
 
+  // src/help.js
+  var KEYS = [
+    ["/", "find"],
+    ["1  2  3", "flame graph, top functions, callers and callees"],
+    ["arrows", "walk the frames"],
+    ["Enter", "zoom into the frame"],
+    ["Esc", "zoom out, or end the search"],
+    ["g", "callers and callees of the frame"],
+    ["c", "copy its name"],
+    ["i", "root at the top or bottom"],
+    ["t", "light or dark"]
+  ];
+  function helpButton(producer) {
+    const kind = ({ key, name, about }) => h("li", {}, h(`span.swatch${key === "marker" ? ".hatched" : ""}`, { css: { "background-color": `var(--kind-${key})` } }), h("b", {}, name), ` ${about}`);
+    const panel = h(
+      "div.panel.help",
+      { role: "dialog", "aria-label": "Help" },
+      h("h2", {}, "Reading it"),
+      h(
+        "p",
+        {},
+        "A box is a function; the boxes that grow from it, away from the root, are what it calls. Its width is its weight: how many samples found it there. Left to right is not time."
+      ),
+      h("ul.legend", {}, KINDS.map(kind), h("li", {}, h("span.swatch.dashed"), h("b", {}, "Guessed"), " found by the frame pointer alone: likely, not certain")),
+      h("h2", {}, "Keys"),
+      h("table.keys", {}, KEYS.map(([key, what]) => h("tr", {}, h("td", {}, h("kbd", {}, key)), h("td", {}, what)))),
+      producer ? h("p.hint", {}, `Recorded by ${cut(producer, 80)}.`) : null
+    );
+    return popover(h("button.square", { type: "button", title: "Help", "aria-label": "Help" }, "?"), panel);
+  }
+
   // src/state.js
   var INITIAL = {
     view: "flame",
@@ -1693,6 +1724,7 @@ Show this process only`
       this.flip = h("button.field", { type: "button", onclick: () => this.set({ root: this.state.root === "top" ? "bottom" : "top" }) });
       this.sideButton = h("button.square", { type: "button", title: "Show or hide the summary", "aria-label": "Summary", onclick: () => this.set({ side: !this.state.side }) }, icon("panel"));
       const dark = h("button.square", { type: "button", title: "Light or dark", "aria-label": "Light or dark", onclick: () => this.set({ theme: this.isDark() ? "light" : "dark" }) }, icon("sun"));
+      this.help = helpButton(plain(meta.origin.producer));
       this.crumbs = h("nav.crumbs", { "aria-label": "Zoom" });
       this.flameHost = h("div");
       this.legendHost = h("div.legendstrip");
@@ -1720,7 +1752,7 @@ Show this process only`
           {},
           h("div.brand", {}, h("span.mark", { "aria-hidden": "true" }, h("i"), h("i"), h("i")), h("h1", {}, h("bdi", {}, cut(title, 90)))),
           this.tabs,
-          h("div.tools", {}, this.helpButton(), this.sideButton, dark)
+          h("div.tools", {}, this.help, this.sideButton, dark)
         ),
         facts(profile, this.totals()),
         h(
@@ -1759,36 +1791,6 @@ Show this process only`
       this.table = new Table(this.topView, { profile, on });
       this.picker = new Table(pick, { profile, on: { ...on, open: (fn) => this.set({ fn }, true) }, narrow: true });
       foot(this.foot, null);
-    }
-    helpButton() {
-      const keys = [
-        ["/", "find"],
-        ["1  2  3", "flame graph, top functions, callers and callees"],
-        ["arrows", "walk the frames"],
-        ["Enter", "zoom into the frame"],
-        ["Esc", "zoom out, or end the search"],
-        ["g", "callers and callees of the frame"],
-        ["c", "copy its name"],
-        ["i", "root at the top or bottom"],
-        ["t", "light or dark"]
-      ];
-      const panel = h(
-        "div.panel.help",
-        { role: "dialog", "aria-label": "Help" },
-        h("h2", {}, "Reading it"),
-        h("p", {}, "A box is a function; the boxes below it are what it calls. Width is weight: how often samples found it on the CPU. Left to right is not time."),
-        h(
-          "ul.legend",
-          {},
-          KINDS.map((kind) => h("li", {}, h(`span.swatch${kind.key === "marker" ? ".hatched" : ""}`, { css: { "background-color": `var(--kind-${kind.key})` } }), h("b", {}, kind.name), ` ${kind.about}`)),
-          h("li", {}, h("span.swatch.dashed"), h("b", {}, "Guessed"), " found by the frame pointer alone: likely, not certain")
-        ),
-        h("h2", {}, "Keys"),
-        h("table.keys", {}, keys.map(([key, what]) => h("tr", {}, h("td", {}, h("kbd", {}, key)), h("td", {}, what)))),
-        this.profile.meta.origin.producer ? h("p.hint", {}, `Recorded by ${cut(plain(this.profile.meta.origin.producer), 80)}.`) : null
-      );
-      this.help = popover(h("button.square", { type: "button", title: "Help", "aria-label": "Help" }, "?"), panel);
-      return this.help;
     }
     // Derived values, each computed once for what it depends on.
     memo(name, key, make) {

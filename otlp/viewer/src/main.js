@@ -3,9 +3,10 @@
 import { KINDS, palette } from './colors.js';
 import { decode } from './decode.js';
 import { describe, foot, nameOf, Tooltip } from './details.js';
-import { copy, fill, h, icon, popover } from './dom.js';
+import { copy, fill, h, icon } from './dom.js';
 import { filterButton, groupsOf, keepOf, threadWeights } from './filter.js';
 import { Flame } from './flame.js';
+import { helpButton } from './help.js';
 import { read, write } from './state.js';
 import { facts, incompleteWeight, legend, side } from './summary.js';
 import { Table } from './table.js';
@@ -107,6 +108,7 @@ class App {
     this.sideButton = h('button.square', { type: 'button', title: 'Show or hide the summary', 'aria-label': 'Summary', onclick: () => this.set({ side: !this.state.side }) }, icon('panel'));
     const dark = h('button.square', { type: 'button', title: 'Light or dark', 'aria-label': 'Light or dark', onclick: () => this.set({ theme: this.isDark() ? 'light' : 'dark' }) }, icon('sun'));
 
+    this.help = helpButton(plain(meta.origin.producer));
     this.crumbs = h('nav.crumbs', { 'aria-label': 'Zoom' });
     this.flameHost = h('div');
     this.legendHost = h('div.legendstrip');
@@ -127,7 +129,7 @@ class App {
     fill(
       host,
       h('header.bar', {}, h('div.brand', {}, h('span.mark', { 'aria-hidden': 'true' }, h('i'), h('i'), h('i')), h('h1', {}, h('bdi', {}, cut(title, 90)))), this.tabs,
-        h('div.tools', {}, this.helpButton(), this.sideButton, dark)),
+        h('div.tools', {}, this.help, this.sideButton, dark)),
       facts(profile, this.totals()),
       h('div.toolbar', { role: 'toolbar', 'aria-label': 'Choices' },
         h('label.searchbox', {}, icon('search'), this.search), this.found, h('span.grow'),
@@ -160,25 +162,6 @@ class App {
     this.table = new Table(this.topView, { profile, on });
     this.picker = new Table(pick, { profile, on: { ...on, open: (fn) => this.set({ fn }, true) }, narrow: true });
     foot(this.foot, null);
-  }
-
-  helpButton() {
-    const keys = [
-      ['/', 'find'], ['1  2  3', 'flame graph, top functions, callers and callees'], ['arrows', 'walk the frames'],
-      ['Enter', 'zoom into the frame'], ['Esc', 'zoom out, or end the search'], ['g', 'callers and callees of the frame'],
-      ['c', 'copy its name'], ['i', 'root at the top or bottom'], ['t', 'light or dark'],
-    ];
-    const panel = h('div.panel.help', { role: 'dialog', 'aria-label': 'Help' },
-      h('h2', {}, 'Reading it'),
-      h('p', {}, 'A box is a function; the boxes below it are what it calls. Width is weight: how often samples found it on the CPU. Left to right is not time.'),
-      h('ul.legend', {}, KINDS.map((kind) => h('li', {}, h(`span.swatch${kind.key === 'marker' ? '.hatched' : ''}`, { css: { 'background-color': `var(--kind-${kind.key})` } }), h('b', {}, kind.name), ` ${kind.about}`)),
-        h('li', {}, h('span.swatch.dashed'), h('b', {}, 'Guessed'), ' found by the frame pointer alone: likely, not certain')),
-      h('h2', {}, 'Keys'),
-      h('table.keys', {}, keys.map(([key, what]) => h('tr', {}, h('td', {}, h('kbd', {}, key)), h('td', {}, what)))),
-      this.profile.meta.origin.producer ? h('p.hint', {}, `Recorded by ${cut(plain(this.profile.meta.origin.producer), 80)}.`) : null,
-    );
-    this.help = popover(h('button.square', { type: 'button', title: 'Help', 'aria-label': 'Help' }, '?'), panel);
-    return this.help;
   }
 
   // Derived values, each computed once for what it depends on.

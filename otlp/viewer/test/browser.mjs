@@ -175,7 +175,7 @@ await test('a search marks its matches and says their share', async (load) => {
   const page = await load('small');
   await page.keyboard.press('/');
   await page.keyboard.type('memmove');
-  await page.waitForSelector('.found:not([hidden])');
+  await page.waitForFunction(() => location.hash.includes('q=memmove'));
   const found = await page.innerText('.found');
   assert.match(found, /in 1 function/);
   const table = await load('small', { hash: '#view=top&q=memmove' });
