@@ -25,6 +25,9 @@ const ROOTS: &[&str] = &[
     "runtime.rt0_go",
     "runtime.rt0_go.abi0",
     "runtime.mcall",
+    // Runs on the thread's own stack, for a goroutine that needs a larger one; what follows belongs to the scheduler.
+    "runtime.morestack",
+    "runtime.morestack.abi0",
     "_rt0_amd64",
     "_rt0_amd64_linux",
 ];
