@@ -213,7 +213,7 @@ fn name(language: Language, nth: usize) -> (String, String) {
         Language::C => {
             (format!("{n}_{v}{}", ["", "_internal", "_slow", "_tree"][nth % 4]), format!("src/backend/{s}/{n}.c"))
         }
-        Language::Cpp if nth % 5 == 0 => (
+        Language::Cpp if nth.is_multiple_of(5) => (
             format!(
                 "std::_Function_handler<void (Envoy::{space}::{noun}&&), Envoy::{space}::{noun}Impl::{v}{noun}(std::shared_ptr<Envoy::{space}::{noun}> const&, std::unordered_map<std::string, Envoy::{space}::{noun}*, std::hash<std::string> >&)::{{lambda()#{}}}>::_M_invoke(std::_Any_data const&, Envoy::{space}::{noun}&&)",
                 nth % 9
@@ -228,14 +228,11 @@ fn name(language: Language, nth: usize) -> (String, String) {
             format!("source/common/{s}/{n}_impl.cc"),
         ),
         Language::Rust => (
-            format!(
-                "{}",
-                match nth % 3 {
-                    0 => format!("ingest::{s}::{n}::{noun}Writer<W>::{v}"),
-                    1 => format!("<ingest::{s}::{noun} as core::future::future::Future>::{v}::{{{{closure}}}}"),
-                    _ => format!("core::ptr::drop_in_place<alloc::vec::Vec<ingest::{s}::{noun}{verb}>>"),
-                }
-            ),
+            match nth % 3 {
+                0 => format!("ingest::{s}::{n}::{noun}Writer<W>::{v}"),
+                1 => format!("<ingest::{s}::{noun} as core::future::future::Future>::{v}::{{{{closure}}}}"),
+                _ => format!("core::ptr::drop_in_place<alloc::vec::Vec<ingest::{s}::{noun}{verb}>>"),
+            },
             format!("crates/{s}/src/{n}.rs"),
         ),
         Language::Go => {
