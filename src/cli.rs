@@ -158,10 +158,23 @@ pub fn run() -> ExitCode {
         Command::Launch { command } => Err(launch::become_command(&command).into()),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("profiler: {error:#}");
+        eprintln!("profiler: {}", message(&error));
         let code = error.downcast_ref::<ExitError>().map_or(exit::FAILURE, |error| error.code);
         ExitCode::from(code)
     })
+}
+
+/// The error with its causes; a cause that the error's own text already gives is not said twice.
+fn message(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn log(verbose: u8) {
