@@ -9,6 +9,8 @@ const ROOTS: &[&str] = &[
     "_start",
     "_start_c",
     "__libc_start_main",
+    // musl: main is called from here, by a jump out of __libc_start_main.
+    "libc_start_main_stage2",
     "_dl_start_user",
     "clone",
     "__clone",
