@@ -113,6 +113,9 @@ impl Sampler {
         open.progs.test_unwind.set_autoload(false);
         let set = |result: libbpf_rs::Result<()>| result.map_err(|source| bpf_error("size the maps of", source));
         set(open.maps.scratches.set_max_entries(cpus as u32))?;
+        if !follow {
+            set(open.maps.target_processes.set_max_entries(1))?;
+        }
         set(open.maps.samples.set_max_entries(options.ring_bytes.next_power_of_two().max(1 << 16)))?;
         let skeleton = open.load().map_err(|source| bpf_error("load", source))?;
 

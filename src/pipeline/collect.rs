@@ -15,6 +15,8 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_millis(2);
 /// Distance between looks at which CPUs are online.
 const CPU_CHECK: Duration = Duration::from_secs(1);
+/// Nice value of the thread.
+const PRIORITY: i32 = -15;
 /// Samples that wait to be worked off, bytes; what comes beyond is dropped and counted.
 const MAX_WAITING: usize = 64 << 20;
 
@@ -110,6 +112,8 @@ struct Worker {
 
 impl Worker {
     fn run(mut self, stop: &AtomicBool) -> Result<(), Error> {
+        // The rings fill whether we get a CPU or not; without the right to this nothing is worse than before.
+        let _ = rustix::process::setpriority_process(None, PRIORITY);
         let mut cpus_checked = Instant::now();
         loop {
             let last = stop.load(Ordering::Relaxed);
