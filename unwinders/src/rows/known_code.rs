@@ -12,8 +12,11 @@ use super::go::GREGS_AFTER_UCONTEXT;
 use super::packed::PackedRule;
 use super::{RowStats, Writer, state};
 
-/// Bytes of code searched in one executable. musl has 600 kB.
-const MAX_SEARCHED: usize = 16 << 20;
+/// Bytes of code searched in a program or C library. musl has 600 kB; what is larger is data among the code, or code that an
+/// optimiser left behind (BOLT), and not worth the time.
+const MAX_SEARCHED: usize = 1 << 20;
+/// The same for libraries without an entry point, which can have linkage stubs at most.
+const MAX_SEARCHED_IN_LIBRARY: usize = 1 << 16;
 
 /// `mov rax, 15; syscall`: `rt_sigreturn`, in musl, in Go and, should it come without call frame instructions, in glibc.
 const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
@@ -32,11 +35,20 @@ const AT_ENTRY: Rule = Rule { cfa_kind: CfaKind::Reg as u8, cfa_reg: state::RSP 
 #[derive(Debug)]
 pub(super) struct KnownCode {
     left: usize,
+    /// Look for the roots of musl's threads?
+    roots: bool,
+    /// Smallest gap worth a search, bytes. What is sought stands alone only in programs and C libraries, which have an entry point;
+    /// in other libraries there are whole sections of stubs.
+    smallest: u64,
 }
 
 impl KnownCode {
-    pub(super) const fn new() -> Self {
-        Self { left: MAX_SEARCHED }
+    pub(super) fn new(image: &ElfImage<'_>) -> Self {
+        let (left, smallest) = match image.entry() {
+            ElfVaddr(0) => (MAX_SEARCHED_IN_LIBRARY, 256),
+            _ => (MAX_SEARCHED, SIGNAL_RETURN.len() as u64),
+        };
+        Self { left, roots: is_musl(image), smallest }
     }
 
     /// Writes rows for what is known of the code in `start..end`, which no function covers.
@@ -47,12 +59,14 @@ impl KnownCode {
         writer: &mut Writer<'_>,
         stats: &mut RowStats,
     ) {
+        if end - start < self.smallest || self.left == 0 {
+            return;
+        }
         let Some(code) = image.bytes_from(ElfVaddr(start)) else { return };
         let size = usize::try_from(end - start).unwrap_or(usize::MAX).min(code.len()).min(self.left);
         let Some(code) = code.get(..size) else { return };
         self.left -= size;
         let entry = image.entry().0.checked_sub(start).filter(|&offset| is_start(code, offset));
-        let roots = is_musl(image);
         let mut from = 0;
         while let Some((at, rest)) = find_next(code, from) {
             let address = start + at as u64;
@@ -64,7 +78,7 @@ impl KnownCode {
                 (first, SIGNAL_RETURN.len() as u64 + 1, state::signal(GREGS_AFTER_UCONTEXT))
             } else if rest.starts_with(&CLONE_CHILD) {
                 (address, CLONE_CHILD_SIZE, state::END)
-            } else if let Some(size) = root_call(rest).filter(|_| roots) {
+            } else if let Some(size) = root_call(rest).filter(|_| self.roots) {
                 (address, size, state::END)
             } else if let Some(size) = indirect_jump(rest).filter(|_| address.is_multiple_of(8)) {
                 (address, size, AT_ENTRY)

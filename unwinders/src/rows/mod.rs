@@ -135,7 +135,7 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
     functions.sort(&mut stats);
 
     writer.pages = Pages::with_capacity(stats.eh_frame_bytes as usize / BYTES_A_ROW);
-    let mut known = KnownCode::new();
+    let mut known = KnownCode::new(image);
     let mut uncovered = 0;
     for index in 0..functions.len() {
         let Some((start, ticket)) = functions.get(index) else { break };
