@@ -224,7 +224,7 @@ impl Session {
     fn sample(&mut self, sample: &Sample<'_>, now: u64) {
         let head = &sample.head;
         self.totals.samples += 1;
-        let known = self.processes.get_at(head.pid, head.time);
+        let known = process_at(&self.processes, head.pid, head.time);
         let ended = known.is_some_and(|process| process.ended.is_some_and(|ended| ended < head.time));
         if known.is_none_or(Process::wants_scan) || ended {
             self.scan(head.pid, now);
@@ -275,7 +275,7 @@ impl Session {
     }
 
     fn raw_key(&self, sample: &Sample<'_>) -> Option<RawKey> {
-        let process = self.processes.get_at(sample.head.pid, sample.head.time)?;
+        let process = process_at(&self.processes, sample.head.pid, sample.head.time)?;
         let kernel = sample.kernel_frames().map(|frame| frame.0);
         let user = sample.user_frames().map(|frame| frame.0);
         Some(RawKey {
@@ -350,7 +350,7 @@ impl Session {
 
     /// Makes the image that ran at `time` the one that the unwinder knows.
     fn publish_at(&mut self, pid: u32, time: u64, now: u64) {
-        if let Some(process) = self.processes.get_at(pid, time)
+        if let Some(process) = process_at(&self.processes, pid, time)
             && !process.kthread
         {
             self.unwinder.publish(process, &mut self.executables, now);
@@ -365,7 +365,7 @@ impl Session {
         from: (&profiler_bpf::record::Continuation, &[u8]),
         frames: &mut Vec<UserFrame>,
     ) -> UnwindEnd {
-        match self.processes.get_at(pid, time) {
+        match process_at(&self.processes, pid, time) {
             Some(process) => self.unwinder.walk(process, &mut self.executables, walk, from, frames),
             None => UnwindEnd::UnknownProcess,
         }
@@ -381,7 +381,7 @@ impl Session {
                 Frame::Native { executable: id, address: vaddr, guessed }
             }
             Located::Other => {
-                let mapping = self.processes.get_at(pid, time).and_then(|process| process.mappings.find(address));
+                let mapping = process_at(&self.processes, pid, time).and_then(|process| process.mappings.find(address));
                 if let Some(mapping) = mapping
                     && let Some((_, path)) = mapping.file()
                     && let Some(offset) = mapping.file_offset(address)
@@ -409,7 +409,7 @@ impl Session {
 
     /// The image that `pid` was at `time`, added to the aggregate when it is sampled for the first time.
     fn image_of(&mut self, pid: u32, time: u64, comm: &[u8; 16]) -> ImageId {
-        if let Some(process) = self.processes.get_at(pid, time).or_else(|| self.processes.get(pid)) {
+        if let Some(process) = process_at(&self.processes, pid, time) {
             if let Some(id) = self.aggregate.known_image(process.serial) {
                 return id;
             }
@@ -418,7 +418,7 @@ impl Session {
                 let _ = self.processes.read_container(pid);
             }
         }
-        if let Some(process) = self.processes.get_at(pid, time).or_else(|| self.processes.get(pid)) {
+        if let Some(process) = process_at(&self.processes, pid, time) {
             let image = image(process);
             return self.aggregate.image(image);
         }
@@ -487,6 +487,12 @@ impl Session {
         }
         std::mem::take(&mut self.aggregate)
     }
+}
+
+/// The image that ran under `pid` at `time`. A process that was scanned before its fork and exec were read is known only from the
+/// scan on: then that image is the nearest.
+fn process_at(processes: &ProcessTable, pid: u32, time: u64) -> Option<&Process> {
+    processes.get_at(pid, time).or_else(|| processes.get(pid))
 }
 
 fn image(process: &Process) -> Image {
