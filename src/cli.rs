@@ -149,6 +149,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    profiler_bpf::memory::return_large_blocks();
     let cli = Cli::parse();
     log(cli.verbose);
     let result = match cli.command {

@@ -13,6 +13,7 @@
 
 pub mod abi;
 mod error;
+pub mod memory;
 pub mod native;
 mod perf;
 pub mod prog_test;

@@ -113,6 +113,17 @@ impl Session {
         })
     }
 
+    /// Learns what these processes map and how to unwind it, so that their first samples are whole too.
+    pub fn prepare(&mut self, pids: &[u32]) {
+        for &pid in pids {
+            // One that ends meanwhile has no samples either.
+            if self.processes.scan(pid, Clock::monotonic_now()).is_ok() {
+                self.publish(pid, Clock::monotonic_now());
+                self.unwinder.preload(pid, &mut self.executables);
+            }
+        }
+    }
+
     /// Starts the clocks of all CPUs.
     ///
     /// # Errors

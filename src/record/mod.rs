@@ -108,6 +108,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         ..profiler_symbolizer::Options::default()
     }));
 
+    if let Target::Processes(pids) = &options.target {
+        session.prepare(pids);
+    }
     // On a host with more work than CPUs a new process is known sooner so, and fewer of its samples need a copy of their stack.
     // Without the right to it nothing is worse than before.
     let _ = rustix::process::setpriority_process(None, PRIORITY);

@@ -1,7 +1,7 @@
 //! A profile as one HTML file: an interactive viewer and the data it shows, with nothing to fetch.
 //!
 //! The page is the viewer of `otlp/viewer` (script and style sheet, checked in as built) around one block of data: the
-//! profile as a prefix tree of frames ([`tree`]), packed into columns ([`pack`]), compressed with gzip and written as
+//! profile as a prefix tree of frames (`tree`), packed into columns (`pack`), compressed with gzip and written as
 //! base64. No name of the profile is ever written as HTML: the alphabet of base64 has no character that HTML knows, and
 //! the viewer puts text on the page as text. The page's content security policy, which names the two blocks it may run
 //! by their hashes and forbids every other source, holds even where that were to fail.

@@ -298,6 +298,15 @@ impl NativeUnwinder {
         Ok(())
     }
 
+    /// Loads the rows of everything that `pid` maps and is published, so that its first sample finds them.
+    pub fn preload(&mut self, pid: u32, executables: &mut Executables) {
+        let Some(published) = self.processes.get(&pid) else { return };
+        let slots: Vec<u32> = published.mappings.iter().map(|mapping| mapping.executable).collect();
+        for slot in slots {
+            self.load(slot, executables);
+        }
+    }
+
     /// Whether anything is published of this pid.
     #[must_use]
     pub fn has(&self, pid: u32) -> bool {
