@@ -11,7 +11,8 @@
 #define MAX_FRAMES 1152 /* both, rounded up */
 #define STACK_COPY_PAGES 32
 #define PAGE_BYTES 4096
-#define PC_CACHE_SLOTS 2048 /* a power of two */
+#define PC_CACHE_SLOTS 1024 /* a power of two */
+#define FRAMES_A_CALL 4 /* unwound by one call of unwind_frames */
 
 #define MAX_PROCESSES 16384
 #define MAX_MAPPINGS 65536
@@ -184,10 +185,13 @@ struct unwind_state {
 	u64 regs[LEAF_REGS]; /* by DWARF number */
 };
 
+/* A rule by the address that it was found for; whole, so that a hit touches one cache line. */
 struct pc_cache_entry {
 	u64 pc;
 	u32 serial;
-	u32 rule;
+	u32 pad;
+	struct unwind_rule rule;
 };
+_Static_assert(sizeof(struct pc_cache_entry) == 32, "pc_cache_entry");
 
 #endif

@@ -76,7 +76,7 @@ volatile u64 sample_period = 0; /* ns */
 #define PF_KTHREAD 0x00200000
 #define USER32_CS 0x23
 
-/* A global function: verified once, called 1,024 times. Returns enum unwind_end. */
+/* The global functions: each is verified once, whatever the number of calls. They return enum unwind_end. */
 __noinline int search_rule(u32 cpu)
 {
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
@@ -87,29 +87,25 @@ __noinline int search_rule(u32 cpu)
 	return 0;
 }
 
-__noinline int unwind_frame(u32 cpu)
+/* One frame: written down, then stepped from. */
+static __always_inline int unwind_frame(struct scratch *s, u32 cpu)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
-
-	if (!s)
-		return END_BAD_FRAME;
 	struct unwind_state *u = &s->state;
 	u64 pc = u->leaf ? u->ip : u->ip - 1;
-	struct pc_cache_entry *c = &s->pc_cache[(pc ^ pc >> 11 ^ (u64)u->serial * 0x9e3779b1u) & (PC_CACHE_SLOTS - 1)];
-	u32 rule;
+	struct pc_cache_entry *c = &s->pc_cache[(pc ^ pc >> 10 ^ (u64)u->serial * 0x9e3779b1u) & (PC_CACHE_SLOTS - 1)];
 
-	if (c->pc == pc && c->serial == u->serial) {
-		rule = c->rule;
-	} else {
+	if (c->pc != pc || c->serial != u->serial) {
 		search_rule(cpu);
-		rule = u->rule;
-		if (rule == RULE_NO_MAPPING)
+		if (u->rule == RULE_NO_MAPPING)
 			return END_NO_MAPPING;
-		if (rule == RULE_NOT_LOADED)
+		if (u->rule == RULE_NOT_LOADED)
 			return END_NOT_LOADED;
+		struct unwind_rule *r = get_rule(s, u->rule);
+		if (!r)
+			return END_BAD_FRAME;
 		c->pc = pc;
 		c->serial = u->serial;
-		c->rule = rule;
+		c->rule = *r;
 	}
 
 	u32 n = u->frames;
@@ -121,11 +117,23 @@ __noinline int unwind_frame(u32 cpu)
 		return END_TOO_DEEP;
 	s->body[slot] = frame_word(u);
 	u->frames = n + 1;
+	return step_rule(u, &c->rule);
+}
 
-	struct unwind_rule *r = get_rule(s, rule);
-	if (!r)
-		return END_BAD_FRAME;
-	return step_rule(u, r);
+__noinline int unwind_frames(u32 cpu)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+	int end = END_BAD_FRAME;
+
+	if (!s)
+		return end;
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < FRAMES_A_CALL; i++) {
+		end = unwind_frame(s, cpu);
+		if (end != END_RUNNING)
+			break;
+	}
+	return end;
 }
 
 /* The stack from sp upwards, as far as it can be read, behind the frames. Returns its bytes. */
@@ -180,8 +188,8 @@ static __always_inline int unwind_user(u32 cpu)
 	int end = END_TOO_DEEP;
 
 #pragma clang loop unroll(disable)
-	for (int i = 0; i <= MAX_USER_FRAMES; i++) {
-		end = unwind_frame(cpu);
+	for (int i = 0; i <= MAX_USER_FRAMES / FRAMES_A_CALL; i++) {
+		end = unwind_frames(cpu);
 		if (end != END_RUNNING)
 			break;
 	}
