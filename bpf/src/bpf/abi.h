@@ -12,6 +12,7 @@
 #define STACK_COPY_PAGES 32
 #define PAGE_BYTES 4096
 #define PC_CACHE_SLOTS 1024 /* a power of two */
+#define WINDOW_WORDS 32 /* of stack read at once */
 #define FRAMES_A_CALL 4 /* unwound by one call of unwind_frames */
 
 #define MAX_PROCESSES 16384

@@ -17,11 +17,13 @@ struct scratch {
 	struct unwind_state state;
 	u32 kernel_frames;
 	u32 pad;
+	u64 window_at; /* user address of window[0]; WINDOW_EMPTY before the first */
+	u64 window[WINDOW_WORDS];
 	struct pc_cache_entry pc_cache[PC_CACHE_SLOTS];
 	struct sample sample; /* the record starts here */
 	u64 body[BODY_BYTES / 8];
 };
-_Static_assert(__builtin_offsetof(struct scratch, body) == 33136, "prog_test.rs reads the frames there");
+_Static_assert(__builtin_offsetof(struct scratch, body) == 33400, "prog_test.rs reads the frames there");
 
 #define UNWIND_CONTEXT struct scratch *
 #define OPAQUE(x) asm volatile("" : "+r"(x))
@@ -43,6 +45,34 @@ _Static_assert(__builtin_offsetof(struct scratch, body) == 33136, "prog_test.rs 
 			*(out) = (u32)(*_p >> (_i & 1) * 32);                         \
 		!_p;                                                                  \
 	})
+
+/*
+ * Return addresses lie at rising addresses, most frames are small, and a read of user memory costs more by the call than by
+ * the byte: read some words ahead, and serve the next frames from them.
+ */
+#define WINDOW_EMPTY (~0ull)
+static __always_inline int read_stack(struct scratch *s, u64 *dst, const u32 words, u64 address)
+{
+	u64 offset = address - s->window_at;
+
+	if (offset > (WINDOW_WORDS - 2) * 8 || offset & 7) {
+		if (bpf_probe_read_user(s->window, sizeof(s->window), (void *)address)) {
+			/* too near the stack's end */
+			s->window_at = WINDOW_EMPTY;
+			return bpf_probe_read_user(dst, words * 8, (void *)address) ? -1 : 0;
+		}
+		s->window_at = address;
+		offset = 0;
+	}
+	offset = offset / 8 & (WINDOW_WORDS - 1);
+	OPAQUE(offset);
+	if (offset > WINDOW_WORDS - 2)
+		return -1;
+	dst[0] = s->window[offset];
+	if (words == 2)
+		dst[1] = s->window[offset + 1];
+	return 0;
+}
 
 #include "unwind.h"
 
@@ -117,7 +147,7 @@ static __always_inline int unwind_frame(struct scratch *s, u32 cpu)
 		return END_TOO_DEEP;
 	s->body[slot] = frame_word(u);
 	u->frames = n + 1;
-	return step_rule(u, &c->rule);
+	return step_rule(s, u, &c->rule);
 }
 
 __noinline int unwind_frames(u32 cpu)
@@ -183,9 +213,11 @@ __noinline int copy_stack(u32 cpu)
 }
 
 /* Unwinds from the registers in the scratch's state: frames into its body. Returns enum unwind_end. */
-static __always_inline int unwind_user(u32 cpu)
+static __always_inline int unwind_user(struct scratch *s, u32 cpu)
 {
 	int end = END_TOO_DEEP;
+
+	s->window_at = WINDOW_EMPTY;
 
 #pragma clang loop unroll(disable)
 	for (int i = 0; i <= MAX_USER_FRAMES / FRAMES_A_CALL; i++) {
@@ -303,7 +335,7 @@ static __always_inline int user_stack(struct bpf_perf_event_data *ctx, struct sc
 	u->first_mapping = p->first;
 	u->mapping_count = p->count;
 	s->sample.serial = p->serial;
-	return unwind_user(cpu);
+	return unwind_user(s, cpu);
 }
 
 SEC("perf_event")
@@ -445,7 +477,7 @@ int test_unwind(struct test_input *in)
 	for (int i = 0; i < LEAF_REGS; i++)
 		u->regs[i] = in->regs[i];
 	s->kernel_frames = 0;
-	in->end = unwind_user(cpu);
+	in->end = unwind_user(s, cpu);
 	in->frames = u->frames;
 	return 0;
 }

@@ -4,6 +4,7 @@
  * the stacks that user space unwinds itself); the two differ only in how memory and tables are reached:
  *
  *   read_user(dst, len, address)      0, or negative if the target's memory could not be read
+ *   read_stack(s, dst, words, address)  the same for one or two words, for places that rise from frame to frame
  *   get_mapping(s, i)  get_executable(s, i)  get_row_page(s, i)  get_row(s, slab, i, &row)  get_rule(s, i)
  *
  * Registers are followed lazily: sp is always known; for fp and rbx we keep either the value or the stack address at which
@@ -139,7 +140,7 @@ static __always_inline int step_signal(struct unwind_state *u, u64 gregs)
 }
 
 /* The frame pointer chain: cfa = fp + 16, ip = *(cfa - 8), fp = *(cfa - 16). */
-static __always_inline int step_frame_pointer(struct unwind_state *u, u64 guessed)
+static __always_inline int step_frame_pointer(UNWIND_CONTEXT s, struct unwind_state *u, u64 guessed)
 {
 	u64 pair[2];
 
@@ -150,7 +151,7 @@ static __always_inline int step_frame_pointer(struct unwind_state *u, u64 guesse
 	/* a guess must rise; code that keeps frame pointers by design may switch stacks with them */
 	if (guessed && u->fp < u->sp)
 		return END_BAD_FRAME;
-	if (read_user(pair, sizeof(pair), u->fp))
+	if (read_stack(s, pair, 2, u->fp))
 		return END_READ_FAILED;
 	u->sp = u->fp + 16;
 	u->fp = pair[0];
@@ -161,7 +162,7 @@ static __always_inline int step_frame_pointer(struct unwind_state *u, u64 guesse
 }
 
 /* From the frame in `u` to its caller, by rule `r`: END_RUNNING, or why there is no caller. */
-static __always_inline int step_rule(struct unwind_state *u, const struct unwind_rule *r)
+static __always_inline int step_rule(UNWIND_CONTEXT s, struct unwind_state *u, const struct unwind_rule *r)
 {
 	u64 base, cfa, slot;
 	u8 kind = r->cfa_kind;
@@ -172,9 +173,9 @@ static __always_inline int step_rule(struct unwind_state *u, const struct unwind
 	if (kind == CFA_END)
 		return END_COMPLETE;
 	if (kind == CFA_NONE)
-		return step_frame_pointer(u, FRAME_GUESSED);
+		return step_frame_pointer(s, u, FRAME_GUESSED);
 	if (kind == CFA_FRAME_POINTER)
-		return step_frame_pointer(u, 0);
+		return step_frame_pointer(s, u, 0);
 	if (kind == CFA_SIGNAL)
 		return step_signal(u, u->sp + r->cfa_off);
 
@@ -225,7 +226,7 @@ static __always_inline int step_rule(struct unwind_state *u, const struct unwind
 	} else if (fp_off8 == r->ra - 1 && !(r->flags & RULE_FP_AT_FP)) {
 		u64 pair[2];
 
-		if (read_user(pair, sizeof(pair), cfa + (s64)fp_off8 * 8))
+		if (read_stack(s, pair, 2, cfa + (s64)fp_off8 * 8))
 			return END_READ_FAILED;
 		u->fp = pair[0];
 		u->fp_at = 0;
@@ -236,7 +237,7 @@ static __always_inline int step_rule(struct unwind_state *u, const struct unwind
 			base = r->flags & RULE_FP_AT_FP ? u->fp : cfa;
 			u->fp_at = base + (s64)fp_off8 * 8;
 		}
-		if (read_user(&u->ip, sizeof(u->ip), slot))
+		if (read_stack(s, &u->ip, 1, slot))
 			return END_READ_FAILED;
 	}
 	u->sp = cfa;
