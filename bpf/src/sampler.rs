@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::perf;
 use crate::record::Sample;
 use crate::skeleton::{ProfilerSkel, ProfilerSkelBuilder};
-use crate::tables::Tables;
+use crate::tables::{Region, Tables};
 
 /// Whom to sample.
 #[derive(Debug)]
@@ -60,6 +60,9 @@ pub struct Sampler {
     _tracepoints: Vec<Link>,
     skeleton: ProfilerSkel<'static>,
     period: u64,
+    /// The CPUs' scratch memory, each of `scratch_words`; the counters come first.
+    scratches: Region<u64>,
+    scratch_words: usize,
 }
 
 /// The reading end of the ring of samples; may live on another thread than the [`Sampler`].
@@ -141,7 +144,9 @@ impl Sampler {
             }
         }
 
-        Ok(Self { links: BTreeMap::new(), _tracepoints: tracepoints, skeleton, period })
+        let scratch_words = skeleton.maps.scratches.value_size() as usize / 8;
+        let scratches = Region::of_map(skeleton.maps.scratches.as_fd(), scratch_words * cpus)?;
+        Ok(Self { links: BTreeMap::new(), _tracepoints: tracepoints, skeleton, period, scratches, scratch_words })
     }
 
     /// The reading end of the ring.
@@ -205,12 +210,10 @@ impl Sampler {
     /// What the kernel half counted so far, over all CPUs.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let map = &self.skeleton.maps.scratches;
-        let mut sum = [0u64; 8];
-        for cpu in 0..map.max_entries() {
-            let Ok(Some(scratch)) = map.lookup(&cpu.to_ne_bytes(), MapFlags::ANY) else { continue };
-            for (sum, word) in sum.iter_mut().zip(scratch.as_chunks::<8>().0) {
-                *sum += u64::from_ne_bytes(*word);
+        let mut sum = [0u64; 3];
+        for cpu in 0..self.scratches.len() / self.scratch_words {
+            for (index, sum) in sum.iter_mut().enumerate() {
+                *sum += self.scratches.read(cpu * self.scratch_words + index).unwrap_or_default();
             }
         }
         Counters { samples: sum[0], ring_full: sum[1], kernel_stack_failed: sum[2] }

@@ -29,7 +29,7 @@ unsafe impl<T: Send> Send for Region<T> {}
 
 impl<T: Copy> Region<T> {
     /// Maps the whole of an array map.
-    fn of_map(fd: BorrowedFd<'_>, len: usize) -> Result<Self> {
+    pub(crate) fn of_map(fd: BorrowedFd<'_>, len: usize) -> Result<Self> {
         let map = fd.try_clone_to_owned().map_err(|error| Error::io("duplicate a map's file descriptor", error))?;
         Self::mmap(Some(map), len)
     }

@@ -10,7 +10,7 @@ use profiler_bpf::sideband::{Event, Sideband};
 use profiler_bpf::{Batch, Error, SampleRing, online_cpus};
 
 /// How often the rings are emptied when nothing new happens.
-const INTERVAL: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(200);
 /// Between two looks at the rings at least, however much new happens.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Distance between looks at which CPUs are online.
@@ -127,8 +127,9 @@ impl Worker {
                     tracing::warn!(%error, "The side band does not follow the CPUs that are online.");
                 }
             }
-            std::thread::sleep(PAUSE);
+            let waited = Instant::now();
             self.ring.wait(INTERVAL)?;
+            std::thread::sleep(PAUSE.saturating_sub(waited.elapsed()));
         }
     }
 

@@ -25,7 +25,7 @@ use crate::pipeline::{Names, Session, SessionOptions, assemble};
 use crate::terminal::Terminal;
 
 /// How often signals, the command and the clock are looked at.
-const STEP: Duration = Duration::from_millis(100);
+const STEP: Duration = Duration::from_millis(200);
 /// Nice value of the thread that works off samples.
 const PRIORITY: i32 = -10;
 /// How often the names of code that JITs make are read.

@@ -23,6 +23,7 @@ struct scratch {
 	struct sample sample; /* the record starts here */
 	u64 body[BODY_BYTES / 8];
 };
+_Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
 _Static_assert(__builtin_offsetof(struct scratch, body) == 33400, "prog_test.rs reads the frames there");
 
 #define UNWIND_CONTEXT struct scratch *

@@ -64,7 +64,7 @@ static int read_copy(void *dst, u64 len, u64 address)
 #define UNWIND_CONTEXT struct native_context *
 #define OPAQUE(x) ((void)(x))
 #define read_user(dst, len, address) read_copy(dst, len, address)
-#define read_stack(s, dst, words, address) read_copy(dst, (words) * 8, address)
+#define read_stack(s, dst, words, address) ((void)(s), read_copy(dst, (words) * 8, address))
 #define get_mapping(s, i) ((i) < (s)->tables->mapping_count ? &(s)->tables->mappings[i] : 0)
 #define get_executable(s, i) ((i) < (s)->tables->executable_count ? &(s)->tables->executables[i] : 0)
 #define get_row_page(s, i) ((i) < (s)->tables->row_page_count ? &(s)->tables->row_pages[i] : 0)
