@@ -20,7 +20,7 @@ const SCAN_BUDGET_NS: u128 = 10_000_000;
 /// Distance between looks at which CPUs are online, ns.
 const CPU_CHECK_NS: u64 = 1_000_000_000;
 /// Stacks remembered by their raw words, to skip resolving what was seen before.
-const MAX_RAW_STACKS: usize = 65_536;
+const MAX_RAW_STACKS: usize = 16_384;
 /// A process whose mappings do not explain a stack is scanned again at most this often, ns.
 const RESCAN_NS: u64 = 200_000_000;
 
