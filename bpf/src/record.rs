@@ -42,6 +42,8 @@ pub enum UnwindEnd {
     /// The stack goes on above the part that was copied; only the first samples of a process or library are unwound from a
     /// copy.
     CopyTooShort = 11,
+    /// The code has no unwind row, and what should be a frame pointer is none.
+    NoRow = 12,
 }
 
 impl UnwindEnd {
@@ -60,6 +62,7 @@ impl UnwindEnd {
             9 => Self::Compat,
             10 => Self::NoUserStack,
             11 => Self::CopyTooShort,
+            12 => Self::NoRow,
             _ => Self::BadFrame,
         }
     }
@@ -84,6 +87,7 @@ impl UnwindEnd {
             Self::UnknownProcess => "unwind: process gone before it was known",
             Self::Compat => "unwind: 32-bit process",
             Self::NoUserStack => "no user stack",
+            Self::NoRow => "unwind: code without unwind information",
             Self::CopyTooShort => "unwind: stack longer than the copy",
         }
     }

@@ -151,7 +151,9 @@ fn root_bpf_and_native_unwinder_agree_frame_by_frame() {
         longest = longest.max(bpf_frames.len());
     }
     eprintln!("ends: {ends:?}, longest stack: {longest}");
-    for wanted in [UnwindEnd::Complete, UnwindEnd::NoMapping, UnwindEnd::BadFrame, UnwindEnd::Unsupported] {
+    for wanted in
+        [UnwindEnd::Complete, UnwindEnd::NoMapping, UnwindEnd::BadFrame, UnwindEnd::NoRow, UnwindEnd::Unsupported]
+    {
         assert!(ends.contains_key(&(wanted as u8)), "{wanted:?} was never reached");
     }
     assert!(longest > 20);

@@ -123,6 +123,7 @@ enum unwind_end {
 	END_COMPAT = 9, /* a 32-bit process */
 	END_NO_USER_STACK = 10, /* a kernel thread */
 	END_COPY_TOO_SHORT = 11, /* in user space: the stack goes on above the copy */
+	END_NO_ROW = 12, /* no row, and what should be a frame pointer is none */
 	END_RUNNING = 255, /* not ended: go on */
 };
 

@@ -146,11 +146,12 @@ static __always_inline int step_frame_pointer(UNWIND_CONTEXT s, struct unwind_st
 
 	if (load_fp(u))
 		return END_READ_FAILED;
+	/* in the interrupted frame 0 may be any value; from a caller on it is the ABI's mark of the outermost frame */
 	if (!u->fp)
-		return END_FRAME_POINTER_ZERO;
+		return guessed && u->leaf ? END_NO_ROW : END_FRAME_POINTER_ZERO;
 	/* a guess must rise; code that keeps frame pointers by design may switch stacks with them */
 	if (guessed && u->fp < u->sp)
-		return END_BAD_FRAME;
+		return END_NO_ROW;
 	if (read_stack(s, pair, 2, u->fp))
 		return END_READ_FAILED;
 	u->sp = u->fp + 16;
@@ -241,9 +242,13 @@ static __always_inline int step_rule(UNWIND_CONTEXT s, struct unwind_state *u, c
 			return END_READ_FAILED;
 	}
 	u->sp = cfa;
-	u->leaf = 0;
 	u->guessed = 0;
-	return u->ip ? END_RUNNING : END_COMPLETE;
+	if (!u->ip) {
+		/* the outermost frame was called from nowhere; the interrupted one alone is no stack */
+		return u->leaf ? END_BAD_FRAME : END_COMPLETE;
+	}
+	u->leaf = 0;
+	return END_RUNNING;
 }
 
 /* The frame as it is written down. */
