@@ -7,7 +7,7 @@ use std::io::BufReader;
 use libfuzzer_sys::fuzz_target;
 use profiler_unwinders::maps::{self, Keep, MappingSet};
 use profiler_unwinders::process::procfs::Stat;
-use profiler_unwinders::process::{Cgroup, host};
+use profiler_unwinders::process::Cgroup;
 
 fuzz_target!(|data: &[u8]| {
     let whole = maps::parse(data, Keep::All).expect("reading a slice does not fail");
@@ -28,5 +28,4 @@ fuzz_target!(|data: &[u8]| {
 
     let _ = Stat::parse(data);
     let _ = Cgroup::parse(data);
-    let _ = host::parse_cpu_list(data);
 });

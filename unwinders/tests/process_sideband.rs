@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use profiler_bpf::sideband::{Event, Kind, Sideband};
 use profiler_unwinders::executable::Executables;
 use profiler_unwinders::maps::Backing;
-use profiler_unwinders::process::{Clock, Process, ProcessTable, host, procfs};
+use profiler_unwinders::process::{Clock, Process, ProcessTable, procfs};
 
 struct Watch {
     sideband: Sideband,
@@ -17,7 +17,7 @@ struct Watch {
 impl Watch {
     /// `None`, and a word about it, where the kernel does not let us.
     fn start() -> Option<Self> {
-        match Sideband::open(&host::online_cpus().unwrap(), 1 << 20) {
+        match Sideband::open(&profiler_bpf::online_cpus().unwrap(), 1 << 20) {
             Ok(sideband) => Some(Self { sideband, table: ProcessTable::new(), events: Vec::new() }),
             Err(error) => {
                 eprintln!("SKIPPED: no side band: {error}");
