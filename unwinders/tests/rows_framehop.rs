@@ -4,6 +4,7 @@ mod rows_common;
 
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder};
+use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection};
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, RaKind, Rule};
 use profiler_unwinders::elf::ElfImage;
@@ -64,6 +65,11 @@ fn agrees(path: &str) {
     unwinder.add_module(Module::new(path.to_owned(), 0..0x1_0000_0000, 0, info));
     let mut cache: CacheX86_64 = CacheX86_64::new();
 
+    let described = described(&image);
+    let is_described = |address: u64| {
+        let after = described.partition_point(|range| range.0 <= address);
+        after.checked_sub(1).and_then(|i| described.get(i)).is_some_and(|range| address < range.1)
+    };
     // Every place at which a rule starts to hold.
     let mut places = Vec::new();
     for (page, window) in rows.page_starts.windows(2).enumerate() {
@@ -71,6 +77,8 @@ fn agrees(path: &str) {
         let in_page = &rows.rows[window[0] as usize..window[1] as usize];
         places.extend(in_page.iter().filter(|row| row.rule() != 0).map(|row| first + u64::from(row.address_low())));
     }
+    // Of code that .eh_frame leaves out framehop knows nothing.
+    places.retain(|&place| is_described(place));
     let stride = (places.len() / STACKS).max(1);
     let mut tally = Tally::default();
     for (round, &place) in places.iter().step_by(stride).enumerate() {
@@ -88,7 +96,8 @@ fn agrees(path: &str) {
         let mut address = FrameAddress::from_instruction_pointer(place);
         for depth in 0..DEEPEST {
             let rule = rules.rules()[usize::from(rows.rule_at(ElfVaddr(address.address_for_lookup())))];
-            if !within_framehop(&rule) || stub(&image, address.address_for_lookup()) {
+            let known = is_described(address.address_for_lookup());
+            if !known || !within_framehop(&rule) || stub(&image, address.address_for_lookup()) {
                 tally.skipped += 1;
                 break;
             }
@@ -123,6 +132,22 @@ fn agrees(path: &str) {
     assert!(tally.same > places.len().min(STACKS) / 2);
     // Half of the words are no code, where both stop.
     assert!(tally.skipped < tally.same);
+}
+
+/// The functions of `.eh_frame`, sorted.
+fn described(image: &ElfImage<'_>) -> Vec<(u64, u64)> {
+    let found = image.eh_frame().unwrap();
+    let bases = BaseAddresses::default().set_eh_frame(found.address.0);
+    let eh_frame = EhFrame::new(found.bytes, LittleEndian);
+    let mut ranges = Vec::new();
+    let mut entries = eh_frame.entries(&bases);
+    while let Ok(Some(entry)) = entries.next() {
+        let CieOrFde::Fde(partial) = entry else { continue };
+        let fde = partial.parse(EhFrame::cie_from_offset).unwrap();
+        ranges.push((fde.initial_address(), fde.end_address()));
+    }
+    ranges.sort_unstable();
+    ranges
 }
 
 #[test]

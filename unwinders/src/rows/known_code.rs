@@ -9,8 +9,7 @@ use profiler_bpf::abi::{CfaKind, Rule};
 use crate::elf::ElfImage;
 
 use super::go::GREGS_AFTER_UCONTEXT;
-use super::packed::PackedRule;
-use super::{RowStats, Writer, state};
+use super::state;
 
 /// Bytes of code searched in a program or C library. musl has 600 kB; what is larger is data among the code, or code that an
 /// optimiser left behind (BOLT), and not worth the time.
@@ -30,6 +29,14 @@ const ENTRY_SIZE: u64 = 96;
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// Nothing but the return address has been pushed.
 const AT_ENTRY: Rule = Rule { cfa_kind: CfaKind::Reg as u8, cfa_reg: state::RSP as u8, cfa_off: 8, ..Rule::NONE };
+
+/// A place that was recognised: `rule` holds from `first` up to `past`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    pub(super) first: u64,
+    pub(super) past: u64,
+    pub(super) rule: Rule,
+}
 
 /// Searches what lies between functions.
 #[derive(Debug)]
@@ -51,21 +58,19 @@ impl KnownCode {
         Self { left, roots: is_musl(image), smallest }
     }
 
-    /// Writes rows for what is known of the code in `start..end`, which no function covers.
-    pub(super) fn write_rows(
-        &mut self,
-        (start, end): (u64, u64),
-        image: &ElfImage<'_>,
-        writer: &mut Writer<'_>,
-        stats: &mut RowStats,
-    ) {
-        if end - start < self.smallest || self.left == 0 {
+    /// May this be musl?
+    pub(super) const fn musl(&self) -> bool {
+        self.roots
+    }
+
+    /// Finds what is known of `code`, which is loaded at `start` and described by no function; in the order of addresses.
+    pub(super) fn find(&mut self, code: &[u8], start: u64, image: &ElfImage<'_>, found: &mut Vec<Known>) {
+        if (code.len() as u64) < self.smallest || self.left == 0 {
             return;
         }
-        let Some(code) = image.bytes_from(ElfVaddr(start)) else { return };
-        let size = usize::try_from(end - start).unwrap_or(usize::MAX).min(code.len()).min(self.left);
-        let Some(code) = code.get(..size) else { return };
-        self.left -= size;
+        let end = start + code.len() as u64;
+        let Some(code) = code.get(..code.len().min(self.left)) else { return };
+        self.left -= code.len();
         let entry = image.entry().0.checked_sub(start).filter(|&offset| is_start(code, offset));
         let mut from = 0;
         while let Some((at, rest)) = find_next(code, from) {
@@ -87,9 +92,7 @@ impl KnownCode {
                 continue;
             };
             let past = (first + size).min(end);
-            writer.set(first, PackedRule::new(rule), stats);
-            writer.pages.set(past, 0);
-            stats.known_code += 1;
+            found.push(Known { first, past, rule });
             from = (past - start) as usize;
         }
     }

@@ -3,8 +3,9 @@
 //! ```text
 //! .eh_frame ──┐                                            rows of one 64 KiB page of addresses
 //! .debug_frame┤ frames ─> [start, end) of each function,    ┌───────────┬─────────┐
-//! .gopclntab ─┤           sorted, overlaps cut   ─ evaluate ─> low 16 bits │ rule no. │─> RuleDictionary ─> Rule
-//! known code ─┘                                            └───────────┴─────────┘
+//! .gopclntab ─┘           sorted, overlaps cut   ─ evaluate ─> low 16 bits │ rule no. │─> RuleDictionary ─> Rule
+//! known code ─┬ gaps: what no function covers    ─ decode   ─>            │         │
+//! instructions┘                                            └───────────┴─────────┘
 //! ```
 //!
 //! A row holds until the next row of its page; before the first row of a page, and where a rule is 0, nothing is known and the
@@ -17,9 +18,12 @@ mod cfi_common;
 mod dictionary;
 mod encoding;
 mod expression;
+mod flow;
 mod frames;
 mod functions;
+mod gaps;
 mod go;
+mod instructions;
 mod known_code;
 mod packed;
 mod pages;
@@ -35,7 +39,7 @@ pub use step::{Registers, Step, step};
 
 use crate::elf::{ElfImage, MACHINE_X86_64};
 use functions::Functions;
-use known_code::KnownCode;
+use gaps::Gaps;
 use packed::{PackedRule, RuleCache};
 use pages::Pages;
 use sources::Sources;
@@ -64,6 +68,10 @@ pub struct RowStats {
     pub go_functions: u64,
     /// Places recognised by their code alone: entry points and signal trampolines without unwind information.
     pub known_code: u64,
+    /// Functions without unwind information whose instructions were followed.
+    pub decoded_functions: u64,
+    /// Bytes of code read for them.
+    pub decoded_bytes: u64,
     /// Entries that could not be read (lengths, encodings, instructions out of range); they give no rows from there on.
     pub malformed: u64,
     /// Functions that start inside another one, whose rows end where the inner one's start; or that start at the same address
@@ -135,18 +143,18 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
     functions.sort(&mut stats);
 
     writer.pages = Pages::with_capacity(stats.eh_frame_bytes as usize / BYTES_A_ROW);
-    let mut known = KnownCode::new(image);
+    let mut gaps = Gaps::new(image);
     let mut uncovered = 0;
     for index in 0..functions.len() {
         let Some((start, ticket)) = functions.get(index) else { break };
         let next = functions.get(index + 1).map_or(u64::MAX, |(next, _)| next);
         let limit = next.min(functions.segment_end(start).unwrap_or(start));
         if start.saturating_sub(uncovered) >= SMALLEST_GAP {
-            fill_gap((uncovered, start), &functions, &mut known, image, &mut writer, &mut stats);
+            fill_gap((uncovered, start), &functions, &mut gaps, image, &mut writer, &mut stats);
         }
         uncovered = sources.write_rows(ticket, (start, limit), image, &mut writer, &mut stats);
     }
-    fill_gap((uncovered, u64::MAX), &functions, &mut known, image, &mut writer, &mut stats);
+    fill_gap((uncovered, u64::MAX), &functions, &mut gaps, image, &mut writer, &mut stats);
 
     stats.over_limit += writer.pages.refused();
     let (first_page, page_starts, rows) = writer.pages.finish();
@@ -157,7 +165,7 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
 fn fill_gap(
     (start, end): (u64, u64),
     functions: &Functions,
-    known: &mut KnownCode,
+    gaps: &mut Gaps,
     image: &ElfImage<'_>,
     writer: &mut Writer<'_>,
     stats: &mut RowStats,
@@ -168,7 +176,7 @@ fn fill_gap(
     let code = functions.code();
     let first_segment = code.partition_point(|segment| segment.1 <= start);
     for &(code_start, code_end) in code.iter().skip(first_segment).take_while(|segment| segment.0 < end) {
-        known.write_rows((start.max(code_start), end.min(code_end)), image, writer, stats);
+        gaps.write_rows((start.max(code_start), end.min(code_end)), image, writer, stats);
     }
 }
 

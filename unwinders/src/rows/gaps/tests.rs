@@ -1,0 +1,204 @@
+//! Instructions against call frame information: functions that have both are followed as if they had none.
+
+use gimli::{
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, LittleEndian, Register, RegisterRule, UnwindContext, UnwindSection,
+};
+
+use super::*;
+use crate::rows::flow::UNKNOWN;
+
+/// What gimli says of a range of addresses.
+struct Row {
+    start: u64,
+    end: u64,
+    /// DWARF register and offset of the CFA, unless it is an expression.
+    cfa: Option<(u16, i64)>,
+    /// Where the caller's rbp and rbx are, relative to the CFA; 0: not saved.
+    saved: [i64; 2],
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    instructions: u64,
+    equal: u64,
+    /// No rule.
+    unknown: u64,
+    /// By rsp where gimli's is by rbp, or the other way round, with no relation between the two.
+    incomparable: u64,
+    wrong: u64,
+    wrong_fp: u64,
+    wrong_rbx: u64,
+    shown: usize,
+}
+
+impl Tally {
+    fn share(&self, part: u64) -> f64 {
+        part as f64 * 100.0 / self.instructions.max(1) as f64
+    }
+}
+
+fn rows(image: &ElfImage<'_>) -> (Vec<Row>, Vec<(u64, u64)>) {
+    let found = image.eh_frame().unwrap();
+    let bases = BaseAddresses::default().set_eh_frame(found.address.0);
+    let eh_frame = EhFrame::new(found.bytes, LittleEndian);
+    let mut context = UnwindContext::new();
+    let (mut rows, mut functions) = (Vec::new(), Vec::new());
+    let mut entries = eh_frame.entries(&bases);
+    while let Ok(Some(entry)) = entries.next() {
+        let CieOrFde::Fde(partial) = entry else { continue };
+        let fde = partial.parse(EhFrame::cie_from_offset).unwrap();
+        if fde.len() == 0 || fde.cie().is_signal_trampoline() {
+            continue;
+        }
+        functions.push((fde.initial_address(), fde.end_address()));
+        let mut table = fde.rows(&eh_frame, &bases, &mut context).unwrap();
+        while let Some(row) = table.next_row().unwrap() {
+            let cfa = match row.cfa() {
+                CfaRule::RegisterAndOffset { register, offset } => Some((register.0, *offset)),
+                CfaRule::Expression(_) => None,
+            };
+            let saved = [6, 3].map(|register| match row.register(Register(register)) {
+                Some(RegisterRule::Offset(offset)) => offset,
+                _ => 0,
+            });
+            let cfa = cfa.filter(|_| row.register(Register(16)) == Some(RegisterRule::Offset(-8)));
+            rows.push(Row { start: row.start_address(), end: row.end_address().min(fde.end_address()), cfa, saved });
+        }
+    }
+    rows.sort_by_key(|row| row.start);
+    functions.sort_unstable();
+    functions.dedup_by_key(|function| function.0);
+    (rows, functions)
+}
+
+fn compare(code: &[u8], address: u64, starts: &[u32], rows: &[Row], cold: &dyn Fn(u64) -> bool, tally: &mut Tally) {
+    let mut instructions = Vec::new();
+    instructions::read(code, starts, |instruction| instructions.push(instruction));
+    let flow = Flow::solve(&instructions, starts);
+    for (index, instruction) in instructions.iter().enumerate() {
+        let at = address + u64::from(instruction.offset);
+        let after = rows.partition_point(|row| row.start <= at);
+        let Some(row) = after.checked_sub(1).and_then(|i| rows.get(i)).filter(|row| at < row.end) else { continue };
+        if matches!(instruction.effect, Effect::Padding) || cold(at) {
+            continue;
+        }
+        tally.instructions += 1;
+        let Some(frame) = flow.frame(index).filter(|frame| frame.rule().is_some()) else {
+            tally.unknown += 1;
+            if std::env::var_os("GAPS_UNKNOWN").is_some() && tally.shown < 60 {
+                tally.shown += 1;
+                println!("  unknown {at:#x}: {:?} gimli {:?}", instruction.effect, row.cfa);
+            }
+            continue;
+        };
+        let ours = match row.cfa {
+            Some((7, _)) => frame.depth,
+            Some((6, _)) => frame.fp,
+            _ => UNKNOWN,
+        };
+        let Some((_, theirs)) = row.cfa.filter(|_| ours != UNKNOWN) else {
+            tally.incomparable += 1;
+            continue;
+        };
+        if i64::from(ours) != theirs {
+            tally.wrong += 1;
+            if tally.shown < 60 {
+                tally.shown += 1;
+                println!("  {at:#x}: {frame:?}, gimli {:?} ({:?})", row.cfa, instruction.effect);
+            }
+            continue;
+        }
+        tally.equal += 1;
+        let rule = frame.rule().unwrap();
+        let eighth = |offset: i16| if offset == profiler_bpf::abi::SAVED_SAME { 0 } else { i64::from(offset) * 8 };
+        tally.wrong_fp += u64::from(eighth(rule.fp_off8) != row.saved[0]);
+        tally.wrong_rbx += u64::from(eighth(rule.rbx_off8) != row.saved[1]);
+    }
+}
+
+/// The tally of one file, with function starts known, and without.
+fn check(path: &str) -> Option<[Tally; 2]> {
+    let bytes = std::fs::read(path).ok()?;
+    let image = ElfImage::parse(&bytes).unwrap();
+    let (rows, functions) = rows(&image);
+    let text = image.section(".text")?;
+    let code = image.section_bytes(text)?;
+    let code = code.get(..code.len().min(24 << 20))?;
+    let address = text.address.0;
+    let bare = |start: u64| {
+        let after = rows.partition_point(|row| row.start <= start);
+        after.checked_sub(1).and_then(|i| rows.get(i)).is_some_and(|row| row.cfa == Some((7, 8)))
+    };
+    let inside = |&start: &u64| start >= address && start - address < code.len() as u64;
+    let named = functions.iter().map(|function| function.0).filter(inside).filter(|&start| bare(start));
+    let named: Vec<u64> = named.collect();
+    // Parts of functions that stand elsewhere, and are entered in their middle: in a gap they would be reached by jumps.
+    let cold = |at: u64| {
+        let after = functions.partition_point(|function| function.0 <= at);
+        after.checked_sub(1).and_then(|i| functions.get(i)).is_some_and(|function| !bare(function.0))
+    };
+    let all = |given: Vec<u64>| {
+        let mut gaps = Gaps::new(&image);
+        gaps.starts = Some(given);
+        let starts = gaps.starts_in(code, address, &image);
+        let mut tally = Tally::default();
+        let mut at = 0;
+        while at < code.len() {
+            let end = chunk_end(at, code.len(), &starts);
+            let of_chunk = |&s: &u32| s.checked_sub(at as u32).filter(|&s| (s as usize) < end - at);
+            let chunk_starts: Vec<u32> = starts.iter().filter_map(of_chunk).collect();
+            compare(&code[at..end], address + at as u64, &chunk_starts, &rows, &cold, &mut tally);
+            at = end;
+        }
+        tally
+    };
+    let result = [all(named), all(vec![address])];
+    for (name, tally) in ["starts known", "stripped"].iter().zip(&result) {
+        println!(
+            "{path}, {name}: {:.3} % equal, {:.3} % no rule, {:.4} % wrong, {:.3} % incomparable, saved rbp {:.3} %, rbx {:.3} % other ({} instructions)",
+            tally.share(tally.equal),
+            tally.share(tally.unknown),
+            tally.share(tally.wrong),
+            tally.share(tally.incomparable),
+            tally.share(tally.wrong_fp),
+            tally.share(tally.wrong_rbx),
+            tally.instructions
+        );
+    }
+    Some(result)
+}
+
+fn agrees(path: &str) {
+    let Some(tallies) = check(path) else {
+        eprintln!("skipped: {path} is not on this machine");
+        return;
+    };
+    for tally in &tallies {
+        assert!(tally.instructions > 10_000);
+    }
+}
+
+#[test]
+fn this_test_program() {
+    agrees("/proc/self/exe");
+}
+
+#[test]
+fn libc() {
+    agrees("/lib/x86_64-linux-gnu/libc.so.6");
+}
+
+#[test]
+fn libstdcxx() {
+    agrees("/usr/lib/x86_64-linux-gnu/libstdc++.so.6");
+}
+
+#[test]
+fn python() {
+    agrees("/usr/bin/python3");
+}
+
+#[test]
+fn a_cxx_program() {
+    agrees("/usr/bin/gdb");
+}
