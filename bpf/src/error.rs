@@ -1,6 +1,7 @@
 //! What can go wrong between user space and the kernel half.
 
 use std::io;
+use std::path::PathBuf;
 
 /// An error of the kernel half, with the way out.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,12 @@ pub enum Error {
         frequency: u64,
         /// The kernel's limit, Hz.
         limit: u64,
+    },
+    /// A file given as the kernel's BTF is something else.
+    #[error("{path} is no BTF: give the running kernel's, a raw BTF file or an ELF file with a .BTF section", path = path.display())]
+    NotBtf {
+        /// As given.
+        path: PathBuf,
     },
     /// A table of the kernel half is full.
     #[error("the kernel half's {table} table is full ({capacity} entries)")]

@@ -1,6 +1,8 @@
 //! The kernel half at work: loaded, attached to every CPU's clock, its samples drained.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -15,6 +17,9 @@ use crate::perf;
 use crate::record::Sample;
 use crate::skeleton::{ProfilerSkel, ProfilerSkelBuilder};
 use crate::tables::{Region, Tables};
+
+/// The first two bytes of a BTF file.
+const BTF_MAGIC: u16 = 0xeb9f;
 
 /// Whom to sample.
 #[derive(Debug)]
@@ -93,6 +98,14 @@ impl Sampler {
         let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut builder = ProfilerSkelBuilder::default();
         if let Some(btf) = &options.btf {
+            // libbpf tells neither that a file is missing nor that it is no BTF.
+            let mut magic = [0; 2];
+            File::open(btf)
+                .and_then(|mut file| file.read_exact(&mut magic))
+                .map_err(|source| Error::io(format!("read the BTF file {}", btf.display()), source))?;
+            if u16::from_ne_bytes(magic) != BTF_MAGIC && magic != *b"\x7fE" {
+                return Err(Error::NotBtf { path: btf.clone() });
+            }
             builder.obj_builder.btf_custom_path(btf).map_err(|source| bpf_error("open", source))?;
         }
         let mut open = builder.open(storage).map_err(|source| bpf_error("open", source))?;

@@ -263,8 +263,10 @@ static __always_inline void set_leaf(struct unwind_state *u)
 	})
 
 /* The registers with which the task last left user space. */
-static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struct task_struct *task, struct unwind_state *u)
+static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struct scratch *s, struct task_struct *task)
 {
+	struct unwind_state *u = &s->state;
+
 	if (ctx->regs.cs & 3) {
 		if (ctx->regs.cs == USER32_CS)
 			return END_COMPAT;
@@ -281,16 +283,18 @@ static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struc
 		COPY_REGS(u, r);
 		return 0;
 	}
-	struct pt_regs r;
+	/* Into the window, which is still empty: all calls together have 512 bytes of stack, less than these leave over. */
+	struct pt_regs *r = (struct pt_regs *)s->window;
 	u64 stack = (u64)BPF_CORE_READ(task, stack);
 
-	if (bpf_probe_read_kernel(&r, sizeof(r), (void *)(stack + thread_size - stack_padding - sizeof(r))))
+	_Static_assert(sizeof(*r) <= sizeof(s->window), "the registers fit into the window");
+	if (bpf_probe_read_kernel(r, sizeof(*r), (void *)(stack + thread_size - stack_padding - sizeof(*r))))
 		return END_NO_USER_STACK;
-	if (r.cs == USER32_CS)
+	if (r->cs == USER32_CS)
 		return END_COMPAT;
-	if (!(r.cs & 3))
+	if (!(r->cs & 3))
 		return END_NO_USER_STACK;
-	COPY_REGS(u, &r);
+	COPY_REGS(u, r);
 	return 0;
 }
 
@@ -325,7 +329,7 @@ static __always_inline int user_stack(struct bpf_perf_event_data *ctx, struct sc
 
 	if (flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER))
 		return END_NO_USER_STACK;
-	end = user_registers(ctx, task, u);
+	end = user_registers(ctx, s, task);
 	if (end)
 		return end;
 	set_leaf(u);
