@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The kernel half reads all this while it changes, so nothing that is published is ever rewritten: a process whose mappings
-//! change gets a new range, and the old one is used again only after [`REUSE_AFTER_NS`].
+//! change gets a new range, and the old one is used again only after a second.
 
 mod ranges;
 mod rowstore;
