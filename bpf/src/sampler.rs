@@ -84,7 +84,7 @@ struct Inbox {
 }
 
 impl Sampler {
-    /// Loads the programs; nothing is sampled until [`Self::start`].
+    /// Loads the programs; nothing is sampled until [`Self::follow_cpus`].
     ///
     /// # Errors
     /// The rate is not allowed, or the kernel or its privileges don't permit the programs.

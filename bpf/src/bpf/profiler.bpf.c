@@ -271,6 +271,8 @@ static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struc
 		if (ctx->regs.cs == USER32_CS)
 			return END_COMPAT;
 		COPY_REGS(u, &ctx->regs);
+		/* or the compiler merges this with the copies below, behind a pointer into the context that verifiers refuse */
+		asm volatile("# registers of the context" ::: "memory");
 		return 0;
 	}
 	if (use_task_pt_regs && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {

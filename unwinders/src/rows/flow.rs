@@ -25,6 +25,8 @@ pub(super) const UNKNOWN: i32 = i32::MIN;
 const DEEPEST: i32 = 1 << 26;
 /// A function of which at least one in so many calls is the last instruction of its caller doesn't return.
 const LAST_OF: u32 = 16;
+/// Disagreements that count like one such call: they may have other causes.
+const SUSPECTED: u32 = 8;
 /// Rounds of forwards and backwards; each solves one more nesting of jump tables.
 const ROUNDS: usize = 6;
 
@@ -212,19 +214,31 @@ pub(super) struct Flow<'i> {
     calls: Vec<usize>,
     /// Targets of calls that don't return.
     final_calls: FxHashSet<u32>,
+    /// Per target of calls that disagreed with what follows, how often.
+    suspects: FxHashMap<u32, u32>,
 }
 
 impl<'i> Flow<'i> {
     /// Follows all paths from `starts` (sorted offsets), and to returns.
     pub(super) fn solve(instructions: &'i [Instruction], starts: &[u32]) -> Self {
+        let (calls, final_calls) = final_calls(instructions, starts);
+        let known = final_calls.len();
+        let mut flow = Self::solve_with(instructions, starts, final_calls);
+        let is_final = |target: &u32, count: u32| is_final(calls.get(target).copied().unwrap_or(0), count);
+        let found = flow
+            .suspects
+            .iter()
+            .filter(|&(target, &count)| is_final(target, count / SUSPECTED))
+            .map(|(target, _)| *target);
+        let mut final_calls = std::mem::take(&mut flow.final_calls);
+        final_calls.extend(found);
+        if final_calls.len() == known { flow } else { Self::solve_with(instructions, starts, final_calls) }
+    }
+
+    fn solve_with(instructions: &'i [Instruction], starts: &[u32], final_calls: FxHashSet<u32>) -> Self {
         let frames = vec![None; instructions.len()];
-        let mut flow = Self {
-            instructions,
-            frames,
-            work: Vec::new(),
-            calls: Vec::new(),
-            final_calls: final_calls(instructions, starts),
-        };
+        let (work, calls, suspects) = (Vec::new(), Vec::new(), FxHashMap::default());
+        let mut flow = Self { instructions, frames, work, calls, final_calls, suspects };
         for &start in starts {
             if let Some(index) = flow.index(start) {
                 flow.reach(index, Frame::BARE, Trust::Start);
@@ -319,13 +333,14 @@ impl<'i> Flow<'i> {
             if effect == Effect::Return && after.depth != 8 {
                 self.contradict(index);
             }
-            // A call that disagrees with what follows is one that doesn't return.
-            if !effect.ends()
-                && self.is_next(index)
-                && !self.reach(index + 1, after, trust)
-                && !matches!(effect, Effect::Call(_))
-            {
-                self.contradict(index);
+            if effect.ends() || !self.is_next(index) || self.reach(index + 1, after, trust) {
+                continue;
+            }
+            match effect {
+                // It seems that it doesn't return.
+                Effect::Call(OUTSIDE) => {}
+                Effect::Call(target) => *self.suspects.entry(target).or_default() += 1,
+                _ => self.contradict(index),
             }
         }
     }
@@ -399,26 +414,33 @@ impl<'i> Flow<'i> {
     }
 }
 
-/// The targets of calls behind which, sometimes, comes nothing or another function.
-fn final_calls(instructions: &[Instruction], starts: &[u32]) -> FxHashSet<u32> {
-    let mut counts: FxHashMap<u32, (u32, u32)> = FxHashMap::default();
+/// How often each target is called, and those behind whose calls, sometimes, comes nothing or another function.
+fn final_calls(instructions: &[Instruction], starts: &[u32]) -> (FxHashMap<u32, u32>, FxHashSet<u32>) {
+    let mut calls: FxHashMap<u32, u32> = FxHashMap::default();
+    let mut last: FxHashMap<u32, u32> = FxHashMap::default();
     let mut called = None;
     for instruction in instructions {
-        if let Some(target) = called {
-            let ended = instruction.effect == Effect::Stop || starts.binary_search(&instruction.offset).is_ok();
-            counts.entry(target).or_default().1 += u32::from(ended);
+        let ended = instruction.effect == Effect::Stop || starts.binary_search(&instruction.offset).is_ok();
+        if let Some(target) = called.filter(|_| ended) {
+            *last.entry(target).or_default() += 1;
         }
         called = match instruction.effect {
             Effect::Call(target) if target != OUTSIDE => {
-                counts.entry(target).or_default().0 += 1;
+                *calls.entry(target).or_default() += 1;
                 Some(target)
             }
             Effect::Padding => called,
             _ => None,
         };
     }
-    let is_final = |&(calls, last): &(u32, u32)| last > 0 && last.saturating_mul(LAST_OF) >= calls;
-    counts.iter().filter(|(_, count)| is_final(count)).map(|(target, _)| *target).collect()
+    let of = |target: &u32| calls.get(target).copied().unwrap_or(0);
+    let found = last.iter().filter(|&(target, &last)| is_final(of(target), last)).map(|(target, _)| *target).collect();
+    (calls, found)
+}
+
+/// Is a target that is called so often, so often as the last thing, one that doesn't return?
+const fn is_final(calls: u32, last: u32) -> bool {
+    last > 0 && last.saturating_mul(LAST_OF) >= calls
 }
 
 const fn is_call(effect: Effect) -> bool {

@@ -28,8 +28,10 @@ pub(crate) const MAX_DECODED: u64 = 4 << 20;
 const MAX_DECODED_OF_DESCRIBED: u64 = 64 << 10;
 /// Bytes of code looked at together: a bound on memory, far beyond the size of functions.
 const CHUNK: usize = 512 << 10;
-/// Larger symbol tables belong to programs whose functions are described.
+/// Bytes of a symbol table: larger ones belong to programs whose functions are described.
 pub(crate) const MAX_SYMBOLS_BYTES: u64 = 2 << 20;
+/// The same where functions are described; reading the symbols of a large library would take longer than its rows.
+const MAX_SYMBOLS_BYTES_OF_DESCRIBED: u64 = 48 << 10;
 /// Bytes of symbol names.
 #[allow(dead_code)]
 pub(crate) const MAX_NAMES_BYTES: u64 = 4 << 20;
@@ -104,13 +106,14 @@ impl Gaps {
 
     /// Where functions start in `code`, which is loaded at `address`: sorted offsets.
     fn starts_in(&mut self, code: &[u8], address: u64, image: &ElfImage<'_>) -> Vec<u32> {
-        let all = self.starts.get_or_insert_with(|| read_starts(image));
+        let symbols = if self.known.musl() { MAX_SYMBOLS_BYTES } else { MAX_SYMBOLS_BYTES_OF_DESCRIBED };
+        let all = self.starts.get_or_insert_with(|| read_starts(image, symbols));
         let end = address + code.len() as u64;
         let first = all.partition_point(|&start| start < address);
         let inside = all.iter().skip(first).take_while(|&&start| start < end);
         let mut starts: Vec<u32> = inside.map(|&start| (start - address) as u32).collect();
         let mut more = Vec::new();
-        let mut scan = Scan::default();
+        let mut scan = Scan::new(address);
         instructions::read(code, &starts, |instruction| scan.next(&instruction, code, &mut more));
         starts.append(&mut more);
         if let Some(entry) = image.entry().0.checked_sub(address).filter(|&entry| entry < code.len() as u64) {
@@ -173,12 +176,12 @@ fn chunk_end(at: usize, length: usize, starts: &[u32]) -> usize {
 }
 
 /// Starts of functions by symbols and of sections.
-fn read_starts(image: &ElfImage<'_>) -> Vec<u64> {
+fn read_starts(image: &ElfImage<'_>, limit: u64) -> Vec<u64> {
     let mut starts = Vec::new();
     for section in image.sections() {
         let names = match section.kind {
-            SHT_SYMTAB if section.size <= MAX_SYMBOLS_BYTES => ".strtab",
-            SHT_DYNSYM if section.size <= MAX_SYMBOLS_BYTES => ".dynstr",
+            SHT_SYMTAB if section.size <= limit => ".strtab",
+            SHT_DYNSYM if section.size <= limit => ".dynstr",
             _ => {
                 let stub = |bytes: &[u8]| bytes.starts_with(&[0xff, 0x35]);
                 if section.flags & SHF_EXECINSTR != 0 && !image.bytes_from(section.address).is_some_and(stub) {
@@ -209,7 +212,7 @@ fn function(symbol: &[u8], names: &[u8]) -> Option<u64> {
     let name = name.get(..name.len().min(512)).unwrap_or_default();
     let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
     // Split off from a function, and entered in its middle.
-    if name.windows(5).any(|part| part == b".cold" || part == b".part") && name.windows(5).any(|p| p == b".cold") {
+    if memchr::memmem::find(name, b".cold").is_some() {
         return None;
     }
     Some(u64::from_le_bytes(*rest.first_chunk()?))
@@ -218,6 +221,8 @@ fn function(symbol: &[u8], names: &[u8]) -> Option<u64> {
 /// Finds what looks like the start of a function, one instruction after the other.
 #[derive(Debug)]
 struct Scan {
+    /// Of the code.
+    address: u64,
     /// Control doesn't come from the instruction before, but for padding.
     ended: bool,
     /// A call, then padding.
@@ -227,13 +232,11 @@ struct Scan {
     first: bool,
 }
 
-impl Default for Scan {
-    fn default() -> Self {
-        Self { ended: true, after_call: false, padded: false, stub: false, first: true }
-    }
-}
-
 impl Scan {
+    const fn new(address: u64) -> Self {
+        Self { address, ended: true, after_call: false, padded: false, stub: false, first: true }
+    }
+
     fn next(&mut self, instruction: &Instruction, code: &[u8], starts: &mut Vec<u32>) {
         let (offset, effect) = (instruction.offset, instruction.effect);
         if effect == Effect::Padding {
@@ -245,17 +248,21 @@ impl Scan {
         {
             starts.push(target);
         }
-        let free = self.ended || self.after_call && self.padded && offset.is_multiple_of(16);
+        let aligned = |to: u64| (self.address + u64::from(offset)).is_multiple_of(to);
+        let free = self.ended || self.after_call && self.padded && aligned(16);
         let bytes = code.get(offset as usize..instruction.end() as usize).unwrap_or_default();
         let prologue = match effect {
-            Effect::Landing => true,
+            // Elsewhere it is where an exception lands.
+            Effect::Landing => self.first || aligned(16),
             // push [rip + n] is the first stub of a linkage table, which others jump to.
             Effect::Push(Saved::Other) if bytes.starts_with(&[0xff, 0x35]) => false,
             // push n behind jmp [rip + n]
             Effect::Push(Saved::Other) if bytes.first() == Some(&0x68) => self.stub,
-            Effect::Push(register) => register != Saved::Other || is_callee_saved(bytes) || self.padded,
-            Effect::Grow(n) => n > 0,
-            Effect::IndirectJump(true) => offset.is_multiple_of(8),
+            Effect::Push(register) if register != Saved::Other || is_callee_saved(bytes) => true,
+            // push rax: clang aligns the stack so.
+            Effect::Push(_) => bytes == [0x50] && aligned(16),
+            Effect::Grow(n) => n > 0 && aligned(16),
+            Effect::IndirectJump(true) => aligned(8),
             _ => self.first,
         };
         if free && prologue && effect != Effect::Bad {

@@ -85,7 +85,7 @@ fn compare(code: &[u8], address: u64, starts: &[u32], rows: &[Row], cold: &dyn F
         tally.instructions += 1;
         let Some(frame) = flow.frame(index).filter(|frame| frame.rule().is_some()) else {
             tally.unknown += 1;
-            if std::env::var_os("GAPS_UNKNOWN").is_some() && tally.shown < 60 {
+            if std::env::var_os("GAPS_UNKNOWN").is_some() && tally.shown < 1000 {
                 tally.shown += 1;
                 println!("  unknown {at:#x}: {:?} gimli {:?}", instruction.effect, row.cfa);
             }
@@ -102,7 +102,7 @@ fn compare(code: &[u8], address: u64, starts: &[u32], rows: &[Row], cold: &dyn F
         };
         if i64::from(ours) != theirs {
             tally.wrong += 1;
-            if tally.shown < 60 {
+            if tally.shown < 1000 {
                 tally.shown += 1;
                 println!("  {at:#x}: {frame:?}, gimli {:?} ({:?})", row.cfa, instruction.effect);
             }
