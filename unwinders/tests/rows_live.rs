@@ -277,3 +277,42 @@ fn c_with_compressed_debug_frame_only() {
     ];
     check("threads.c", &command, 500);
 }
+
+/// rustc writes no call frame instructions for the C `main` of a program that aborts on panic.
+#[test]
+fn rust_that_aborts_on_panic() {
+    check("no_main_rows.rs", &["rustc", "--edition=2024", "-O", "-Cpanic=abort", "-o", "PROGRAM", "SOURCE"], 40);
+}
+
+#[test]
+fn rust_that_aborts_on_panic_stripped() {
+    let command = ["rustc", "--edition=2024", "-O", "-Cpanic=abort", "-Cstrip=symbols", "-o", "PROGRAM", "SOURCE"];
+    check("no_main_rows.rs", &command, 40);
+}
+
+#[test]
+fn code_of_musl() {
+    check_often("libc_code.c", &["musl-gcc", "-O2", "-static", "-fomit-frame-pointer", "-o", "PROGRAM", "SOURCE"]);
+}
+
+#[test]
+fn code_of_musl_stripped() {
+    check_often(
+        "libc_code.c",
+        &["musl-gcc", "-O2", "-static", "-s", "-fomit-frame-pointer", "-o", "PROGRAM", "SOURCE"],
+    );
+}
+
+#[test]
+fn code_of_musl_in_its_library() {
+    check_often("libc_code.c", &["musl-gcc", "-O2", "-fomit-frame-pointer", "-o", "PROGRAM", "SOURCE"]);
+}
+
+/// As [`check`], with many stacks, as each may be in another function.
+fn check_often(source: &str, command: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(program) = build(folder.path(), source, command) else { return };
+    if let Some((whole, deepest)) = all_stacks_end(&program, 40) {
+        assert!(whole >= 40 && deepest >= 3, "{whole} stacks, deepest {deepest}");
+    }
+}

@@ -14,8 +14,11 @@ use std::os::unix::fs::FileExt;
 
 use memmap2::{MmapMut, MmapOptions};
 
+use profiler_address::ElfVaddr;
+
 use super::{Content, Executable, OpenError};
 use crate::elf::{ElfImage, Section};
+use crate::rows;
 
 /// The largest file that is looked into.
 pub const MAX_IMAGE_BYTES: u64 = 1 << 36;
@@ -31,6 +34,7 @@ const STATIC_CODE: u64 = 32 << 20;
 const ENTRY_BYTES: u64 = 4096;
 
 const SHF_ALLOC: u64 = 2;
+const SHF_EXECINSTR: u64 = 4;
 const SHT_NOBITS: u32 = 8;
 /// Sections that are read whatever their size.
 const UNWINDING: [&[u8]; 8] = [
@@ -168,12 +172,15 @@ impl ImageBytes {
         let size = self.bytes.len() as u64;
         let Ok(elf) = ElfImage::parse(&self.bytes) else { return self.fill(file, 0..size) };
         let is_static = elf.interpreter().is_none() && elf.entry().0 != 0 && !elf.is_go();
+        let may_be_musl =
+            is_static || elf.interpreter().is_some_and(|path| path.windows(4).any(|part| part == b"musl"));
         let mut ranges = Vec::new();
         for section in elf.sections() {
-            let code = section.flags & 4 != 0;
+            let code = section.flags & SHF_EXECINSTR != 0;
             let limit = if is_static && code { STATIC_CODE } else { SMALL_SECTION };
             let small = section.flags & SHF_ALLOC != 0 && section.size <= limit;
-            if section.kind != SHT_NOBITS && (small || UNWINDING.contains(&section.name)) {
+            let wanted = small || UNWINDING.contains(&section.name) || may_be_musl && symbols(section);
+            if section.kind != SHT_NOBITS && wanted {
                 ranges.push(section.offset.0..section.offset.0.saturating_add(section.size));
             }
         }
@@ -194,8 +201,34 @@ impl ImageBytes {
             self.fill(file, range.start.max(done)..range.end)?;
             done = done.max(range.end);
         }
+        self.fill_gaps(file)
+    }
+
+    /// Adds what no function covers of a program whose code was too large to be read; its instructions tell how it is unwound.
+    fn fill_gaps(&mut self, file: &File) -> io::Result<()> {
+        let Ok(elf) = ElfImage::parse(&self.bytes) else { return Ok(()) };
+        let left_out = |s: &Section<'_>| s.flags & (SHF_ALLOC | SHF_EXECINSTR) == SHF_ALLOC | SHF_EXECINSTR;
+        let large = elf.sections().iter().any(|section| left_out(section) && section.size > SMALL_SECTION);
+        if !large || elf.entry().0 == 0 || elf.is_go() {
+            return Ok(());
+        }
+        let offset = |(start, end): (u64, u64)| {
+            let segment = elf.segments().iter().find(|segment| segment.contains(ElfVaddr(start)))?;
+            let offset = segment.offset.0.checked_add(start - segment.vaddr.0)?;
+            Some(offset..offset.saturating_add(end - start))
+        };
+        let ranges: Vec<_> = rows::uncovered(&elf).into_iter().filter_map(offset).collect();
+        for range in ranges {
+            self.fill(file, range)?;
+        }
         Ok(())
     }
+}
+
+/// Function symbols, and the names of symbols: musl says where its functions start by nothing else.
+fn symbols(section: &Section<'_>) -> bool {
+    section.name == b".symtab" && section.size <= rows::MAX_SYMBOLS_BYTES
+        || section.name == b".strtab" && section.size <= rows::MAX_NAMES_BYTES
 }
 
 fn bounded(offset: u64, size: u64) -> Range<u64> {
@@ -205,8 +238,8 @@ fn bounded(offset: u64, size: u64) -> Range<u64> {
 /// The bytes of an executable that its unwind rows are made from; all of it for the vDSO.
 ///
 /// There are: headers, notes, every allocated section of at most 4 MiB, all unwind information (`.eh_frame`, `.debug_frame`,
-/// `.gopclntab`), 4 KiB from the entry point, and the code of static programs up to 32 MiB. Larger code and data, symbols and
-/// debug information read as zero.
+/// `.gopclntab`), 4 KiB from the entry point, the code of static programs up to 32 MiB, that of other programs where no function covers
+/// it, and the symbols of programs that may contain musl. Larger code and data, other symbols and debug information read as zero.
 ///
 /// # Errors
 /// If the file was closed to make room ([`Executables::image`](super::Executables::image) opens it again), is too large or can't be read.

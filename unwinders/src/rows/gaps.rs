@@ -25,7 +25,9 @@ use super::{RowStats, Writer};
 pub(crate) const MAX_DECODED: u64 = 4 << 20;
 /// The same for others, where it is start-up code, a compiler's function or some assembly. What is larger are snapshots of a
 /// runtime, or code that an optimiser left behind (BOLT).
-const MAX_DECODED_OF_DESCRIBED: u64 = 64 << 10;
+pub(crate) const MAX_DECODED_OF_DESCRIBED: u64 = 64 << 10;
+/// The same for libraries without an entry point, which have less of their own.
+const MAX_DECODED_OF_LIBRARY: u64 = 16 << 10;
 /// Bytes of code looked at together: a bound on memory, far beyond the size of functions.
 const CHUNK: usize = 512 << 10;
 /// Bytes of a symbol table: larger ones belong to programs whose functions are described.
@@ -33,7 +35,6 @@ pub(crate) const MAX_SYMBOLS_BYTES: u64 = 2 << 20;
 /// The same where functions are described; reading the symbols of a large library would take longer than its rows.
 const MAX_SYMBOLS_BYTES_OF_DESCRIBED: u64 = 48 << 10;
 /// Bytes of symbol names.
-#[allow(dead_code)]
 pub(crate) const MAX_NAMES_BYTES: u64 = 4 << 20;
 /// Functions that start in gaps.
 const MAX_STARTS: usize = 1 << 17;
@@ -56,7 +57,11 @@ pub(super) struct Gaps {
 impl Gaps {
     pub(super) fn new(image: &ElfImage<'_>) -> Self {
         let known = KnownCode::new(image);
-        let left = if known.musl() { MAX_DECODED } else { MAX_DECODED_OF_DESCRIBED };
+        let left = match image.entry() {
+            _ if known.musl() => MAX_DECODED,
+            ElfVaddr(0) => MAX_DECODED_OF_LIBRARY,
+            _ => MAX_DECODED_OF_DESCRIBED,
+        };
         Self { known, left, starts: None, found: Vec::new(), instructions: Vec::new() }
     }
 

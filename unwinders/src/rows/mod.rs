@@ -35,6 +35,7 @@ use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{ROW_PAGE_SHIFT, Row};
 
 pub use dictionary::RuleDictionary;
+pub(crate) use gaps::{MAX_NAMES_BYTES, MAX_SYMBOLS_BYTES};
 pub use step::{Registers, Step, step};
 
 use crate::elf::{ElfImage, MACHINE_X86_64};
@@ -159,6 +160,40 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
     stats.over_limit += writer.pages.refused();
     let (first_page, page_starts, rows) = writer.pages.finish();
     Ok(UnwindRows { first_page, page_starts, rows, stats })
+}
+
+/// Code of `image` that no function covers and that [`compile`] looks at, as (start, end): what must be there of a file whose code was
+/// left out.
+pub(crate) fn uncovered(image: &ElfImage<'_>) -> Vec<(u64, u64)> {
+    let mut stats = RowStats::default();
+    let mut functions = Functions::new(image);
+    let mut sources = Sources::default();
+    sources.read(image, &mut functions, &mut stats);
+    functions.sort(&mut stats);
+    let mut gaps = Vec::new();
+    let mut left = gaps::MAX_DECODED_OF_DESCRIBED;
+    let mut take = |start: u64, end: u64, code: &[(u64, u64)]| {
+        let first = code.partition_point(|segment| segment.1 <= start);
+        for &(code_start, code_end) in code.iter().skip(first).take_while(|segment| segment.0 < end) {
+            let gap = (start.max(code_start), end.min(code_end));
+            let size = gap.1.saturating_sub(gap.0);
+            if (SMALLEST_GAP..=left).contains(&size) {
+                left -= size;
+                gaps.push(gap);
+            }
+        }
+    };
+    let mut covered = 0;
+    for index in 0..functions.len() {
+        let Some((start, ticket)) = functions.get(index) else { break };
+        if start.saturating_sub(covered) >= SMALLEST_GAP {
+            take(covered, start, functions.code());
+        }
+        let next = functions.get(index + 1).map_or(u64::MAX, |(next, _)| next);
+        covered = sources.end(ticket, start, image).unwrap_or(next).min(next);
+    }
+    take(covered, u64::MAX, functions.code());
+    gaps
 }
 
 /// Between two functions nothing is known, except what the code itself tells.

@@ -93,4 +93,18 @@ impl<'a> Sources<'a> {
         stats.malformed += 1;
         start
     }
+
+    /// Where the function with this ticket ends; `None` where its source can't tell.
+    pub(super) fn end(&mut self, ticket: u32, start: u64, image: &ElfImage<'_>) -> Option<u64> {
+        if let Some((go, first_ticket)) = &self.go
+            && ticket.checked_sub(*first_ticket).is_some_and(|index| index < go.len())
+        {
+            return None;
+        }
+        let mut frames = self.frames.iter_mut().rev();
+        let frames = frames.find(|frames| ticket >= frames.first_ticket)?;
+        let at = (ticket - frames.first_ticket) as usize;
+        let function = frames.section.function(at, &mut frames.last_cie, image)?;
+        Some(start.saturating_add(function.length))
+    }
 }
