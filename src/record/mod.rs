@@ -26,6 +26,8 @@ use crate::terminal::Terminal;
 
 /// How often signals, the command and the clock are looked at.
 const STEP: Duration = Duration::from_millis(200);
+/// When the kernel's symbols are read.
+const KERNEL_NAMES_AFTER: Duration = Duration::from_secs(1);
 /// Nice value of the thread that works off samples.
 const PRIORITY: i32 = -10;
 /// How often the names of code that JITs make are read.
@@ -121,11 +123,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if let Some(command) = &command {
         command.go().context("cannot let the command go")?;
     }
-    if let Some(trouble) = names.kernel_trouble() {
-        terminal.say(&format!("Kernel frames will have no names: {trouble}"));
-    }
-
     let (mut jit_images, mut jit_read) = (0, Instant::now());
+    let mut kernel_named = false;
     let mut forwarded = 0;
     loop {
         let elapsed = started.elapsed();
@@ -135,6 +134,13 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         if images > jit_images || (images > 0 && jit_read.elapsed() >= JIT_NAMES) {
             session.jit_images().for_each(|image| names.prefetch(image));
             (jit_images, jit_read) = (images, Instant::now());
+        }
+        // Reading the kernel's symbols takes a while, and at first there is better to do: the first samples of each process wait.
+        if !kernel_named && started.elapsed() > KERNEL_NAMES_AFTER {
+            kernel_named = true;
+            if let Some(trouble) = names.kernel_trouble() {
+                terminal.say(&format!("Kernel frames will have no names: {trouble}"));
+            }
         }
         terminal.update(started.elapsed(), &session.totals());
         if options.duration.is_some_and(|duration| started.elapsed() >= duration) {

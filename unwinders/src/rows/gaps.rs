@@ -117,10 +117,13 @@ impl Gaps {
         let first = all.partition_point(|&start| start < address);
         let inside = all.iter().skip(first).take_while(|&&start| start < end);
         let mut starts: Vec<u32> = inside.map(|&start| (start - address) as u32).collect();
-        let mut more = Vec::new();
         let mut scan = Scan::new(address);
-        instructions::read(code, &starts, |instruction| scan.next(&instruction, code, &mut more));
-        starts.append(&mut more);
+        instructions::read(code, &starts, |instruction| scan.next(&instruction, code));
+        // A function isn't entered by a condition: that is a part of the one before.
+        scan.branched.sort_unstable();
+        scan.guessed.retain(|start| scan.branched.binary_search(start).is_err());
+        starts.append(&mut scan.guessed);
+        starts.append(&mut scan.called);
         if let Some(entry) = image.entry().0.checked_sub(address).filter(|&entry| entry < code.len() as u64) {
             starts.push(entry as u32);
         }
@@ -235,23 +238,39 @@ struct Scan {
     padded: bool,
     stub: bool,
     first: bool,
+    /// Targets of calls.
+    called: Vec<u32>,
+    /// Targets of conditional jumps.
+    branched: Vec<u32>,
+    /// What looks like a start.
+    guessed: Vec<u32>,
 }
 
 impl Scan {
     const fn new(address: u64) -> Self {
-        Self { address, ended: true, after_call: false, padded: false, stub: false, first: true }
+        Self {
+            address,
+            ended: true,
+            after_call: false,
+            padded: false,
+            stub: false,
+            first: true,
+            called: Vec::new(),
+            branched: Vec::new(),
+            guessed: Vec::new(),
+        }
     }
 
-    fn next(&mut self, instruction: &Instruction, code: &[u8], starts: &mut Vec<u32>) {
+    fn next(&mut self, instruction: &Instruction, code: &[u8]) {
         let (offset, effect) = (instruction.offset, instruction.effect);
-        if effect == Effect::Padding {
-            self.padded = true;
-            return;
-        }
-        if let Effect::Call(target) = effect
-            && (target as usize) < code.len()
-        {
-            starts.push(target);
+        match effect {
+            Effect::Padding => {
+                self.padded = true;
+                return;
+            }
+            Effect::Call(target) if (target as usize) < code.len() => self.called.push(target),
+            Effect::Branch(target) if target != OUTSIDE => self.branched.push(target),
+            _ => {}
         }
         let aligned = |to: u64| (self.address + u64::from(offset)).is_multiple_of(to);
         let free = self.ended || self.after_call && self.padded && aligned(16);
@@ -271,7 +290,7 @@ impl Scan {
             _ => self.first,
         };
         if free && prologue && effect != Effect::Bad {
-            starts.push(offset);
+            self.guessed.push(offset);
         }
         self.first = false;
         self.ended = effect.ends();

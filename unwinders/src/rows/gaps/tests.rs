@@ -15,6 +15,10 @@ struct Row {
     cfa: Option<(u16, i64)>,
     /// Where the caller's rbp and rbx are, relative to the CFA; 0: not saved.
     saved: [i64; 2],
+    /// It holds for all of its function.
+    only: bool,
+    /// Exceptions land in its function, so it can't do without call frame information.
+    lands: bool,
 }
 
 #[derive(Debug, Default)]
@@ -26,6 +30,8 @@ struct Tally {
     /// By rsp where gimli's is by rbp, or the other way round, with no relation between the two.
     incomparable: u64,
     wrong: u64,
+    /// Left out.
+    undescribed: u64,
     wrong_fp: u64,
     wrong_rbx: u64,
     shown: usize,
@@ -52,6 +58,8 @@ fn rows(image: &ElfImage<'_>) -> (Vec<Row>, Vec<(u64, u64)>) {
         }
         functions.push((fde.initial_address(), fde.end_address()));
         let mut table = fde.rows(&eh_frame, &bases, &mut context).unwrap();
+        let first = rows.len();
+        let lands = fde.lsda().is_some();
         while let Some(row) = table.next_row().unwrap() {
             let cfa = match row.cfa() {
                 CfaRule::RegisterAndOffset { register, offset } => Some((register.0, *offset)),
@@ -62,10 +70,20 @@ fn rows(image: &ElfImage<'_>) -> (Vec<Row>, Vec<(u64, u64)>) {
                 _ => 0,
             });
             let cfa = cfa.filter(|_| row.register(Register(16)) == Some(RegisterRule::Offset(-8)));
-            rows.push(Row { start: row.start_address(), end: row.end_address().min(fde.end_address()), cfa, saved });
+            rows.push(Row {
+                start: row.start_address(),
+                end: row.end_address().min(fde.end_address()),
+                cfa,
+                saved,
+                only: false,
+                lands,
+            });
+        }
+        if let [row] = rows.get_mut(first..).unwrap_or_default() {
+            row.only = row.cfa == Some((7, 8));
         }
     }
-    rows.sort_by_key(|row| row.start);
+    rows.sort_by_key(|row: &Row| row.start);
     functions.sort_unstable();
     functions.dedup_by_key(|function| function.0);
     (rows, functions)
@@ -80,6 +98,15 @@ fn compare(code: &[u8], address: u64, starts: &[u32], rows: &[Row], cold: &dyn F
         let after = rows.partition_point(|row| row.start <= at);
         let Some(row) = after.checked_sub(1).and_then(|i| rows.get(i)).filter(|row| at < row.end) else { continue };
         if matches!(instruction.effect, Effect::Padding) || cold(at) {
+            continue;
+        }
+        // Assembly that says nothing of its pushes (glibc's __mpn_mul_1): gimli has one row for all of it.
+        let whole = frames_of(&flow, &instructions, address, row);
+        if row.lands {
+            continue;
+        }
+        if row.only && whole {
+            tally.undescribed += 1;
             continue;
         }
         tally.instructions += 1;
@@ -114,6 +141,14 @@ fn compare(code: &[u8], address: u64, starts: &[u32], rows: &[Row], cold: &dyn F
         tally.wrong_fp += u64::from(eighth(rule.fp_off8) != row.saved[0]);
         tally.wrong_rbx += u64::from(eighth(rule.rbx_off8) != row.saved[1]);
     }
+}
+
+/// Does anything in this range change the stack pointer?
+fn frames_of(flow: &Flow<'_>, instructions: &[Instruction], address: u64, row: &Row) -> bool {
+    let first = instructions.partition_point(|i| address + u64::from(i.offset) < row.start);
+    let inside =
+        (first..).take_while(|&i| instructions.get(i).is_some_and(|i| address + u64::from(i.offset) < row.end));
+    row.only && inside.into_iter().any(|i| flow.frame(i).is_some_and(|frame| frame.depth != 8))
 }
 
 /// The tally of one file, with function starts known, and without.
@@ -155,11 +190,12 @@ fn check(path: &str) -> Option<[Tally; 2]> {
     let result = [all(named), all(vec![address])];
     for (name, tally) in ["starts known", "stripped"].iter().zip(&result) {
         println!(
-            "{path}, {name}: {:.3} % equal, {:.3} % no rule, {:.4} % wrong, {:.3} % incomparable, saved rbp {:.3} %, rbx {:.3} % other ({} instructions)",
+            "{path}, {name}: {:.3} % equal, {:.3} % no rule, {:.4} % wrong, {:.3} % incomparable, {} left out, saved rbp {:.3} %, rbx {:.3} % other ({} instructions)",
             tally.share(tally.equal),
             tally.share(tally.unknown),
             tally.share(tally.wrong),
             tally.share(tally.incomparable),
+            tally.undescribed,
             tally.share(tally.wrong_fp),
             tally.share(tally.wrong_rbx),
             tally.instructions
