@@ -273,7 +273,8 @@ impl Scan {
             _ => {}
         }
         let aligned = |to: u64| (self.address + u64::from(offset)).is_multiple_of(to);
-        let free = self.ended || self.after_call && self.padded && aligned(16);
+        let parted = self.padded || effect == Effect::Landing;
+        let free = self.ended || self.after_call && parted && aligned(16);
         let bytes = code.get(offset as usize..instruction.end() as usize).unwrap_or_default();
         let prologue = match effect {
             // Elsewhere it is where an exception lands.
