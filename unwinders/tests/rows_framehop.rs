@@ -102,6 +102,8 @@ fn agrees(path: &str) {
                 break;
             }
             let Ok(found) = unwinder.unwind_frame(address, &mut theirs, &mut cache, &mut |a| Ok(word(a))) else {
+                // It may remember a guess for this address.
+                cache = CacheX86_64::new();
                 tally.refused += 1;
                 break;
             };
@@ -111,8 +113,9 @@ fn agrees(path: &str) {
                     tally.ends += 1;
                     break;
                 }
-                // framehop guesses by the frame pointer instead.
-                (Step::Caller(ours), _) if depth > 0 && ours.sp() <= registers.sp() => {
+                // framehop guesses by the frame pointer instead, and remembers that for this address.
+                (Step::Caller(ours), _) if depth > 0 && ours.sp() < registers.sp() => {
+                    cache = CacheX86_64::new();
                     tally.refused += 1;
                     break;
                 }
