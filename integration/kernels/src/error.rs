@@ -1,0 +1,72 @@
+//! Why a kernel could not be tried, as opposed to what was found on it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Something around the test failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `--only` names no kernel.
+    #[error("there is no kernel {name}; there are {known}")]
+    UnknownKernel {
+        /// What was asked for.
+        name: String,
+        /// What can be asked for.
+        known: String,
+    },
+    /// A program to put into the guest is missing or cannot run there.
+    #[error("{path} {problem}: {remedy}")]
+    Guest {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// apt knows no such package.
+    #[error("apt finds no {what} in {release}; is the mirror reachable? (`apt-get update` says)")]
+    NoPackage {
+        /// What was looked for.
+        what: String,
+        /// Where.
+        release: &'static str,
+    },
+    /// The guest did not end by itself.
+    #[error("the guest still ran after {seconds} s; its console is in {log}")]
+    Hangs {
+        /// The patience that it was given, s.
+        seconds: u64,
+        /// What it printed.
+        log: PathBuf,
+    },
+    /// The console's output is not what the guest's script prints.
+    #[error("the console of the guest in {log} {problem}")]
+    Console {
+        /// What it printed.
+        log: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} {path}: {source}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A program could not be built or a command failed.
+    #[error(transparent)]
+    Command(#[from] profiler_integration::Error),
+}
+
+impl Error {
+    /// A file operation that failed.
+    pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}
