@@ -28,7 +28,7 @@ const LAST_OF: u32 = 16;
 /// Disagreements that count like one such call: they may have other causes.
 const SUSPECTED: u32 = 8;
 /// Rounds of forwards and backwards; each solves one more nesting of jump tables.
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 4;
 
 /// What is known before an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,9 +25,9 @@ use super::{RowStats, Writer};
 pub(crate) const MAX_DECODED: u64 = 4 << 20;
 /// The same for others, where it is start-up code, a compiler's function or some assembly. What is larger are snapshots of a
 /// runtime, or code that an optimiser left behind (BOLT).
-pub(crate) const MAX_DECODED_OF_DESCRIBED: u64 = 64 << 10;
+pub(crate) const MAX_DECODED_OF_DESCRIBED: u64 = 32 << 10;
 /// The same for libraries without an entry point, which have less of their own.
-const MAX_DECODED_OF_LIBRARY: u64 = 16 << 10;
+const MAX_DECODED_OF_LIBRARY: u64 = 4 << 10;
 /// Bytes of code looked at together: a bound on memory, far beyond the size of functions.
 const CHUNK: usize = 512 << 10;
 /// Bytes of a symbol table: larger ones belong to programs whose functions are described.
