@@ -71,11 +71,15 @@ impl KnownCode {
         let end = start + code.len() as u64;
         let Some(code) = code.get(..code.len().min(self.left)) else { return };
         self.left -= code.len();
-        let entry = image.entry().0.checked_sub(start).filter(|&offset| is_start(code, offset));
+        let entry =
+            image.entry().0.checked_sub(start).filter(|&offset| is_start(code, offset)).map(|offset| offset as usize);
         let mut from = 0;
-        while let Some((at, rest)) = find_next(code, from) {
+        loop {
+            let candidates = [find_next(code, from), entry.filter(|&entry| entry >= from)];
+            let Some(at) = candidates.into_iter().flatten().min() else { break };
+            let rest = code.get(at..).unwrap_or_default();
             let address = start + at as u64;
-            let (first, size, rule): (u64, u64, Rule) = if entry.is_some_and(|entry| entry == at as u64) {
+            let (first, size, rule): (u64, u64, Rule) = if entry == Some(at) {
                 (address, ENTRY_SIZE, state::END)
             } else if rest.starts_with(&SIGNAL_RETURN) {
                 // A handler's return address is its first byte, and return addresses are looked up one byte before.
@@ -134,20 +138,21 @@ fn indirect_jump(code: &[u8]) -> Option<u64> {
 }
 
 /// The next place at or after `from` where something known may start.
-fn find_next(code: &[u8], from: usize) -> Option<(usize, &[u8])> {
-    let rest = code.get(from..)?;
-    let at = from
-        + rest.windows(2).position(|pair| {
-            matches!(pair, [0xf3, 0x0f] | [0xff, _] | [0xf2 | 0x41, 0xff] | [0x48, 0x31 | 0xc7] | [0x31, 0xed])
-        })?;
-    Some((at, code.get(at..)?))
+fn find_next(code: &[u8], from: usize) -> Option<usize> {
+    let found = code.get(from..)?.windows(2).position(|pair| {
+        matches!(pair, [0xf3, 0x0f] | [0xff, _] | [0xf2 | 0x41, 0xff] | [0x48, 0x31 | 0xc7] | [0x31, 0xed])
+    })?;
+    Some(from + found)
 }
 
-/// Is this how programs start: with rbp set to zero, as the ABI asks of the outermost frame?
+/// Is this how programs start: with rbp set to zero, as the ABI asks of the outermost frame; or, as glibc's ld.so does, with
+/// `mov rdi, rsp; call`, which hands the kernel's arguments on?
 fn is_start(code: &[u8], offset: u64) -> bool {
     let Some(code) = usize::try_from(offset).ok().and_then(|offset| code.get(offset..)) else { return false };
     let code = code.strip_prefix(&ENDBR64).unwrap_or(code);
-    code.starts_with(&[0x31, 0xed]) || code.starts_with(&[0x48, 0x31, 0xed])
+    code.starts_with(&[0x31, 0xed])
+        || code.starts_with(&[0x48, 0x31, 0xed])
+        || code.starts_with(&[0x48, 0x89, 0xe7, 0xe8])
 }
 
 #[cfg(test)]
