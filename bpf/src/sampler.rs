@@ -301,7 +301,12 @@ fn print(level: libbpf_rs::PrintLevel, message: String) {
 }
 
 fn bpf_error(action: &'static str, source: libbpf_rs::Error) -> Error {
+    // EPERM is a lack of privilege; EACCES comes from the verifier.
+    let verifier = source.to_string().contains(&format!("os error {}", libc::EACCES));
     let hint = match source.kind() {
+        libbpf_rs::ErrorKind::PermissionDenied if verifier && action == "load" => {
+            "\n  this kernel's verifier refuses them: please report it with the output of `profiler -vv record -d 1`"
+        }
         libbpf_rs::ErrorKind::PermissionDenied => {
             "\n  BPF needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN): run as root (sudo); `profiler doctor` tells what is missing"
         }
