@@ -124,11 +124,16 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         command.go().context("cannot let the command go")?;
     }
     let (mut jit_images, mut jit_read) = (0, Instant::now());
-    let mut kernel_named = false;
+    let (mut kernel_named, mut cut_short) = (false, false);
     let mut forwarded = 0;
     loop {
         let elapsed = started.elapsed();
-        session.step(options.duration.map_or(STEP, |duration| STEP.min(duration.saturating_sub(elapsed))))?;
+        let step = options.duration.map_or(STEP, |duration| STEP.min(duration.saturating_sub(elapsed)));
+        if let Err(error) = session.step(step) {
+            eprintln!("profiler: the recording ends here: {error}");
+            cut_short = true;
+            break;
+        }
         // Often enough to have the names of a process that ends, seldom enough to cost nothing.
         let images = session.jit_images().count();
         if images > jit_images || (images > 0 && jit_read.elapsed() >= JIT_NAMES) {
@@ -173,7 +178,12 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    session.finish()?;
+    if let Err(error) = session.finish()
+        && !cut_short
+    {
+        eprintln!("profiler: the last samples are lost: {error}");
+        cut_short = true;
+    }
     // Naming can wait its turn.
     let _ = rustix::process::setpriority_process(None, 0);
     terminal.finish();
@@ -190,11 +200,21 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     profile.losses = losses::of(&totals, &session.unwind_stats());
     drop(aggregate);
 
-    let written = outputs.into_iter().map(|output| output.write(&profile)).collect::<anyhow::Result<Vec<Written>>>()?;
+    // One that cannot be written is no reason not to write the others.
+    let (mut written, mut failed) = (Vec::<Written>::new(), false);
+    for output in outputs {
+        match output.write(&profile) {
+            Ok(one) => written.push(one),
+            Err(error) => {
+                eprintln!("profiler: {error:#}");
+                failed = true;
+            }
+        }
+    }
     terminal.report(&profile, &written);
     let code = command.as_mut().map_or(Ok(0), Launched::exit_code)?;
-    let misplaced = written.iter().any(|written| written.instead_of.is_some());
-    Ok(ExitCode::from(if code == 0 && misplaced { exit::FAILURE } else { code }))
+    failed |= cut_short || written.iter().any(|written| written.instead_of.is_some());
+    Ok(ExitCode::from(if code == 0 && failed { exit::FAILURE } else { code }))
 }
 
 /// A sample of the last instant, or one that a clock step moved, belongs to the recording all the same.
