@@ -20,14 +20,23 @@ fn proves(test: &str, program: &Program) {
     prove(test, || record_command(HERTZ, &file, &MS));
 }
 
+/// Until a new process's tables are in, some milliseconds, a sample brings a copy of the stack that it is on; in a handler on an
+/// alternate stack that is not the stack of what was interrupted.
+const ON_TWO_STACKS: f64 = 0.99;
+
+fn proves_handler(test: &str, program: &Program) {
+    let file = build(program);
+    prove_mostly(test, ON_TWO_STACKS, || record_command(HERTZ, &file, &MS));
+}
+
 #[test]
 fn root_signal_handler_on_an_alternate_stack() {
-    proves("root_signal_handler_on_an_alternate_stack", &programs::c("signals"));
+    proves_handler("root_signal_handler_on_an_alternate_stack", &programs::c("signals"));
 }
 
 #[test]
 fn root_signal_handler_in_static_musl() {
-    proves("root_signal_handler_in_static_musl", &programs::c("signals").linking(Linking::Musl));
+    proves_handler("root_signal_handler_in_static_musl", &programs::c("signals").linking(Linking::Musl));
 }
 
 #[test]
