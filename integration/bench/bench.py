@@ -138,45 +138,6 @@ def measure(command, warm, window):
     }
 
 
-def measure_together(commands, warm, window):
-    """Runs all `commands` at the same time over the same load: what disturbs one disturbs the others. Costs in their order."""
-    agents, programs_of, known = [], [], set(bpftool("prog"))
-    with tempfile.TemporaryDirectory(prefix="profiler-bench-") as folder:
-        try:
-            for command in commands:
-                agents.append(subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True))
-                time.sleep(warm)
-                now = set(bpftool("prog"))
-                programs_of.append(now - known)
-                known = now
-            trees = [process_tree(agent.pid) for agent in agents]
-            start, cpu, before = time.monotonic(), [cpu_seconds(pids) for pids in trees], bpftool("prog")
-            time.sleep(window)
-            elapsed = time.monotonic() - start
-            cpu_after, after = [cpu_seconds(pids) for pids in trees], bpftool("prog")
-        finally:
-            for agent in agents:
-                if agent.poll() is None:
-                    os.killpg(agent.pid, signal.SIGKILL)
-                    agent.wait()
-    costs = []
-    for index, programs in enumerate(programs_of):
-        grown = lambda key, field: after.get(key, {}).get(field, 0) - before.get(key, {}).get(field, 0)
-        nanos = sum(grown(key, "run_time_ns") for key in programs)
-        runs = sum(grown(key, "run_cnt") for key in programs if after.get(key, {}).get("type") == "perf_event")
-        if not runs:
-            sys.exit(f"{' '.join(map(str, commands[index]))} sampled nothing")
-        host = elapsed * CPUS
-        costs.append(
-            {
-                "ns_a_sample": nanos / runs,
-                "bpf_percent": nanos / 1e7 / host,
-                "cpu_percent": 100 * (cpu_after[index] - cpu[index]) / host,
-            }
-        )
-    return costs
-
-
 # --- profiles -------------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +225,8 @@ class Bench:
         return Group(*[[load or self.load, "--frames", str(frames)]] * CPUS)
 
     def a_sample(self):
-        """ns a sample in BPF against bpftrace, both at once over the same load, all CPUs busy."""
+        """ns a sample in BPF against bpftrace, all CPUs busy; by turns, since of two at once the later one on each tick finds the
+        caches warm and looks cheaper than it is."""
         print("### Kernel time of one sample, all CPUs busy, 99 Hz\n", flush=True)
         rows = []
         for frames, load, name, bar in [
@@ -275,9 +237,8 @@ class Bench:
             ours, theirs = [], []
             with self.busy(frames, load):
                 for _ in range(self.rounds):
-                    one, other = measure_together([self.record(99), BPFTRACE], self.warm, self.window)
-                    ours.append(one)
-                    theirs.append(other)
+                    ours.append(measure(self.record(99), self.warm, self.window))
+                    theirs.append(measure(BPFTRACE, self.warm, self.window))
             mean = lambda all: sum(one["ns_a_sample"] for one in all) / len(all)
             ratio = mean(ours) / mean(theirs)
             agent = sum(one["bpf_percent"] + one["cpu_percent"] for one in ours) / len(ours)
@@ -387,7 +348,7 @@ def main():
     parser.add_argument("--profiler", default=str(HERE.parent.parent / "target/release/profiler"))
     parser.add_argument("--window", type=float, default=10, help="seconds measured (default 10)")
     parser.add_argument("--warm", type=float, default=4, help="seconds before that (default 4)")
-    parser.add_argument("--rounds", type=int, default=2, help="runs of profiler and bpftrace together (default 2)")
+    parser.add_argument("--rounds", type=int, default=2, help="turns of profiler and bpftrace (default 2)")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("this measures kernel programs: run it as root (scripts/bench does)")
