@@ -248,11 +248,9 @@ impl Session {
             self.processes.set_address_space(head.pid, space);
         }
 
-        let key = self.raw_key(sample);
-        let stack = match &key {
-            Some(key) if sample.continuation.is_none() => self.raw_stacks.get(key).copied(),
-            _ => None,
-        };
+        // What user space has yet to finish is never the same twice.
+        let key = if sample.continuation.is_none() { self.raw_key(sample) } else { None };
+        let stack = key.as_ref().and_then(|key| self.raw_stacks.get(key).copied());
         let end;
         let stack = match stack {
             Some(stack) => {
@@ -262,9 +260,7 @@ impl Session {
             None => {
                 let (stack, finished) = self.resolve(sample, now);
                 end = finished;
-                if let Some(key) = key
-                    && sample.continuation.is_none()
-                {
+                if let Some(key) = key {
                     if self.raw_stacks.len() >= MAX_RAW_STACKS {
                         self.raw_stacks.clear();
                     }
