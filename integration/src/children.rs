@@ -1,6 +1,7 @@
 //! Processes that tests start: none outlives its test, none can hang it.
 
 use std::io::{self, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -55,6 +56,12 @@ pub fn run_well(command: &mut Command, patience: Duration) -> Result<Finished, E
     }
     let Finished { command, status, stdout, stderr } = finished;
     Err(Error::Failed { command, status: status.to_string(), output: format!("{stderr}\n{stdout}") })
+}
+
+/// Copies a program that is to be executed, in a process of its own: a file that is open for writing here is so in every child that
+/// another test forks at that moment too, and nobody can execute it until those children's own exec (ETXTBSY).
+pub fn copy_program(from: &Path, to: &Path) -> Result<(), Error> {
+    run_well(Command::new("cp").args([from, to]), Duration::from_secs(60)).map(drop)
 }
 
 /// The command line as one would type it, without quotes.

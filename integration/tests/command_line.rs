@@ -321,7 +321,7 @@ impl Drop for Mounted {
 fn as_nobody(arguments: &[&str]) -> Finished {
     let place = folder().expect("a folder");
     let binary = place.path().join("profiler");
-    fs::copy(profiler(), &binary).expect("a copy that others may run");
+    children::copy_program(profiler(), &binary).expect("a copy that others may run");
     for path in [place.path(), &binary] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("it is ours");
     }

@@ -122,7 +122,7 @@ fn survives(test: &str, change: impl Fn(&Path)) {
     prove(test, || {
         let place = folder()?;
         let file = place.path().join("shares");
-        fs::copy(&original, &file).expect("a copy");
+        children::copy_program(&original, &file)?;
         let target = children::start(Command::new(&file).args(["--ms", "3000"]))?;
         sleep(Duration::from_millis(200));
         change(&file);

@@ -56,6 +56,12 @@ fn mapping_of<'a>(process: &'a Process, name: &str) -> &'a Mapping {
     process.mappings.iter().find(named).unwrap_or_else(|| panic!("{name} is not in {:?}", process.mappings))
 }
 
+/// Copies a program in a process of its own: a file that is open for writing here is so in every child that another test forks at
+/// that moment too, and nobody can execute it until those children's own exec (ETXTBSY).
+fn copy_program(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().unwrap().success());
+}
+
 fn sleep_program() -> PathBuf {
     let found = ["/bin/sleep", "/usr/bin/sleep"].iter().find(|path| Path::new(path).exists());
     std::fs::canonicalize(found.expect("a sleep program")).unwrap()
@@ -71,14 +77,14 @@ fn is_root() -> bool {
 
 fn copy_of_sleep(directory: &Path) -> PathBuf {
     let program = directory.join("naptime");
-    std::fs::copy(sleep_program(), &program).unwrap();
+    copy_program(&sleep_program(), &program);
     program
 }
 
 /// Another program of the same path: the loader would run it as well.
 fn replace(program: &Path) {
     let other = program.with_extension("new");
-    std::fs::copy(std::fs::canonicalize("/bin/cat").unwrap(), &other).unwrap();
+    copy_program(&std::fs::canonicalize("/bin/cat").unwrap(), &other);
     std::fs::rename(other, program).unwrap();
 }
 
@@ -486,7 +492,7 @@ fn open_by_path(path: &Path) -> (Arc<profiler_unwinders::executable::Executable>
 fn a_file_that_is_cut_while_it_is_read_is_zeros_and_no_signal() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("victim");
-    std::fs::copy(sleep_program(), &path).unwrap();
+    copy_program(&sleep_program(), &path);
     let path = std::fs::canonicalize(path).unwrap();
     let meta = std::fs::metadata(&path).unwrap();
     let id = FileId { major: rustix::fs::major(meta.dev()), minor: rustix::fs::minor(meta.dev()), inode: meta.ino() };
