@@ -1,73 +1,30 @@
 //! An aggregate and names become a profile.
 
-use std::fs::File;
-use std::io::{self, Write};
-use std::path::PathBuf;
-use std::sync::Arc;
-
-use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
 use profiler_bpf::record::{UnwindEnd, comm_bytes};
 use profiler_otlp::model::builder::ProfileBuilder;
 use profiler_otlp::model::{
     FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Sample, Thread, ValueType,
     Values,
 };
-use profiler_symbolizer::{JitProcess, Language, Object, ObjectKey, Symbolized, Symbolizer};
-use profiler_unwinders::executable::{Executable, ExecutableId, Executables};
+use profiler_symbolizer::{Language, Symbolized};
+use profiler_unwinders::executable::ExecutableId;
 use profiler_unwinders::process::Clock;
 use rustc_hash::FxHashMap;
 
-use super::aggregate::{Aggregate, Frame, Image, ImageId};
-
-/// Where names come from.
-pub struct Names {
-    symbolizer: Symbolizer,
-}
-
-impl Names {
-    /// Names by `symbolizer`.
-    #[must_use]
-    pub fn new(symbolizer: Symbolizer) -> Self {
-        Self { symbolizer }
-    }
-
-    /// Reads what names JIT code of `image` now, since the process may be gone later.
-    pub fn prefetch(&mut self, image: &Image) {
-        self.symbolizer.jit_prefetch(&jit_process(image));
-    }
-
-    /// Why kernel frames will have no names, if that is so.
-    pub fn kernel_trouble(&mut self) -> Option<String> {
-        self.symbolizer.kernel_status().err().map(|error| error.to_string())
-    }
-}
-
-fn jit_process(image: &Image) -> JitProcess {
-    JitProcess {
-        pid: image.pid,
-        start_time: image.start_time_ns,
-        root: PathBuf::from(format!("/proc/{}/root", image.pid)),
-        namespace_pid: image.namespace_pid,
-    }
-}
+use super::aggregate::{Aggregate, Frame, Image};
+use super::names::{Files, Names};
 
 /// Names every frame of `aggregate` and lays it out as a profile; `clock` turns its times into Unix times, `period` is ns of
 /// CPU time a sample. The caller fills in origin and losses.
 #[must_use]
-pub fn assemble(
-    aggregate: &Aggregate,
-    names: &mut Names,
-    files: &mut Executables,
-    clock: Clock,
-    period: u64,
-) -> Profile {
+pub fn assemble(aggregate: &Aggregate, names: &mut Names, files: &Files, clock: Clock, period: u64) -> Profile {
     let mut builder = ProfileBuilder::new();
-    let named = Naming::of(aggregate, &mut names.symbolizer, files);
+    let symbols = names.of(aggregate, files);
     let mut mappings = Mappings { aggregate, of_executable: FxHashMap::default(), of_module: FxHashMap::default() };
     let locations: Vec<LocationId> = aggregate
         .frames
         .iter()
-        .zip(&named.symbols)
+        .zip(&symbols)
         .map(|(frame, symbolized)| {
             let location = location(&mut builder, &mut mappings, frame, symbolized.as_ref());
             builder.location(location)
@@ -114,76 +71,6 @@ pub fn assemble(
         })
         .collect();
     builder.finish()
-}
-
-/// What the symbolizer says of each frame, by frame id.
-struct Naming {
-    symbols: Vec<Option<Symbolized>>,
-}
-
-impl Naming {
-    /// Asks once for all addresses of a file, a process or the kernel: one file is open and parsed at a time.
-    fn of(aggregate: &Aggregate, symbolizer: &mut Symbolizer, files: &mut Executables) -> Self {
-        let mut symbols: Vec<Option<Symbolized>> = vec![None; aggregate.frames.len()];
-        let mut native: FxHashMap<ExecutableId, Vec<(usize, ElfVaddr)>> = FxHashMap::default();
-        let mut jit: FxHashMap<ImageId, Vec<(usize, UserAddr)>> = FxHashMap::default();
-        let mut kernel: Vec<(usize, KernelAddr)> = Vec::new();
-        for (index, frame) in aggregate.frames.iter().enumerate() {
-            match *frame {
-                Frame::Native { executable, address, .. } => {
-                    native.entry(executable).or_default().push((index, address));
-                }
-                Frame::Jit { image, address, .. } => jit.entry(image).or_default().push((index, address)),
-                Frame::Kernel { address } => kernel.push((index, address)),
-                Frame::Unopened { .. } | Frame::Unmapped { .. } | Frame::Marker(_) => {}
-            }
-        }
-        let mut fill = |indices: Vec<usize>, answers: Vec<Symbolized>| {
-            for (index, answer) in indices.into_iter().zip(answers) {
-                if let Some(slot) = symbols.get_mut(index) {
-                    *slot = Some(answer);
-                }
-            }
-        };
-        for (id, frames) in native {
-            let Some(executable) = aggregate.executables.get(&id) else { continue };
-            let Some(object) = object(executable, files) else { continue };
-            let (indices, addresses): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
-            fill(indices, symbolizer.native(&object, &addresses));
-            symbolizer.evict(&object.key);
-        }
-        for (id, frames) in jit {
-            let Some(image) = aggregate.images.get(id as usize) else { continue };
-            let last = aggregate.samples.last().map_or(u64::MAX, |sample| sample.time);
-            let (indices, addresses): (Vec<_>, Vec<_>) =
-                frames.into_iter().map(|(index, address)| (index, (address, last))).unzip();
-            fill(indices, symbolizer.jit(&jit_process(image), &addresses));
-        }
-        let (indices, addresses): (Vec<_>, Vec<_>) = kernel.into_iter().unzip();
-        fill(indices, symbolizer.kernel(&addresses));
-        Self { symbols }
-    }
-}
-
-fn object(executable: &Executable, files: &mut Executables) -> Option<Object> {
-    let file = match executable.bytes() {
-        Some(bytes) => Arc::new(memory_file(bytes).ok()?),
-        None => files.file(executable).ok()?,
-    };
-    let key = executable.build_id_gnu.as_deref().unwrap_or(&executable.htlhash);
-    Some(Object {
-        key: ObjectKey(Arc::from(key)),
-        file,
-        path: executable.path_text().into_owned(),
-        root: PathBuf::from("/"),
-    })
-}
-
-/// What has no file, the vDSO, becomes one.
-fn memory_file(bytes: &[u8]) -> io::Result<File> {
-    let mut file = File::from(rustix::fs::memfd_create("vdso", rustix::fs::MemfdFlags::CLOEXEC)?);
-    file.write_all(bytes)?;
-    Ok(file)
 }
 
 struct Mappings<'a> {

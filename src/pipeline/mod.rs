@@ -3,8 +3,10 @@
 mod aggregate;
 mod assemble;
 mod collect;
+mod names;
 mod session;
 
 pub use aggregate::{Aggregate, Frame, Image};
-pub use assemble::{Names, assemble};
+pub use assemble::assemble;
+pub use names::{Files, Names, files};
 pub use session::{Session, SessionOptions, Totals};

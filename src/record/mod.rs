@@ -21,7 +21,7 @@ use rustix::process::Signal;
 use crate::exit;
 use crate::launch::Launched;
 use crate::output::{Output, Written};
-use crate::pipeline::{Names, Session, SessionOptions, assemble};
+use crate::pipeline::{Names, Session, SessionOptions, assemble, files};
 use crate::terminal::Terminal;
 
 /// How often signals, the command and the clock are looked at.
@@ -105,7 +105,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         row_budget: ROW_BUDGET,
         sideband_bytes: 1 << 18,
     })?;
-    let mut names = Names::new(Symbolizer::new(profiler_symbolizer::Options {
+    let mut names = Names::once(Symbolizer::new(profiler_symbolizer::Options {
         source_lines: options.lines,
         ..profiler_symbolizer::Options::default()
     }));
@@ -192,7 +192,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let totals = session.totals();
     let aggregate = session.take_aggregate();
     let (clock, period) = (session.clock(), session.period());
-    let mut profile = assemble(&aggregate, &mut names, session.executables(), clock, period);
+    let files = files(&aggregate, session.executables());
+    let mut profile = assemble(&aggregate, &mut names, &files, clock, period);
+    drop(files);
     profile.start_unix_nanos = start_unix;
     profile.duration_nanos = duration.as_nanos() as u64;
     clamp_times(&mut profile);

@@ -174,6 +174,11 @@ impl Symbolizer {
         self.take(key);
     }
 
+    /// Forgets everything that was read; it is read again at the next lookup.
+    pub fn forget(&mut self) {
+        *self = Self { stats: self.stats, ..Self::new(self.options.clone()) };
+    }
+
     fn take(&mut self, key: &ObjectKey) -> Option<Entry> {
         let entry = self.objects.remove(key)?;
         self.objects_bytes = self.objects_bytes.saturating_sub(entry.bytes);

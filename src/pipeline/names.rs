@@ -1,0 +1,234 @@
+//! Names of frames: asked for once, kept as long as the budget allows.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
+use profiler_symbolizer::{JitProcess, Object, ObjectKey, Symbolized, Symbolizer};
+use profiler_unwinders::executable::{Executable, ExecutableId, Executables};
+use rustc_hash::FxHashMap;
+
+use super::aggregate::{Aggregate, Frame, Image, ImageId};
+
+/// The open files of the executables of one aggregate.
+pub type Files = FxHashMap<ExecutableId, Arc<File>>;
+
+/// The files of all executables in `aggregate`, opened again where they were closed; without those that are gone.
+#[must_use]
+pub fn files(aggregate: &Aggregate, executables: &mut Executables) -> Files {
+    let mut files = Files::default();
+    for (&id, executable) in &aggregate.executables {
+        if executable.bytes().is_none()
+            && let Ok(file) = executables.file(executable)
+        {
+            files.insert(id, file);
+        }
+    }
+    files
+}
+
+/// Where names come from.
+pub struct Names {
+    symbolizer: Symbolizer,
+    known: Known,
+    once: bool,
+}
+
+impl Names {
+    /// Names by `symbolizer`, for one profile: what was read of a file is dropped when its names are known.
+    #[must_use]
+    pub fn once(symbolizer: Symbolizer) -> Self {
+        Self { symbolizer, known: Known::new(usize::MAX), once: true }
+    }
+
+    /// Names by `symbolizer` for one profile after the other; up to `budget` bytes of them are kept from one to the next.
+    #[must_use]
+    pub fn kept(symbolizer: Symbolizer, budget: usize) -> Self {
+        Self { symbolizer, known: Known::new(budget), once: false }
+    }
+
+    /// Reads what names JIT code of `image` now, since the process may be gone later.
+    pub fn prefetch(&mut self, image: &Image) {
+        self.symbolizer.jit_prefetch(&jit_process(image));
+    }
+
+    /// Why kernel frames will have no names, if that is so.
+    pub fn kernel_trouble(&mut self) -> Option<String> {
+        self.symbolizer.kernel_status().err().map(|error| error.to_string())
+    }
+
+    /// Bytes of names and of what they are looked up in, estimated.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.symbolizer.stats().bytes + self.known.bytes() as u64
+    }
+
+    /// What was looked up so far.
+    #[must_use]
+    pub fn stats(&self) -> profiler_symbolizer::Stats {
+        self.symbolizer.stats()
+    }
+
+    /// Forgets all names, to be asked for anew.
+    pub fn forget(&mut self) {
+        self.known.clear();
+        self.symbolizer.forget();
+    }
+
+    /// What the symbolizer says of each frame, by frame id. Asks once for all addresses of a file, a process or the kernel: one file
+    /// is parsed at a time.
+    pub(super) fn of(&mut self, aggregate: &Aggregate, files: &Files) -> Vec<Option<Symbolized>> {
+        let mut symbols: Vec<Option<Symbolized>> = vec![None; aggregate.frames.len()];
+        let mut native: FxHashMap<ExecutableId, Vec<(usize, ElfVaddr)>> = FxHashMap::default();
+        let mut jit: FxHashMap<ImageId, Vec<(usize, UserAddr)>> = FxHashMap::default();
+        let mut kernel: Vec<(usize, KernelAddr)> = Vec::new();
+        for (index, (frame, slot)) in aggregate.frames.iter().zip(&mut symbols).enumerate() {
+            match *frame {
+                Frame::Native { executable, address, .. } => match self.known.get((executable, address)) {
+                    Some(known) => *slot = Some(known),
+                    None => native.entry(executable).or_default().push((index, address)),
+                },
+                Frame::Jit { image, address, .. } => jit.entry(image).or_default().push((index, address)),
+                Frame::Kernel { address } => kernel.push((index, address)),
+                Frame::Unopened { .. } | Frame::Unmapped { .. } | Frame::Marker(_) => {}
+            }
+        }
+        let mut fill = |indices: Vec<usize>, answers: Vec<Symbolized>| {
+            for (index, answer) in indices.into_iter().zip(answers) {
+                if let Some(slot) = symbols.get_mut(index) {
+                    *slot = Some(answer);
+                }
+            }
+        };
+        for (id, frames) in native {
+            let Some(executable) = aggregate.executables.get(&id) else { continue };
+            let Some(object) = object(executable, files) else { continue };
+            let (indices, addresses): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
+            let answers = self.symbolizer.native(&object, &addresses);
+            if self.once {
+                self.symbolizer.evict(&object.key);
+            } else {
+                for (&address, answer) in addresses.iter().zip(&answers) {
+                    self.known.insert((id, address), answer.clone());
+                }
+            }
+            fill(indices, answers);
+        }
+        for (id, frames) in jit {
+            let Some(image) = aggregate.images.get(id as usize) else { continue };
+            let last = aggregate.samples.last().map_or(u64::MAX, |sample| sample.time);
+            let (indices, addresses): (Vec<_>, Vec<_>) =
+                frames.into_iter().map(|(index, address)| (index, (address, last))).unzip();
+            fill(indices, self.symbolizer.jit(&jit_process(image), &addresses));
+        }
+        let (indices, addresses): (Vec<_>, Vec<_>) = kernel.into_iter().unzip();
+        fill(indices, self.symbolizer.kernel(&addresses));
+        symbols
+    }
+}
+
+/// A place in an executable.
+type Place = (ExecutableId, ElfVaddr);
+
+/// Names of places, in two generations: what was not asked for during a whole generation goes.
+struct Known {
+    young: FxHashMap<Place, Symbolized>,
+    young_bytes: usize,
+    old: FxHashMap<Place, Symbolized>,
+    old_bytes: usize,
+    budget: usize,
+}
+
+impl Known {
+    fn new(budget: usize) -> Self {
+        Self { young: FxHashMap::default(), young_bytes: 0, old: FxHashMap::default(), old_bytes: 0, budget }
+    }
+
+    fn bytes(&self) -> usize {
+        self.young_bytes + self.old_bytes
+    }
+
+    fn clear(&mut self) {
+        *self = Self::new(self.budget);
+    }
+
+    fn get(&mut self, place: Place) -> Option<Symbolized> {
+        if let Some(known) = self.young.get(&place) {
+            return Some(known.clone());
+        }
+        let known = self.old.remove(&place)?;
+        self.old_bytes -= size(&known);
+        self.insert(place, known.clone());
+        Some(known)
+    }
+
+    fn insert(&mut self, place: Place, symbolized: Symbolized) {
+        let bytes = size(&symbolized);
+        if self.young_bytes + bytes > self.budget / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.old_bytes = std::mem::take(&mut self.young_bytes);
+        }
+        self.young_bytes += bytes;
+        if let Some(before) = self.young.insert(place, symbolized) {
+            self.young_bytes -= size(&before);
+        }
+    }
+}
+
+/// Bytes of an entry, with its share of names that several entries have.
+fn size(symbolized: &Symbolized) -> usize {
+    let entry = size_of::<(Place, Symbolized)>() + 16;
+    let frames = symbolized.frames.iter().map(|frame| size_of_val(frame) + frame.name.len() + frame.system_name.len());
+    entry + frames.sum::<usize>()
+}
+
+fn object(executable: &Executable, files: &Files) -> Option<Object> {
+    let file = match executable.bytes() {
+        Some(bytes) => Arc::new(memory_file(bytes).ok()?),
+        None => Arc::clone(files.get(&executable.id)?),
+    };
+    let key = executable.build_id_gnu.as_deref().unwrap_or(&executable.htlhash);
+    Some(Object {
+        key: ObjectKey(Arc::from(key)),
+        file,
+        path: executable.path_text().into_owned(),
+        root: PathBuf::from("/"),
+    })
+}
+
+/// What has no file, the vDSO, becomes one.
+fn memory_file(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("vdso", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+fn jit_process(image: &Image) -> JitProcess {
+    JitProcess {
+        pid: image.pid,
+        start_time: image.start_time_ns,
+        root: PathBuf::from(format!("/proc/{}/root", image.pid)),
+        namespace_pid: image.namespace_pid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_within_their_budget_and_what_is_in_use_stays() {
+        let entry = size(&Symbolized::default());
+        let mut known = Known::new(entry * 100);
+        let place = |n| (ExecutableId(1), ElfVaddr(n));
+        for n in 0..10_000 {
+            known.insert(place(n), Symbolized::default());
+            assert!(known.get(place(0)).is_some(), "asked for all the time, gone at {n}");
+            assert!(known.bytes() <= entry * 100);
+        }
+        assert!(known.get(place(5)).is_none());
+        assert!(known.get(place(9_999)).is_some());
+    }
+}
