@@ -6,10 +6,23 @@ use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
+const SOURCES: [&str; 8] = [
+    "abi.h",
+    "arch.h",
+    "arch_arm64.h",
+    "arch_x86.h",
+    "maps.h",
+    "profiler.bpf.c",
+    "unwind.h",
+    "vmlinux_min.h",
+];
+/// v2 is what kernel 5.10 takes; newer clangs default to v3.
+const FLAGS: [&str; 3] = ["-mcpu=v2", "-Wall", "-Werror"];
+
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let sources = Path::new("src/bpf");
-    for file in ["abi.h", "maps.h", "unwind.h", "vmlinux_min.h", "profiler.bpf.c"] {
+    for file in SOURCES {
         println!("cargo::rerun-if-changed={}", sources.join(file).display());
     }
     println!("cargo::rerun-if-changed=src/native/unwind_native.c");
@@ -19,12 +32,18 @@ fn main() {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     // asm/types.h lives in the multiarch folder, which clang does not search for the bpf target
     let includes = format!("/usr/include/{arch}-linux-gnu");
-    let mut builder = SkeletonBuilder::new();
-    builder.source(sources.join("profiler.bpf.c")).clang(&clang).clang_args([
-        // v2 is what kernel 5.10 takes; newer clangs default to v3
-        "-mcpu=v2", "-Wall", "-Werror", "-I", &includes,
-    ]);
-    if let Err(error) = builder.build_and_generate(out.join("profiler.skel.rs")) {
+    let builder = |flags: &[&str]| {
+        let mut builder = SkeletonBuilder::new();
+        builder.source(sources.join("profiler.bpf.c")).clang(&clang);
+        builder.clang_args(FLAGS.iter().chain(&["-I", &includes]).chain(flags));
+        builder
+    };
+    let mut built = builder(&[]).build_and_generate(out.join("profiler.skel.rs"));
+    if env::var_os("CARGO_FEATURE_ARM64_OBJECT").is_some() {
+        let arm64 = || builder(&["-D__TARGET_ARCH_arm64"]).obj(out.join("profiler_arm64.o")).build();
+        built = built.and_then(|()| arm64());
+    }
+    if let Err(error) = built {
         eprintln!("cannot compile the BPF programs with {clang}: {error:?}");
         eprintln!("needed: clang 14 or newer, libelf-dev, zlib1g-dev, linux-libc-dev; `scripts/setup` installs them");
         std::process::exit(1);

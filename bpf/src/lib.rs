@@ -27,3 +27,7 @@ pub use error::{Error, Result};
 pub use perf::{max_frequency, online_cpus, paranoid, probe_clock};
 pub use sampler::{Batch, Counters, Options, SampleRing, Sampler, Targets};
 pub use tables::Tables;
+
+/// The programs compiled for arm64, which this crate does not load: an ELF object for libbpf.
+#[cfg(feature = "arm64-object")]
+pub const OBJECT_ARM64: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/profiler_arm64.o"));

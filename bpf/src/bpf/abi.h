@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
  * What the kernel half and user space share. The twin of `abi.rs` (rows and rules) and `record.rs` (samples, tables):
- * change both, the asserts on both sides hold you to it.
+ * change both, the asserts on both sides hold you to it. Fields named rbx hold REG_BASE of arch.h.
  */
 #ifndef PROFILER_ABI_H
 #define PROFILER_ABI_H
+
+#ifndef LEAF_REGS
+#error "include arch.h, which knows the registers and includes this"
+#endif
 
 #define MAX_USER_FRAMES 1024
 #define MAX_KERNEL_FRAMES 127
@@ -12,7 +16,6 @@
 #define STACK_COPY_PAGES 32
 #define PAGE_BYTES 4096
 #define PC_CACHE_SLOTS 1024 /* a power of two */
-#define WINDOW_WORDS 32 /* of stack read at once */
 #define FRAMES_A_CALL 4 /* unwound by one call of unwind_frames */
 
 #define MAX_PROCESSES 16384
@@ -24,17 +27,6 @@
 #define SLAB_ROWS 65536
 #define SLAB_ROWS_SHIFT 16
 #define ROW_PAGE_SHIFT 16
-
-/* DWARF register numbers of x86-64 */
-#define REG_RAX 0
-#define REG_RDX 1
-#define REG_RCX 2
-#define REG_RBX 3
-#define REG_RSI 4
-#define REG_RDI 5
-#define REG_FP 6
-#define REG_SP 7
-#define LEAF_REGS 16
 
 /* struct unwind_rule::cfa_kind */
 enum cfa_kind {
@@ -159,7 +151,7 @@ struct continuation {
 	u64 guessed; /* FRAME_GUESSED or 0 */
 	u64 regs[LEAF_REGS]; /* by DWARF number */
 };
-_Static_assert(sizeof(struct continuation) == 176, "continuation");
+_Static_assert(sizeof(struct continuation) == 48 + LEAF_REGS * 8, "continuation");
 
 enum counter {
 	COUNT_SAMPLES = 0, /* samples that reached the ring */

@@ -3,7 +3,7 @@
 #ifndef PROFILER_MAPS_H
 #define PROFILER_MAPS_H
 
-#include "abi.h"
+#include "arch.h"
 
 struct unwind_state;
 

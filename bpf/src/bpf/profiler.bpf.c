@@ -24,7 +24,8 @@ struct scratch {
 	u64 body[BODY_BYTES / 8];
 };
 _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
-_Static_assert(__builtin_offsetof(struct scratch, body) == 33400, "prog_test.rs reads the frames there");
+/* where the Rust side, which is x86-64, looks */
+_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 33400, "prog_test.rs reads the frames there");
 
 #define UNWIND_CONTEXT struct scratch *
 #define OPAQUE(x) asm volatile("" : "+r"(x))
@@ -105,7 +106,6 @@ volatile u64 sample_period = 0; /* ns */
 #define PF_IO_WORKER 0x00000010
 #define PF_USER_WORKER 0x00004000
 #define PF_KTHREAD 0x00200000
-#define USER32_CS 0x23
 
 /* The global functions: each is verified once, whatever the number of calls. They return enum unwind_end. */
 __noinline int search_rule(u32 cpu)
@@ -238,65 +238,41 @@ static __always_inline void set_leaf(struct unwind_state *u)
 	u->frames = 0;
 }
 
-#define COPY_REGS(u, r)                          \
-	({                                       \
-		(u)->regs[0] = (r)->ax;          \
-		(u)->regs[1] = (r)->dx;          \
-		(u)->regs[2] = (r)->cx;          \
-		(u)->regs[3] = (r)->bx;          \
-		(u)->regs[4] = (r)->si;          \
-		(u)->regs[5] = (r)->di;          \
-		(u)->regs[6] = (r)->bp;          \
-		(u)->regs[7] = (r)->sp;          \
-		(u)->regs[8] = (r)->r8;          \
-		(u)->regs[9] = (r)->r9;          \
-		(u)->regs[10] = (r)->r10;        \
-		(u)->regs[11] = (r)->r11;        \
-		(u)->regs[12] = (r)->r12;        \
-		(u)->regs[13] = (r)->r13;        \
-		(u)->regs[14] = (r)->r14;        \
-		(u)->regs[15] = (r)->r15;        \
-		(u)->ip = (r)->ip;               \
-		(u)->sp = (r)->sp;               \
-		(u)->fp = (r)->bp;               \
-		(u)->rbx = (r)->bx;              \
-	})
-
 /* The registers with which the task last left user space. */
 static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struct scratch *s, struct task_struct *task)
 {
 	struct unwind_state *u = &s->state;
 
-	if (ctx->regs.cs & 3) {
-		if (ctx->regs.cs == USER32_CS)
+	if (from_user(&ctx->regs)) {
+		if (is_compat(&ctx->regs))
 			return END_COMPAT;
-		COPY_REGS(u, &ctx->regs);
+		take_registers(u, &ctx->regs);
 		/* or the compiler merges this with the copies below, behind a pointer into the context that verifiers refuse */
 		asm volatile("# registers of the context" ::: "memory");
 		return 0;
 	}
 	if (use_task_pt_regs && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
-		struct pt_regs *r = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+		bpf_user_pt_regs_t *r = (bpf_user_pt_regs_t *)bpf_task_pt_regs(bpf_get_current_task_btf());
 
-		if (r->cs == USER32_CS)
+		if (is_compat(r))
 			return END_COMPAT;
-		if (!(r->cs & 3))
+		if (!from_user(r))
 			return END_NO_USER_STACK;
-		COPY_REGS(u, r);
+		take_registers(u, r);
 		return 0;
 	}
 	/* Into the window, which is still empty: all calls together have 512 bytes of stack, less than these leave over. */
-	struct pt_regs *r = (struct pt_regs *)s->window;
+	bpf_user_pt_regs_t *r = (bpf_user_pt_regs_t *)s->window;
 	u64 stack = (u64)BPF_CORE_READ(task, stack);
 
 	_Static_assert(sizeof(*r) <= sizeof(s->window), "the registers fit into the window");
-	if (bpf_probe_read_kernel(r, sizeof(*r), (void *)(stack + thread_size - stack_padding - sizeof(*r))))
+	if (bpf_probe_read_kernel(r, sizeof(*r), (void *)(stack + thread_size - stack_padding - PT_REGS_BYTES)))
 		return END_NO_USER_STACK;
-	if (r->cs == USER32_CS)
+	if (is_compat(r))
 		return END_COMPAT;
-	if (!(r->cs & 3))
+	if (!from_user(r))
 		return END_NO_USER_STACK;
-	COPY_REGS(u, r);
+	take_registers(u, r);
 	return 0;
 }
 
@@ -389,7 +365,7 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 
 	s->kernel_frames = 0;
 	s->state.frames = 0;
-	if (!(ctx->regs.cs & 3)) {
+	if (!from_user(&ctx->regs)) {
 		long bytes = bpf_get_stack(ctx, s->body, MAX_KERNEL_FRAMES * 8, 0);
 
 		if (bytes > 0)

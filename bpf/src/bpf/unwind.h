@@ -13,7 +13,7 @@
 #ifndef PROFILER_UNWIND_H
 #define PROFILER_UNWIND_H
 
-#include "abi.h"
+#include "arch.h"
 
 #define RULE_NO_MAPPING 0xffffffffu
 #define RULE_NOT_LOADED 0xfffffffeu
@@ -111,29 +111,16 @@ static __always_inline int load_rbx(struct unwind_state *u)
 	return 0;
 }
 
-/* rt_sigframe: every register of the interrupted frame is in `mcontext.gregs` at `gregs`. */
-static __always_inline int step_signal(struct unwind_state *u, u64 gregs)
+/* rt_sigframe: every register of the interrupted frame is in its `mcontext`, at `saved`. */
+static __always_inline int step_signal(struct unwind_state *u, u64 saved)
 {
-	u64 g[17]; /* r8-r15 rdi rsi rbp rbx rdx rax rcx rsp rip */
+	u64 words[SIGNAL_WORDS];
 
-	if (read_user(g, sizeof(g), gregs))
+	if (read_user(words, sizeof(words), saved))
 		return END_READ_FAILED;
-	for (int i = 0; i < 8; i++)
-		u->regs[8 + i] = g[i];
-	u->regs[REG_RDI] = g[8];
-	u->regs[REG_RSI] = g[9];
-	u->regs[REG_FP] = g[10];
-	u->regs[REG_RBX] = g[11];
-	u->regs[REG_RDX] = g[12];
-	u->regs[REG_RAX] = g[13];
-	u->regs[REG_RCX] = g[14];
-	u->regs[REG_SP] = g[15];
-	u->fp = g[10];
+	take_signal(u, words);
 	u->fp_at = 0;
-	u->rbx = g[11];
 	u->rbx_at = 0;
-	u->sp = g[15];
-	u->ip = g[16];
 	u->leaf = 1;
 	u->guessed = 0;
 	return u->ip ? END_RUNNING : END_COMPLETE;
@@ -156,7 +143,7 @@ static __always_inline int step_frame_pointer(UNWIND_CONTEXT s, struct unwind_st
 		return END_READ_FAILED;
 	u->sp = u->fp + 16;
 	u->fp = pair[0];
-	u->ip = pair[1];
+	u->ip = code_address(pair[1]);
 	u->leaf = 0;
 	u->guessed = guessed;
 	return u->ip ? END_RUNNING : END_COMPLETE;
@@ -187,7 +174,7 @@ static __always_inline int step_rule(UNWIND_CONTEXT s, struct unwind_state *u, c
 		if (load_fp(u))
 			return END_READ_FAILED;
 		base = u->fp;
-	} else if (reg == REG_RBX) {
+	} else if (reg == REG_BASE) {
 		if (load_rbx(u))
 			return END_READ_FAILED;
 		base = u->rbx;
@@ -221,7 +208,7 @@ static __always_inline int step_rule(UNWIND_CONTEXT s, struct unwind_state *u, c
 	if (r->ra_kind == RA_REGISTER) {
 		if (!u->leaf)
 			return END_UNSUPPORTED;
-		u->ip = u->regs[r->ra & (LEAF_REGS - 1)];
+		u->ip = code_address(u->regs[r->ra & (LEAF_REGS - 1)]);
 		if (fp_off8 != SAVED_SAME)
 			u->fp_at = cfa + (s64)fp_off8 * 8;
 	} else if (fp_off8 == r->ra - 1 && !(r->flags & RULE_FP_AT_FP)) {
@@ -231,7 +218,7 @@ static __always_inline int step_rule(UNWIND_CONTEXT s, struct unwind_state *u, c
 			return END_READ_FAILED;
 		u->fp = pair[0];
 		u->fp_at = 0;
-		u->ip = pair[1];
+		u->ip = code_address(pair[1]);
 	} else {
 		slot = cfa + (s64)r->ra * 8;
 		if (fp_off8 != SAVED_SAME) {
@@ -240,6 +227,7 @@ static __always_inline int step_rule(UNWIND_CONTEXT s, struct unwind_state *u, c
 		}
 		if (read_stack(s, &u->ip, 1, slot))
 			return END_READ_FAILED;
+		u->ip = code_address(u->ip);
 	}
 	u->sp = cfa;
 	u->guessed = 0;

@@ -17,29 +17,11 @@ typedef __s16 s16;
 typedef __s32 s32;
 typedef __s64 s64;
 
-#if defined(__TARGET_ARCH_x86)
-struct pt_regs {
-	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
-};
-typedef struct pt_regs bpf_user_pt_regs_t;
-#elif defined(__TARGET_ARCH_arm64)
-struct user_pt_regs {
-	__u64 regs[31];
-	__u64 sp, pc, pstate;
-};
-struct pt_regs {
-	union {
-		struct user_pt_regs user_regs;
-		struct {
-			__u64 regs[31];
-			__u64 sp, pc, pstate;
-		};
-	};
-};
-typedef struct user_pt_regs bpf_user_pt_regs_t;
-#else
-#error "no registers known for this architecture"
-#endif
+/* linux/stddef.h has it without the "always" */
+#undef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+
+#include "arch.h"
 
 /* The perf_event program's context: stable user ABI. */
 struct bpf_perf_event_data {

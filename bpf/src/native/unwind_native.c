@@ -17,7 +17,7 @@ typedef int64_t s64;
 #define __always_inline inline __attribute__((always_inline))
 #endif
 
-#include "abi.h"
+#include "arch.h"
 
 /* Twin of `native::RawTables`. */
 struct native_tables {
