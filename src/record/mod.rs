@@ -1,7 +1,5 @@
 //! `profiler record`.
 
-mod losses;
-
 use std::ffi::OsString;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -13,15 +11,15 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use profiler_bpf::Targets;
 use profiler_otlp::format::Format;
-use profiler_otlp::model::{Origin, Profile};
+use profiler_otlp::model::Profile;
 use profiler_symbolizer::Symbolizer;
-use profiler_unwinders::process::{Clock, host};
+use profiler_unwinders::process::Clock;
 use rustix::process::Signal;
 
 use crate::exit;
 use crate::launch::Launched;
 use crate::output::{Output, Written};
-use crate::pipeline::{Names, Session, SessionOptions, assemble, files};
+use crate::pipeline::{Names, Session, SessionOptions, assemble, files, losses, origin};
 use crate::terminal::Terminal;
 
 /// How often signals, the command and the clock are looked at.
@@ -198,7 +196,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     profile.start_unix_nanos = start_unix;
     profile.duration_nanos = duration.as_nanos() as u64;
     clamp_times(&mut profile);
-    profile.origin = origin(options);
+    profile.origin = origin(options.frequency, what(&options.target));
     profile.losses = losses::of(&totals, &session.unwind_stats());
     drop(aggregate);
 
@@ -283,23 +281,6 @@ fn what(target: &Target) -> String {
             let whom = if *all { "all processes during " } else { "" };
             format!("{whom}command: {}", line.join(" "))
         }
-    }
-}
-
-fn origin(options: &Options) -> Origin {
-    Origin {
-        host_name: host::hostname(),
-        kernel_release: host::kernel_release(),
-        arch: match std::env::consts::ARCH {
-            "x86_64" => "amd64",
-            "aarch64" => "arm64",
-            other => other,
-        }
-        .to_owned(),
-        cpus: profiler_bpf::online_cpus().map_or(0, |cpus| cpus.len() as u32),
-        frequency: u32::try_from(options.frequency).unwrap_or(u32::MAX),
-        target: what(&options.target),
-        producer: concat!("profiler ", env!("CARGO_PKG_VERSION")).to_owned(),
     }
 }
 

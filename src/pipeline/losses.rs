@@ -1,9 +1,9 @@
-//! Everything that is missing from a recording, by reason.
+//! Everything that is missing from a profile, by reason.
 
 use profiler_otlp::model::Loss;
 use profiler_unwinders::native::Stats;
 
-use crate::pipeline::Totals;
+use super::Totals;
 
 /// The losses that a user is to see; what did not happen is left out.
 pub fn of(totals: &Totals, unwinder: &Stats) -> Vec<Loss> {
