@@ -61,6 +61,14 @@ pub enum Error {
         /// What is wrong with it.
         source: profiler_otlp::pprof::Error,
     },
+    /// The Collector or another receiver of a test failed.
+    #[error("{problem}\n{log}")]
+    Collector {
+        /// What is wrong.
+        problem: String,
+        /// What it said.
+        log: String,
+    },
     /// An executable could not be read.
     #[error("cannot read the symbols of {path}: {problem}")]
     Symbols {

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod children;
+pub mod collector;
 pub mod completeness;
 pub mod environment;
 pub mod error;
@@ -18,6 +19,7 @@ pub mod programs;
 pub mod proof;
 pub mod recording;
 pub mod rows;
+pub mod seen;
 pub mod shares;
 pub mod symbols;
 pub mod truth;
