@@ -171,6 +171,25 @@ pub struct RowPage {
 }
 const _: () = assert!(size_of::<RowPage>() == 8);
 
+/// `struct verdict`: what the rules say of one process image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Verdict {
+    /// Start of the process, `CLOCK_BOOTTIME`, ns.
+    pub start_time: u64,
+    /// `mm->start_code`
+    pub start_code: u64,
+    /// `mm->start_stack`
+    pub start_stack: u64,
+    /// Id of its v2 control group.
+    pub cgroup: u64,
+    /// 1: not to be sampled.
+    pub refused: u32,
+    /// Zero.
+    pub pad: u32,
+}
+const _: () = assert!(size_of::<Verdict>() == 40);
+
 /// `struct process`: whose mappings are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]

@@ -61,6 +61,24 @@ pub(crate) fn open_clock(cpu: u32, period: u64) -> Result<OwnedFd> {
     open(&mut attr, cpu)
 }
 
+/// Stops a clock, gives it another period (ns), calls `meanwhile`, and starts it again. What it ticked before had the old period,
+/// what it ticks after has the new one, and nothing ticks in between. After an error it goes on as before.
+pub(crate) fn change_period(fd: &OwnedFd, period: u64, meanwhile: impl FnOnce()) -> Result<()> {
+    let failed = || Error::io("change the rate of a perf event", io::Error::last_os_error());
+    // SAFETY: a perf event's descriptor, and an ioctl without argument.
+    if unsafe { sys::ioctls::DISABLE(fd.as_raw_fd(), 0) } < 0 {
+        return Err(failed());
+    }
+    // SAFETY: the argument is the address of a u64 that lives through the call.
+    if unsafe { sys::ioctls::PERIOD(fd.as_raw_fd(), (&raw const period) as u64) } < 0 {
+        let error = failed();
+        enable(fd)?;
+        return Err(error);
+    }
+    meanwhile();
+    enable(fd)
+}
+
 /// Whether a system-wide clock may be opened on `cpu`.
 ///
 /// # Errors
@@ -122,7 +140,7 @@ fn hint(error: &io::Error) -> String {
     }
 }
 
-/// Enables an event that no BPF program did.
+/// Enables an event.
 pub(crate) fn enable(fd: &OwnedFd) -> Result<()> {
     // SAFETY: a perf event's descriptor, and an ioctl without argument.
     if unsafe { sys::ioctls::ENABLE(fd.as_raw_fd(), 0) } < 0 {

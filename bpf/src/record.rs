@@ -141,6 +141,8 @@ pub struct SampleHead {
     pub start_stack: u64,
     /// CPU time that the sample stands for, ns.
     pub period: u64,
+    /// Id of its v2 control group, the inode of its folder; 0 unless targets are rules.
+    pub cgroup: u64,
     /// Thread group id.
     pub pid: u32,
     /// Thread id.
@@ -163,7 +165,7 @@ pub struct SampleHead {
     /// The thread's comm, NUL padded.
     pub comm: [u8; 16],
 }
-const _: () = assert!(size_of::<SampleHead>() == 88);
+const _: () = assert!(size_of::<SampleHead>() == 96);
 
 /// Where the kernel half stopped: `struct continuation`. The frame at `ip` is not among the frames yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

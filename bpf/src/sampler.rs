@@ -12,6 +12,7 @@ use std::time::Duration;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, RingBuffer, RingBufferBuilder};
 
+use crate::abi::Verdict;
 use crate::error::{Error, Result};
 use crate::perf;
 use crate::record::Sample;
@@ -30,6 +31,8 @@ pub enum Targets {
     Processes(Vec<u32>),
     /// The processes of this cgroup (v2 directory, opened) and below.
     Cgroup(OwnedFd),
+    /// Every process until [`Sampler::set_rules`], then those that no [`Sampler::set_verdict`] refuses.
+    Rules,
 }
 
 /// How to load the kernel half.
@@ -56,12 +59,14 @@ pub struct Counters {
     pub ring_full: u64,
     /// Kernel stacks that could not be taken.
     pub kernel_stack_failed: u64,
+    /// Ticks that met a process which the rules refuse.
+    pub filtered: u64,
 }
 
 /// The loaded kernel half.
 pub struct Sampler {
     // Field order is drop order: first the attachments, then the programs.
-    links: BTreeMap<u32, Link>,
+    clocks: BTreeMap<u32, Clock>,
     _tracepoints: Vec<Link>,
     skeleton: ProfilerSkel<'static>,
     period: u64,
@@ -69,6 +74,15 @@ pub struct Sampler {
     scratches: Region<u64>,
     scratch_words: usize,
 }
+
+/// The clock of one CPU, attached.
+struct Clock {
+    _link: Link,
+    event: OwnedFd,
+}
+
+/// Where a CPU's scratch has its counters, and the period of its clock behind them: words.
+const COUNTERS: usize = 8;
 
 /// The reading end of the ring of samples; may live on another thread than the [`Sampler`].
 pub struct SampleRing {
@@ -118,11 +132,9 @@ impl Sampler {
                 Targets::All => 0,
                 Targets::Processes(_) => 1,
                 Targets::Cgroup(_) => 2,
+                Targets::Rules => 3,
             };
             rodata.use_task_pt_regs = u32::from(!options.without_task_pt_regs);
-        }
-        if let Some(bss) = open.maps.bss_data.as_deref_mut() {
-            bss.sample_period = period;
         }
         open.progs.follow_fork.set_autoload(follow);
         open.progs.forget_exit.set_autoload(follow);
@@ -132,11 +144,14 @@ impl Sampler {
         if !follow {
             set(open.maps.target_processes.set_max_entries(1))?;
         }
+        if !matches!(options.targets, Targets::Rules) {
+            set(open.maps.verdicts.set_max_entries(1))?;
+        }
         set(open.maps.samples.set_max_entries(options.ring_bytes.next_power_of_two().max(1 << 16)))?;
         let skeleton = open.load().map_err(|source| bpf_error("load", source))?;
 
         match &options.targets {
-            Targets::All => {}
+            Targets::All | Targets::Rules => {}
             Targets::Processes(pids) => {
                 for pid in pids {
                     let one = 1u32.to_ne_bytes();
@@ -159,7 +174,7 @@ impl Sampler {
 
         let scratch_words = skeleton.maps.scratches.value_size() as usize / 8;
         let scratches = Region::of_map(skeleton.maps.scratches.as_fd(), scratch_words * cpus)?;
-        Ok(Self { links: BTreeMap::new(), _tracepoints: tracepoints, skeleton, period, scratches, scratch_words })
+        Ok(Self { clocks: BTreeMap::new(), _tracepoints: tracepoints, skeleton, period, scratches, scratch_words })
     }
 
     /// The reading end of the ring.
@@ -196,22 +211,81 @@ impl Sampler {
     /// # Errors
     /// A perf event is refused.
     pub fn follow_cpus(&mut self, online: &[u32]) -> Result<()> {
-        self.links.retain(|cpu, _| online.contains(cpu));
+        self.clocks.retain(|cpu, _| online.contains(cpu));
         for &cpu in online {
-            if self.links.contains_key(&cpu) {
+            if self.clocks.contains_key(&cpu) {
                 continue;
             }
             let event = perf::open_clock(cpu, self.period)?;
-            // The link owns the event's descriptor and closes it.
-            let link = self.skeleton.progs.sample_cpu.attach_perf_event(event.into_raw_fd());
-            self.links.insert(cpu, link.map_err(|source| bpf_error("attach", source))?);
+            self.scratches.write(cpu as usize * self.scratch_words + COUNTERS, &[self.period]);
+            let copy = event.try_clone().map_err(|error| Error::io("duplicate a perf event", error))?;
+            // The link owns the descriptor that it is given, and closes it.
+            let link = self.skeleton.progs.sample_cpu.attach_perf_event(copy.into_raw_fd());
+            let link = link.map_err(|source| bpf_error("attach", source))?;
+            self.clocks.insert(cpu, Clock { _link: link, event });
         }
         Ok(())
     }
 
+    /// Changes the rate of all clocks, live: no event is opened anew, and each sample carries the period that made it. A CPU's
+    /// clock begins a new period when it changes, so that on average half of an old one passes unsampled.
+    ///
+    /// # Errors
+    /// The rate is not allowed (nothing has changed), or the kernel refuses it on some CPU (which goes on as before).
+    pub fn set_frequency(&mut self, frequency: u64) -> Result<()> {
+        let limit = perf::max_frequency();
+        if frequency == 0 || frequency > limit {
+            return Err(Error::Frequency { frequency, limit });
+        }
+        let period = 1_000_000_000 / frequency;
+        if period == self.period {
+            return Ok(());
+        }
+        self.period = period;
+        let mut result = Ok(());
+        for (&cpu, clock) in &self.clocks {
+            let slot = cpu as usize * self.scratch_words + COUNTERS;
+            let scratches = &mut self.scratches;
+            let changed = perf::change_period(&clock.event, period, || {
+                scratches.write(slot, &[period]);
+            });
+            result = result.and(changed);
+        }
+        result
+    }
+
+    /// Whether verdicts hold ([`Targets::Rules`] only), and how long after its start a process is sampled first.
+    pub fn set_rules(&mut self, active: bool, min_age: Duration) {
+        if let Some(bss) = self.skeleton.maps.bss_data.as_deref_mut() {
+            bss.min_age = u64::try_from(min_age.as_nanos()).unwrap_or(u64::MAX);
+            bss.rules_active = u32::from(active);
+        }
+    }
+
+    /// Says whether the process image that `verdict` describes is to be sampled.
+    ///
+    /// # Errors
+    /// The table is full.
+    pub fn set_verdict(&mut self, pid: u32, verdict: &Verdict) -> Result<()> {
+        let mut value = [0; size_of::<Verdict>()];
+        let words = [verdict.start_time, verdict.start_code, verdict.start_stack, verdict.cgroup];
+        for (place, word) in value.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+            *place = word.to_ne_bytes();
+        }
+        value[32..36].copy_from_slice(&verdict.refused.to_ne_bytes());
+        let set = self.skeleton.maps.verdicts.update(&pid.to_ne_bytes(), &value, MapFlags::ANY);
+        set.map_err(|source| bpf_error("refuse a process in", source))
+    }
+
+    /// Takes a verdict back; nothing happens if there is none.
+    pub fn remove_verdict(&mut self, pid: u32) {
+        // Not being there is the wanted state.
+        let _ = self.skeleton.maps.verdicts.delete(&pid.to_ne_bytes());
+    }
+
     /// Stops all clocks; samples that are in the ring stay there.
     pub fn stop(&mut self) {
-        self.links.clear();
+        self.clocks.clear();
     }
 
     /// The distance between samples, ns of CPU time.
@@ -223,13 +297,13 @@ impl Sampler {
     /// What the kernel half counted so far, over all CPUs.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let mut sum = [0u64; 3];
+        let mut sum = [0u64; 4];
         for cpu in 0..self.scratches.len() / self.scratch_words {
             for (index, sum) in sum.iter_mut().enumerate() {
                 *sum += self.scratches.read(cpu * self.scratch_words + index).unwrap_or_default();
             }
         }
-        Counters { samples: sum[0], ring_full: sum[1], kernel_stack_failed: sum[2] }
+        Counters { samples: sum[0], ring_full: sum[1], kernel_stack_failed: sum[2], filtered: sum[3] }
     }
 }
 

@@ -101,6 +101,18 @@ struct process {
 };
 _Static_assert(sizeof(struct process) == 32, "process");
 
+/* What user space decided of a process image, when targets are rules. Of no other image: what differs in any of these is sampled
+ * and decided anew. */
+struct verdict {
+	u64 start_time; /* of the process, CLOCK_BOOTTIME, ns */
+	u64 start_code; /* of its address space */
+	u64 start_stack;
+	u64 cgroup; /* id of its v2 control group */
+	u32 refused; /* 1: not to be sampled */
+	u32 pad;
+};
+_Static_assert(sizeof(struct verdict) == 40, "verdict");
+
 /* How a user stack ended. */
 enum unwind_end {
 	END_COMPLETE = 0, /* the outermost frame */
@@ -130,6 +142,7 @@ struct sample {
 	u64 start_code; /* of its address space */
 	u64 start_stack;
 	u64 period; /* ns of CPU time that this sample stands for */
+	u64 cgroup; /* id of its v2 control group; 0 unless targets are rules */
 	u32 pid;
 	u32 tid;
 	u32 parent_pid;
@@ -142,7 +155,7 @@ struct sample {
 	u8 pad[3];
 	char comm[16];
 };
-_Static_assert(sizeof(struct sample) == 88, "sample");
+_Static_assert(sizeof(struct sample) == 96, "sample");
 
 /* Where the unwinder stopped: the frame at ip is not among the frames yet. */
 struct continuation {
@@ -157,7 +170,7 @@ enum counter {
 	COUNT_SAMPLES = 0, /* samples that reached the ring */
 	COUNT_RING_FULL = 1, /* samples lost since the ring was full */
 	COUNT_KERNEL_STACK_FAILED = 2,
-	COUNT_NO_SCRATCH = 3,
+	COUNT_FILTERED = 3, /* ticks that met a process that is not to be sampled */
 	COUNT_MAX = 8,
 };
 

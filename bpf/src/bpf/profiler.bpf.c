@@ -14,6 +14,7 @@
 
 struct scratch {
 	u64 counters[COUNT_MAX];
+	u64 period; /* of this CPU's clock, ns; changes only while the clock stands still */
 	struct unwind_state state;
 	u32 kernel_frames;
 	u32 pad;
@@ -25,7 +26,7 @@ struct scratch {
 };
 _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
 /* where the Rust side, which is x86-64, looks */
-_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 33400, "prog_test.rs reads the frames there");
+_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 33416, "prog_test.rs reads the frames there");
 
 #define UNWIND_CONTEXT struct scratch *
 #define OPAQUE(x) asm volatile("" : "+r"(x))
@@ -91,6 +92,7 @@ enum target_mode {
 	TARGET_ALL = 0,
 	TARGET_PROCESSES = 1,
 	TARGET_CGROUP = 2,
+	TARGET_RULES = 3,
 };
 
 /* Set before load. */
@@ -101,7 +103,8 @@ const volatile u32 stack_padding = 0; /* bytes above pt_regs on it */
 const volatile u32 copy_stacks = 1;
 
 /* Changes live. */
-volatile u64 sample_period = 0; /* ns */
+volatile u32 rules_active = 0; /* with TARGET_RULES: there are rules */
+volatile u64 min_age = 0; /* with rules: ns from a process's start to its first sample */
 
 #define PF_IO_WORKER 0x00000010
 #define PF_USER_WORKER 0x00004000
@@ -300,6 +303,20 @@ static __always_inline int chosen(u32 pid)
 	return 1;
 }
 
+/* By the rules, as far as user space has told what they say of this image. What is new is sampled, and told. */
+static __always_inline int refused(struct sample *sample)
+{
+	u32 pid = sample->pid;
+
+	sample->cgroup = bpf_get_current_cgroup_id();
+	if (min_age && bpf_ktime_get_boot_ns() - sample->start_time < min_age)
+		return 1;
+	struct verdict *v = bpf_map_lookup_elem(&verdicts, &pid);
+
+	return v && v->refused && v->start_time == sample->start_time && v->start_stack == sample->start_stack &&
+	       v->start_code == sample->start_code && v->cgroup == sample->cgroup;
+}
+
 static __always_inline int user_stack(struct bpf_perf_event_data *ctx, struct scratch *s, u32 cpu, u32 flags, struct task_struct *task)
 {
 	struct unwind_state *u = &s->state;
@@ -338,13 +355,13 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 	u32 flags;
 
 	sample->time = bpf_ktime_get_ns();
-	sample->period = sample_period;
+	sample->period = s->period;
+	sample->cgroup = 0;
 	sample->pid = pid;
 	sample->tid = (u32)ids;
 	sample->cpu = cpu;
 	sample->serial = 0;
 	sample->stack_bytes = 0;
-	bpf_get_current_comm(sample->comm, sizeof(sample->comm));
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)) {
 		task = bpf_get_current_task_btf();
 		struct mm_struct *mm = task->mm;
@@ -362,6 +379,12 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 		sample->start_code = BPF_CORE_READ(task, mm, start_code);
 		sample->start_stack = BPF_CORE_READ(task, mm, start_stack);
 	}
+
+	if (target_mode == TARGET_RULES && rules_active && refused(sample)) {
+		s->counters[COUNT_FILTERED]++;
+		return 0;
+	}
+	bpf_get_current_comm(sample->comm, sizeof(sample->comm));
 
 	s->kernel_frames = 0;
 	s->state.frames = 0;
