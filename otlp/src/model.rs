@@ -49,6 +49,9 @@ pub struct Profile {
     pub locations: Vec<Location>,
     /// Interned stacks, each leaf first.
     pub stacks: Vec<Vec<LocationId>>,
+    /// What the resources of all processes say beside [`Self::origin`]: host, operating system, cloud, what the agent was told.
+    /// Where a process has an attribute of the same key, that one counts.
+    pub resource_attributes: Vec<(StringId, AttributeValue)>,
     /// Processes that samples belong to.
     pub processes: Vec<Process>,
     /// Threads that samples belong to.
@@ -184,8 +187,19 @@ pub struct Process {
     pub executable: StringId,
     /// Container id (64 hex digits); "" outside containers.
     pub container_id: StringId,
-    /// Further resource attributes, key and value.
-    pub attributes: Vec<(StringId, StringId)>,
+    /// Further resource attributes, by key; a key occurs once.
+    pub attributes: Vec<(StringId, AttributeValue)>,
+}
+
+/// The value of a resource attribute.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AttributeValue {
+    /// Text.
+    Text(StringId),
+    /// A number.
+    Integer(i64),
+    /// A list of texts.
+    Texts(Vec<StringId>),
 }
 
 /// A thread of a process.

@@ -136,7 +136,7 @@ fn the_collector_sees_every_sample() {
             "host.name": "alder",
             "host.arch": "amd64",
             "os.type": "linux",
-            "os.version": "6.18.0",
+            "os.build_id": "6.18.0",
         })
     );
     assert_eq!(resources[1]["attributes"]["service.name"], "sh");

@@ -131,8 +131,8 @@ fn a_request_of_another_agent_is_read() {
     assert_eq!((process.pid, profile.string(process.name), thread.tid), (7, "java", 0));
     assert_eq!(profile.string(thread.name), "worker");
     let attributes: Vec<_> =
-        process.attributes.iter().map(|&(key, value)| (profile.string(key), profile.string(value))).collect();
-    assert_eq!(attributes, [("deployment", "{k:0.5}")]);
+        process.attributes.iter().map(|(key, value)| (profile.string(*key), profile.attribute_text(value))).collect();
+    assert_eq!(attributes, [("deployment", "{k:0.5}".into())]);
     let labels: Vec<_> = sample.labels.as_ref().unwrap().iter().collect();
     let spelled: Vec<_> = labels
         .iter()

@@ -1,12 +1,26 @@
 //! Reading of a [`Profile`]'s tables without fear of an index that is out of range.
 
-use super::{Function, FunctionId, Location, LocationId, Process, ProcessId, Profile, Sample, StackId, StringId};
+use std::borrow::Cow;
+
+use super::{
+    AttributeValue, Function, FunctionId, Location, LocationId, Process, ProcessId, Profile, Sample, StackId, StringId,
+};
 
 impl Profile {
     /// The string `id`; "" if there is none.
     #[must_use]
     pub fn string(&self, id: StringId) -> &str {
         self.strings.get(id as usize).map_or("", String::as_str)
+    }
+
+    /// `value` as text, for formats that have nothing else: a list with commas.
+    #[must_use]
+    pub fn attribute_text(&self, value: &AttributeValue) -> Cow<'_, str> {
+        match value {
+            AttributeValue::Text(id) => self.string(*id).into(),
+            AttributeValue::Integer(number) => number.to_string().into(),
+            AttributeValue::Texts(ids) => ids.iter().map(|&id| self.string(id)).collect::<Vec<_>>().join(",").into(),
+        }
     }
 
     /// The locations of stack `id`, leaf first; empty if there is none.

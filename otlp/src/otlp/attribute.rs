@@ -25,7 +25,7 @@ pub const HOST_ARCH: &str = "host.arch";
 /// `linux`.
 pub const OS_TYPE: &str = "os.type";
 /// Kernel release.
-pub const OS_VERSION: &str = "os.version";
+pub const OS_BUILD_ID: &str = "os.build_id";
 /// Thread id.
 pub const THREAD_ID: &str = "thread.id";
 /// Thread name.
@@ -49,18 +49,14 @@ pub const TARGET: &str = "profiler.target";
 /// Prefix of the losses, on the scope: the reason follows, the value is the count.
 pub const LOSS: &str = "profiler.loss.";
 
-/// What a resource says in fields of the model.
-pub(super) const RESOURCE: &[&str] = &[
-    PROCESS_PID,
-    PROCESS_CREATION_TIME,
-    PROCESS_EXECUTABLE_NAME,
-    PROCESS_EXECUTABLE_PATH,
-    CONTAINER_ID,
-    HOST_NAME,
-    HOST_ARCH,
-    OS_TYPE,
-    OS_VERSION,
-];
+/// What a resource says in fields of [`Process`](crate::model::Process).
+pub(crate) const PROCESS: &[&str] =
+    &[PROCESS_PID, PROCESS_CREATION_TIME, PROCESS_EXECUTABLE_NAME, PROCESS_EXECUTABLE_PATH, CONTAINER_ID];
+
+/// Whether the attribute `key` describes the machine, so that all processes have it.
+pub(super) fn is_of_host(key: &str) -> bool {
+    ["host.", "os.", "cloud.", "k8s.node.", "k8s.cluster."].iter().any(|prefix| key.starts_with(prefix))
+}
 
 /// What a sample says in fields of the model.
 pub(super) const SAMPLE: &[&str] = &[THREAD_ID, THREAD_NAME, CPU];

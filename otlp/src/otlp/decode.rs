@@ -10,12 +10,12 @@ use opentelemetry_proto::tonic::{
 };
 use rustc_hash::FxHashMap;
 
-use super::{attribute, dictionary::Dictionary, resource::fallback_service};
+use super::{attribute, dictionary::Dictionary, resource::fallback_service, shared::Shared};
 use crate::{
     error::Error,
     model::{
-        Label, LabelValue, Loss, Origin, Process, ProcessId, Profile, Sample, StackId, StringId, Thread, ThreadId,
-        ValueType, Values, builder::ProfileBuilder,
+        AttributeValue, Label, LabelValue, Loss, Origin, Process, ProcessId, Profile, Sample, StackId, StringId,
+        Thread, ThreadId, ValueType, Values, builder::ProfileBuilder,
     },
     rfc3339, texts,
     wire::{MAX_LABELS, MAX_SAMPLES, Value, check_count, decompressed, fields, message},
@@ -41,6 +41,7 @@ pub(crate) fn decode_raw(bytes: &[u8]) -> Result<Profile, Error> {
         decoder.resource(resource?)?;
     }
     let mut profile = decoder.builder.finish();
+    decoder.shared.finish(&mut profile);
     let (start, end) = decoder.window.unwrap_or_default();
     profile.start_unix_nanos = start;
     profile.duration_nanos = end - start;
@@ -100,6 +101,8 @@ struct Decoder {
     met: FxHashMap<Identity, usize>,
     /// Losses by the key of their attribute.
     losses: FxHashMap<StringId, usize>,
+    /// What resources say of the machine.
+    shared: Shared,
     /// All labels so far.
     labels: usize,
 }
@@ -225,47 +228,80 @@ impl Decoder {
         Ok((key, text, integer))
     }
 
+    /// The value of an attribute that the model has no field for: what is no number and no list of texts is text.
+    fn value(&mut self, pair: &KeyValue, text: StringId) -> Result<AttributeValue, Error> {
+        let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
+        if let Some(any_value::Value::IntValue(number)) = value {
+            return Ok(AttributeValue::Integer(*number));
+        }
+        let Some(any_value::Value::ArrayValue(list)) = value else { return Ok(AttributeValue::Text(text)) };
+        let mut texts = Vec::with_capacity(list.values.len());
+        for value in &list.values {
+            match &value.value {
+                Some(value @ (any_value::Value::StringValue(_) | any_value::Value::StringValueStrindex(_))) => {
+                    texts.push(self.dictionary.text(value, &mut self.builder)?);
+                }
+                _ => return Ok(AttributeValue::Text(text)),
+            }
+        }
+        Ok(AttributeValue::Texts(texts))
+    }
+
     /// The process that a resource describes, if it describes one; what it says of the host goes to the profile.
     fn process(&mut self, attributes: &[KeyValue]) -> Result<Option<ProcessId>, Error> {
         let mut process = Process::default();
         let mut found = false;
         for pair in attributes {
             let (key, text, integer) = self.pair(pair)?;
-            let profile = self.builder.profile_mut();
+            if self.of_origin(key, text)? {
+                continue;
+            }
+            let profile = self.builder.profile();
             let (name, value) = (profile.string(key), profile.string(text));
             found |= name.starts_with("process.") || name == attribute::CONTAINER_ID || name == attribute::SERVICE_NAME;
             match name {
-                attribute::HOST_NAME => self.host(|origin| &mut origin.host_name, text)?,
-                attribute::HOST_ARCH => self.host(|origin| &mut origin.arch, text)?,
-                attribute::OS_VERSION => self.host(|origin| &mut origin.kernel_release, text)?,
-                attribute::OS_TYPE => {}
                 attribute::PROCESS_PID => process.pid = integer.and_then(|pid| pid.try_into().ok()).unwrap_or(0),
                 attribute::PROCESS_CREATION_TIME => process.start_unix_nanos = rfc3339::parse(value).unwrap_or(0),
                 attribute::PROCESS_EXECUTABLE_NAME => process.name = text,
                 attribute::PROCESS_EXECUTABLE_PATH => process.executable = text,
                 attribute::CONTAINER_ID => process.container_id = text,
-                _ => process.attributes.push((key, text)),
+                _ => process.attributes.push((key, self.value(pair, text)?)),
             }
         }
+        self.shared.add(self.builder.profile(), &process.attributes);
         if !found {
             // Attributes of samples that belong to no process have no place in the model.
             return Ok(None);
         }
         let profile = self.builder.profile_mut();
         let fallback = fallback_service(profile.string(process.executable), profile.string(process.name));
-        process.attributes.retain(|&(key, value)| {
-            profile.string(key) != attribute::SERVICE_NAME || profile.string(value) != fallback
+        process.attributes.retain(|(key, value)| {
+            profile.string(*key) != attribute::SERVICE_NAME || profile.attribute_text(value) != fallback
         });
         Ok(Some(self.builder.process(process)))
     }
 
-    /// Puts `text` into a field of the origin, unless that has a text.
-    fn host(&mut self, field: impl Fn(&mut Origin) -> &mut String, text: StringId) -> Result<(), Error> {
+    /// Whether the attribute `key` is one that the origin has a field for, and says what that says.
+    fn of_origin(&mut self, key: StringId, text: StringId) -> Result<bool, Error> {
+        match self.builder.profile().string(key) {
+            attribute::HOST_NAME => self.host(|origin| &mut origin.host_name, text),
+            attribute::HOST_ARCH => self.host(|origin| &mut origin.arch, text),
+            attribute::OS_BUILD_ID => self.host(|origin| &mut origin.kernel_release, text),
+            _ => Ok(false),
+        }
+    }
+
+    /// Puts `text` into a field of the origin, unless that has a text; says whether it is what the field says now.
+    fn host(&mut self, field: impl Fn(&mut Origin) -> &mut String, text: StringId) -> Result<bool, Error> {
         if field(&mut self.builder.profile_mut().origin).is_empty() {
             let text = self.dictionary.copy(text, &mut self.builder)?;
             *field(&mut self.builder.profile_mut().origin) = text;
+            return Ok(true);
         }
-        Ok(())
+        let known = std::mem::take(field(&mut self.builder.profile_mut().origin));
+        let same = known == self.builder.profile().string(text);
+        *field(&mut self.builder.profile_mut().origin) = known;
+        Ok(same)
     }
 
     /// Who recorded, how, and what was lost. Each process's scope says the same, so nothing is added up.
@@ -285,7 +321,9 @@ impl Decoder {
             match profile.string(key) {
                 attribute::CPUS => profile.origin.cpus = number,
                 attribute::FREQUENCY => profile.origin.frequency = number,
-                attribute::TARGET => self.host(|origin| &mut origin.target, text)?,
+                attribute::TARGET => {
+                    self.host(|origin| &mut origin.target, text)?;
+                }
                 name if name.starts_with(attribute::LOSS) => {
                     let count = integer.and_then(|count| u64::try_from(count).ok());
                     self.loss(key, count.unwrap_or(0))?;

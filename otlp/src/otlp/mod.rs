@@ -10,6 +10,7 @@ mod decode;
 mod dictionary;
 mod encode;
 mod resource;
+mod shared;
 mod tables;
 
 pub use check::{Violation, check, check_message};

@@ -1,63 +1,97 @@
 //! Resources and scopes: the process, the machine and the recording.
 
 use opentelemetry_proto::tonic::{
-    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
+    common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
     resource::v1::Resource,
 };
 
 use super::attribute;
 use crate::{
-    model::{Loss, Process, Profile},
+    model::{AttributeValue, Loss, Origin, Process, Profile, StringId},
     rfc3339,
 };
 
-fn text(key: &str, value: &str) -> KeyValue {
-    let value = any_value::Value::StringValue(value.to_owned());
+fn text(value: &str) -> any_value::Value {
+    any_value::Value::StringValue(value.to_owned())
+}
+
+fn number(value: u64) -> any_value::Value {
+    any_value::Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX))
+}
+
+fn pair(key: &str, value: any_value::Value) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..Default::default() }
 }
 
-fn number(key: &str, value: u64) -> KeyValue {
-    let value = any_value::Value::IntValue(i64::try_from(value).unwrap_or(i64::MAX));
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..Default::default() }
+/// Attributes of a resource: the first of a key counts; empty keys and values are left out.
+#[derive(Default)]
+struct Resources {
+    attributes: Vec<KeyValue>,
 }
 
-/// The resource of `process`, or of samples of no known process. Keys are unique and never empty, values never empty.
+impl Resources {
+    fn put(&mut self, key: &str, value: any_value::Value) {
+        let empty = match &value {
+            any_value::Value::StringValue(text) => text.is_empty(),
+            any_value::Value::ArrayValue(list) => list.values.is_empty(),
+            _ => false,
+        };
+        if !empty && !key.is_empty() && !self.has(key) {
+            self.attributes.push(pair(key, value));
+        }
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.attributes.iter().any(|known| known.key == key)
+    }
+
+    /// Puts what the model holds by key, but for what it has fields for.
+    fn put_all(&mut self, profile: &Profile, attributes: &[(StringId, AttributeValue)]) {
+        for (key, value) in attributes {
+            let key = profile.string(*key);
+            if attribute::PROCESS.contains(&key) {
+                continue;
+            }
+            let value = match value {
+                AttributeValue::Text(id) => text(profile.string(*id)),
+                AttributeValue::Integer(number) => any_value::Value::IntValue(*number),
+                AttributeValue::Texts(ids) => {
+                    let values = ids.iter().map(|&id| AnyValue { value: Some(text(profile.string(id))) });
+                    any_value::Value::ArrayValue(ArrayValue { values: values.collect() })
+                }
+            };
+            self.put(key, value);
+        }
+    }
+}
+
+/// The resource of `process`, or of samples of no known process. Keys are unique and never empty, values never empty. What is
+/// said of the process comes before what is said of all, and that before the [`Origin`].
 pub(super) fn resource(profile: &Profile, process: Option<&Process>) -> Resource {
-    let mut attributes = Vec::new();
+    let mut resource = Resources::default();
     if let Some(process) = process {
-        attributes.push(number(attribute::PROCESS_PID, process.pid.into()));
+        resource.put(attribute::PROCESS_PID, number(process.pid.into()));
         if process.start_unix_nanos != 0 {
-            attributes.push(text(attribute::PROCESS_CREATION_TIME, &rfc3339::format(process.start_unix_nanos)));
+            resource.put(attribute::PROCESS_CREATION_TIME, text(&rfc3339::format(process.start_unix_nanos)));
         }
-        attributes.push(text(attribute::PROCESS_EXECUTABLE_NAME, profile.string(process.name)));
-        attributes.push(text(attribute::PROCESS_EXECUTABLE_PATH, profile.string(process.executable)));
-        attributes.push(text(attribute::CONTAINER_ID, profile.string(process.container_id)));
+        resource.put(attribute::PROCESS_EXECUTABLE_NAME, text(profile.string(process.name)));
+        resource.put(attribute::PROCESS_EXECUTABLE_PATH, text(profile.string(process.executable)));
+        resource.put(attribute::CONTAINER_ID, text(profile.string(process.container_id)));
+        resource.put_all(profile, &process.attributes);
     }
-    let origin = &profile.origin;
-    attributes.push(text(attribute::HOST_NAME, &origin.host_name));
-    attributes.push(text(attribute::HOST_ARCH, &origin.arch));
-    if !origin.kernel_release.is_empty() {
-        attributes.push(text(attribute::OS_TYPE, "linux"));
-        attributes.push(text(attribute::OS_VERSION, &origin.kernel_release));
+    resource.put_all(profile, &profile.resource_attributes);
+    let Origin { host_name, arch, kernel_release, .. } = &profile.origin;
+    resource.put(attribute::HOST_NAME, text(host_name));
+    resource.put(attribute::HOST_ARCH, text(arch));
+    if !kernel_release.is_empty() {
+        resource.put(attribute::OS_TYPE, text("linux"));
+        resource.put(attribute::OS_BUILD_ID, text(kernel_release));
     }
-    for &(key, value) in process.iter().flat_map(|process| &process.attributes) {
-        let key = profile.string(key);
-        if !key.is_empty()
-            && !attribute::RESOURCE.contains(&key)
-            && attributes.iter().all(|known: &KeyValue| known.key != key)
-        {
-            attributes.push(text(key, profile.string(value)));
-        }
-    }
-    if let Some(process) = process
-        && attributes.iter().all(|known| known.key != attribute::SERVICE_NAME)
-    {
+    if let Some(process) = process {
         let service = fallback_service(profile.string(process.executable), profile.string(process.name));
-        attributes.push(text(attribute::SERVICE_NAME, service));
+        resource.put(attribute::SERVICE_NAME, text(service));
     }
-    let empty = Some(AnyValue { value: Some(any_value::Value::StringValue(String::new())) });
-    attributes.retain(|attribute| attribute.value != empty);
-    Resource { attributes, ..Resource::default() }
+    Resource { attributes: resource.attributes, ..Resource::default() }
 }
 
 /// The service name of a process that has none: the name of its executable file, else its own.
@@ -78,14 +112,14 @@ pub(super) fn scope(profile: &Profile) -> InstrumentationScope {
     let mut attributes = Vec::new();
     for (key, value) in [(attribute::CPUS, origin.cpus), (attribute::FREQUENCY, origin.frequency)] {
         if value != 0 {
-            attributes.push(number(key, value.into()));
+            attributes.push(pair(key, number(value.into())));
         }
     }
     if !origin.target.is_empty() {
-        attributes.push(text(attribute::TARGET, &origin.target));
+        attributes.push(pair(attribute::TARGET, text(&origin.target)));
     }
     for Loss { reason, count } in &profile.losses {
-        attributes.push(number(&format!("{}{reason}", attribute::LOSS), *count));
+        attributes.push(pair(&format!("{}{reason}", attribute::LOSS), number(*count)));
     }
     InstrumentationScope { name: name.to_owned(), version: version.to_owned(), attributes, dropped_attributes_count: 0 }
 }

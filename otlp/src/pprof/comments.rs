@@ -1,6 +1,6 @@
 //! The machine, the recording and its losses as comments: readable in `go tool pprof -comments`, and by us.
 
-use crate::model::{Loss, Origin, Profile};
+use crate::model::{AttributeValue, Loss, Origin, Profile, builder::ProfileBuilder};
 
 const HOST: &str = "profiler.host: ";
 const KERNEL: &str = "profiler.kernel: ";
@@ -10,6 +10,7 @@ const RATE: &str = "profiler.rate_hz: ";
 const TARGET: &str = "profiler.target: ";
 const PRODUCER: &str = "profiler.producer: ";
 const LOSS: &str = "profiler.loss: ";
+const RESOURCE: &str = "profiler.resource: ";
 
 /// The comments that say what `profile` knows of its origin and its losses, then its own.
 pub(super) fn comments(profile: &Profile) -> Vec<String> {
@@ -29,11 +30,21 @@ pub(super) fn comments(profile: &Profile) -> Vec<String> {
     .filter(|(_, text)| !text.is_empty())
     .map(|(key, text)| format!("{key}{text}"));
     let losses = profile.losses.iter().map(|Loss { reason, count }| format!("{LOSS}{count} {reason}"));
-    texts.chain(losses).chain(profile.comments.iter().cloned()).collect()
+    let shared = profile
+        .resource_attributes
+        .iter()
+        .map(|(key, value)| format!("{RESOURCE}{}={}", profile.string(*key), profile.attribute_text(value)));
+    texts.chain(losses).chain(shared).chain(profile.comments.iter().cloned()).collect()
 }
 
-/// Puts `comment` where it belongs in `profile`.
-pub(super) fn read_comment(profile: &mut Profile, comment: &str) {
+/// Puts `comment` where it belongs in the profile.
+pub(super) fn read_comment(builder: &mut ProfileBuilder, comment: &str) {
+    if let Some((key, value)) = comment.strip_prefix(RESOURCE).and_then(|pair| pair.split_once('=')) {
+        let pair = (builder.string(key), AttributeValue::Text(builder.string(value)));
+        builder.profile_mut().resource_attributes.push(pair);
+        return;
+    }
+    let profile = builder.profile_mut();
     let origin = &mut profile.origin;
     let texts = [
         (HOST, &mut origin.host_name),

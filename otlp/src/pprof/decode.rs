@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     labels::unescaped,
     model::{
-        FrameKind, Function, Label, LabelValue, Line, Location, LocationId, Mapping, Process, Profile, Sample,
+        AttributeValue, FrameKind, Function, Label, LabelValue, Line, Location, LocationId, Mapping, Process, Profile, Sample,
         StringId, Thread, ThreadId, ValueType, Values, builder::ProfileBuilder,
     },
     texts::Texts,
@@ -125,7 +125,7 @@ impl Decoder {
         let period_type = self.value_type(&head.period_type.unwrap_or_default())?;
         for &comment in &head.comment {
             let comment = self.owned("a pprof comment", comment)?;
-            read_comment(self.builder.profile_mut(), &comment);
+            read_comment(&mut self.builder, &comment);
         }
         let profile = self.builder.profile_mut();
         profile.sample_types = kinds;
@@ -335,7 +335,7 @@ impl Decoder {
                 let attribute = self
                     .texts
                     .derived(key, &mut self.builder, |key| key.strip_prefix(key::RESOURCE).unwrap_or(key).to_owned());
-                process.attributes.push((attribute, number));
+                process.attributes.push((attribute, AttributeValue::Text(number)));
             }
         }
         let process = self.builder.process(process);

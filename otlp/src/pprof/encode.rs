@@ -386,9 +386,9 @@ fn thread_labels(profile: &Profile, thread: &Thread, strings: &mut Strings) -> V
     if process.start_unix_nanos != 0 {
         put(nanos_label(strings, key::PROCESS_START, process.start_unix_nanos));
     }
-    for &(name, value) in &process.attributes {
-        let name = format!("{}{}", key::RESOURCE, profile.string(name));
-        put(text_label(strings, &name, profile.string(value)));
+    for (name, value) in &process.attributes {
+        let name = format!("{}{}", key::RESOURCE, profile.string(*name));
+        put(text_label(strings, &name, &profile.attribute_text(value)));
     }
     put_message(&mut labels, 3, &pid);
     labels

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use profiler_otlp::model::{
-    FrameKind, Function, Label, LabelValue, Line, Location, Loss, Mapping, Origin, Process, Profile, Sample, Thread,
-    ValueType, Values, builder::ProfileBuilder,
+    AttributeValue, FrameKind, Function, Label, LabelValue, Line, Location, Loss, Mapping, Origin, Process, Profile,
+    Sample, Thread, ValueType, Values, builder::ProfileBuilder,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -172,7 +172,9 @@ pub fn profile() -> impl Strategy<Value = Profile> {
                 .map(|(pid, start, name, executable, container, mut attributes)| {
                     attributes.sort();
                     attributes.dedup_by(|a, b| a.0 == b.0);
-                    let attributes = attributes.iter().map(|(key, value)| (builder.string(key), builder.string(value)));
+                    let attributes = attributes
+                        .iter()
+                        .map(|(key, value)| (builder.string(key), AttributeValue::Text(builder.string(value))));
                     let process = Process {
                         pid,
                         start_unix_nanos: start,
@@ -270,7 +272,8 @@ fn describe(profile: &Profile, sample: &Sample) -> String {
     let thread = sample.thread.map(|id| {
         let thread = &profile.threads[id as usize];
         let process = &profile.processes[thread.process as usize];
-        let mut attributes: Vec<_> = process.attributes.iter().map(|&(key, value)| (text(key), text(value))).collect();
+        let mut attributes: Vec<_> =
+            process.attributes.iter().map(|(key, value)| (text(*key), profile.attribute_text(value))).collect();
         attributes.sort();
         let names = [process.name, process.executable, process.container_id, thread.name].map(text);
         format!("{} {} {names:?} {attributes:?} {}", process.pid, process.start_unix_nanos, thread.tid)
