@@ -17,6 +17,7 @@ pub mod pattern;
 pub mod perf;
 pub mod programs;
 pub mod proof;
+pub mod receiver;
 pub mod recording;
 pub mod rows;
 pub mod seen;

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 use crate::environment::{repository, target_folder};
 use crate::recording::folder;
 use crate::{Error, children};
-pub use options::{CollectorOptions, Protocol};
+pub use options::{CollectorOptions, Protocol, ServerTls};
 
 /// Patience with a Collector that starts, stops or has to write: seconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -251,12 +251,15 @@ pub fn go_program(package: &str) -> Result<PathBuf, Error> {
         return Ok(file.clone());
     }
     let name = package.rsplit('/').next().unwrap_or(package);
-    // A name of this process alone: another test binary may be running the one of last time.
-    let file = target_folder().join("collector").join(format!("{name}-{}", std::process::id()));
+    let folder = target_folder().join("collector");
+    fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+    // Built under a name of this process and moved over the last one, which another test may be running.
+    let (new, file) = (folder.join(format!("{name}-{}", std::process::id())), folder.join(name));
     let go = crate::environment::find("go").unwrap_or_else(|| "go".into());
     let mut build = Command::new(go);
-    build.arg("build").arg("-o").arg(&file).arg(".").current_dir(repository().join(package));
+    build.arg("build").arg("-o").arg(&new).arg(".").current_dir(repository().join(package));
     children::run_well(&mut build, Duration::from_secs(600))?;
+    fs::rename(&new, &file).map_err(Error::file("move into place", &file))?;
     built.insert(package.to_owned(), file.clone());
     Ok(file)
 }
