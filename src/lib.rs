@@ -4,11 +4,14 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod config;
 mod convert;
 mod doctor;
 mod exit;
 mod launch;
+pub mod limits;
 mod output;
 pub mod pipeline;
 mod record;
+pub mod telemetry;
 mod terminal;

@@ -1,0 +1,40 @@
+//! What the command line sets.
+
+use std::path::PathBuf;
+
+use super::environment::EXPORTER;
+use super::origin::Origin;
+use super::reader::Overlay;
+
+/// Values from the command line. Each is text, read like the value of the file; a later one replaces an earlier one.
+#[derive(Clone, Debug, Default)]
+pub struct Flags {
+    /// The configuration file, if there is one.
+    pub file: Option<PathBuf>,
+    values: Vec<(String, String, String)>,
+}
+
+impl Flags {
+    /// `flag` sets the key at `path`, such as `limits.memory`, `labels.team` or `exporters.NAME.otlp.timeout`.
+    pub fn set(&mut self, flag: &str, path: &str, text: &str) {
+        self.values.push((flag.to_owned(), path.to_owned(), text.to_owned()));
+    }
+
+    /// Sets [`rate`](super::Config::rate).
+    pub fn rate(&mut self, flag: &str, text: &str) {
+        self.set(flag, "rate", text);
+    }
+
+    /// Sets a key of the OTLP exporter: the one named `otlp`, else the first one of the file, else a new one.
+    pub fn otlp(&mut self, flag: &str, key: &str, text: &str) {
+        self.set(flag, &format!("{EXPORTER}.{key}"), text);
+    }
+
+    pub(super) fn overlay(&self) -> Overlay {
+        let mut overlay = Overlay::default();
+        for (flag, path, text) in &self.values {
+            overlay.texts.insert(path.clone(), (text.clone(), Origin::Flag(flag.clone())));
+        }
+        overlay
+    }
+}

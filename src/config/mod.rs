@@ -1,0 +1,238 @@
+//! The agent's configuration: flags, over the environment, over a YAML file, over defaults.
+//!
+//! [`load`] gives one typed [`Config`], or everything that is wrong, with line, column and the right way. Every key is
+//! defined once, in `sections.rs` and `exporters.rs`; the effective configuration ([`Loaded::describe`]), the
+//! [JSON Schema](schema()) and the [reference](reference()) come from those definitions.
+//!
+//! ```
+//! use profiler::config::{self, Flags};
+//!
+//! let mut flags = Flags::default();
+//! flags.rate("--rate", "49");
+//! let loaded = config::load_with(&flags, &|_| None)?;
+//! assert_eq!(loaded.config.rate, 49);
+//! assert!(loaded.describe().contains("rate: 49  # flag --rate"));
+//!
+//! let mut flags = Flags::default();
+//! flags.set("--set", "widnow", "10s");
+//! let errors = config::load_with(&flags, &|_| None).expect_err("there is no such key");
+//! assert!(errors.to_string().contains("did you mean window?"));
+//! # Ok::<(), config::ConfigErrors>(())
+//! ```
+//!
+//! Not done here: opening certificates, resolving names, reaching receivers. A configuration may be checked on another
+//! machine than the one that it is for.
+
+mod describe;
+mod endpoint;
+mod entry;
+mod environment;
+mod errors;
+mod exporters;
+mod flags;
+mod kind;
+mod model;
+mod nearest;
+mod origin;
+mod reader;
+mod schema;
+mod secret;
+mod sections;
+mod substitute;
+mod units;
+mod watch;
+mod yaml;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+pub use endpoint::Endpoint;
+pub use errors::{ConfigErrors, Problem};
+pub use flags::Flags;
+pub use model::{
+    Changes, Compression, Config, Connection, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter, Kubernetes,
+    KubernetesSource, Limits, Log, LogFormat, LogLevel, OtlpExporter, Percent, Protocol, Resource, Retry, Spool,
+    Symbols, TargetRule, Targets, Telemetry, TelemetryOtlp, Tls,
+};
+pub use origin::Origin;
+pub use schema::{reference, schema};
+pub use secret::Secret;
+pub use watch::{Change, Watcher};
+pub use yaml::Place;
+
+use entry::Entry;
+use reader::{Findings, Overlay, Reader, Sources};
+use yaml::Node;
+
+/// A configuration, and where it came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The values.
+    pub config: Config,
+    /// The files that it was read from, those of `${file:...}` included: when one changes, it is to be loaded again.
+    pub files: Vec<PathBuf>,
+    entries: Vec<Entry>,
+}
+
+impl Loaded {
+    /// The effective configuration as YAML, with where each value came from as a comment. Secrets are not in it.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        describe::describe(&self.entries)
+    }
+
+    /// Where the value of a key came from, by its path: `exporters[0].otlp.endpoint`, `labels.team`.
+    #[must_use]
+    pub fn origin(&self, path: &str) -> Option<&Origin> {
+        describe::origin(&self.entries, path)
+    }
+}
+
+/// Loads the configuration from `flags`, the file that they name, and the environment of this process.
+///
+/// # Errors
+///
+/// Everything that is wrong. Nothing of such a configuration should be used.
+pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
+    load_with(flags, &|name| std::env::var(name).ok())
+}
+
+/// Like [`load`], in another environment. `env` gives the value of a variable; an empty one counts as not set.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_with(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, ConfigErrors> {
+    let path = flags.file.as_deref();
+    let text = path.map(read).transpose()?;
+    load_text(flags, env, path.zip(text.as_deref()))
+}
+
+/// Like [`load_with`], of a text that was read already; its path is for messages.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_text(
+    flags: &Flags,
+    env: &dyn Fn(&str) -> Option<String>,
+    file: Option<(&Path, &str)>,
+) -> Result<Loaded, ConfigErrors> {
+    let path = file.map(|(path, _)| path);
+    let root = match file {
+        None => None,
+        Some((path, text)) => Some(yaml::parse(text).map_err(|refusal| {
+            let origin = Origin::File { path: path.to_owned(), place: refusal.place };
+            refused(origin, refusal.message)
+        })?),
+    };
+    let mut findings = Findings::default();
+    let mut otel = environment::otel(env, &mut findings.problems);
+    let mut above = flags.overlay();
+    let (target, in_file) = exporters::target(root.as_ref());
+    let target = format!("exporters.{target}.otlp");
+    // A receiver that a flag or variable names is one even if the file has only others.
+    let named = [&above, &otel].iter().any(|overlay| {
+        let named = |key: &str| overlay.texts.contains_key(&format!("{}.{key}", environment::EXPORTER));
+        named("endpoint") || named("profiles_endpoint")
+    });
+    otel.rename(environment::EXPORTER, &target);
+    above.rename(environment::EXPORTER, &target);
+    let implied_exporter = !in_file && (named || !has_exporters(root.as_ref()));
+    let sources = Sources { file: path, env, otel, flags: above, implied_exporter, schema: false, paths: paths() };
+
+    let mut reader = Reader::root(&sources, &mut findings, root.as_ref());
+    let config = sections::read(&mut reader);
+    let entries = reader.finish();
+
+    for (name, (_, origin)) in &sources.flags.texts {
+        if !findings.used.contains(name) {
+            let message = unused(name, origin, &target);
+            findings.problems.push(Problem { origin: origin.clone(), key: String::new(), message });
+        }
+    }
+    if findings.problems.is_empty() {
+        let mut files: Vec<PathBuf> = path.map(Path::to_owned).into_iter().chain(findings.files).collect();
+        files.dedup();
+        return Ok(Loaded { config, files, entries });
+    }
+    let mut problems = findings.problems;
+    problems.sort_by(|a, b| a.origin.cmp(&b.origin));
+    problems.dedup();
+    Err(ConfigErrors { problems })
+}
+
+fn refused(origin: Origin, message: impl Into<String>) -> ConfigErrors {
+    ConfigErrors { problems: vec![Problem { origin, key: String::new(), message: message.into() }] }
+}
+
+/// Why a flag had no effect.
+fn unused(name: &str, origin: &Origin, target: &str) -> String {
+    if name.starts_with(target) && *origin != Origin::Flag("--set".to_owned()) {
+        return "there is no OTLP exporter to set this for: give --endpoint too, or an exporter in the file".to_owned();
+    }
+    let names: Vec<&str> = paths().iter().map(String::as_str).filter(|path| !path.contains('[')).collect();
+    match nearest::nearest(name, names) {
+        Some(near) => format!("there is no key {}; did you mean {near}?", errors::quoted(name)),
+        None => format!("there is no key {}; `profiler config check` lists all", errors::quoted(name)),
+    }
+}
+
+fn has_exporters(root: Option<&Node>) -> bool {
+    match root.map(|root| &root.value) {
+        Some(yaml::Value::Map(items)) => {
+            items.iter().any(|(key, node)| key.text == "exporters" && node.value != yaml::Value::Nothing)
+        }
+        _ => false,
+    }
+}
+
+/// The text of a file that is not larger than a configuration may be.
+fn read(path: &Path) -> Result<String, ConfigErrors> {
+    let cannot = |message: String| refused(Origin::File { path: path.to_owned(), place: None }, message);
+    let bytes = read_bytes(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => cannot("there is no such file".to_owned()),
+        _ => cannot(format!("cannot be read: {error}")),
+    })?;
+    if bytes.len() > yaml::MAX_BYTES {
+        return Err(cannot(yaml::too_large()));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        cannot(format!("line {line} is not UTF-8"))
+    })
+}
+
+/// The bytes of a file, at most one more than a configuration may have.
+fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(yaml::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Every key there is, as the reader of a file without any sees them.
+fn blank() -> Vec<Entry> {
+    let sources = Sources {
+        file: None,
+        env: &|_| None,
+        otel: Overlay::default(),
+        flags: Overlay::default(),
+        implied_exporter: false,
+        schema: true,
+        paths: &[],
+    };
+    // Required keys are missing, of course.
+    let mut findings = Findings::default();
+    let mut reader = Reader::root(&sources, &mut findings, None);
+    sections::read(&mut reader);
+    reader.finish()
+}
+
+/// The paths of all keys.
+fn paths() -> &'static [String] {
+    static PATHS: OnceLock<Vec<String>> = OnceLock::new();
+    PATHS.get_or_init(|| schema::paths(&blank()))
+}

@@ -1,0 +1,474 @@
+//! The configuration as the agent uses it: plain types, every value resolved.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::endpoint::Endpoint;
+use super::kind::Choice;
+use super::secret::Secret;
+
+/// A share in percent.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Percent(pub f64);
+
+impl Percent {
+    /// From 0 to 1.
+    #[must_use]
+    pub fn fraction(self) -> f64 {
+        self.0 / 100.0
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+/// By how much the start of the windows of different hosts may differ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Jitter {
+    /// Of the window.
+    Share(Percent),
+    /// A time.
+    Time(Duration),
+}
+
+impl Jitter {
+    /// The longest delay of a window's start.
+    #[must_use]
+    pub fn of(self, window: Duration) -> Duration {
+        match self {
+            Self::Share(percent) => window.mul_f64(percent.fraction().clamp(0.0, 1.0)),
+            Self::Time(time) => time,
+        }
+    }
+}
+
+impl fmt::Display for Jitter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Share(percent) => percent.fmt(f),
+            Self::Time(time) => f.write_str(&super::units::show_time(time)),
+        }
+    }
+}
+
+/// The whole configuration of the agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Samples a second and CPU, Hz.
+    pub rate: u64,
+    /// How long one profile is.
+    pub window: Duration,
+    /// By how much windows may start late.
+    pub jitter: Jitter,
+    /// How much is looked up for each address.
+    pub symbols: Symbols,
+    /// Added to the Resource of every process.
+    pub labels: BTreeMap<String, String>,
+    /// Which processes are sampled.
+    pub targets: Targets,
+    /// What the Resource of a process says.
+    pub resource: Resource,
+    /// Where profiles go; at least one, names differ.
+    pub exporters: Vec<Exporter>,
+    /// What the agent tells about itself.
+    pub telemetry: Telemetry,
+    /// What is logged.
+    pub log: Log,
+    /// What the agent may use.
+    pub limits: Limits,
+    /// While this file exists nothing is sampled.
+    pub kill_switch: PathBuf,
+}
+
+/// Which sections differ between two configurations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // one answer a section
+pub struct Changes {
+    /// [`Config::rate`].
+    pub rate: bool,
+    /// [`Config::window`] or [`Config::jitter`].
+    pub window: bool,
+    /// [`Config::symbols`].
+    pub symbols: bool,
+    /// [`Config::targets`].
+    pub targets: bool,
+    /// [`Config::resource`] or [`Config::labels`].
+    pub resource: bool,
+    /// [`Config::exporters`].
+    pub exporters: bool,
+    /// [`Config::telemetry`].
+    pub telemetry: bool,
+    /// [`Config::log`].
+    pub log: bool,
+    /// [`Config::limits`].
+    pub limits: bool,
+    /// [`Config::kill_switch`].
+    pub kill_switch: bool,
+}
+
+impl Changes {
+    /// The names of the sections that differ, for a log line.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        let all = [
+            (self.rate, "rate"),
+            (self.window, "window"),
+            (self.symbols, "symbols"),
+            (self.targets, "targets"),
+            (self.resource, "resource"),
+            (self.exporters, "exporters"),
+            (self.telemetry, "telemetry"),
+            (self.log, "log"),
+            (self.limits, "limits"),
+            (self.kill_switch, "kill_switch"),
+        ];
+        all.into_iter().filter_map(|(changed, name)| changed.then_some(name)).collect()
+    }
+
+    /// True if anything differs.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
+}
+
+impl Config {
+    /// What differs between the running configuration and `new`.
+    #[must_use]
+    pub fn diff(&self, new: &Self) -> Changes {
+        Changes {
+            rate: self.rate != new.rate,
+            window: self.window != new.window || self.jitter != new.jitter,
+            symbols: self.symbols != new.symbols,
+            targets: self.targets != new.targets,
+            resource: self.resource != new.resource || self.labels != new.labels,
+            exporters: self.exporters != new.exporters,
+            telemetry: self.telemetry != new.telemetry,
+            log: self.log != new.log,
+            limits: self.limits != new.limits,
+            kill_switch: self.kill_switch != new.kill_switch,
+        }
+    }
+}
+
+/// How much is looked up for each address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Symbols {
+    /// Function names from symbol tables.
+    Names,
+    /// Also files, lines and inlined functions, from DWARF.
+    Lines,
+}
+
+impl Choice for Symbols {
+    const WORDS: &'static [(&'static str, Self)] = &[("names", Self::Names), ("lines", Self::Lines)];
+}
+
+/// Which processes are sampled: those that a rule of `include` matches (all if there is none) and no rule of `exclude`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// Any one suffices; empty means all.
+    pub include: Vec<TargetRule>,
+    /// Any one refuses.
+    pub exclude: Vec<TargetRule>,
+    /// Processes younger than this are not sampled.
+    pub min_age: Duration,
+}
+
+/// Matches a process if every list that is not empty holds something that matches. In patterns, `*` stands for any text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TargetRule {
+    /// Process ids, as the host sees them.
+    pub pids: Vec<u32>,
+    /// Patterns of cgroup (v2) paths, as in `/system.slice/*`; a process below a matching cgroup matches.
+    pub cgroups: Vec<String>,
+    /// Patterns of container ids.
+    pub containers: Vec<String>,
+    /// Patterns of thread-group names (`/proc/PID/comm`, up to 15 bytes).
+    pub comms: Vec<String>,
+    /// Patterns of executable paths.
+    pub executables: Vec<String>,
+}
+
+/// What the Resource of a process says beyond what is always there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// Variables that are read from the environment of a process; no other is looked at.
+    pub environment_variables: Vec<String>,
+    /// Added to the Resource of every process.
+    pub attributes: BTreeMap<String, String>,
+    /// Where the metadata of pods comes from.
+    pub kubernetes: Kubernetes,
+}
+
+/// Where the metadata of pods comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubernetes {
+    /// Which service is asked.
+    pub source: KubernetesSource,
+    /// The kubelet, such as `https://10.0.0.1:10250`; without it found by the node's name.
+    pub kubelet_url: Option<Endpoint>,
+    /// The API server; without it found as any pod finds it.
+    pub api_url: Option<Endpoint>,
+    /// This node.
+    pub node_name: Option<String>,
+    /// Who vouches for the service's certificate; without it the service account's.
+    pub ca_file: Option<PathBuf>,
+    /// The token to show; without it the service account's.
+    pub token_file: Option<PathBuf>,
+    /// Pod labels to add as `k8s.pod.label.NAME`; no other is added.
+    pub labels: Vec<String>,
+}
+
+/// Which service tells about pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KubernetesSource {
+    /// None.
+    Off,
+    /// What the environment offers, none outside Kubernetes.
+    Auto,
+    /// The node's kubelet, polled.
+    Kubelet,
+    /// The API server, watched.
+    Api,
+}
+
+impl Choice for KubernetesSource {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("off", Self::Off), ("auto", Self::Auto), ("kubelet", Self::Kubelet), ("api", Self::Api)];
+}
+
+/// One place where profiles go.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exporter {
+    /// Names it in logs and metrics.
+    pub name: String,
+    /// What it is.
+    pub kind: ExporterKind,
+}
+
+/// The kinds of places where profiles go.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExporterKind {
+    /// A receiver of OTLP profiles.
+    Otlp(Box<OtlpExporter>),
+    /// A directory.
+    Files(FilesExporter),
+}
+
+/// A receiver of OTLP profiles.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OtlpExporter {
+    /// How it is reached.
+    pub connection: Connection,
+    /// What happens when it refuses for a while.
+    pub retry: Retry,
+    /// Bytes of encoded profiles that may wait in memory; the oldest give way, counted.
+    pub queue_size: u64,
+    /// The largest request before compression, bytes.
+    pub max_request_size: u64,
+    /// Keeps what waits on disk.
+    pub spool: Option<Spool>,
+}
+
+/// How an OTLP receiver is reached.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Connection {
+    /// Its URL.
+    pub endpoint: Endpoint,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// How requests are compressed.
+    pub compression: Compression,
+    /// Sent with every request; names in lower case.
+    pub headers: BTreeMap<String, Secret>,
+    /// Further headers, one `name: value` a line, read again when the file changes.
+    pub headers_file: Option<PathBuf>,
+    /// How long one request may take.
+    pub timeout: Duration,
+    /// Certificates.
+    pub tls: Tls,
+}
+
+/// What is spoken with an OTLP receiver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// OTLP/gRPC.
+    Grpc,
+    /// OTLP/HTTP with protobuf bodies.
+    HttpProtobuf,
+}
+
+impl Choice for Protocol {
+    const WORDS: &'static [(&'static str, Self)] = &[("grpc", Self::Grpc), ("http/protobuf", Self::HttpProtobuf)];
+}
+
+/// How requests are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not.
+    None,
+    /// gzip, which every receiver knows.
+    Gzip,
+    /// Zstandard, which the Collector knows.
+    Zstd,
+}
+
+impl Choice for Compression {
+    const WORDS: &'static [(&'static str, Self)] = &[("gzip", Self::Gzip), ("zstd", Self::Zstd), ("none", Self::None)];
+}
+
+/// Certificates of a TLS connection. The files are read again when they change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// No TLS, for an endpoint without a scheme.
+    pub insecure: bool,
+    /// Whatever certificate the receiver shows is taken.
+    pub insecure_skip_verify: bool,
+    /// Who vouches for the receiver's certificate, PEM; without it the public authorities.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// Its key, PEM.
+    pub key_file: Option<PathBuf>,
+    /// The name that the receiver's certificate must hold, if not the endpoint's.
+    pub server_name: Option<String>,
+}
+
+/// What happens when a receiver refuses for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// The first wait.
+    pub initial_interval: Duration,
+    /// The longest wait.
+    pub max_interval: Duration,
+    /// Given up after this long; zero: never.
+    pub max_elapsed_time: Duration,
+}
+
+/// What waits, kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spool {
+    /// Where; no other exporter's.
+    pub directory: PathBuf,
+    /// Bytes it may hold; the oldest give way, counted.
+    pub max_size: u64,
+}
+
+/// A directory of profiles, the oldest of which are removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilesExporter {
+    /// Where.
+    pub directory: PathBuf,
+    /// What the files are.
+    pub format: FileFormat,
+    /// How many may be there.
+    pub max_files: u64,
+    /// Bytes that they may have together.
+    pub max_size: u64,
+}
+
+/// Format of the files of a [`FilesExporter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// gzipped pprof.
+    Pprof,
+    /// An OTLP ExportProfilesServiceRequest.
+    Otlp,
+}
+
+impl Choice for FileFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("pprof", Self::Pprof), ("otlp", Self::Otlp)];
+}
+
+/// What the agent tells about itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Telemetry {
+    /// `service.name` of the agent's own metrics.
+    pub service_name: String,
+    /// Further attributes of the agent's own Resource.
+    pub attributes: BTreeMap<String, String>,
+    /// `/metrics`, `/healthz` and `/readyz`; none: nobody listens.
+    pub listen: Option<SocketAddr>,
+    /// Metrics sent by OTLP.
+    pub otlp: Option<TelemetryOtlp>,
+}
+
+/// Metrics sent by OTLP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TelemetryOtlp {
+    /// The receiver.
+    pub connection: Connection,
+    /// How often.
+    pub interval: Duration,
+}
+
+/// What is logged, to stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// What is worth a line.
+    pub level: LogLevel,
+    /// What a line looks like.
+    pub format: LogFormat,
+}
+
+/// What is worth a line in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// Samples were lost, or the agent cannot go on.
+    Error,
+    /// Something needs somebody's attention.
+    Warn,
+    /// What happened.
+    Info,
+    /// How.
+    Debug,
+    /// Every step.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word for it: `error` to `trace`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, level)| *level == self).map_or("info", |(word, _)| word)
+    }
+}
+
+impl Choice for LogLevel {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+/// What a line of the log looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+/// What the agent may use; over it, the rate falls first, then parts are shed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Bytes of memory, kernel maps included.
+    pub memory: Option<u64>,
+    /// CPU time, kernel side included, as a share of the whole host.
+    pub cpu: Option<Percent>,
+}

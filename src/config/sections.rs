@@ -1,0 +1,260 @@
+//! The keys of the file but for `exporters`: names, kinds, defaults and meanings.
+
+use std::time::Duration;
+
+use super::errors::quoted;
+use super::exporters::{self, METRICS};
+use super::kind::{self, Kind, OFF};
+use super::model::{
+    Config, Jitter, Kubernetes, KubernetesSource, Limits, Log, LogFormat, LogLevel, Percent, Resource, Symbols,
+    TargetRule, Targets, Telemetry, TelemetryOtlp,
+};
+use super::reader::Reader;
+use super::units;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const MIB: u64 = 1024 * 1024;
+
+/// Reads everything.
+pub(super) fn read(reader: &mut Reader<'_>) -> Config {
+    let rate = reader.value(
+        "rate",
+        kind::whole(1_u64, 10_000, "Hz"),
+        99,
+        "Samples a second on each CPU, of CPU time that is used. A rate like 100 beats in time with timers: take 99",
+    );
+    let window = reader.value(
+        "window",
+        kind::time(SECOND, HOUR),
+        10 * SECOND,
+        "How long one profile is. Longer windows cost less on the wire",
+    );
+    let (jitter, jitter_origin) = reader.located(
+        "jitter",
+        kind::jitter(),
+        Jitter::Share(Percent(10.0)),
+        "By how much the first window may be shortened, at random: hosts that start together do not send together",
+    );
+    if jitter.of(window) > window / 2 {
+        let message = format!("{jitter} is more than half of the window of {}", units::show_time(&window));
+        reader.problem(jitter_origin, "jitter", message);
+    }
+    let symbols = reader.value(
+        "symbols",
+        kind::choice(),
+        Symbols::Names,
+        "`names`: functions, from symbol tables; `lines`: also files, lines and inlined functions, from DWARF, for 50 to \
+         100 times the memory",
+    );
+    let labels = reader.map("labels", attribute_name, kind::text("text"), "Added to the Resource of every process");
+    Config {
+        rate,
+        window,
+        jitter,
+        symbols,
+        labels,
+        targets: reader.section("targets", "Which processes are sampled; all by default", targets),
+        resource: reader.section("resource", "What the Resource of a process says", resource),
+        exporters: exporters::read(reader),
+        telemetry: reader.section("telemetry", "What the agent tells about itself", telemetry),
+        log: reader.section("log", "What is logged, to stderr", log),
+        limits: reader.section(
+            "limits",
+            "What the agent may use. Over it the rate falls first, then caches are shed, and the log and metrics say so",
+            limits,
+        ),
+        kill_switch: reader.value(
+            "kill_switch",
+            kind::path(),
+            "/run/profiler/disabled".into(),
+            "While this file exists nothing is sampled",
+        ),
+    }
+}
+
+fn targets(reader: &mut Reader<'_>) -> Targets {
+    let nameless = |_: &super::yaml::Node| None;
+    let include = reader.sections(
+        "include",
+        "Processes that any one of these rules matches are sampled; without rules all are",
+        nameless,
+        rule,
+    );
+    let exclude = reader.sections(
+        "exclude",
+        "Processes that any one of these rules matches are not sampled, whatever `include` says",
+        nameless,
+        rule,
+    );
+    let min_age = reader.value(
+        "min_age",
+        kind::time(Duration::ZERO, 24 * HOUR),
+        Duration::ZERO,
+        "Processes younger than this are not sampled",
+    );
+    Targets { include, exclude, min_age }
+}
+
+/// All lists of a rule must match; in each, one item suffices.
+fn rule(reader: &mut Reader<'_>) -> TargetRule {
+    let pids = reader.list(
+        "pids",
+        kind::whole(1_u32, 4_194_304, ""),
+        Vec::new(),
+        "Process ids, as the host sees them. All lists of one rule must match; in each list one item suffices",
+    );
+    let mut patterns = |key, doc| reader.list(key, pattern(), Vec::new(), doc);
+    let cgroups = patterns(
+        "cgroups",
+        "Paths below `/sys/fs/cgroup` (v2), such as `/system.slice/*`; what is below a matching cgroup matches too",
+    );
+    let containers = patterns("containers", "Container ids");
+    let comms = patterns("comms", "Names of processes as in `/proc/PID/comm`: at most 15 bytes");
+    let executables = patterns("executables", "Paths of executables, such as `/usr/bin/*`");
+    let rule = TargetRule { pids, cgroups, containers, comms, executables };
+    if rule == TargetRule::default() {
+        let message =
+            "names nothing, and so would match everything: give pids, cgroups, containers, comms or executables";
+        reader.problem(reader.origin(), "", message);
+    }
+    rule
+}
+
+fn pattern() -> Kind<String> {
+    kind::text("pattern: * stands for any text")
+        .checked(|text: &String| if text.len() > 4096 { Err("is longer than 4096 bytes".to_owned()) } else { Ok(()) })
+}
+
+fn resource(reader: &mut Reader<'_>) -> Resource {
+    let variable = kind::text("name of a variable").checked(|name: &String| {
+        let right = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if name.len() <= 128 && name.chars().all(right) {
+            Ok(())
+        } else {
+            Err(format!("{} is no name of an environment variable", quoted(name)))
+        }
+    });
+    let environment_variables = reader.list(
+        "environment_variables",
+        variable,
+        vec!["OTEL_SERVICE_NAME".to_owned(), "OTEL_RESOURCE_ATTRIBUTES".to_owned()],
+        "What is read from the environments of processes; no other variable is looked at, since environments hold \
+         secrets. The first two name the service; others become `process.environment_variable.NAME`",
+    );
+    let attributes = reader.map(
+        "attributes",
+        attribute_name,
+        kind::text("text"),
+        "Added to the Resource of every process, such as `cloud.region: eu-west-1`. The agent's own \
+         `OTEL_RESOURCE_ATTRIBUTES` are added here, but for those that describe the agent itself (`service.*`, \
+         `process.*`, `telemetry.*`, `container.*` and `k8s.pod.*`, `k8s.container.*`, `k8s.daemonset.*`, `k8s.namespace.*`)",
+    );
+    let kubernetes = reader.section("kubernetes", "Where the metadata of pods comes from", kubernetes);
+    Resource { environment_variables, attributes, kubernetes }
+}
+
+fn kubernetes(reader: &mut Reader<'_>) -> Kubernetes {
+    let source = reader.value(
+        "source",
+        kind::choice(),
+        KubernetesSource::Auto,
+        "Who is asked: the node's `kubelet`, or the `api` server; `auto`: what the environment offers, nobody outside \
+         Kubernetes; `off`: nobody",
+    );
+    let kubelet_url = exporters::service_url(
+        reader,
+        "kubelet_url",
+        "The kubelet, such as `https://10.0.0.1:10250`; without it found by the node's name",
+    );
+    let api_url = exporters::service_url(reader, "api_url", "The API server; without it found as every pod finds it");
+    let node_name = reader.optional(
+        "node_name",
+        kind::text("name of the node"),
+        "This node, as the API server calls it. `NODE_NAME` and `K8S_NODE_NAME` set it too",
+    );
+    let ca_file = reader.optional(
+        "ca_file",
+        kind::path(),
+        "Authorities that vouch for the kubelet or API server, PEM; without it those of the service account",
+    );
+    let token_file = reader.optional(
+        "token_file",
+        kind::path(),
+        "The token to show; without it that of the service account. Read again when it changes",
+    );
+    let labels = reader.list(
+        "labels",
+        kind::text("name of a label"),
+        Vec::new(),
+        "Labels of pods to add as `k8s.pod.label.NAME`; no other is added",
+    );
+    Kubernetes {
+        source,
+        kubelet_url,
+        api_url,
+        node_name: node_name.map(|(name, _)| name),
+        ca_file: ca_file.map(|(path, _)| path),
+        token_file: token_file.map(|(path, _)| path),
+        labels,
+    }
+}
+
+fn telemetry(reader: &mut Reader<'_>) -> Telemetry {
+    let service_name = reader.value(
+        "service_name",
+        kind::text("text"),
+        "profiler".to_owned(),
+        "`service.name` of the agent's own metrics. `OTEL_SERVICE_NAME` sets it too",
+    );
+    let attributes =
+        reader.map("attributes", attribute_name, kind::text("text"), "Further attributes of the agent's own Resource");
+    let listen = reader.value(
+        "listen",
+        kind::or_off(kind::address(), |address| address.map_or_else(|| OFF.to_owned(), |address| address.to_string())),
+        Some(([127, 0, 0, 1], 9464).into()),
+        "Where `/metrics` (Prometheus), `/healthz` and `/readyz` are served; port 0 takes a free one",
+    );
+    let otlp = reader.optional_section("otlp", "Sends the agent's own metrics by OTLP", |reader| {
+        let connection = exporters::connection(reader, &METRICS);
+        let interval = reader.value("interval", kind::time(SECOND, HOUR), 60 * SECOND, "How often metrics are sent");
+        TelemetryOtlp { connection, interval }
+    });
+    Telemetry { service_name, attributes, listen, otlp }
+}
+
+fn log(reader: &mut Reader<'_>) -> Log {
+    let level =
+        reader.value("level", kind::choice(), LogLevel::Info, "What is worth a line. `-v` is debug, `-vv` trace");
+    let format =
+        reader.value("format", kind::choice(), LogFormat::Text, "`text` for people, `json`: one object a line");
+    Log { level, format }
+}
+
+fn limits(reader: &mut Reader<'_>) -> Limits {
+    let memory = reader.value(
+        "memory",
+        kind::or_off(kind::size(32 * MIB, 1024 * 1024 * MIB), |size| {
+            size.as_ref().map_or_else(|| OFF.to_owned(), units::show_size)
+        }),
+        Some(128 * MIB),
+        "Memory of the agent, its kernel maps included",
+    );
+    let cpu = reader.value(
+        "cpu",
+        kind::or_off(kind::percent(0.1, 100.0), |percent| {
+            percent.map_or_else(|| OFF.to_owned(), |percent| percent.to_string())
+        }),
+        Some(Percent(2.0)),
+        "CPU time of the agent, its kernel side included, as a share of all CPUs of the host",
+    );
+    Limits { memory, cpu }
+}
+
+/// Names of attributes, as OpenTelemetry has them.
+fn attribute_name(name: &str) -> Result<String, String> {
+    if name.is_empty() || name.len() > 256 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(format!("{} is no name of an attribute: no spaces, at most 256 bytes", quoted(name)));
+    }
+    Ok(name.to_owned())
+}
