@@ -14,6 +14,7 @@
 //! profile or an [`Error`]. Writing is for all formats, and its only errors are those of the output.
 #![forbid(unsafe_code)]
 
+pub mod export;
 pub mod firefox;
 pub mod folded;
 pub mod format;
@@ -23,6 +24,7 @@ pub mod model;
 pub mod otlp;
 pub mod pprof;
 pub mod speedscope;
+pub mod spool;
 pub mod svg;
 
 mod error;

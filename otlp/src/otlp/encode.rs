@@ -14,7 +14,7 @@ use super::{
 use crate::{
     labels::escaped,
     model::{Label, LabelValue, Process, ProcessId, Profile, Sample, ThreadId, ValueType},
-    wire::put_length,
+    wire::{put_length, put_message},
 };
 
 /// `profile` as the bytes of one `ExportProfilesServiceRequest`.
@@ -35,7 +35,7 @@ pub fn encode_to(profile: &Profile, mut out: impl Write) -> io::Result<()> {
         message(&mut buffer);
         out.write_all(&buffer)
     };
-    let dictionary = Encoder::new(profile)
+    let dictionary = Encoder::new(profile, window(profile))
         .run(|resource| field(1, &|buffer| resource.encode_raw(buffer), resource.encoded_len()))?;
     field(2, &|buffer| dictionary.encode_raw(buffer), dictionary.encoded_len())?;
     out.flush()
@@ -45,7 +45,7 @@ pub fn encode_to(profile: &Profile, mut out: impl Write) -> io::Result<()> {
 #[must_use]
 pub fn request(profile: &Profile) -> ExportProfilesServiceRequest {
     let mut resource_profiles = Vec::new();
-    let dictionary = Encoder::new(profile).run(|resource| {
+    let dictionary = Encoder::new(profile, window(profile)).run(|resource| {
         resource_profiles.push(resource);
         Ok::<_, std::convert::Infallible>(())
     });
@@ -57,6 +57,36 @@ pub fn request(profile: &Profile) -> ExportProfilesServiceRequest {
 
 /// An identity as OTLP has it: the stack, and the index of the set of attributes in [`Encoder::sets`].
 type Identity = (i32, usize);
+
+/// Samples of one process, or of none that is known.
+pub(super) type OfProcess<'a> = (Option<ProcessId>, Vec<&'a Sample>);
+
+/// The samples of `profile` by process, in order of first appearance.
+pub(super) fn by_process(profile: &Profile) -> Vec<OfProcess<'_>> {
+    let mut processes: Vec<OfProcess<'_>> = Vec::new();
+    let mut positions = FxHashMap::default();
+    for sample in &profile.samples {
+        let process = profile.process_of(sample);
+        let position = *positions.entry(process).or_insert(processes.len());
+        match processes.get_mut(position) {
+            Some((_, samples)) => samples.push(sample),
+            None => processes.push((process, vec![sample])),
+        }
+    }
+    processes
+}
+
+/// The request that holds `part` of `profile` and the dictionary of that part alone; `whole` is [`window`] of the profile.
+pub(super) fn encode_part<'a>(profile: &'a Profile, whole: (u64, u64), part: &[OfProcess<'a>]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = Encoder::new(profile, whole);
+    for (process, samples) in part {
+        let process = process.and_then(|id| profile.process(id));
+        put_message(&mut bytes, 1, &encoder.resource(process, samples));
+    }
+    put_message(&mut bytes, 2, &encoder.tables.finish());
+    bytes
+}
 
 struct Encoder<'a> {
     profile: &'a Profile,
@@ -79,14 +109,14 @@ struct Group<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    fn new(profile: &'a Profile) -> Self {
+    fn new(profile: &'a Profile, window: (u64, u64)) -> Self {
         let default = ValueType { kind: "samples".to_owned(), unit: "count".to_owned() };
         let kinds = if profile.sample_types.is_empty() { vec![default] } else { profile.sample_types.clone() };
         Self {
             profile,
             tables: Tables::new(profile),
             kinds,
-            window: window(profile),
+            window,
             sets: Vec::new(),
             set_ids: FxHashMap::default(),
             plain_sets: FxHashMap::default(),
@@ -98,16 +128,7 @@ impl<'a> Encoder<'a> {
         mut self,
         mut sink: impl FnMut(proto::ResourceProfiles) -> Result<(), E>,
     ) -> Result<proto::ProfilesDictionary, E> {
-        let mut processes: Vec<(Option<ProcessId>, Vec<&Sample>)> = Vec::new();
-        let mut positions = FxHashMap::default();
-        for sample in &self.profile.samples {
-            let process = self.profile.process_of(sample);
-            let position = *positions.entry(process).or_insert(processes.len());
-            match processes.get_mut(position) {
-                Some((_, samples)) => samples.push(sample),
-                None => processes.push((process, vec![sample])),
-            }
-        }
+        let mut processes = by_process(self.profile);
         if processes.is_empty() {
             // Host and losses are worth a file even if there is no sample.
             processes.push((None, Vec::new()));
@@ -293,7 +314,7 @@ fn timestamp(sample: &Sample) -> u64 {
 }
 
 /// Start and length of a window that holds the profile's own and all its samples.
-fn window(profile: &Profile) -> (u64, u64) {
+pub(super) fn window(profile: &Profile) -> (u64, u64) {
     let mut start = profile.start_unix_nanos;
     let mut end = start.saturating_add(profile.duration_nanos);
     for sample in profile.samples.iter().filter(|sample| sample.time_unix_nanos.is_some()) {

@@ -11,6 +11,7 @@ mod dictionary;
 mod encode;
 mod resource;
 mod shared;
+mod split;
 mod tables;
 
 pub use check::{Violation, check, check_message};
@@ -19,5 +20,7 @@ pub(crate) use decode::decode_raw;
 pub use encode::{encode, encode_to, request};
 /// The request that [`request`] builds, as generated from OpenTelemetry's own definitions.
 pub use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
+pub(crate) use split::count_profiles;
+pub use split::{Request, Split, split};
 
 pub use crate::error::Error;

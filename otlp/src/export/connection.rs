@@ -1,0 +1,206 @@
+//! One connection to a receiver, and one request and answer on it.
+
+use std::{
+    error::Error as StdError,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls_pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, lookup_host},
+    task::AbortHandle,
+};
+use tokio_rustls::TlsConnector;
+
+use super::{options::Protocol, outcome::bounded, settings::Settings, text::excerpt};
+
+/// Bytes of an answer that are read; an answer of OTLP has a few.
+pub(super) const MAX_ANSWER: usize = 1 << 20;
+
+/// An answer, read to its end or to [`MAX_ANSWER`].
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) trailers: HeaderMap,
+    pub(super) body: Bytes,
+    /// There was more than is read.
+    pub(super) is_cut: bool,
+}
+
+impl Answer {
+    /// The content type, lower case; "" if there is none.
+    pub(super) fn content_type(&self) -> String {
+        let value = self.headers.get(header::CONTENT_TYPE).map(|value| excerpt(value.as_bytes()));
+        value.unwrap_or_default().to_ascii_lowercase()
+    }
+
+    /// Status, content type and beginning, for an error.
+    pub(super) fn described(&self) -> String {
+        let status = self.status.as_u16();
+        match (self.content_type().as_str(), excerpt(&self.body)) {
+            (_, body) if body.is_empty() => format!("HTTP {status} without a text"),
+            ("", body) => format!("HTTP {status}: {body:?}"),
+            (content_type, body) => format!("HTTP {status} with {content_type}: {body:?}"),
+        }
+    }
+
+    /// The delay in `Retry-After`, seconds or a date, at most 10 minutes.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        let text = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+        let delay = match text.parse() {
+            Ok(seconds) => Duration::from_secs(seconds),
+            Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
+        };
+        Some(bounded(delay))
+    }
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+/// A connection that is closed when this is dropped, whatever is under way on it.
+pub(super) struct Connection {
+    sender: Sender,
+    driver: AbortHandle,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+/// `error` and what is behind it, in one line.
+pub(super) fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    excerpt(text.as_bytes())
+}
+
+impl Connection {
+    /// Resolves, connects and shakes hands. Errors are one line that names where it failed.
+    pub(super) async fn open(settings: &Settings) -> Result<Self, String> {
+        let endpoint = &settings.endpoint;
+        let stream = tcp(&endpoint.host, endpoint.port, settings.options.timeout).await?;
+        let Some(config) = &settings.tls else { return Self::over(stream, settings).await };
+        let name = settings.options.tls.server_name.as_ref().unwrap_or(&endpoint.host);
+        let server_name = ServerName::try_from(name.clone()).map_err(|_| format!("{name:?} is no name for TLS"))?;
+        let stream = TlsConnector::from(config.clone()).connect(server_name, stream).await;
+        let stream = stream.map_err(|error| {
+            let text = chain(&error);
+            let hint = if text.contains("InvalidContentType") { "; does it speak TLS on this port?" } else { "" };
+            format!("TLS with {} failed: {text}{hint}", endpoint.authority)
+        })?;
+        Self::over(stream, settings).await
+    }
+
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        settings: &Settings,
+    ) -> Result<Self, String> {
+        let io = TokioIo::new(stream);
+        let failed =
+            |error: hyper::Error| format!("{} does not speak HTTP: {}", settings.endpoint.authority, chain(&error));
+        // What ends the connection is told to the request on it.
+        let (sender, driver) = match settings.options.protocol {
+            Protocol::HttpProtobuf => {
+                let (sender, connection) = http1::handshake(io).await.map_err(failed)?;
+                (Sender::Http1(sender), tokio::spawn(async move { drop(connection.await) }))
+            }
+            Protocol::Grpc => {
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.map_err(failed)?;
+                (Sender::Http2(sender), tokio::spawn(async move { drop(connection.await) }))
+            }
+        };
+        Ok(Self { sender, driver: driver.abort_handle() })
+    }
+
+    /// Sends `request` and reads the answer. After an error the connection is of no more use.
+    pub(super) async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
+        let answer = match &mut self.sender {
+            Sender::Http1(sender) => match sender.ready().await {
+                Ok(()) => sender.send_request(request).await,
+                Err(error) => Err(error),
+            },
+            Sender::Http2(sender) => match sender.ready().await {
+                Ok(()) => sender.send_request(request).await,
+                Err(error) => Err(error),
+            },
+        };
+        let answer =
+            answer.map_err(|error| format!("the connection failed: {}{}", chain(&error), self.hint(&error)))?;
+        read(answer).await
+    }
+
+    /// What the error of a receiver that speaks another protocol probably means.
+    fn hint(&self, error: &hyper::Error) -> &'static str {
+        let text = chain(error);
+        match self.sender {
+            Sender::Http2(_) if text.contains("invalid size") || text.contains("FRAME_SIZE") => {
+                "; the receiver does not speak gRPC: is this its port for HTTP (4318)? Then choose the protocol http/protobuf"
+            }
+            Sender::Http1(_) if error.is_parse() => {
+                "; the receiver does not speak HTTP/1.1: is this its port for gRPC (4317) or for TLS?"
+            }
+            _ => "",
+        }
+    }
+}
+
+async fn read(answer: http::Response<Incoming>) -> Result<Answer, String> {
+    let (head, mut body) = answer.into_parts();
+    let mut answer = Answer { status: head.status, headers: head.headers, ..Answer::default() };
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| format!("the connection failed within the answer: {}", chain(&error)))?;
+        match frame.into_data() {
+            Ok(data) if bytes.len() + data.len() > MAX_ANSWER => {
+                answer.is_cut = true;
+                break;
+            }
+            Ok(data) => bytes.extend_from_slice(&data),
+            Err(frame) => answer.trailers.extend(frame.into_trailers().unwrap_or_default()),
+        }
+    }
+    answer.body = bytes.into();
+    Ok(answer)
+}
+
+/// Connects to one of the addresses of `host`, each of which gets its share of `limit`.
+async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
+    let addresses = lookup_host((host, port)).await;
+    let addresses: Vec<_> = addresses.map_err(|error| format!("cannot resolve {host:?}: {error}"))?.collect();
+    let share = limit / u32::try_from(addresses.len()).unwrap_or(1).max(1);
+    let mut failure = format!("{host:?} has no address");
+    for address in addresses {
+        match tokio::time::timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // A request goes out in one piece; waiting for more only delays its end.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => failure = format!("cannot connect to {host} ({address}): {error}"),
+            Err(_) => failure = format!("cannot connect to {host} ({address}): no answer within {share:?}"),
+        }
+    }
+    Err(failure)
+}

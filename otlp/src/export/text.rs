@@ -1,0 +1,41 @@
+//! Text of a receiver that goes into errors and logs.
+
+/// Characters of a receiver's answer that are shown.
+const MAX_SHOWN: usize = 200;
+
+/// The beginning of `bytes` as one line: no control characters, no runs of blanks.
+pub(super) fn excerpt(bytes: &[u8]) -> String {
+    let head = bytes.get(..MAX_SHOWN * 4).unwrap_or(bytes);
+    let mut shown = String::new();
+    let mut count = 0;
+    for character in String::from_utf8_lossy(head).chars() {
+        let character = if character.is_control() || character.is_whitespace() { ' ' } else { character };
+        // Characters that change the direction of what follows, or that nobody sees.
+        if matches!(character, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            || character == ' ' && (shown.is_empty() || shown.ends_with(' '))
+        {
+            continue;
+        }
+        if count == MAX_SHOWN {
+            shown.push('…');
+            break;
+        }
+        shown.push(character);
+        count += 1;
+    }
+    shown.truncate(shown.trim_end().len());
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_becomes_one_short_harmless_line() {
+        assert_eq!(excerpt(b"<html>\r\n\t<body>\x1b[31m  x\x00\xff"), "<html> <body> [31m x \u{fffd}");
+        assert_eq!(excerpt("a\u{202e}b".as_bytes()), "ab");
+        assert_eq!(excerpt(&[b'y'; 10_000]), format!("{}…", "y".repeat(200)));
+        assert_eq!(excerpt(b" \n "), "");
+    }
+}

@@ -1,0 +1,123 @@
+//! The folder of a spool: its lock, the segments in it, and what is set aside.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::error::{Error, failed};
+
+/// Ending of segments.
+const SEGMENT: &str = ".spool";
+/// Ending of what is set aside.
+const BAD: &str = ".bad";
+/// Files that are kept after they were set aside, for who wants to know.
+const MAX_BAD: usize = 8;
+
+/// The folder of a spool, locked for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Directory {
+    pub(super) path: PathBuf,
+    _lock: File,
+}
+
+impl Directory {
+    /// Makes the folder if need be, and locks it.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create the spool", path))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = lock.map_err(failed("open the lock", &lock_path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { directory: path.to_owned() }),
+            Err(errno) => Err(failed("lock", lock_path)(errno.into())),
+        }
+    }
+
+    /// Path of segment `number`.
+    pub(super) fn segment(&self, number: u64) -> PathBuf {
+        self.path.join(format!("{number:016x}{SEGMENT}"))
+    }
+
+    /// Numbers of the segments, in order.
+    pub(super) fn segments(&self) -> Result<Vec<u64>, Error> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.path).map_err(failed("list", &self.path))? {
+            let name = entry.map_err(failed("list", &self.path))?.file_name();
+            let number = name.to_str().and_then(|name| name.strip_suffix(SEGMENT)).filter(|name| name.len() == 16);
+            numbers.extend(number.and_then(|digits| u64::from_str_radix(digits, 16).ok()));
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Opens segment `number`, which has to be a plain file.
+    pub(super) fn open_segment(&self, number: u64) -> io::Result<File> {
+        let path = self.segment(number);
+        if !fs::symlink_metadata(&path)?.is_file() {
+            return Err(io::Error::other("it is not a plain file"));
+        }
+        OpenOptions::new().read(true).write(true).open(path)
+    }
+
+    /// Creates segment `number`, so that it is there after a power cut.
+    pub(super) fn create_segment(&self, number: u64) -> Result<File, Error> {
+        let path = self.segment(number);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = file.map_err(failed("create", &path))?;
+        self.sync()?;
+        Ok(file)
+    }
+
+    /// Makes the folder's entries durable.
+    pub(super) fn sync(&self) -> Result<(), Error> {
+        File::open(&self.path).and_then(|folder| folder.sync_all()).map_err(failed("sync", &self.path))
+    }
+
+    /// Renames segment `number` so that nobody reads it again, and keeps only the newest of such files.
+    pub(super) fn set_aside(&self, number: u64) -> Result<(), Error> {
+        let path = self.segment(number);
+        fs::rename(&path, bad(&path)).map_err(failed("set aside", &path))?;
+        self.prune();
+        self.sync()
+    }
+
+    /// Copies what follows the first `good` bytes of segment `number` to a file that is set aside, then cuts the segment there.
+    pub(super) fn set_rest_aside(&self, number: u64, file: &File, good: u64) -> Result<(), Error> {
+        use io::{Read, Seek};
+        let path = self.segment(number);
+        let copy = || {
+            let mut rest = file;
+            rest.seek(io::SeekFrom::Start(good))?;
+            let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(bad(&path))?;
+            io::copy(&mut rest.take(super::record::MAX_SEGMENT), &mut out).map(drop)
+        };
+        // The copy is for people. Where there is no room for it, what is good still counts more.
+        let _ = copy();
+        self.prune();
+        file.set_len(good).and_then(|()| file.sync_all()).map_err(failed("cut", &path))?;
+        self.sync()
+    }
+
+    /// Removes all but the newest files that were set aside.
+    fn prune(&self) {
+        let Ok(entries) = fs::read_dir(&self.path) else { return };
+        let names = entries.filter_map(Result::ok).map(|entry| entry.path());
+        let mut names: Vec<PathBuf> = names.filter(|path| path.to_string_lossy().ends_with(BAD)).collect();
+        names.sort_unstable();
+        for path in names.iter().rev().skip(MAX_BAD) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn bad(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(BAD);
+    name.into()
+}
