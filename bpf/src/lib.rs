@@ -18,6 +18,7 @@ pub mod native;
 mod perf;
 pub mod prog_test;
 pub mod record;
+mod run_time;
 mod sampler;
 pub mod sideband;
 mod skeleton;
@@ -25,6 +26,7 @@ mod tables;
 
 pub use error::{Error, Result};
 pub use perf::{max_frequency, online_cpus, paranoid, probe_clock};
+pub use run_time::RunTime;
 pub use sampler::{Batch, Counters, Options, SampleRing, Sampler, Targets};
 pub use tables::Tables;
 

@@ -1,0 +1,224 @@
+//! The agent's state as metrics: their names, units and meaning, once and for all. `docs/telemetry.md` lists them for users.
+
+use std::collections::BTreeMap;
+
+use super::metric::{Description, Histogram, Snapshot};
+use super::usage::CpuTime;
+
+macro_rules! descriptions {
+    ($($constant:ident = $name:literal, $unit:literal, $help:literal;)*) => {
+        $(const $constant: Description = Description { name: $name, unit: $unit, help: $help };)*
+        /// All metrics that [`of`] can give.
+        pub const ALL: &[Description] = &[$($constant),*];
+    };
+}
+
+descriptions! {
+    SAMPLES = "profiler.samples", "{sample}", "Samples taken and kept";
+    LOST = "profiler.samples.lost", "{sample}", "Samples lost, by reason";
+    FILTERED = "profiler.samples.filtered", "{sample}", "Samples of processes that are not to be profiled, left out before unwinding";
+    STACKS = "profiler.stacks", "{stack}", "User and kernel stacks unwound, by where: in the kernel, or finished in user space";
+    UNFINISHED = "profiler.stacks.unfinished", "{stack}", "Stacks that do not reach the root of their thread, by reason; they are kept and marked";
+    EVENTS_LOST = "profiler.process.events.lost", "{event}", "Process events (exec, mmap, exit) that the kernel dropped; affected processes are scanned anew";
+    TROUBLE = "profiler.unwind.trouble", "{occurrence}", "What unwind tables could not hold or read, by reason; frame pointers are followed instead";
+    CACHE = "profiler.cache.size", "By", "Memory of a cache in user space";
+    MAP = "profiler.map.size", "By", "Memory of the maps of the kernel half";
+    TABLE = "profiler.table.entries", "{entry}", "Entries in a table of the kernel half";
+    CPU = "profiler.cpu.time", "s", "CPU time of the profiler itself: its own (user, kernel) and that of its BPF programs, which other tasks are charged for";
+    MEMORY = "profiler.memory.usage", "By", "Memory of the profiler itself: resident, and the maps of the kernel half, each byte once";
+    MEMORY_LIMIT = "profiler.memory.limit", "By", "The memory budget";
+    CPU_LIMIT = "profiler.cpu.limit", "1", "The CPU budget as a share of the host's CPUs";
+    FILES = "profiler.file_descriptor.count", "{file_descriptor}", "Open file descriptors of the profiler";
+    UPTIME = "profiler.uptime", "s", "Time since the profiler started";
+    RATE = "profiler.rate", "Hz", "Samples a second and CPU, now";
+    RATE_CONFIGURED = "profiler.rate.configured", "Hz", "Samples a second and CPU, as configured";
+    SAMPLING = "profiler.sampling", "", "1 while sampling, 0 while paused, by the kill switch or the budget";
+    SHED = "profiler.shed.level", "", "What is given up to stay within the budget: 0 nothing, 1 symbol caches, 2 row caches too, 3 sampling";
+    PROCESSES = "profiler.process.count", "{process}", "Processes that the profiler knows";
+    EXPORT_SAMPLES = "profiler.export.samples", "{sample}", "Samples that left an exporter, by outcome: delivered, rejected by the receiver, or dropped for a reason";
+    EXPORT_REQUESTS = "profiler.export.requests", "{request}", "Requests that the receiver took";
+    EXPORT_RETRIES = "profiler.export.retries", "{request}", "Requests sent again";
+    EXPORT_BYTES = "profiler.export.bytes", "By", "Bytes of requests, before compression and as sent";
+    EXPORT_DURATION = "profiler.export.duration", "s", "Time from sending a request to its answer";
+    QUEUE = "profiler.export.queue.size", "By", "Bytes of requests that wait in memory";
+    QUEUE_SAMPLES = "profiler.export.queue.samples", "{sample}", "Samples that wait in memory";
+    SPOOL = "profiler.spool.size", "By", "Bytes of requests that wait on disk";
+    SPOOL_RECORDS = "profiler.spool.records", "{record}", "Requests that wait on disk";
+    SPOOL_SET_ASIDE = "profiler.spool.set_aside", "{file}", "Damaged spool files that were set aside";
+    HOST_CPU = "host.cpu", "1", "Share of the host's CPU time that was used over the last interval";
+}
+
+/// What the agent knows of itself at one time. Counters are of the time since its start.
+#[derive(Clone, Debug, Default)]
+pub struct AgentState {
+    /// Samples kept.
+    pub samples: u64,
+    /// Samples lost, by reason.
+    pub lost: BTreeMap<&'static str, u64>,
+    /// Samples that the choice of processes left out.
+    pub filtered: u64,
+    /// Stacks that user space finished; all others were unwound in the kernel.
+    pub continued: u64,
+    /// Stacks that are not whole, by reason.
+    pub unfinished: BTreeMap<&'static str, u64>,
+    /// Process events that the kernel dropped.
+    pub events_lost: u64,
+    /// What unwind tables could not hold or read, by reason.
+    pub trouble: BTreeMap<&'static str, u64>,
+    /// Bytes of caches in user space, by cache.
+    pub caches: BTreeMap<&'static str, u64>,
+    /// Bytes of BPF maps, by map.
+    pub maps: BTreeMap<&'static str, u64>,
+    /// Entries in the kernel half's tables, by table.
+    pub tables: BTreeMap<&'static str, u64>,
+    /// Processes known.
+    pub processes: u64,
+    /// CPU time of the profiler itself.
+    pub cpu: CpuTime,
+    /// Memory of the profiler itself, kernel maps included, bytes.
+    pub memory_bytes: u64,
+    /// Open file descriptors.
+    pub file_descriptors: u64,
+    /// Since the start, s.
+    pub uptime_seconds: f64,
+    /// Samples a second and CPU, now.
+    pub rate: u64,
+    /// As configured.
+    pub configured_rate: u64,
+    /// Whether sampling is going on.
+    pub sampling: bool,
+    /// What is given up to stay within the budget, 0 to 3; see [`crate::limits::Shed`].
+    pub shed_level: u64,
+    /// The memory budget, bytes.
+    pub memory_limit: Option<u64>,
+    /// The CPU budget, share of the host.
+    pub cpu_limit: Option<f64>,
+    /// Share of the host's CPU time in use.
+    pub host_cpu: Option<f64>,
+    /// Exporters by name.
+    pub exporters: Vec<ExporterState>,
+}
+
+/// What one exporter did and holds.
+#[derive(Clone, Debug, Default)]
+pub struct ExporterState {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Samples that the receiver took.
+    pub sent_samples: u64,
+    /// Samples that the receiver refused for good (partial success).
+    pub rejected_samples: u64,
+    /// Samples dropped here, by reason.
+    pub dropped_samples: BTreeMap<&'static str, u64>,
+    /// Requests that the receiver took.
+    pub requests: u64,
+    /// Requests sent again.
+    pub retries: u64,
+    /// Bytes of requests before compression.
+    pub raw_bytes: u64,
+    /// Bytes of requests as sent.
+    pub wire_bytes: u64,
+    /// Times of requests, s.
+    pub duration: Option<Histogram>,
+    /// Bytes that wait in memory.
+    pub queued_bytes: u64,
+    /// Samples that wait in memory.
+    pub queued_samples: u64,
+    /// What waits on disk, if there is a spool.
+    pub spool: Option<SpoolState>,
+}
+
+/// What waits on disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SpoolState {
+    /// Bytes.
+    pub bytes: u64,
+    /// Requests.
+    pub records: u64,
+    /// Damaged files set aside since the start.
+    pub set_aside: u64,
+}
+
+/// The state as metrics.
+#[must_use]
+pub fn of(state: &AgentState) -> Snapshot {
+    let mut metrics = Snapshot::default();
+    samples(state, &mut metrics);
+    own(state, &mut metrics);
+    for exporter in &state.exporters {
+        export(exporter, &mut metrics);
+    }
+    if let Some(host_cpu) = state.host_cpu {
+        metrics.gauge(HOST_CPU, &[], host_cpu);
+    }
+    metrics
+}
+
+fn samples(state: &AgentState, metrics: &mut Snapshot) {
+    metrics.counter(SAMPLES, &[], state.samples);
+    for (reason, &count) in &state.lost {
+        metrics.counter(LOST, &[("reason", reason)], count);
+    }
+    metrics.counter(FILTERED, &[], state.filtered);
+    metrics.counter(STACKS, &[("unwound.in", "kernel")], state.samples.saturating_sub(state.continued));
+    metrics.counter(STACKS, &[("unwound.in", "user")], state.continued);
+    for (reason, &count) in &state.unfinished {
+        metrics.counter(UNFINISHED, &[("reason", reason)], count);
+    }
+    metrics.counter(EVENTS_LOST, &[], state.events_lost);
+    for (reason, &count) in &state.trouble {
+        metrics.counter(TROUBLE, &[("reason", reason)], count);
+    }
+}
+
+fn own(state: &AgentState, metrics: &mut Snapshot) {
+    metrics.gauge(RATE, &[], state.rate);
+    metrics.gauge(RATE_CONFIGURED, &[], state.configured_rate);
+    metrics.gauge(SAMPLING, &[], u64::from(state.sampling));
+    metrics.gauge(SHED, &[], state.shed_level);
+    metrics.up_down(PROCESSES, &[], state.processes);
+    for (cache, &bytes) in &state.caches {
+        metrics.up_down(CACHE, &[("cache", cache)], bytes);
+    }
+    for (map, &bytes) in &state.maps {
+        metrics.up_down(MAP, &[("map", map)], bytes);
+    }
+    for (table, &entries) in &state.tables {
+        metrics.up_down(TABLE, &[("table", table)], entries);
+    }
+    metrics.counter(CPU, &[("cpu.mode", "user")], state.cpu.user);
+    metrics.counter(CPU, &[("cpu.mode", "kernel")], state.cpu.kernel);
+    metrics.counter(CPU, &[("cpu.mode", "bpf")], state.cpu.bpf);
+    metrics.up_down(MEMORY, &[], state.memory_bytes);
+    if let Some(limit) = state.memory_limit {
+        metrics.up_down(MEMORY_LIMIT, &[], limit);
+    }
+    if let Some(limit) = state.cpu_limit {
+        metrics.gauge(CPU_LIMIT, &[], limit);
+    }
+    metrics.up_down(FILES, &[], state.file_descriptors);
+    metrics.gauge(UPTIME, &[], state.uptime_seconds);
+}
+
+fn export(exporter: &ExporterState, metrics: &mut Snapshot) {
+    let name = ("exporter", exporter.name.as_str());
+    metrics.counter(EXPORT_SAMPLES, &[name, ("outcome", "delivered")], exporter.sent_samples);
+    metrics.counter(EXPORT_SAMPLES, &[name, ("outcome", "rejected")], exporter.rejected_samples);
+    for (reason, &count) in &exporter.dropped_samples {
+        metrics.counter(EXPORT_SAMPLES, &[name, ("outcome", "dropped"), ("reason", reason)], count);
+    }
+    metrics.counter(EXPORT_REQUESTS, &[name], exporter.requests);
+    metrics.counter(EXPORT_RETRIES, &[name], exporter.retries);
+    metrics.counter(EXPORT_BYTES, &[name, ("form", "raw")], exporter.raw_bytes);
+    metrics.counter(EXPORT_BYTES, &[name, ("form", "wire")], exporter.wire_bytes);
+    if let Some(duration) = &exporter.duration {
+        metrics.histogram(EXPORT_DURATION, &[name], duration.clone());
+    }
+    metrics.up_down(QUEUE, &[name], exporter.queued_bytes);
+    metrics.up_down(QUEUE_SAMPLES, &[name], exporter.queued_samples);
+    if let Some(spool) = &exporter.spool {
+        metrics.up_down(SPOOL, &[name], spool.bytes);
+        metrics.up_down(SPOOL_RECORDS, &[name], spool.records);
+        metrics.counter(SPOOL_SET_ASIDE, &[name], spool.set_aside);
+    }
+}

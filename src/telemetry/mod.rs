@@ -1,0 +1,233 @@
+//! What the agent tells about itself: metrics by Prometheus and OTLP, health and readiness by HTTP, its life to systemd, logs.
+//!
+//! ```text
+//!  agent loop ── metrics::of(&AgentState) ── Telemetry::publish ──┬── GET /metrics
+//!             ── Health::beat, ready ─────────────────────────────┼── GET /healthz, /readyz
+//!             ── Notifier::step (watchdog)                        └── OTLP, each interval
+//! ```
+//!
+//! The loop publishes a whole [`Snapshot`] about once a second; whoever asks gets the last one. Nobody who asks can hold the loop
+//! up, and nothing is counted here: each count lives where the counted thing happens.
+
+mod health;
+mod http;
+pub mod log;
+pub mod metric;
+pub mod metrics;
+pub mod notify;
+mod otlp;
+mod prometheus;
+mod push;
+mod state;
+pub mod usage;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+pub use health::Health;
+pub use metric::{Metric, Snapshot};
+pub use metrics::{AgentState, ExporterState, SpoolState};
+pub use notify::Notifier;
+pub use push::{PushOptions, PushProtocol, PushTls};
+
+use push::Pusher;
+use state::Shared;
+
+/// Where telemetry goes.
+#[derive(Clone, Debug)]
+pub struct TelemetryOptions {
+    /// Address of the HTTP server; port 0 chooses a free one ([`Telemetry::address`] tells it). None: no server.
+    pub listen: Option<SocketAddr>,
+    /// OTLP metrics. None: not sent.
+    pub otlp: Option<PushOptions>,
+    /// What describes the agent: see [`resource`]. Attribute keys and values.
+    pub resource: Vec<(String, String)>,
+    /// The sampling loop counts as hung when it has not beaten for this long.
+    pub stall_after: Duration,
+}
+
+impl Default for TelemetryOptions {
+    fn default() -> Self {
+        Self { listen: None, otlp: None, resource: resource(&[]), stall_after: Duration::from_secs(30) }
+    }
+}
+
+/// Why telemetry could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The HTTP server's address is not to be had.
+    #[error(
+        "cannot listen on {address} for metrics and health: {source}; {}",
+        match source.kind() {
+            io::ErrorKind::AddrInUse => "another process has that address (another profiler?): choose one with telemetry.listen",
+            io::ErrorKind::AddrNotAvailable => "this host has no such address: choose one with telemetry.listen",
+            io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE: choose one with telemetry.listen",
+            _ => "choose another address with telemetry.listen",
+        }
+    )]
+    Listen {
+        /// As asked.
+        address: SocketAddr,
+        /// The kernel's word.
+        source: io::Error,
+    },
+    /// Where metrics are to be sent makes no sense.
+    #[error("metrics cannot be sent: {problem}")]
+    Otlp {
+        /// What is wrong, and the way out.
+        problem: String,
+    },
+    /// No thread or no event queue.
+    #[error("cannot start the telemetry thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// The agent's resource: `service.name`, `service.version`, `service.instance.id` (random, for this run), `host.name`,
+/// `process.pid`, `os.type`, `host.arch`; `further` goes before these.
+#[must_use]
+pub fn resource(further: &[(String, String)]) -> Vec<(String, String)> {
+    let mut resource: Vec<(String, String)> = Vec::new();
+    let mut add = |key: &str, value: String| {
+        if !value.is_empty() && !resource.iter().any(|(known, _)| known == key) {
+            resource.push((key.to_owned(), value));
+        }
+    };
+    for (key, value) in further {
+        add(key, value.clone());
+    }
+    add("service.name", "profiler".to_owned());
+    add("service.version", env!("CARGO_PKG_VERSION").to_owned());
+    // A random UUID (version 4) at each reading.
+    let instance = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap_or_default();
+    add("service.instance.id", instance.trim().to_owned());
+    add("host.name", profiler_unwinders::process::host::hostname());
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    add("host.arch", arch.to_owned());
+    add("os.type", "linux".to_owned());
+    add("process.pid", std::process::id().to_string());
+    resource
+}
+
+/// Running telemetry: one thread, whatever is asked for.
+#[derive(Debug)]
+pub struct Telemetry {
+    shared: Arc<Shared>,
+    address: Option<SocketAddr>,
+    stop: Option<oneshot::Sender<Duration>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Telemetry {
+    /// Takes the HTTP address and starts to serve and to send. A receiver that cannot be reached is no error.
+    ///
+    /// # Errors
+    /// The address is taken, the receiver's URL or certificates make no sense, or there can be no thread.
+    pub fn start(options: TelemetryOptions) -> Result<Self, Error> {
+        let health = Arc::new(Health::new(options.stall_after));
+        let pusher = options.otlp.map(Pusher::new).transpose()?;
+        let listener = match options.listen {
+            Some(address) => Some(http::bind(address).map_err(|source| Error::Listen { address, source })?),
+            None => None,
+        };
+        let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let shared = Arc::new(Shared::new(health, options.resource, pusher.is_some()));
+        if listener.is_none() && pusher.is_none() {
+            return Ok(Self { shared, address, stop: None, thread: None });
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+        let (stop, stopped) = oneshot::channel();
+        let state = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("telemetry".to_owned())
+            .spawn(move || {
+                runtime.block_on(run(listener, pusher, state, stopped));
+                // A name that is being resolved is not waited for.
+                runtime.shutdown_background();
+            })
+            .map_err(Error::Thread)?;
+        Ok(Self { shared, address, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The HTTP server's address with its real port.
+    #[must_use]
+    pub const fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// What probes are told; to be shared with the sampling loop.
+    #[must_use]
+    pub fn health(&self) -> &Arc<Health> {
+        &self.shared.health
+    }
+
+    /// Makes a snapshot what everybody sees.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.shared.publish(snapshot);
+    }
+
+    /// Sends the last snapshot once more over OTLP, for `deadline` at most, and stops serving.
+    pub fn shutdown(mut self, deadline: Duration) {
+        if let Some(stop) = self.stop.take() {
+            // The thread has ended by itself: nothing is left to do.
+            let _ = stop.send(deadline);
+        }
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("The telemetry thread panicked.");
+        }
+    }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        // Dropping the sender stops the thread without a last request.
+        self.stop = None;
+        self.join();
+    }
+}
+
+async fn run(
+    listener: Option<std::net::TcpListener>,
+    mut pusher: Option<Pusher>,
+    shared: Arc<Shared>,
+    stopped: oneshot::Receiver<Duration>,
+) {
+    let deadline = {
+        let server = async {
+            match listener {
+                Some(listener) => http::serve(listener, Arc::clone(&shared)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let push = async {
+            match &mut pusher {
+                Some(pusher) => pusher.run(&shared).await,
+                None => std::future::pending().await,
+            }
+        };
+        let work = async { tokio::join!(server, push) };
+        tokio::select! {
+            _ = work => None,
+            deadline = stopped => deadline.ok(),
+        }
+    };
+    if let (Some(deadline), Some(pusher)) = (deadline, &mut pusher) {
+        // Whoever ends within a moment of its start is seen too.
+        let _ = tokio::time::timeout(deadline, pusher.push(&shared)).await;
+    }
+}
