@@ -6,16 +6,8 @@ use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const SOURCES: [&str; 8] = [
-    "abi.h",
-    "arch.h",
-    "arch_arm64.h",
-    "arch_x86.h",
-    "maps.h",
-    "profiler.bpf.c",
-    "unwind.h",
-    "vmlinux_min.h",
-];
+const SOURCES: [&str; 8] =
+    ["abi.h", "arch.h", "arch_arm64.h", "arch_x86.h", "maps.h", "profiler.bpf.c", "unwind.h", "vmlinux_min.h"];
 /// v2 is what kernel 5.10 takes; newer clangs default to v3.
 const FLAGS: [&str; 3] = ["-mcpu=v2", "-Wall", "-Werror"];
 

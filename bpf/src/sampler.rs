@@ -134,6 +134,7 @@ impl Sampler {
                 Targets::Cgroup(_) => 2,
                 Targets::Rules => 3,
             };
+            rodata.kernel_btf = u32::from(kernel_has_btf());
             rodata.use_task_pt_regs = u32::from(!options.without_task_pt_regs);
         }
         open.progs.follow_fork.set_autoload(follow);
@@ -375,19 +376,32 @@ fn print(level: libbpf_rs::PrintLevel, message: String) {
 }
 
 fn bpf_error(action: &'static str, source: libbpf_rs::Error) -> Error {
-    // EPERM is a lack of privilege; EACCES comes from the verifier.
-    let verifier = source.to_string().contains(&format!("os error {}", libc::EACCES));
+    let is = |error: i32| source.to_string().contains(&format!("os error {error})"));
     let hint = match source.kind() {
-        libbpf_rs::ErrorKind::PermissionDenied if verifier && action == "load" => {
+        _ if action == "load" && is_locked_down() => {
+            "\n  the kernel is locked down (confidentiality), so that BPF may not read memory: boot with lockdown=integrity, or without"
+        }
+        // libbpf's word for it
+        _ if is(libc::ESRCH) && !kernel_has_btf() => {
+            "\n  this kernel carries no BTF (CONFIG_DEBUG_INFO_BTF): give a BTF file with --btf"
+        }
+        // EPERM is a lack of privilege; EACCES comes from the verifier.
+        libbpf_rs::ErrorKind::PermissionDenied if is(libc::EACCES) && action == "load" => {
             "\n  this kernel's verifier refuses them: please report it with the output of `profiler -vv record -d 1`"
         }
         libbpf_rs::ErrorKind::PermissionDenied => {
             "\n  BPF needs CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN): run as root (sudo); `profiler doctor` tells what is missing"
         }
-        libbpf_rs::ErrorKind::NotFound if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() => {
-            "\n  this kernel carries no BTF (CONFIG_DEBUG_INFO_BTF): give a BTF file with --btf"
-        }
         _ => "",
     };
     Error::Bpf { action, source, hint: hint.to_owned() }
+}
+
+fn is_locked_down() -> bool {
+    std::fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|levels| levels.contains("[confidentiality]"))
+}
+
+/// Without, its verifier knows none of its types, whatever BTF file we are given.
+fn kernel_has_btf() -> bool {
+    std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
 }

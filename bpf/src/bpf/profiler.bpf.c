@@ -97,6 +97,7 @@ enum target_mode {
 
 /* Set before load. */
 const volatile u32 target_mode = TARGET_ALL;
+const volatile u32 kernel_btf = 1; /* 0: the verifier knows no type of this kernel, and refuses helpers that return one */
 const volatile u32 use_task_pt_regs = 1; /* 0 forces the arithmetic on task->stack, for tests */
 const volatile u32 thread_size = 16384; /* bytes of a kernel stack, for the same */
 const volatile u32 stack_padding = 0; /* bytes above pt_regs on it */
@@ -254,7 +255,7 @@ static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struc
 		asm volatile("# registers of the context" ::: "memory");
 		return 0;
 	}
-	if (use_task_pt_regs && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
+	if (kernel_btf && use_task_pt_regs && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
 		bpf_user_pt_regs_t *r = (bpf_user_pt_regs_t *)bpf_task_pt_regs(bpf_get_current_task_btf());
 
 		if (is_compat(r))
@@ -362,7 +363,7 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 	sample->cpu = cpu;
 	sample->serial = 0;
 	sample->stack_bytes = 0;
-	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)) {
+	if (kernel_btf && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)) {
 		task = bpf_get_current_task_btf();
 		struct mm_struct *mm = task->mm;
 
