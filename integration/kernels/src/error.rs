@@ -48,6 +48,15 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// The kernel says nothing of the programs that are loaded.
+    #[error("cannot tell what the loaded programs are: {0}")]
+    Loaded(&'static str),
+    /// A change of rate did not do what it promises.
+    #[error("the live change of rate: {0}")]
+    Rate(String),
+    /// The kernel half failed.
+    #[error(transparent)]
+    Sampler(#[from] profiler_bpf::Error),
     /// A file operation failed.
     #[error("cannot {action} {path}: {source}")]
     File {

@@ -1,4 +1,4 @@
-//! What the guest gets: the profiler, a shell, the script and the programs that it records.
+//! What every machine of the matrix gets: the profiler, a shell, the steps and the programs that it records.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,20 @@ use std::process::Command;
 use std::time::Duration;
 
 use profiler_integration::children;
+use profiler_integration::environment::{repository, target_folder};
 use profiler_integration::programs::{self, Linking};
 
 use crate::error::Error;
 use crate::image::File;
 use crate::packages;
 
-/// All files of the initramfs; what is built is built below `folder`.
+/// Patience with cargo, which builds the whole profiler where nothing is built yet.
+const PATIENCE: Duration = Duration::from_secs(1200);
+
+/// All files of a machine; what is built is built below `folder`.
+///
+/// # Errors
+/// A program cannot be built, or the profiler is not static.
 pub fn files(folder: &Path, profiler: &Path) -> Result<Vec<File>, Error> {
     check_static(profiler)?;
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest");
@@ -23,15 +30,19 @@ pub fn files(folder: &Path, profiler: &Path) -> Result<Vec<File>, Error> {
     // The guest has no libraries.
     let c = programs::c("shares").linking(Linking::Static).build()?;
     let cpp = programs::cpp("shares").linking(Linking::Static).flags(&["-std=c++17"]).build()?;
+    let rust = programs::rust("shares").flags(&["-C", "target-feature=+crt-static"]).build()?;
     let syscalls = programs::c("syscalls").linking(Linking::Static).build()?;
     let go = programs::go("shares").build()?;
     let files = [
         ("init", here.join("init")),
+        ("steps", here.join("steps")),
         ("bin/busybox", packages::busybox(folder)?),
         ("bin/profiler", profiler.to_owned()),
+        ("bin/kernel-check", kernel_check()?),
         ("bin/without_sys_admin", without),
         ("programs/c", c),
         ("programs/cpp", cpp),
+        ("programs/rust", rust),
         ("programs/syscalls", syscalls),
         ("programs/go", go),
     ];
@@ -49,4 +60,25 @@ fn check_static(profiler: &Path) -> Result<(), Error> {
         return Err(guest("is dynamically linked"));
     }
     Ok(())
+}
+
+/// The static kernel-check, built as `scripts/build` builds the profiler: with the same flags, so that it shares what that
+/// has built.
+fn kernel_check() -> Result<PathBuf, Error> {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let mut flags = "-C target-feature=+crt-static".to_owned();
+    // Some distributions build libelf with zstd.
+    let libelf =
+        children::run_well(Command::new("gcc").arg("-print-file-name=libelf.a"), Duration::from_secs(30))?.stdout;
+    let symbols = children::run_well(Command::new("nm").arg(libelf.trim()), Duration::from_secs(30))?.stdout;
+    if symbols.contains(" U ZSTD_") {
+        flags.push_str(" -C link-arg=-lzstd");
+    }
+    eprintln!("building kernel-check");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--release", "--quiet", "-p", "profiler-kernels", "--bin", "kernel-check"]);
+    cargo.args(["--features", "static", "--target", &triple]).current_dir(repository());
+    cargo.env("RUSTFLAGS", format!("{} {flags}", std::env::var("RUSTFLAGS").unwrap_or_default()));
+    children::run_well(&mut cargo, PATIENCE)?;
+    Ok(target_folder().join(triple).join("release/kernel-check"))
 }

@@ -21,6 +21,9 @@ const EXECUTABLE: u32 = 0o100_755;
 const FOLDERS: &[&str] = &["bin", "dev", "etc", "proc", "programs", "root", "sys", "tmp"];
 
 /// Writes the archive of `files`, all executable, to `path`.
+///
+/// # Errors
+/// A file cannot be read or written.
 pub fn write(path: &Path, files: &[File]) -> Result<(), Error> {
     let mut archive = Vec::new();
     for (inode, folder) in (1..).zip(FOLDERS) {

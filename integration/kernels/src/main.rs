@@ -1,21 +1,5 @@
-//! `cargo xtask kernels`: the real profiler, on every kernel that is promised, with assertions on its stacks.
-//!
-//! Kernels are Debian's cloud kernels, in the versions that its mirrors have today ([`packages`]). Each boots in qemu from an
-//! initramfs ([`image`], [`machine`]) with the static `profiler`, programs that know the truth about themselves, and a shell
-//! script (`guest/init`) that records them. The script prints what was recorded on the serial console ([`transcript`]), and
-//! it is judged here ([`judge`]) as the tests of `profiler-integration` judge recordings of the host.
-//!
-//! Not here: emulated hardware counters (qemu has none), other distributions' kernels, other architectures.
+//! `cargo xtask`: tasks of the repository that are more than a script. See [`profiler_kernels`].
 #![forbid(unsafe_code)]
-
-mod error;
-mod guest;
-mod image;
-mod judge;
-mod machine;
-mod packages;
-mod table;
-mod transcript;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,10 +7,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use profiler_integration::environment::{repository, target_folder};
-
-use crate::error::Error;
-use crate::packages::{RELEASES, Release};
-use crate::table::Line;
+use profiler_kernels::machine::{self, Boot};
+use profiler_kernels::packages::{self, RELEASES, Release};
+use profiler_kernels::table::{self, Column};
+use profiler_kernels::{Error, bundle, guest, image, judge, transcript};
 
 /// Tasks of the repository that are more than a script.
 #[derive(Parser)]
@@ -40,6 +24,8 @@ struct Cli {
 enum Task {
     /// Boot the promised kernels in qemu and prove the profiler's stacks on each
     Kernels(Kernels),
+    /// Lay out in target/kernels/bundle what the machines of vagrant/ need
+    Bundle(Bundle),
 }
 
 #[derive(Args)]
@@ -55,56 +41,86 @@ struct Kernels {
     profiler: Option<PathBuf>,
 }
 
+#[derive(Args)]
+struct Bundle {
+    /// The static profiler to test; see scripts/build
+    #[arg(long, value_name = "FILE", env = "PROFILER_BIN")]
+    profiler: Option<PathBuf>,
+}
+
 fn main() -> ExitCode {
-    let Task::Kernels(options) = Cli::parse().task;
-    match run(&options) {
+    let done = match Cli::parse().task {
+        Task::Kernels(options) => kernels(&options),
+        Task::Bundle(options) => lay_out(&options),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("kernels: {error}");
+            eprintln!("cargo xtask: {error}");
             ExitCode::from(2)
         }
     }
 }
 
+/// Where everything of the matrix is, and the profiler to test.
+fn places(profiler: Option<&PathBuf>) -> Result<(PathBuf, PathBuf), Error> {
+    let folder = target_folder().join("kernels");
+    fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+    Ok((folder, profiler.cloned().unwrap_or_else(|| repository().join("target/release/profiler"))))
+}
+
+fn lay_out(options: &Bundle) -> Result<bool, Error> {
+    let (folder, profiler) = places(options.profiler.as_ref())?;
+    let bundle = folder.join("bundle");
+    bundle::write(&bundle, &guest::files(&folder, &profiler)?)?;
+    println!("{}", bundle.display());
+    Ok(true)
+}
+
 /// True if every kernel passed.
-fn run(options: &Kernels) -> Result<bool, Error> {
+fn kernels(options: &Kernels) -> Result<bool, Error> {
     let known: Vec<&str> = RELEASES.iter().map(|release| release.name).collect();
     if let Some(unknown) = options.only.iter().find(|only| !known.contains(&only.as_str())) {
         return Err(Error::UnknownKernel { name: unknown.clone(), known: known.join(", ") });
     }
-    let profiler = options.profiler.clone().unwrap_or_else(|| repository().join("target/release/profiler"));
-    let folder = target_folder().join("kernels");
-    fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
+    let (folder, profiler) = places(options.profiler.as_ref())?;
     let initramfs = folder.join("initramfs.cpio");
     image::write(&initramfs, &guest::files(&folder, &profiler)?)?;
 
-    let mut lines = Vec::new();
+    let mut columns = Vec::new();
     for release in RELEASES {
         if options.only.is_empty() || options.only.iter().any(|only| only == release.name) {
-            let line = prove(release, &folder, &initramfs, options.keep_log)
-                .unwrap_or_else(|error| Line::failed(release.name, &error));
-            eprintln!("{}", line.verdict());
-            lines.push(line);
+            let column = prove(release, &folder, &initramfs, options.keep_log)
+                .unwrap_or_else(|error| Column::failed(release.name, &error));
+            eprintln!("{}", column.verdict());
+            columns.push(column);
         }
     }
-    print!("{}", table::markdown(&lines));
-    Ok(lines.iter().all(|line| line.failure.is_none()))
+    print!("{}", table::markdown(&columns.iter().collect::<Vec<_>>()));
+    Ok(columns.iter().all(|column| column.failure.is_none()))
 }
 
-/// Boots one kernel and judges what it printed.
-fn prove(release: &Release, folder: &Path, initramfs: &Path, keep_log: bool) -> Result<Line, Error> {
+/// Boots one kernel, as it is and locked down, and judges what it printed.
+fn prove(release: &Release, folder: &Path, initramfs: &Path, keep_log: bool) -> Result<Column, Error> {
     let kernel = packages::kernel(folder, release)?;
     eprintln!("{}: booting {}", release.name, kernel.version);
-    let log = folder.join(format!("{}.log", release.name));
-    machine::boot(&kernel.image, initramfs, &log)?;
-    let results = folder.join("results").join(release.name);
-    let steps = transcript::read(&log, &results)?;
-    let mut line = judge::judge(release.name, &kernel.version, &steps);
-    if line.failure.is_some() || keep_log {
-        line.log = Some(log);
+    let log = |boot: &str| folder.join(format!("{}{boot}.log", release.name));
+    let results = |boot: &str| folder.join("results").join(format!("{}{boot}", release.name));
+    let boot = |suffix: &str, parameters: &str| {
+        let log = log(suffix);
+        machine::boot(&Boot { kernel: &kernel.image, initramfs, parameters, log: &log })?;
+        transcript::read(&log, &results(suffix))
+    };
+    let mut steps = boot("", "steps=all")?;
+    steps.add(boot("-lockdown", "steps=lockdown lockdown=confidentiality")?);
+    let mut column = judge::judge(release.name, &kernel.version, &steps);
+    if column.failure.is_some() || keep_log {
+        column.log = Some(log(""));
     } else {
-        fs::remove_file(&log).map_err(Error::file("remove", &log))?;
+        for log in [log(""), log("-lockdown")] {
+            fs::remove_file(&log).map_err(Error::file("remove", &log))?;
+        }
     }
-    Ok(line)
+    Ok(column)
 }

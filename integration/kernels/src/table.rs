@@ -1,46 +1,39 @@
-//! The row of each kernel, and the table of all.
+//! What was found on each kernel, and the table of all.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use crate::error::Error;
 
-/// What was found on one kernel; "-" where nothing was.
+/// What was found on one kernel.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct Column {
     /// As on the command line.
     pub name: String,
-    /// Of the package.
+    /// Of the package, or of the kernel.
     pub version: String,
-    /// Whether the programs load.
-    pub loads: bool,
-    /// Where registers come from in a system call.
-    pub registers: String,
-    /// Instructions that the verifier walked through, of the sampling program.
-    pub instructions: Option<u64>,
-    /// Samples of all recordings.
-    pub samples: u64,
-    /// Complete stacks and those that should be, of the same.
-    pub complete: (u64, u64),
-    /// Frames of the recursion that were asked for and found whole in every stack.
-    pub depth: Option<usize>,
-    /// A CPU that went and came was sampled again.
-    pub hotplug: bool,
-    /// Without CAP_SYS_ADMIN, at paranoid 2 and 3.
-    pub paranoid: [&'static str; 2],
+    /// Features and what was found of each, in the order in which they were looked at.
+    pub facts: Vec<(&'static str, String)>,
     /// The first assertion that failed.
     pub failure: Option<String>,
     /// The console's output, where it is kept.
     pub log: Option<PathBuf>,
 }
 
-impl Line {
+impl Column {
     /// Of a kernel that could not be tried.
+    #[must_use]
     pub fn failed(name: &str, error: &Error) -> Self {
         Self { name: name.into(), failure: Some(error.to_string()), ..Self::default() }
     }
 
+    /// Adds what was found of a feature.
+    pub fn fact(&mut self, feature: &'static str, found: impl Into<String>) {
+        self.facts.push((feature, found.into()));
+    }
+
     /// Passed, or the first assertion that failed.
+    #[must_use]
     pub fn verdict(&self) -> String {
         let log = self.log.as_ref().map(|log| format!("\n  console: {}", log.display())).unwrap_or_default();
         match &self.failure {
@@ -48,32 +41,54 @@ impl Line {
             Some(failure) => format!("{}: FAILED: {failure}{log}", self.name),
         }
     }
+
+    fn found(&self, feature: &str) -> &str {
+        self.facts.iter().find(|(name, _)| *name == feature).map_or("-", |(_, found)| found)
+    }
 }
 
-/// The table in Markdown, as `docs/kernels.md` has it.
-pub fn markdown(lines: &[Line]) -> String {
-    let mut table = String::from(
-        "| Kernel | Loads | Verifier instructions | User registers in system calls | Samples | Complete stacks | Recursion of 900 | CPU off and on | Without CAP_SYS_ADMIN, paranoid 2 / 3 | Result |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
-    );
-    for line in lines {
-        let or = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-        let (complete, all) = line.complete;
-        let _ = writeln!(
-            table,
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} / {} | {} |",
-            or(if line.version.is_empty() { &line.name } else { &line.version }),
-            if line.loads { "yes" } else { "no" },
-            line.instructions.map_or("not told".into(), |count| count.to_string()),
-            or(&line.registers),
-            line.samples,
-            if all == 0 { "-".into() } else { format!("{:.2} %", complete as f64 * 100.0 / all as f64) },
-            line.depth.map_or("-".into(), |depth| format!("{depth} frames")),
-            if line.hotplug { "followed" } else { "-" },
-            or(line.paranoid[0]),
-            or(line.paranoid[1]),
-            if line.failure.is_none() { "passed" } else { "FAILED" },
+/// The table in Markdown, as `docs/kernels.md` has it: a column a kernel, "-" where nothing was found.
+#[must_use]
+pub fn markdown(columns: &[&Column]) -> String {
+    let mut features: Vec<&str> = Vec::new();
+    for (feature, _) in columns.iter().flat_map(|column| &column.facts) {
+        if !features.contains(feature) {
+            features.push(feature);
+        }
+    }
+    let mut table = String::from("| |");
+    for column in columns {
+        let _ = write!(table, " {} |", if column.version.is_empty() { &column.name } else { &column.version });
+    }
+    let _ = writeln!(table, "\n|---|{}", "---|".repeat(columns.len()));
+    for feature in features {
+        let _ = write!(table, "| {feature} |");
+        for column in columns {
+            let _ = write!(table, " {} |", column.found(feature));
+        }
+        table.push('\n');
+    }
+    table.push_str("| Result |");
+    for column in columns {
+        let _ = write!(table, " {} |", if column.failure.is_none() { "passed" } else { "FAILED" });
+    }
+    table.push('\n');
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_failed_early_has_gaps() {
+        let mut good = Column { version: "6.1".into(), ..Column::default() };
+        good.fact("Loads", "yes");
+        good.fact("Depth", "900");
+        let bad = Column { name: "5.10".into(), failure: Some("no".into()), ..Column::default() };
+        assert_eq!(
+            markdown(&[&good, &bad]),
+            "| | 6.1 | 5.10 |\n|---|---|---|\n| Loads | yes | - |\n| Depth | 900 | - |\n| Result | passed | FAILED |\n"
         );
     }
-    table
 }

@@ -35,6 +35,9 @@ pub struct Steps {
 }
 
 /// Reads the console's `log` and unpacks into `folder`.
+///
+/// # Errors
+/// The log cannot be read, or is not what the guest prints.
 pub fn read(log: &Path, folder: &Path) -> Result<Steps, Error> {
     let bytes = fs::read(log).map_err(Error::file("read", log))?;
     let text = String::from_utf8_lossy(&bytes);
@@ -67,11 +70,38 @@ pub fn read(log: &Path, folder: &Path) -> Result<Steps, Error> {
     Ok(found)
 }
 
+impl Steps {
+    /// Adds the steps of another boot of the same kernel.
+    pub fn add(&mut self, other: Self) {
+        self.steps.extend(other.steps);
+        self.died = self.died.take().or(other.died);
+    }
+}
+
+/// Reads results that lie in folders below `results`, one a step, as `guest/steps` leaves them.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn of_folder(results: &Path) -> Result<Steps, Error> {
+    let mut steps = BTreeMap::new();
+    for entry in fs::read_dir(results).map_err(Error::file("read", results))? {
+        let folder = entry.map_err(Error::file("read", results))?.path();
+        if folder.join("status").is_file() {
+            steps.insert(folder.file_name().unwrap_or_default().to_string_lossy().into_owned(), step(&folder)?);
+        }
+    }
+    Ok(Steps { steps, died: None })
+}
+
 fn unpack(archive: &[u8], folder: &Path, name: &str) -> Result<Step, Error> {
     let file = folder.join(format!("{name}.tar.gz"));
     fs::write(&file, archive).map_err(Error::file("write", &file))?;
     children::run_well(Command::new("tar").arg("-xzf").arg(&file).arg("-C").arg(folder), Duration::from_secs(30))?;
-    let folder = folder.join(name);
+    step(&folder.join(name))
+}
+
+/// What a step left in its folder.
+fn step(folder: &Path) -> Result<Step, Error> {
     let text = |name: &str| {
         let file = folder.join(name);
         fs::read(&file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).map_err(Error::file("read", &file))

@@ -1,5 +1,7 @@
 //! What must hold on every kernel.
 
+mod privilege;
+
 use std::fs;
 
 use profiler_integration::rows::{Row, is_function, rows, total};
@@ -8,60 +10,108 @@ use profiler_integration::truth::Truth;
 use profiler_integration::verdict::{Verdict, verdict};
 use profiler_otlp::model::FrameKind;
 
-use crate::table::Line;
+use crate::loaded::Loaded;
+use crate::table::Column;
 use crate::transcript::{Step, Steps};
 
 /// Of the stacks of each program, so many must be complete, with the callers that the program knows.
 const COMPLETE: f64 = 0.99;
-/// As `guest/init` has it.
+/// As `guest/steps` has it.
 const DEPTH: usize = 900;
 /// The steps that record a program, and at how many Hz.
-const PROGRAMS: &[(&str, u32)] = &[("c", 199), ("cpp", 199), ("syscalls", 199), ("depth", 99), ("go", 199)];
-/// The ceiling of what the verifier walks through, a twentieth of its limit of a million.
-const MAX_INSTRUCTIONS: u64 = 50_000;
+const PROGRAMS: &[(&str, u32)] =
+    &[("c", 199), ("cpp", 199), ("rust", 199), ("syscalls", 199), ("depth", 99), ("go", 199)];
+/// The ceiling of what the verifier walks through in any program, a twentieth of its limit of a million.
+const MAX_INSTRUCTIONS: u32 = 50_000;
 
-/// The row of a kernel; it stops at the first assertion that fails.
-pub fn judge(name: &str, version: &str, steps: &Steps) -> Line {
-    let mut line = Line { name: name.into(), version: version.into(), ..Line::default() };
-    line.failure = assertions(&mut line, steps).err();
-    line
+/// What `steps` show of a kernel; it stops at the first assertion that fails.
+#[must_use]
+pub fn judge(name: &str, version: &str, steps: &Steps) -> Column {
+    let mut column = Column { name: name.into(), version: version.into(), ..Column::default() };
+    column.failure = assertions(&mut column, steps).err();
+    column
 }
 
-fn assertions(line: &mut Line, steps: &Steps) -> Result<(), String> {
+fn assertions(column: &mut Column, steps: &Steps) -> Result<(), String> {
+    let release = step(steps, "kernel")?.stdout.trim().to_owned();
     let doctor = step(steps, "doctor")?;
     require(doctor.status == 0, || format!("`profiler doctor` says:\n{}", doctor.stdout))?;
-    line.loads = true;
-    let kernel = doctor.stdout.lines().find(|line| line.contains(" kernel ")).unwrap_or_default();
-    line.registers = kernel.rsplit_once(": ").map_or("", |(_, registers)| registers).to_owned();
+    column.fact("Loads", "yes");
+    programs(column, steps, &release)?;
 
-    let loaded = step(steps, "instructions")?;
-    line.instructions = verified_instructions(&loaded.stdout);
-    require(line.instructions.is_none_or(|count| count <= MAX_INSTRUCTIONS), || {
-        format!("the verifier walks through {:?} instructions, more than {MAX_INSTRUCTIONS}", line.instructions)
-    })?;
-
+    let (mut samples, mut complete, mut all) = (0, 0, 0);
+    let mut deep = 0;
     for &(name, hertz) in PROGRAMS {
         let (rows, mut truth) = recorded(steps, name)?;
         // Attached to, and its scheduler, which works between the groups on their threads, is slow in an emulator.
         truth.is_partial = name == "go";
         let found = verdict(&rows, &truth, hertz, COMPLETE, |_| false);
-        line.samples += found.samples;
-        line.complete.0 += found.completeness.complete;
-        line.complete.1 += found.completeness.complete + found.completeness.incomplete;
+        samples += found.samples;
+        complete += found.completeness.complete;
+        all += found.completeness.complete + found.completeness.incomplete;
         // Shares alone are off by more than three sigma once in some hundred runs, by noise.
         require(found.problems.is_empty() || found.is_noise_perhaps() && shares_are_near(&truth, &found), || {
             format!("{name}: {}\n  {}", found.summary(), found.problems.join("\n  "))
         })?;
         match name {
             "syscalls" => in_the_kernel(&rows)?,
-            "depth" => line.depth = Some(depth(&rows, &truth)?),
+            "depth" => deep = depth(&rows, &truth)?,
             _ => {}
         }
     }
+    column.fact("Samples of C, C++, Rust, Go", samples.to_string());
+    column.fact("Complete stacks", format!("{:.2} %", complete as f64 * 100.0 / all as f64));
+    column.fact("Recursion of 900", format!("{deep} frames"));
+    rate(column, steps)?;
     hotplug(steps)?;
-    line.hotplug = true;
-    line.paranoid = paranoid(steps)?;
+    column.fact("CPU off and on", "followed");
+    privilege::assertions(column, steps)?;
     steps.died.as_ref().map_or(Ok(()), |at| Err(format!("the guest died at {at}")))
+}
+
+/// What the verifier walked through, and where registers come from in a system call: by what the loaded program calls.
+fn programs(column: &mut Column, steps: &Steps, release: &str) -> Result<(), String> {
+    let step = step(steps, "loaded")?;
+    require(step.status == 0, || format!("loaded: {}", step.stderr))?;
+    let programs: Vec<Loaded> = step.stdout.lines().filter_map(Loaded::parse).collect();
+    let sampling = programs.iter().find(|program| program.name == "sample_cpu");
+    let sampling = sampling.ok_or_else(|| format!("loaded: no sample_cpu in {}", step.stdout))?;
+
+    let count = |program: &Loaded| program.verified.map_or_else(|| "not told".into(), |count| count.to_string());
+    let counts: Vec<String> = programs.iter().map(|program| format!("{} {}", program.name, count(program))).collect();
+    for program in &programs {
+        require(program.verified.is_none_or(|count| count <= MAX_INSTRUCTIONS), || {
+            format!("the verifier walks through more than {MAX_INSTRUCTIONS} instructions: {}", counts.join(", "))
+        })?;
+    }
+    // The kernel tells from 5.16 on.
+    let told = sampling.verified.is_some() == (version(release) >= (5, 16));
+    require(told, || format!("Linux {release} has {} instructions for its programs", counts.join(", ")))?;
+    column
+        .fact("Verifier instructions", if sampling.verified.is_some() { counts.join(", ") } else { "not told".into() });
+
+    let by_helper = sampling.helpers.contains("bpf_task_pt_regs");
+    let by_arithmetic = sampling.helpers.contains("bpf_probe_read_kernel");
+    require(by_helper == (version(release) >= (5, 15)) && by_helper != by_arithmetic, || {
+        format!("on Linux {release} sample_cpu calls {:?}", sampling.helpers)
+    })?;
+    column
+        .fact("User registers in system calls", if by_helper { "bpf_task_pt_regs" } else { "top of the kernel stack" });
+    Ok(())
+}
+
+/// The first two numbers of a kernel's release.
+fn version(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// A change of rate while a program is recorded, which kernel-check makes and judges.
+fn rate(column: &mut Column, steps: &Steps) -> Result<(), String> {
+    let step = step(steps, "rate")?;
+    require(step.status == 0, || format!("rate: {}", step.stderr))?;
+    column.fact("99 Hz to 9 and back, live", step.stdout.trim());
+    Ok(())
 }
 
 fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
@@ -71,11 +121,6 @@ fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String
 fn step<'a>(steps: &'a Steps, name: &str) -> Result<&'a Step, String> {
     let died = steps.died.as_deref().unwrap_or("nothing");
     steps.steps.get(name).ok_or_else(|| format!("{name} did not run: the guest died at {died}"))
-}
-
-/// The most instructions of any program that the profiler's descriptors stand for.
-fn verified_instructions(fdinfo: &str) -> Option<u64> {
-    fdinfo.lines().filter_map(|line| line.strip_prefix("verified_insns:")?.trim().parse().ok()).max()
 }
 
 /// The rows of the program that step `name` recorded, and what the program says.
@@ -103,8 +148,11 @@ fn shares_are_near(truth: &Truth, found: &Verdict) -> bool {
     })
 }
 
-/// Time in the kernel is shown with the kernel's own functions, and the user's below them.
-fn in_the_kernel(rows: &[Row]) -> Result<(), String> {
+/// Time in the kernel is shown with the kernel's own functions, and the user's below them, in `rows` of `c/syscalls`.
+///
+/// # Errors
+/// Less than four samples in five do.
+pub fn in_the_kernel(rows: &[Row]) -> Result<(), String> {
     let reading = |row: &&Row| group_of(row, &["read_zeros"]).is_some();
     let in_kernel = |row: &&Row| {
         row.frames.first().is_some_and(|frame| frame.kind == FrameKind::Kernel && !frame.functions.is_empty())
@@ -138,41 +186,21 @@ fn hotplug(steps: &Steps) -> Result<(), String> {
     })
 }
 
-/// Without CAP_SYS_ADMIN at paranoid 2 and 3: recorded, or refused in words that name the way out.
-fn paranoid(steps: &Steps) -> Result<[&'static str; 2], String> {
-    let mut results = [""; 2];
-    for (result, name) in results.iter_mut().zip(["paranoid2", "paranoid3"]) {
-        let step = step(steps, name)?;
-        *result = if step.status == 0 {
-            let samples = total(&all_rows(step, name)?);
-            require(samples > 20, || format!("{name}: {samples} samples"))?;
-            "records"
-        } else {
-            let says = ["kernel.perf_event_paranoid is 3", "CAP_SYS_ADMIN", "sysctl kernel.perf_event_paranoid=2"];
-            require(name == "paranoid3" && says.iter().all(|words| step.stderr.contains(words)), || {
-                format!("{name}: refused with {}, in these words: {}", step.status, step.stderr)
-            })?;
-            "refused, told why"
-        };
-    }
-    Ok(results)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_program_counts() {
-        let fdinfo = "prog_type:\t7\nverified_insns:\t10748\npos:\t0\nverified_insns:\t12\n";
-        assert_eq!(verified_instructions(fdinfo), Some(10748));
-        assert_eq!(verified_instructions("prog_type:\t7\n"), None);
+    fn releases_compare() {
+        assert_eq!(version("5.10.0-46-cloud-amd64"), (5, 10));
+        assert_eq!(version("7.2.13+deb14-cloud-amd64"), (7, 2));
+        assert!(version("5.4.0") < version("5.15"));
     }
 
     #[test]
     fn a_guest_that_died_is_named() {
         let steps = Steps { died: Some("boot".into()), ..Steps::default() };
-        let line = judge("5.10", "5.10.1", &steps);
-        assert!(line.failure.is_some_and(|failure| failure.contains("boot")));
+        let column = judge("5.10", "5.10.1", &steps);
+        assert!(column.failure.is_some_and(|failure| failure.contains("boot")));
     }
 }

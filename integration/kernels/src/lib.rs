@@ -1,0 +1,24 @@
+//! The real profiler, on every kernel that is promised, with assertions on its stacks.
+//!
+//! Kernels are Debian's cloud kernels, in the versions that its mirrors have today ([`packages`]). Each boots in qemu from an
+//! initramfs ([`image`], [`machine`]) with the static `profiler`, programs that know the truth about themselves, and shell
+//! scripts (`guest/init`, `guest/steps`) that record them. They print what was recorded on the serial console ([`transcript`]),
+//! and it is judged ([`judge`]) as the tests of `profiler-integration` judge recordings of the host. The same steps run in
+//! Vagrant's machines ([`bundle`]), where `kernel-check` judges.
+//!
+//! Not here: emulated hardware counters (qemu has none).
+#![forbid(unsafe_code)]
+
+pub mod bundle;
+pub mod error;
+pub mod guest;
+pub mod image;
+pub mod judge;
+pub mod loaded;
+pub mod machine;
+pub mod packages;
+pub mod rate;
+pub mod table;
+pub mod transcript;
+
+pub use error::Error;
