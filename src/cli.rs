@@ -1,5 +1,7 @@
 //! The command line: what it looks like, and the way from arguments to an exit code.
 
+mod config;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,6 +32,9 @@ enum Command {
     Doctor(DoctorArgs),
     /// Convert a pprof or OTLP profile to any format.
     Convert(ConvertArgs),
+    /// Check the agent's configuration, or print its schema.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Waits stopped until it is sampled, then becomes the command.
     #[command(name = launch::SUBCOMMAND, hide = true)]
     Launch {
@@ -156,6 +161,7 @@ pub fn run() -> ExitCode {
         Command::Record(args) => record_options(args).and_then(|options| record::run(&options)),
         Command::Doctor(args) => doctor::run(args.btf.as_deref()).map(ExitCode::from),
         Command::Convert(args) => convert::run(&args.input, &args.output, args.format).map(|()| ExitCode::SUCCESS),
+        Command::Config(command) => command.run(cli.verbose),
         Command::Launch { command } => Err(launch::become_command(&command).into()),
     };
     result.unwrap_or_else(|error| {

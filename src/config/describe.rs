@@ -8,11 +8,11 @@ use super::origin::Origin;
 /// YAML that, where it holds no secrets and substitutions, means the same as what it describes.
 pub(super) fn describe(entries: &[Entry]) -> String {
     let mut text = String::new();
-    section(&mut text, entries, 0);
+    section(&mut text, entries, &[], 0);
     text
 }
 
-fn section(text: &mut String, entries: &[Entry], indent: usize) {
+fn section(text: &mut String, entries: &[Entry], alternatives: &[&str], indent: usize) {
     let pad = " ".repeat(indent);
     for Entry { key, content, .. } in entries {
         match content {
@@ -33,19 +33,21 @@ fn section(text: &mut String, entries: &[Entry], indent: usize) {
                     line(text, &format!("{pad}  {}: {}", plain(name), scalar(shown)), &shown.origin);
                 }
             }
+            // Where another one was chosen, this one could not be set.
+            Content::Section { present: false, .. } if alternatives.contains(key) => {}
             Content::Section { present: false, .. } => comment(text, &format!("{pad}# {key}: not set")),
-            Content::Section { entries, .. } => {
+            Content::Section { entries, exactly_one, .. } => {
                 comment(text, &format!("{pad}{key}:"));
-                section(text, entries, indent + 2);
+                section(text, entries, exactly_one, indent + 2);
             }
             Content::Sections { items, .. } if items.is_empty() => {
                 line(text, &format!("{pad}{key}: []"), &Origin::Default)
             }
-            Content::Sections { items, .. } => {
+            Content::Sections { items, exactly_one } => {
                 comment(text, &format!("{pad}{key}:"));
                 for entries in items {
                     let begin = text.len();
-                    section(text, entries, indent + 2);
+                    section(text, entries, exactly_one, indent + 2);
                     if text.get(begin + indent..begin + indent + 2).is_some() {
                         text.replace_range(begin + indent..begin + indent + 2, "- ");
                     }

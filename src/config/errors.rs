@@ -31,7 +31,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that is wrong with a configuration. One line each, in the order of the file.
+/// Everything that is wrong with a configuration: one line, or a line each below a first one; in the order of the file.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors {
     /// At least one.
@@ -40,15 +40,16 @@ pub struct ConfigErrors {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().take(SHOWN).enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            write!(f, "{problem}")?;
+        if let [only] = self.problems.as_slice() {
+            return only.fmt(f);
+        }
+        write!(f, "the configuration has {} errors:", self.problems.len())?;
+        for problem in self.problems.iter().take(SHOWN) {
+            write!(f, "\n  {problem}")?;
         }
         match self.problems.len().saturating_sub(SHOWN) {
             0 => Ok(()),
-            more => write!(f, "\nand {more} more"),
+            more => write!(f, "\n  and {more} more"),
         }
     }
 }
@@ -84,7 +85,7 @@ mod tests {
         let problem = Problem { origin: Origin::Default, key: "rate".to_owned(), message: "wrong".to_owned() };
         let errors = ConfigErrors { problems: vec![problem; 23] };
         let text = errors.to_string();
-        assert_eq!(text.lines().count(), 21);
+        assert_eq!(text.lines().count(), 22);
         assert!(text.ends_with("and 3 more"));
     }
 }

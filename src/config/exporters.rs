@@ -197,6 +197,8 @@ pub(super) struct Signal {
     complete_endpoint: &'static str,
     endpoint_doc: &'static str,
     complete_doc: &'static str,
+    /// Whether the sender compresses, reads headers from a file, and checks names as told.
+    full: bool,
 }
 
 /// Profiles.
@@ -205,6 +207,7 @@ const PROFILES: Signal = Signal {
     endpoint_doc: "URL of the receiver: `http://` plain, `https://` TLS; without a port 4317 (gRPC) or 4318 (HTTP). HTTP \
                    appends `/v1development/profiles`",
     complete_doc: "For HTTP: the whole URL, nothing is appended. Goes before `endpoint`",
+    full: true,
 };
 
 /// The agent's own metrics.
@@ -212,6 +215,7 @@ pub(super) const METRICS: Signal = Signal {
     complete_endpoint: "metrics_endpoint",
     endpoint_doc: "URL of the receiver of the agent's own metrics, as for exporters. HTTP appends `/v1/metrics`",
     complete_doc: "For HTTP: the whole URL, nothing is appended. Goes before `endpoint`",
+    full: false,
 };
 
 fn endpoint_kind() -> Kind<Endpoint> {
@@ -238,11 +242,18 @@ pub(super) fn service_url(reader: &mut Reader<'_>, key: &'static str, doc: &'sta
 
 /// Reads the keys of a connection.
 pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection {
-    let default = Endpoint::parse("http://localhost:4317").unwrap_or_default();
+    let (protocol, protocol_origin) = reader.located("protocol", kind::choice(), Protocol::Grpc, "What is spoken");
+    let default = match protocol {
+        Protocol::Grpc => "http://localhost:4317",
+        Protocol::HttpProtobuf => "http://localhost:4318",
+    };
+    let default = Endpoint::parse(default).unwrap_or_default();
     let (base, base_origin) = reader.located("endpoint", endpoint_kind(), default, signal.endpoint_doc);
     let complete = reader.optional(signal.complete_endpoint, endpoint_kind(), signal.complete_doc);
-    let (protocol, protocol_origin) = reader.located("protocol", kind::choice(), Protocol::Grpc, "What is spoken");
-    let compression = reader.value("compression", kind::choice(), Compression::Gzip, "How requests are compressed");
+    let mut compression = Compression::None;
+    if signal.full {
+        compression = reader.value("compression", kind::choice(), Compression::Gzip, "How requests are compressed");
+    }
     let headers = reader.map(
         "headers",
         header_name,
@@ -252,25 +263,37 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
         }),
         "Sent with every request, such as `authorization: Bearer ${file:/run/secrets/token}`. Never shown",
     );
-    let headers_file = reader.optional(
-        "headers_file",
-        kind::path(),
-        "A file of further headers, one `name: value` a line. Read again when it changes. Goes before `headers`",
-    );
+    let mut headers_file = None;
+    if signal.full {
+        headers_file = reader.optional(
+            "headers_file",
+            kind::path(),
+            "A file of further headers, one `name: value` a line. Read again when it changes. Goes before `headers`",
+        );
+    }
     let timeout = reader.value(
         "timeout",
         kind::time(Duration::from_millis(100), HOUR),
         10 * SECOND,
         "How long one request may take, answer included",
     );
-    let (tls, insecure) = reader.section("tls", "Certificates. The files are read again when they change", tls);
-    let endpoint = chosen(reader, signal, (base, base_origin), complete, (protocol, protocol_origin), tls.insecure);
-    if endpoint.is_tls() && tls.insecure && matches!(insecure, Origin::File { .. } | Origin::Flag(_)) {
-        reader.problem(
-            insecure,
-            "tls.insecure",
-            format!("{endpoint} asks for TLS, and insecure for none: change either"),
-        );
+    let (tls, insecure) = reader
+        .section("tls", "Certificates. The files are read again when they change", |reader| tls(reader, signal.full));
+    // The URL of the signal counts unless the other was set from nearer by.
+    let complete = complete.filter(|(_, origin)| origin.precedence() >= base_origin.precedence());
+    let (url, origin, key, as_is) = match complete {
+        Some((url, origin)) => (url, origin, signal.complete_endpoint, protocol == Protocol::HttpProtobuf),
+        None => (base, base_origin, "endpoint", false),
+    };
+    let endpoint = url.resolved(protocol, tls.insecure, as_is).unwrap_or_else(|message| {
+        // What was set last made it wrong.
+        let later = protocol_origin.precedence() > origin.precedence();
+        reader.problem(if later { protocol_origin } else { origin.clone() }, key, message);
+        url
+    });
+    if endpoint.is_tls() && tls.insecure && insecure.precedence() >= origin.precedence() && insecure.is_deliberate() {
+        let message = format!("{endpoint} asks for TLS, and insecure for none: change either");
+        reader.problem(insecure, "tls.insecure", message);
     }
     Connection {
         endpoint,
@@ -283,49 +306,21 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
     }
 }
 
-/// Which of the two URLs counts, checked against the protocol.
-fn chosen(
-    reader: &mut Reader<'_>,
-    signal: &Signal,
-    (base, base_origin): (Endpoint, Origin),
-    complete: Option<(Endpoint, Origin)>,
-    (protocol, protocol_origin): (Protocol, Origin),
-    insecure: bool,
-) -> Endpoint {
-    let complete = complete.filter(|(_, origin)| origin.precedence() >= base_origin.precedence());
-    let (endpoint, origin, key, as_is) = match complete {
-        Some((endpoint, origin)) => (endpoint, origin, signal.complete_endpoint, protocol == Protocol::HttpProtobuf),
-        // Nobody chose an address: that of the protocol.
-        None if base_origin == Origin::Default && protocol == Protocol::HttpProtobuf => {
-            let endpoint = Endpoint::parse("http://localhost:4318").unwrap_or_default();
-            (endpoint, protocol_origin.clone(), "endpoint", false)
-        }
-        None => (base, base_origin, "endpoint", false),
-    };
-    match endpoint.resolved(protocol, insecure, as_is) {
-        Ok(endpoint) => endpoint,
-        Err(message) => {
-            // What was set last made it wrong.
-            let blamed = if protocol_origin.precedence() > origin.precedence() { protocol_origin } else { origin };
-            reader.problem(blamed, key, message);
-            endpoint
-        }
-    }
-}
+/// Says what it costs to look away.
+pub(super) const SKIP_VERIFY: &str =
+    "Accept any certificate: whoever is on the way can then read and change what is sent";
 
-fn tls(reader: &mut Reader<'_>) -> (Tls, Origin) {
+fn tls(reader: &mut Reader<'_>, full: bool) -> (Tls, Origin) {
     let (insecure, origin) = reader.located(
         "insecure",
         kind::boolean(),
         false,
         "No TLS, for an endpoint that is written without `http://` or `https://`; the scheme decides otherwise",
     );
-    let insecure_skip_verify = reader.value(
-        "insecure_skip_verify",
-        kind::boolean(),
-        false,
-        "Accept any certificate: whoever is on the way can then read and change what is sent",
-    );
+    let mut insecure_skip_verify = false;
+    if full {
+        insecure_skip_verify = reader.value("insecure_skip_verify", kind::boolean(), false, SKIP_VERIFY);
+    }
     let mut file = |key, doc| reader.optional(key, kind::path(), doc);
     let ca_file = file("ca_file", "Authorities that vouch for the receiver, PEM; without it those of the system");
     let cert_file = file("cert_file", "Our own certificate for mTLS, PEM");
@@ -335,11 +330,11 @@ fn tls(reader: &mut Reader<'_>) -> (Tls, Origin) {
         (None, Some((_, origin))) => reader.problem(origin.clone(), "cert_file", "is missing beside key_file"),
         _ => {}
     }
-    let server_name = reader.optional(
-        "server_name",
-        kind::text("host name"),
-        "The name that the receiver's certificate must be for, if it is not the endpoint's",
-    );
+    let mut server_name = None;
+    if full {
+        let doc = "The name that the receiver's certificate must be for, if it is not the endpoint's";
+        server_name = reader.optional("server_name", kind::text("host name"), doc);
+    }
     let first = |found: Option<(PathBuf, Origin)>| found.map(|(path, _)| path);
     let tls = Tls {
         insecure,

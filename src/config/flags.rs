@@ -15,6 +15,12 @@ pub struct Flags {
 }
 
 impl Flags {
+    /// None but the configuration file, if there is one.
+    #[must_use]
+    pub fn new(file: Option<PathBuf>) -> Self {
+        Self { file, values: Vec::new() }
+    }
+
     /// `flag` sets the key at `path`, such as `limits.memory`, `labels.team` or `exporters.NAME.otlp.timeout`.
     pub fn set(&mut self, flag: &str, path: &str, text: &str) {
         self.values.push((flag.to_owned(), path.to_owned(), text.to_owned()));

@@ -137,24 +137,25 @@ pub(super) fn jitter() -> Kind<Jitter> {
     }
 }
 
+/// The word for none.
+pub(super) const OFF: &str = "off";
+
 /// A value of `kind`, or `off`.
 pub(super) fn or_off<T: 'static>(kind: Kind<T>, show: fn(&Option<T>) -> String) -> Kind<Option<T>> {
     let parse = kind.parse;
     let parse = move |text: &str| match text {
-        "off" => Ok(None),
+        // YAML 1.1, which Helm speaks, makes the second of the first.
+        OFF | "false" => Ok(None),
         _ => parse(text).map(Some).map_err(|error| format!("{error}; or off")),
     };
     Kind {
         parse: Box::new(parse),
         show,
-        schema: json!({ "anyOf": [kind.schema, { "const": "off" }] }),
+        schema: json!({ "anyOf": [kind.schema, { "enum": [OFF, false] }] }),
         what: format!("{}; or off", kind.what),
         secret: kind.secret,
     }
 }
-
-/// What an unset optional value of [`or_off`] is shown as.
-pub(super) const OFF: &str = "off";
 
 /// One of some words.
 pub(super) trait Choice: Copy + PartialEq + 'static {
@@ -172,9 +173,16 @@ pub(super) trait Choice: Copy + PartialEq + 'static {
 pub(super) fn choice<T: Choice>() -> Kind<T> {
     let words: Vec<&str> = T::WORDS.iter().map(|(word, _)| *word).collect();
     let listed = words.join(", ");
-    let schema = json!({ "enum": words });
+    let mut allowed: Vec<Json> = words.iter().map(|word| json!(word)).collect();
+    let off = words.contains(&OFF);
+    if off {
+        allowed.push(json!(false));
+    }
+    let schema = json!({ "enum": allowed });
     let what = words.join(" | ");
     let parse = move |text: &str| {
+        // As for `or_off`.
+        let text = if off && text == "false" { OFF } else { text };
         let found = T::WORDS.iter().find(|(word, _)| *word == text);
         found.map(|(_, value)| *value).ok_or_else(|| {
             let near = super::nearest::nearest(text, T::WORDS.iter().map(|(word, _)| *word));

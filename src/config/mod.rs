@@ -43,6 +43,9 @@ mod units;
 mod watch;
 mod yaml;
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};

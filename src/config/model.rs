@@ -68,7 +68,7 @@ pub struct Config {
     pub jitter: Jitter,
     /// How much is looked up for each address.
     pub symbols: Symbols,
-    /// Added to the Resource of every process.
+    /// Added to the Resource of every process, whatever the process says.
     pub labels: BTreeMap<String, String>,
     /// Which processes are sampled.
     pub targets: Targets,
@@ -188,6 +188,8 @@ pub struct TargetRule {
     pub pids: Vec<u32>,
     /// Patterns of cgroup (v2) paths, as in `/system.slice/*`; a process below a matching cgroup matches.
     pub cgroups: Vec<String>,
+    /// Ids of v2 cgroups: the inodes of their directories.
+    pub cgroup_ids: Vec<u64>,
     /// Patterns of container ids.
     pub containers: Vec<String>,
     /// Patterns of thread-group names (`/proc/PID/comm`, up to 15 bytes).
@@ -201,7 +203,7 @@ pub struct TargetRule {
 pub struct Resource {
     /// Variables that are read from the environment of a process; no other is looked at.
     pub environment_variables: Vec<String>,
-    /// Added to the Resource of every process.
+    /// Added to the Resource of every process that says nothing else.
     pub attributes: BTreeMap<String, String>,
     /// Where the metadata of pods comes from.
     pub kubernetes: Kubernetes,
@@ -222,6 +224,12 @@ pub struct Kubernetes {
     pub ca_file: Option<PathBuf>,
     /// The token to show; without it the service account's.
     pub token_file: Option<PathBuf>,
+    /// Whatever certificate the kubelet shows is taken.
+    pub insecure_skip_verify: bool,
+    /// Between two lists of the kubelet.
+    pub poll_interval: Duration,
+    /// Between two lists of the kubelet when a container is not known.
+    pub min_poll_interval: Duration,
     /// Pod labels to add as `k8s.pod.label.NAME`; no other is added.
     pub labels: Vec<String>,
 }

@@ -34,6 +34,11 @@ impl Origin {
             Self::Flag(_) => 3,
         }
     }
+
+    /// Somebody wrote it for this program: in its file or on its command line. Variables may be meant for others.
+    pub(super) fn is_deliberate(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Flag(_))
+    }
 }
 
 impl fmt::Display for Origin {

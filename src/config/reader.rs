@@ -123,7 +123,7 @@ impl<'a> Reader<'a> {
 
     /// Reports a problem with `key`, at `origin`.
     pub(super) fn problem(&mut self, origin: Origin, key: &str, message: impl Into<String>) {
-        let key = join(&self.path, key);
+        let key = if key.is_empty() { self.path.clone() } else { join(&self.path, key) };
         self.findings.problems.push(Problem { origin, key, message: message.into() });
     }
 
@@ -438,8 +438,9 @@ impl<'a> Reader<'a> {
         let node = self.node(key);
         let path = join(&self.name, key);
         let overlaid = [&self.sources.flags, &self.sources.otel].iter().any(|overlay| overlay.reaches(&path));
-        // `key:` with nothing behind it is what remains when all keys are commented out.
-        let written = node.is_some_and(|node| node.value != Value::Nothing);
+        // `key:` with nothing behind it is what remains when all keys are commented out; but a choice it is.
+        let choice = self.exactly_one.contains(&key);
+        let written = node.is_some_and(|node| choice || node.value != Value::Nothing);
         let there = written || overlaid || self.implied == Some(key) || self.sources.schema;
         let (value, content) = if there {
             let (value, entries, exactly_one) = self.nested(key, key, true, node, read);

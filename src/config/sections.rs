@@ -47,7 +47,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
         "`names`: functions, from symbol tables; `lines`: also files, lines and inlined functions, from DWARF, for 50 to \
          100 times the memory",
     );
-    let labels = reader.map("labels", attribute_name, kind::text("text"), "Added to the Resource of every process");
+    let labels = reader.map(
+        "labels",
+        attribute_name,
+        kind::text("text"),
+        "Added to the Resource of every process, whatever it says itself",
+    );
     Config {
         rate,
         window,
@@ -104,15 +109,22 @@ fn rule(reader: &mut Reader<'_>) -> TargetRule {
         Vec::new(),
         "Process ids, as the host sees them. All lists of one rule must match; in each list one item suffices",
     );
+    let cgroup_ids = reader.list(
+        "cgroup_ids",
+        kind::whole(1_u64, u64::MAX, ""),
+        Vec::new(),
+        "Ids of cgroups (v2): the inodes of their directories, as `stat -c %i` shows them",
+    );
     let mut patterns = |key, doc| reader.list(key, pattern(), Vec::new(), doc);
     let cgroups = patterns(
         "cgroups",
         "Paths below `/sys/fs/cgroup` (v2), such as `/system.slice/*`; what is below a matching cgroup matches too",
     );
-    let containers = patterns("containers", "Container ids");
+    let containers = patterns("containers", "Container ids; 12 digits or more stand for all ids that begin with them");
     let comms = patterns("comms", "Names of processes as in `/proc/PID/comm`: at most 15 bytes");
-    let executables = patterns("executables", "Paths of executables, such as `/usr/bin/*`");
-    let rule = TargetRule { pids, cgroups, containers, comms, executables };
+    let executables =
+        patterns("executables", "Paths of executables, such as `/usr/bin/*`; without a `/` their file names");
+    let rule = TargetRule { pids, cgroups, cgroup_ids, containers, comms, executables };
     if rule == TargetRule::default() {
         let message =
             "names nothing, and so would match everything: give pids, cgroups, containers, comms or executables";
@@ -146,7 +158,7 @@ fn resource(reader: &mut Reader<'_>) -> Resource {
         "attributes",
         attribute_name,
         kind::text("text"),
-        "Added to the Resource of every process, such as `cloud.region: eu-west-1`. The agent's own \
+        "Added to the Resource of every process that says nothing else, such as `cloud.region: eu-west-1`. The agent's own \
          `OTEL_RESOURCE_ATTRIBUTES` are added here, but for those that describe the agent itself (`service.*`, \
          `process.*`, `telemetry.*`, `container.*` and `k8s.pod.*`, `k8s.container.*`, `k8s.daemonset.*`, `k8s.namespace.*`)",
     );
@@ -183,6 +195,26 @@ fn kubernetes(reader: &mut Reader<'_>) -> Kubernetes {
         kind::path(),
         "The token to show; without it that of the service account. Read again when it changes",
     );
+    let insecure_skip_verify = reader.value(
+        "insecure_skip_verify",
+        kind::boolean(),
+        false,
+        "Accept any certificate of the kubelet, as kubelets sign their own unless told otherwise. The token then goes to \
+         whoever answers at that address",
+    );
+    let interval = || kind::time(SECOND, HOUR);
+    let poll_interval = reader.value(
+        "poll_interval",
+        interval(),
+        60 * SECOND,
+        "Between two lists of the kubelet; the API server is watched",
+    );
+    let min_poll_interval = reader.value(
+        "min_poll_interval",
+        interval(),
+        5 * SECOND,
+        "Between two lists of the kubelet while a container is not known",
+    );
     let labels = reader.list(
         "labels",
         kind::text("name of a label"),
@@ -196,6 +228,9 @@ fn kubernetes(reader: &mut Reader<'_>) -> Kubernetes {
         node_name: node_name.map(|(name, _)| name),
         ca_file: ca_file.map(|(path, _)| path),
         token_file: token_file.map(|(path, _)| path),
+        insecure_skip_verify,
+        poll_interval,
+        min_poll_interval,
         labels,
     }
 }

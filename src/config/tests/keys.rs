@@ -1,0 +1,165 @@
+//! Every key, set to something else than its default.
+
+use std::time::Duration;
+
+use super::super::{
+    Compression, Config, Connection, Endpoint, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter, Kubernetes,
+    KubernetesSource, Limits, Log, LogFormat, LogLevel, OtlpExporter, Percent, Protocol, Resource, Retry, Secret,
+    Spool, Symbols, TargetRule, Targets, Telemetry, TelemetryOtlp, Tls,
+};
+use super::file;
+
+const EVERYTHING: &str = include_str!("everything.yaml");
+
+fn texts(items: &[&str]) -> Vec<String> {
+    items.iter().map(|item| (*item).to_owned()).collect()
+}
+
+fn pairs<T>(items: Vec<(&str, T)>) -> std::collections::BTreeMap<String, T> {
+    items.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn endpoint(url: &str, as_is: bool) -> Endpoint {
+    let endpoint = Endpoint::parse(url).expect("right");
+    endpoint.resolved(Protocol::HttpProtobuf, false, as_is).expect("right")
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn everything() -> Config {
+    let rule = TargetRule {
+        pids: vec![1, 2],
+        cgroups: texts(&["/system.slice/*"]),
+        cgroup_ids: vec![4242],
+        containers: texts(&["0123456789ab"]),
+        comms: texts(&["nginx"]),
+        executables: texts(&["/usr/bin/*"]),
+    };
+    let not_ssh = TargetRule { comms: texts(&["sshd"]), ..TargetRule::default() };
+    let otlp = OtlpExporter {
+        connection: Connection {
+            endpoint: endpoint("https://otlp.example.com/p", true),
+            protocol: Protocol::HttpProtobuf,
+            compression: Compression::Zstd,
+            headers: pairs(vec![("x-tenant", Secret::new("42"))]),
+            headers_file: Some("/run/headers".into()),
+            timeout: seconds(3),
+            tls: Tls {
+                insecure: false,
+                insecure_skip_verify: true,
+                ca_file: Some("/tls/ca.pem".into()),
+                cert_file: Some("/tls/cert.pem".into()),
+                key_file: Some("/tls/key.pem".into()),
+                server_name: Some("collector".to_owned()),
+            },
+        },
+        retry: Retry { initial_interval: seconds(1), max_interval: seconds(10), max_elapsed_time: Duration::ZERO },
+        queue_size: 8 << 20,
+        max_request_size: 1 << 20,
+        spool: Some(Spool { directory: "/var/lib/profiler/spool".into(), max_size: 1 << 30 }),
+    };
+    let files = FilesExporter {
+        directory: "/var/lib/profiler/files".into(),
+        format: FileFormat::Otlp,
+        max_files: 10,
+        max_size: 64 << 20,
+    };
+    Config {
+        rate: 49,
+        window: seconds(60),
+        jitter: Jitter::Time(seconds(1)),
+        symbols: Symbols::Lines,
+        labels: pairs(vec![("team", "web".to_owned()), ("version", "1.10".to_owned())]),
+        targets: Targets { include: vec![rule], exclude: vec![not_ssh], min_age: seconds(5) },
+        resource: Resource {
+            environment_variables: texts(&["OTEL_SERVICE_NAME", "DD_SERVICE"]),
+            attributes: pairs(vec![("cloud.region", "eu-west-1".to_owned())]),
+            kubernetes: Kubernetes {
+                source: KubernetesSource::Kubelet,
+                kubelet_url: Some(Endpoint::parse("https://10.0.0.1:10250").expect("right")),
+                api_url: Some(Endpoint::parse("https://kubernetes.default.svc").expect("right")),
+                node_name: Some("node-1".to_owned()),
+                ca_file: Some("/k8s/ca.crt".into()),
+                token_file: Some("/k8s/token".into()),
+                insecure_skip_verify: true,
+                poll_interval: seconds(30),
+                min_poll_interval: seconds(2),
+                labels: texts(&["app"]),
+            },
+        },
+        exporters: vec![
+            Exporter { name: "backend".to_owned(), kind: ExporterKind::Otlp(Box::new(otlp)) },
+            Exporter { name: "local".to_owned(), kind: ExporterKind::Files(files) },
+        ],
+        telemetry: Telemetry {
+            service_name: "my-profiler".to_owned(),
+            attributes: pairs(vec![("service.version", "7".to_owned())]),
+            listen: Some(([0, 0, 0, 0], 9000).into()),
+            otlp: Some(TelemetryOtlp {
+                connection: Connection {
+                    endpoint: endpoint("http://metrics:4318/m", true),
+                    protocol: Protocol::HttpProtobuf,
+                    compression: Compression::None,
+                    headers: pairs(vec![("x-tenant", Secret::new("43"))]),
+                    headers_file: None,
+                    timeout: seconds(4),
+                    tls: Tls {
+                        ca_file: Some("/tls/ca.pem".into()),
+                        cert_file: Some("/tls/cert.pem".into()),
+                        key_file: Some("/tls/key.pem".into()),
+                        ..Tls::default()
+                    },
+                },
+                interval: seconds(15),
+            }),
+        },
+        log: Log { level: LogLevel::Debug, format: LogFormat::Json },
+        limits: Limits { memory: None, cpu: Some(Percent(0.5)) },
+        kill_switch: "/run/stop".into(),
+    }
+}
+
+#[test]
+fn every_key_is_read() {
+    assert_eq!(file(EVERYTHING).config, everything());
+}
+
+/// A key that this file forgot would be shown as a default or as not set.
+#[test]
+fn every_key_is_in_the_file_that_has_every_key() {
+    let shown = file(EVERYTHING).describe();
+    let missing: Vec<&str> = shown
+        .lines()
+        .filter(|line| line.contains("# default") || line.ends_with("not set"))
+        // Not set since profiles_endpoint and metrics_endpoint are used, or since the value is that of the default.
+        .filter(|line| !["endpoint: ", "insecure: false", "exclude"].iter().any(|known| line.contains(known)))
+        .filter(|line| {
+            !["pids: []", "cgroups: []", "cgroup_ids: []", "containers: []", "executables: []"]
+                .iter()
+                .any(|known| line.contains(known))
+        })
+        .collect();
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn what_is_shown_means_the_same() {
+    // But for the headers, which are hidden.
+    let text = file(EVERYTHING).describe().replacen("\"[hidden]\"", "42", 1).replacen("\"[hidden]\"", "43", 1);
+    assert_eq!(file(&text).config, everything(), "{text}");
+    let defaults = file("").describe();
+    assert_eq!(file(&defaults).config, file("").config, "{defaults}");
+}
+
+#[test]
+fn the_defaults_are_those_of_the_documentation() {
+    let config = file("").config;
+    assert_eq!((config.rate, config.window), (99, seconds(10)));
+    assert_eq!(config.jitter.of(config.window), seconds(1));
+    assert_eq!(config.limits, Limits { memory: Some(128 << 20), cpu: Some(Percent(2.0)) });
+    assert_eq!(config.telemetry.listen, Some(([127, 0, 0, 1], 9464).into()));
+    assert_eq!(config.kill_switch.to_str(), Some("/run/profiler/disabled"));
+    assert_eq!(config.resource.environment_variables, ["OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"]);
+}
