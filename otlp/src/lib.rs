@@ -23,6 +23,7 @@ pub mod html;
 pub mod model;
 pub mod otlp;
 pub mod pprof;
+pub mod resource;
 pub mod speedscope;
 pub mod spool;
 pub mod svg;

@@ -9,8 +9,8 @@ use crate::{
     error::Error,
     labels::unescaped,
     model::{
-        AttributeValue, FrameKind, Function, Label, LabelValue, Line, Location, LocationId, Mapping, Process, Profile, Sample,
-        StringId, Thread, ThreadId, ValueType, Values, builder::ProfileBuilder,
+        AttributeValue, FrameKind, Function, Label, LabelValue, Line, Location, LocationId, Mapping, Process, Profile,
+        Sample, StringId, Thread, ThreadId, ValueType, Values, builder::ProfileBuilder,
     },
     texts::Texts,
     wire::{MAX_ENTRIES, MAX_FRAMES, MAX_LABELS, MAX_SAMPLES, Value, check_count, decompressed, fields, message},
