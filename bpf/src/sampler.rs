@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use libbpf_rs::skel::{OpenSkel, SkelBuilder};
+use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, RingBuffer, RingBufferBuilder};
 
 use crate::abi::Verdict;
@@ -73,6 +73,7 @@ pub struct Sampler {
     /// The CPUs' scratch memory, each of `scratch_words`; the counters come first.
     scratches: Region<u64>,
     scratch_words: usize,
+    map_bytes: usize,
 }
 
 /// The clock of one CPU, attached.
@@ -175,7 +176,13 @@ impl Sampler {
 
         let scratch_words = skeleton.maps.scratches.value_size() as usize / 8;
         let scratches = Region::of_map(skeleton.maps.scratches.as_fd(), scratch_words * cpus)?;
-        Ok(Self { clocks: BTreeMap::new(), _tracepoints: tracepoints, skeleton, period, scratches, scratch_words })
+        let map_bytes = skeleton
+            .object()
+            .maps()
+            .filter(|map| map.map_type() != libbpf_rs::MapType::RingBuf)
+            .map(|map| locked_bytes(map.as_fd()))
+            .sum();
+        Ok(Self { map_bytes, clocks: BTreeMap::new(), _tracepoints: tracepoints, skeleton, period, scratches, scratch_words })
     }
 
     /// The reading end of the ring.
@@ -295,6 +302,18 @@ impl Sampler {
         self.period
     }
 
+    /// Bytes of the ring of samples.
+    #[must_use]
+    pub fn ring_bytes(&self) -> usize {
+        self.skeleton.maps.samples.max_entries() as usize
+    }
+
+    /// Bytes of all maps but the ring of samples and the slabs of rows, as the kernel counts them.
+    #[must_use]
+    pub fn map_bytes(&self) -> usize {
+        self.map_bytes
+    }
+
     /// What the kernel half counted so far, over all CPUs.
     #[must_use]
     pub fn counters(&self) -> Counters {
@@ -365,6 +384,13 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
+}
+
+/// Bytes of kernel memory that a map takes (`memlock` in its `/proc/self/fdinfo`); 0 if the kernel does not tell.
+fn locked_bytes(map: BorrowedFd<'_>) -> usize {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd())).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("memlock:"));
+    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or_default()
 }
 
 fn print(level: libbpf_rs::PrintLevel, message: String) {

@@ -253,6 +253,39 @@ impl Tables {
         }
     }
 
+    /// Waits until no program of the kernel half is running that was running at the call: what it may have been reading can be
+    /// rewritten. Some 10 ms.
+    pub fn wait_for_readers(&self) {
+        if self.kernel.is_none() {
+            return;
+        }
+        // Global barriers wait for an RCU grace period, and the programs run in RCU's read side (kernel/sched/membarrier.c).
+        const MEMBARRIER_CMD_GLOBAL: libc::c_int = 1;
+        // SAFETY: a system call with three integers.
+        if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } < 0 {
+            // Not there with CONFIG_MEMBARRIER=n or nohz_full. A program runs for less than a millisecond, without interruption.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    /// Processes that the kernel half knows now, counted there.
+    #[must_use]
+    pub fn process_count(&self) -> usize {
+        self.kernel.as_ref().map_or(0, |kernel| kernel.processes.keys().count())
+    }
+
+    /// A row page's entry.
+    #[must_use]
+    pub fn row_page(&self, index: usize) -> Option<RowPage> {
+        self.row_pages.read(index)
+    }
+
+    /// A row.
+    #[must_use]
+    pub fn row(&self, slab: usize, index: usize) -> Option<Row> {
+        self.slabs.get(slab)?.read(index)
+    }
+
     /// An executable's entry.
     #[must_use]
     pub fn executable(&self, index: usize) -> Option<Executable> {

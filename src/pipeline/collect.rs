@@ -1,6 +1,6 @@
 //! Empties the rings in time, on a thread of its own: loading a large executable's rows takes longer than a ring lasts.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -17,8 +17,6 @@ const PAUSE: Duration = Duration::from_millis(2);
 const CPU_CHECK: Duration = Duration::from_secs(1);
 /// Nice value of the thread.
 const PRIORITY: i32 = -15;
-/// Samples that wait to be worked off, bytes; what comes beyond is dropped and counted.
-const MAX_WAITING: usize = 64 << 20;
 
 /// What was in the rings at one time.
 #[derive(Debug, Default)]
@@ -36,22 +34,35 @@ pub struct Intake {
 pub struct Collector {
     intakes: Receiver<Intake>,
     waiting: Arc<AtomicUsize>,
+    hurry: Arc<AtomicU64>,
+    started: Instant,
     stop: Arc<AtomicBool>,
     failure: Arc<Mutex<Option<Error>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Collector {
-    /// Starts the thread.
+    /// Starts the thread. Samples of more than `budget` bytes that wait to be worked off are dropped and counted.
     ///
     /// # Errors
     /// There can be no further thread.
-    pub fn start(ring: SampleRing, sideband: Sideband) -> Result<Self, Error> {
+    pub fn start(ring: SampleRing, sideband: Sideband, budget: usize) -> Result<Self, Error> {
         let (sender, intakes) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
         let failure = Arc::new(Mutex::new(None));
-        let worker = Worker { ring, sideband, sender, waiting: Arc::clone(&waiting), dropped: 0 };
+        let hurry = Arc::new(AtomicU64::new(0));
+        let started = Instant::now();
+        let worker = Worker {
+            ring,
+            sideband,
+            sender,
+            waiting: Arc::clone(&waiting),
+            hurry: Arc::clone(&hurry),
+            started,
+            budget,
+            dropped: 0,
+        };
         let (stopped, failed) = (Arc::clone(&stop), Arc::clone(&failure));
         let thread = std::thread::Builder::new()
             .name("collector".to_owned())
@@ -61,7 +72,7 @@ impl Collector {
                 }
             })
             .map_err(|source| Error::Io { action: "start the collector thread".to_owned(), source })?;
-        Ok(Self { intakes, waiting, stop, failure, thread: Some(thread) })
+        Ok(Self { intakes, waiting, hurry, started, stop, failure, thread: Some(thread) })
     }
 
     /// Everything collected since the last call; waits for it up to `timeout`.
@@ -86,6 +97,18 @@ impl Collector {
         Ok(intakes)
     }
 
+    /// Empties the rings every 2 ms for the next `time`.
+    pub fn hurry(&self, time: Duration) {
+        let until = u64::try_from((self.started.elapsed() + time).as_millis()).unwrap_or(u64::MAX);
+        self.hurry.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// Bytes of samples that wait to be worked off.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Empties the rings a last time and ends the thread.
     pub fn stop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
@@ -107,6 +130,10 @@ struct Worker {
     sideband: Sideband,
     sender: Sender<Intake>,
     waiting: Arc<AtomicUsize>,
+    /// Until when there is no time to wait, ms from `started`.
+    hurry: Arc<AtomicU64>,
+    started: Instant,
+    budget: usize,
     dropped: u64,
 }
 
@@ -128,7 +155,8 @@ impl Worker {
                 }
             }
             let waited = Instant::now();
-            self.ring.wait(INTERVAL)?;
+            let hurry = u128::from(self.hurry.load(Ordering::Relaxed)) > self.started.elapsed().as_millis();
+            self.ring.wait(if hurry { PAUSE } else { INTERVAL })?;
             std::thread::sleep(PAUSE.saturating_sub(waited.elapsed()));
         }
     }
@@ -142,7 +170,7 @@ impl Worker {
             return Ok(());
         }
         let bytes = samples.bytes();
-        if self.waiting.load(Ordering::Relaxed) + bytes > MAX_WAITING {
+        if self.waiting.load(Ordering::Relaxed) + bytes > self.budget {
             self.dropped += samples.len() as u64;
             samples = Batch::default();
         }

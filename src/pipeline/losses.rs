@@ -10,6 +10,7 @@ pub fn of(totals: &Totals, unwinder: &Stats) -> Vec<Loss> {
     let mut losses = vec![
         ("lost: ring full", totals.kernel.ring_full),
         ("lost: more samples than could be worked off", totals.intake_dropped),
+        ("lost: more samples than the window has room for", totals.over_budget),
         ("lost: kernel stack not taken", totals.kernel.kernel_stack_failed),
         ("lost: process events (side band full)", totals.sideband_lost),
         ("unwind tables: file unreadable, frame pointers followed", unwinder.failed),

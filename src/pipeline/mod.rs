@@ -2,14 +2,23 @@
 
 mod aggregate;
 mod assemble;
+mod chosen;
 mod collect;
+mod images;
 pub mod losses;
+mod memory;
 mod names;
 mod origin;
+mod resolve;
 mod session;
+mod targets;
+mod window;
 
 pub use aggregate::{Aggregate, Frame, Image};
 pub use assemble::assemble;
+pub use images::ImageFacts;
+pub use memory::{Budgets, MemoryUse, TableUse};
 pub use names::{Files, Names, files};
 pub use origin::origin;
 pub use session::{Session, SessionOptions, Totals};
+pub use targets::{Facts, Rule, TargetRules};

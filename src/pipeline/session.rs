@@ -3,34 +3,41 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use profiler_bpf::native::Walk;
-use profiler_bpf::record::{Sample, UnwindEnd, UserFrame, comm_bytes};
+use profiler_bpf::record::Sample;
 use profiler_bpf::sideband::{Event, Kind, Sideband};
-use profiler_bpf::{Counters, Sampler, online_cpus};
+use profiler_bpf::{Counters, Sampler, Targets, online_cpus};
 use profiler_unwinders::executable::Executables;
-use profiler_unwinders::native::{Located, NativeUnwinder};
-use profiler_unwinders::process::{AddressSpace, Clock, Process, ProcessTable};
-use rustc_hash::FxHashMap;
+use profiler_unwinders::native::NativeUnwinder;
+use profiler_unwinders::process::{Clock, Process, ProcessTable};
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::aggregate::{Aggregate, Frame, FrameId, Image, ImageId, RawSample, StackId, Thread};
+use super::aggregate::{Aggregate, Frame, Image};
+use super::chosen::Chosen;
 use super::collect::{Collector, Intake};
+use super::images::{ImageFacts, Images};
+use super::memory::{Budgets, MemoryUse, TableUse};
+use super::resolve;
+use super::targets::TargetRules;
+use super::window::Windows;
 
 /// Time given to scanning processes that wait for it, a step, ns.
 const SCAN_BUDGET_NS: u128 = 10_000_000;
 /// Distance between looks at which CPUs are online, ns.
 const CPU_CHECK_NS: u64 = 1_000_000_000;
-/// Stacks remembered by their raw words, to skip resolving what was seen before.
-const MAX_RAW_STACKS: usize = 16_384;
-/// A process whose mappings do not explain a stack is scanned again at most this often, ns.
-const RESCAN_NS: u64 = 200_000_000;
+/// Distance between looks at what can be forgotten, ns.
+const TIDY_NS: u64 = 1_000_000_000;
+/// Chosen processes are looked at eagerly for this long after the start, and after each fork or exec of theirs.
+const HURRY: Duration = Duration::from_secs(1);
+/// Chosen processes that are looked at eagerly.
+const MAX_EAGER: usize = 4096;
 
 /// How to run a session.
 #[derive(Debug)]
 pub struct SessionOptions {
     /// The kernel half.
     pub sampler: profiler_bpf::Options,
-    /// Bytes of unwind rows, kernel and user space together (they are shared).
-    pub row_budget: usize,
+    /// Bytes that the parts may take.
+    pub budgets: Budgets,
     /// Bytes of side-band ring, a CPU.
     pub sideband_bytes: usize,
 }
@@ -38,8 +45,13 @@ pub struct SessionOptions {
 /// What a session has seen so far.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// Samples.
+    /// Samples, without those that were filtered or dropped.
     pub samples: u64,
+    /// Samples of processes that the rules refuse, which the kernel half took before it was told; not lost. It refused
+    /// `kernel.filtered` more by itself.
+    pub filtered: u64,
+    /// Samples dropped because the aggregate had no room before it was taken.
+    pub over_budget: u64,
     /// Samples whose stack is not whole, by reason.
     pub incomplete: BTreeMap<&'static str, u64>,
     /// Samples that user space unwound.
@@ -62,27 +74,25 @@ impl Totals {
 
 /// A running session.
 pub struct Session {
-    sampler: Sampler,
+    pub(super) sampler: Sampler,
     collector: Collector,
-    processes: ProcessTable,
-    executables: Executables,
-    unwinder: NativeUnwinder,
-    aggregate: Aggregate,
-    raw_stacks: FxHashMap<RawKey, StackId>,
-    rescans: FxHashMap<u32, u64>,
-    jit_images: Vec<ImageId>,
-    totals: Totals,
+    pub(super) processes: ProcessTable,
+    pub(super) executables: Executables,
+    pub(super) unwinder: NativeUnwinder,
+    pub(super) windows: Windows,
+    pub(super) chosen: Chosen,
+    pub(super) images: Images,
+    pub(super) rescans: FxHashMap<u32, u64>,
+    /// Processes that were chosen by id, and their children; their tables are made before their first samples.
+    eager: FxHashSet<u32>,
+    is_eager: bool,
+    pub(super) totals: Totals,
+    pub(super) budgets: Budgets,
+    /// The aggregate is beyond its budget.
+    pub(super) full: bool,
+    sideband_bytes: usize,
     next_cpu_check: u64,
-}
-
-/// A raw stack of one version of one image's mappings.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct RawKey {
-    serial: u32,
-    version: u32,
-    end: UnwindEnd,
-    words: Box<[u64]>,
-    kernel: u32,
+    next_tidying: u64,
 }
 
 impl Session {
@@ -92,25 +102,50 @@ impl Session {
     /// The kernel or its privileges do not permit it.
     pub fn new(options: SessionOptions) -> Result<Self, profiler_bpf::Error> {
         let cpus = online_cpus()?;
+        let eager: FxHashSet<u32> = match &options.sampler.targets {
+            Targets::Processes(pids) => pids.iter().copied().collect(),
+            _ => FxHashSet::default(),
+        };
         let sampler = Sampler::load(options.sampler)?;
         let sideband = Sideband::open(&cpus, options.sideband_bytes)?;
-        let collector = Collector::start(sampler.ring()?, sideband)?;
-        let unwinder = NativeUnwinder::new(sampler.tables()?, options.row_budget)?;
+        let collector = Collector::start(sampler.ring()?, sideband, options.budgets.waiting)?;
+        let unwinder = NativeUnwinder::new(sampler.tables()?, options.budgets.rows)?;
         let mut processes = ProcessTable::new();
         processes.queue_unknown();
         Ok(Self {
-            sampler,
             collector,
             processes,
             executables: Executables::new(),
             unwinder,
-            aggregate: Aggregate::default(),
-            raw_stacks: FxHashMap::default(),
+            windows: Windows::new(sampler.period()),
+            chosen: Chosen::default(),
+            images: Images::default(),
             rescans: FxHashMap::default(),
-            jit_images: Vec::new(),
+            is_eager: !eager.is_empty(),
+            eager,
             totals: Totals::default(),
+            budgets: options.budgets,
+            full: false,
+            sideband_bytes: options.sideband_bytes.saturating_mul(cpus.len()),
             next_cpu_check: 0,
+            next_tidying: 0,
+            sampler,
         })
+    }
+
+    /// Changes the rate to `frequency` Hz of CPU time, live. Samples carry their own period, so [`Self::take_aggregates`] tells
+    /// them apart.
+    ///
+    /// # Errors
+    /// The kernel does not allow the rate.
+    pub fn set_frequency(&mut self, frequency: u64) -> Result<(), profiler_bpf::Error> {
+        self.sampler.set_frequency(frequency)
+    }
+
+    /// Samples only processes that `rules` allow, from now on. The kernel half filters if it was loaded with
+    /// [`Targets::Rules`], else only this side does.
+    pub fn set_targets(&mut self, rules: TargetRules) {
+        self.chosen.set(rules, &mut self.sampler);
     }
 
     /// Learns what these processes map and how to unwind it, so that their first samples are whole too.
@@ -129,6 +164,9 @@ impl Session {
     /// # Errors
     /// A perf event is refused.
     pub fn start(&mut self) -> Result<(), profiler_bpf::Error> {
+        if self.is_eager {
+            self.collector.hurry(HURRY);
+        }
         self.sampler.follow_cpus(&online_cpus()?)?;
         self.next_cpu_check = Clock::monotonic_now() + CPU_CHECK_NS;
         Ok(())
@@ -157,16 +195,49 @@ impl Session {
         }
         self.scan_waiting(now);
         for retired in self.processes.retire(now) {
+            self.images.retired(retired.serial);
             if self.processes.get(retired.pid).is_none() {
-                self.unwinder.forget(retired.pid, now);
-                self.rescans.remove(&retired.pid);
+                self.forget(retired.pid, now);
             }
         }
         if now >= self.next_cpu_check {
             self.next_cpu_check = now + CPU_CHECK_NS;
             self.follow_cpus();
         }
+        if now >= self.next_tidying {
+            self.next_tidying = now + TIDY_NS;
+            self.forget_rescans(now);
+            self.processes.set_clock(Clock::read());
+            self.touch_sampled(now);
+            self.unwinder.tidy(now);
+        }
         Ok(())
+    }
+
+    /// What is sampled keeps its rows; most samples are known by their raw stacks and ask the unwinder nothing.
+    fn touch_sampled(&mut self, now: u64) {
+        if !self.unwinder.is_tight() {
+            return;
+        }
+        for window in self.windows.iter() {
+            let aggregate = &window.aggregate;
+            let recent = aggregate.samples.iter().rev().take_while(|sample| sample.time + 2 * TIDY_NS >= now);
+            let stacks: FxHashSet<_> = recent.map(|sample| sample.stack).collect();
+            let stacks = stacks.into_iter().filter_map(|stack| aggregate.stacks.get(stack as usize));
+            let frames: FxHashSet<_> = stacks.flat_map(|frames| frames.iter()).copied().collect();
+            for frame in frames {
+                if let Some(&Frame::Native { executable, .. }) = aggregate.frames.get(frame as usize) {
+                    self.unwinder.touch(executable, now);
+                }
+            }
+        }
+    }
+
+    fn forget(&mut self, pid: u32, now: u64) {
+        self.unwinder.forget(pid, now);
+        self.chosen.forget(pid, &mut self.sampler);
+        self.eager.remove(&pid);
+        self.rescans.remove(&pid);
     }
 
     fn follow_cpus(&mut self) {
@@ -177,9 +248,13 @@ impl Session {
 
     /// Samples and events in the order of their times.
     fn work_off(&mut self, intake: &Intake, now: u64) {
+        self.full = self.windows.iter().map(|window| window.aggregate.memory_bytes()).sum::<usize>() >= self.budgets.aggregate;
         self.totals.intake_dropped += intake.dropped;
         let mut samples: Vec<Sample<'_>> = intake.samples.samples().collect();
         samples.sort_by_key(|sample| sample.head.time);
+        if self.is_eager {
+            self.look_ahead(&intake.events);
+        }
         let mut events = intake.events.iter().peekable();
         for sample in &samples {
             while let Some(event) = events.next_if(|event| event.time <= sample.head.time) {
@@ -190,6 +265,9 @@ impl Session {
         for event in events {
             self.apply(event, now);
         }
+        if self.is_eager {
+            self.prepare_changed(&intake.events, now);
+        }
     }
 
     fn apply(&mut self, event: &Event, now: u64) {
@@ -199,10 +277,60 @@ impl Session {
         let changes = self.processes.apply(event);
         if changes.ended {
             self.unwinder.forget(event.pid, now);
+            self.chosen.forget(event.pid, &mut self.sampler);
+        } else if changes.name
+            && !changes.new_image
+            && let Some(process) = self.processes.get(event.pid)
+        {
+            self.chosen.renamed(process, &mut self.sampler);
         }
         if changes.lost {
             self.processes.queue_unknown();
-            self.processes.end_missing(now);
+            for pid in self.processes.end_missing(now) {
+                self.unwinder.forget(pid, now);
+                self.chosen.forget(pid, &mut self.sampler);
+            }
+        }
+    }
+
+    /// Which of the processes that were chosen by id are new.
+    fn look_ahead(&mut self, events: &[Event]) {
+        let mut news = false;
+        for event in events {
+            match event.kind {
+                Kind::Fork { parent_pid } if parent_pid != event.pid && self.eager.contains(&parent_pid) => {
+                    news = true;
+                    if self.eager.len() < MAX_EAGER {
+                        self.eager.insert(event.pid);
+                    }
+                }
+                Kind::Exec { .. } => news |= self.eager.contains(&event.pid),
+                _ => {}
+            }
+        }
+        if news {
+            self.collector.hurry(HURRY);
+        }
+    }
+
+    /// Publishes what chosen processes have mapped, before they are sampled there: a sample's copy of one stack shows nothing of
+    /// another that it goes on to.
+    fn prepare_changed(&mut self, events: &[Event], now: u64) {
+        let mut done = FxHashSet::default();
+        for event in events.iter().rev() {
+            if !matches!(event.kind, Kind::Exec { .. } | Kind::Mmap(_))
+                || !self.eager.contains(&event.pid)
+                || !done.insert(event.pid)
+            {
+                continue;
+            }
+            let Some(process) = self.processes.get(event.pid).filter(|process| process.ended.is_none()) else { continue };
+            // What is half executed is told by its next mapping.
+            if process.address_space.is_none() && self.processes.read_address_space(event.pid).is_err() {
+                continue;
+            }
+            self.publish(event.pid, now);
+            self.unwinder.preload(event.pid, &mut self.executables);
         }
     }
 
@@ -218,13 +346,7 @@ impl Session {
         }
     }
 
-    /// Reads what `/proc` says of a process now, unless that was done a moment ago; false if it was or the process is gone.
-    fn scan(&mut self, pid: u32, now: u64) -> bool {
-        // The clock is read anew: the table takes what is older than the scan to be in it.
-        self.due_for_scan(pid, now) && self.processes.scan(pid, Clock::monotonic_now()).is_ok()
-    }
-
-    fn publish(&mut self, pid: u32, now: u64) {
+    pub(super) fn publish(&mut self, pid: u32, now: u64) {
         if let Some(process) = self.processes.get(pid)
             && !process.kthread
         {
@@ -232,222 +354,17 @@ impl Session {
         }
     }
 
-    fn sample(&mut self, sample: &Sample<'_>, now: u64) {
-        let head = &sample.head;
-        self.totals.samples += 1;
-        let known = process_at(&self.processes, head.pid, head.time);
-        let ended = known.is_some_and(|process| process.ended.is_some_and(|ended| ended < head.time));
-        if known.is_none_or(Process::wants_scan) || ended {
-            self.scan(head.pid, now);
-        }
-        if head.start_stack != 0
-            && self.processes.get(head.pid).is_some_and(|process| process.address_space.is_none())
-            && self.is_current(head.pid, head.time)
-        {
-            let space = AddressSpace { start_code: head.start_code, start_stack: head.start_stack };
-            self.processes.set_address_space(head.pid, space);
-        }
-
-        // What user space has yet to finish is never the same twice.
-        let key = if sample.continuation.is_none() { self.raw_key(sample) } else { None };
-        let stack = key.as_ref().and_then(|key| self.raw_stacks.get(key).copied());
-        let end;
-        let stack = match stack {
-            Some(stack) => {
-                end = sample.end();
-                stack
-            }
-            None => {
-                let (stack, finished) = self.resolve(sample, now);
-                end = finished;
-                if let Some(key) = key {
-                    if self.raw_stacks.len() >= MAX_RAW_STACKS {
-                        self.raw_stacks.clear();
-                    }
-                    self.raw_stacks.insert(key, stack);
-                }
-                stack
-            }
-        };
-        if !end.is_complete() {
-            *self.totals.incomplete.entry(end.reason()).or_default() += 1;
-        }
-        let image = self.image_of(head.pid, head.time, &head.comm);
-        let thread = self.aggregate.thread(Thread { image, tid: head.tid, comm: head.comm });
-        self.aggregate.samples.push(RawSample { time: head.time, stack, thread, cpu: head.cpu });
-    }
-
-    fn is_current(&self, pid: u32, time: u64) -> bool {
-        self.processes.get(pid).is_some_and(|process| process.image_start <= time && process.ended.is_none())
-    }
-
-    fn raw_key(&self, sample: &Sample<'_>) -> Option<RawKey> {
-        let process = process_at(&self.processes, sample.head.pid, sample.head.time)?;
-        let kernel = sample.kernel_frames().map(|frame| frame.0);
-        let user = sample.user_frames().map(|frame| frame.0);
-        Some(RawKey {
-            serial: process.serial,
-            version: process.mappings_version,
-            end: sample.end(),
-            kernel: u32::from(sample.head.kernel_frames),
-            words: kernel.chain(user).collect(),
-        })
-    }
-
-    /// Finishes the stack if the kernel half could not, and says what each frame is.
-    fn resolve(&mut self, sample: &Sample<'_>, now: u64) -> (StackId, UnwindEnd) {
-        let head = &sample.head;
-        let mut user: Vec<UserFrame> = sample.user_frames().collect();
-        let mut end = sample.end();
-        self.publish_at(head.pid, head.time, now);
-        if let Some((continuation, stack)) = &sample.continuation {
-            self.totals.continued += 1;
-            let mut walk = Walk::new(continuation, user.len());
-            let from = (continuation, *stack);
-            end = self.walk(head.pid, head.time, &mut walk, from, &mut user);
-            if end == UnwindEnd::NoMapping && self.is_current(head.pid, head.time) {
-                // Mapped since we looked, e.g. by code that runs before the side band was read.
-                if self.scan(head.pid, now) {
-                    self.publish(head.pid, now);
-                    end = self.walk(head.pid, head.time, &mut walk, from, &mut user);
-                }
-            }
-            if end == UnwindEnd::NoMapping && walk.frame().is_instruction_pointer() {
-                // Where it was interrupted is true whatever maps it.
-                user.push(walk.frame());
-            }
-        }
-
-        let mut frames: Vec<FrameId> = Vec::with_capacity(user.len() + usize::from(head.kernel_frames) + 1);
-        for (depth, address) in sample.kernel_frames().enumerate() {
-            let address = if depth == 0 { address } else { address.call_site() };
-            frames.push(self.aggregate.frame(Frame::Kernel { address }));
-        }
-        let image = self.image_of(head.pid, head.time, &head.comm);
-        for frame in user {
-            let frame = self.user_frame((head.pid, head.time), image, frame);
-            frames.push(self.aggregate.frame(frame));
-        }
-        if !end.is_complete() {
-            let last = frames.last().and_then(|&last| self.aggregate.frames.get(last as usize));
-            tracing::debug!(
-                pid = head.pid,
-                comm = %String::from_utf8_lossy(comm_bytes(&head.comm)),
-                reason = end.reason(),
-                continued = sample.continuation.is_some(),
-                frames = frames.len(),
-                last = %last.map(|frame| self.describe(frame)).unwrap_or_default(),
-                "A stack is not finished."
-            );
-            frames.push(self.aggregate.frame(Frame::Marker(end)));
-        }
-        (self.aggregate.stack(&frames), end)
-    }
-
-    /// A frame for the log.
-    fn describe(&self, frame: &Frame) -> String {
-        match frame {
-            Frame::Native { executable, address, .. } => {
-                let path = self.aggregate.executables.get(executable).map(|executable| executable.path_text());
-                format!("{}+{:#x}", path.unwrap_or_default(), address.0)
-            }
-            other => format!("{other:x?}"),
-        }
-    }
-
-    /// Makes the image that ran at `time` the one that the unwinder knows.
-    fn publish_at(&mut self, pid: u32, time: u64, now: u64) {
-        if let Some(process) = process_at(&self.processes, pid, time)
-            && !process.kthread
-        {
-            self.unwinder.publish(process, &mut self.executables, now);
-        }
-    }
-
-    fn walk(
-        &mut self,
-        pid: u32,
-        time: u64,
-        walk: &mut Walk,
-        from: (&profiler_bpf::record::Continuation, &[u8]),
-        frames: &mut Vec<UserFrame>,
-    ) -> UnwindEnd {
-        match process_at(&self.processes, pid, time) {
-            Some(process) => self.unwinder.walk(process, &mut self.executables, walk, from, frames),
-            None => UnwindEnd::UnknownProcess,
-        }
-    }
-
-    fn user_frame(&mut self, (pid, time): (u32, u64), image: ImageId, frame: UserFrame) -> Frame {
-        let address = frame.lookup_address();
-        let guessed = frame.is_guessed();
-        match self.unwinder.locate(pid, address) {
-            Located::Executable(executable, vaddr) => {
-                let id = executable.id;
-                self.aggregate.executables.entry(id).or_insert(executable);
-                Frame::Native { executable: id, address: vaddr, guessed }
-            }
-            Located::Other => {
-                let mapping = process_at(&self.processes, pid, time).and_then(|process| process.mappings.find(address));
-                if let Some(mapping) = mapping
-                    && let Some((_, path)) = mapping.file()
-                    && let Some(offset) = mapping.file_offset(address)
-                {
-                    let path = self.aggregate.path(path);
-                    return Frame::Unopened { path, offset, guessed };
-                }
-                if !self.jit_images.contains(&image) {
-                    self.jit_images.push(image);
-                }
-                Frame::Jit { image, address, guessed }
-            }
-            Located::Nowhere => Frame::Unmapped { address },
-        }
-    }
-
-    fn due_for_scan(&mut self, pid: u32, now: u64) -> bool {
-        let last = self.rescans.entry(pid).or_default();
-        let due = now.saturating_sub(*last) >= RESCAN_NS;
-        if due {
-            *last = now;
-        }
-        due
-    }
-
-    /// The image that `pid` was at `time`, added to the aggregate when it is sampled for the first time.
-    fn image_of(&mut self, pid: u32, time: u64, comm: &[u8; 16]) -> ImageId {
-        if let Some(process) = process_at(&self.processes, pid, time) {
-            if let Some(id) = self.aggregate.known_image(process.serial) {
-                return id;
-            }
-            if process.container_inherited {
-                // A runtime forks in its own control group. If the process is gone, its parent's is what we know.
-                let _ = self.processes.read_container(pid);
-            }
-        }
-        if let Some(process) = process_at(&self.processes, pid, time) {
-            let image = image(process);
-            return self.aggregate.image(image);
-        }
-        // Nothing is known but what the sample says.
-        let serial = u32::MAX - pid;
-        self.aggregate.known_image(serial).unwrap_or_else(|| {
-            self.aggregate.image(Image {
-                pid,
-                serial,
-                start_unix_ns: 0,
-                start_time_ns: 0,
-                comm: profiler_unwinders::process::Comm::new(comm_bytes(comm)),
-                exe: std::sync::Arc::default(),
-                container_id: None,
-                namespace_pid: pid,
-            })
-        })
-    }
-
     /// Images that run code from anonymous memory.
     pub fn jit_images(&self) -> impl Iterator<Item = &Image> {
-        self.jit_images.iter().filter_map(|&id| self.aggregate.images.get(id as usize))
+        self.windows.iter().flat_map(|window| {
+            window.jit_images.iter().filter_map(|&id| window.aggregate.images.get(id as usize))
+        })
+    }
+
+    /// Images that were sampled for the first time since the last call: once each, even if they are in every aggregate. To be asked
+    /// often, since they may end any moment. An image of which the process table knows nothing is not among them.
+    pub fn new_images(&mut self) -> Vec<ImageFacts> {
+        self.images.take()
     }
 
     /// What was seen so far.
@@ -479,38 +396,66 @@ impl Session {
         self.sampler.period()
     }
 
-    /// Everything sampled; the session starts anew.
-    pub fn take_aggregate(&mut self) -> Aggregate {
-        self.raw_stacks.clear();
-        self.jit_images.clear();
-        // Names and paths that became known after the first sample of an image.
-        for index in 0..self.aggregate.images.len() {
-            let Some(known) = self.aggregate.images.get(index) else { continue };
-            if let Some(process) = self.processes.get(known.pid)
-                && process.serial == known.serial
-            {
-                self.aggregate.image(image(process));
+    /// Everything sampled since the last call, an aggregate for each period (ns of CPU time a sample) that had samples; the session
+    /// starts anew.
+    ///
+    /// Files that no living process maps are closed here, except those of what is returned.
+    pub fn take_aggregates(&mut self) -> Vec<(u64, Aggregate)> {
+        for window in self.windows.iter_mut() {
+            // Names and paths that became known after the first sample of an image.
+            let aggregate = &mut window.aggregate;
+            for index in 0..aggregate.images.len() {
+                let Some(known) = aggregate.images.get(index) else { continue };
+                if let Some(process) = self.processes.get(known.pid)
+                    && process.serial == known.serial
+                {
+                    aggregate.image(resolve::image(process));
+                }
             }
         }
-        std::mem::take(&mut self.aggregate)
+        self.full = false;
+        let taken = self.windows.take();
+        let processes = &self.processes;
+        self.executables.close_orphans(
+            |pid| processes.get(pid).is_some_and(|process| process.ended.is_none()),
+            |id| taken.iter().any(|(_, aggregate)| aggregate.executables.contains_key(&id)),
+        );
+        taken
+    }
+
+    /// Bytes that the session takes now; walks over all processes and executables, so not for every step.
+    #[must_use]
+    pub fn memory(&self) -> MemoryUse {
+        MemoryUse {
+            rows: self.unwinder.row_bytes(),
+            unwinder: self.unwinder.memory_bytes(),
+            executables: self.executables.memory_bytes(),
+            processes: self.processes.memory_bytes(),
+            aggregate: self.windows.iter().map(|window| window.aggregate.memory_bytes()).sum(),
+            raw_stacks: self.windows.iter().map(super::window::Window::raw_bytes).sum(),
+            waiting: self.collector.waiting(),
+            ring: self.sampler.ring_bytes(),
+            sideband: self.sideband_bytes,
+            kernel_maps: self.sampler.map_bytes(),
+        }
+    }
+
+    /// How full the tables are.
+    #[must_use]
+    pub fn table_use(&self) -> TableUse {
+        TableUse {
+            kernel: self.unwinder.table_use(),
+            images: self.processes.images(),
+            sampled_images: self.images.len(),
+            executables: self.executables.len(),
+            open_files: self.executables.open_files(),
+            verdicts: self.chosen.len(),
+        }
     }
 }
 
 /// The image that ran under `pid` at `time`. A process that was scanned before its fork and exec were read is known only from the
 /// scan on: then that image is the nearest.
-fn process_at(processes: &ProcessTable, pid: u32, time: u64) -> Option<&Process> {
+pub(super) fn process_at(processes: &ProcessTable, pid: u32, time: u64) -> Option<&Process> {
     processes.get_at(pid, time).or_else(|| processes.get(pid))
-}
-
-fn image(process: &Process) -> Image {
-    Image {
-        pid: process.pid,
-        serial: process.serial,
-        start_unix_ns: process.start_unix_ns,
-        start_time_ns: process.start_time_ns,
-        comm: process.comm,
-        exe: std::sync::Arc::clone(&process.exe),
-        container_id: process.container_id.clone(),
-        namespace_pid: process.namespace_pid,
-    }
 }

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 use crate::exit;
 use crate::launch::Launched;
 use crate::output::{Output, Written};
-use crate::pipeline::{Names, Session, SessionOptions, assemble, files, losses, origin};
+use crate::pipeline::{Aggregate, Budgets, Names, Session, SessionOptions, assemble, files, losses, origin};
 use crate::terminal::Terminal;
 
 /// How often signals, the command and the clock are looked at.
@@ -30,8 +30,8 @@ const KERNEL_NAMES_AFTER: Duration = Duration::from_secs(1);
 const PRIORITY: i32 = -10;
 /// How often the names of code that JITs make are read.
 const JIT_NAMES: Duration = Duration::from_millis(500);
-/// Unwind rows of a recording, bytes.
-const ROW_BUDGET: usize = 128 << 20;
+/// A recording is kept whole until it is written: 24 bytes a sample, and each stack once.
+const BUDGETS: Budgets = Budgets { rows: 128 << 20, aggregate: usize::MAX, raw_stacks: 8 << 20, waiting: 64 << 20 };
 
 /// Whom to record.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             btf: options.btf.clone(),
             without_task_pt_regs: false,
         },
-        row_budget: ROW_BUDGET,
+        budgets: BUDGETS,
         sideband_bytes: 1 << 18,
     })?;
     let mut names = Names::once(Symbolizer::new(profiler_symbolizer::Options {
@@ -188,8 +188,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 
     let duration = started.elapsed();
     let totals = session.totals();
-    let aggregate = session.take_aggregate();
-    let (clock, period) = (session.clock(), session.period());
+    // The rate does not change, so there is one.
+    let (period, aggregate) = session.take_aggregates().pop().unwrap_or_else(|| (session.period(), Aggregate::default()));
+    let clock = session.clock();
     let files = files(&aggregate, session.executables());
     let mut profile = assemble(&aggregate, &mut names, &files, clock, period);
     drop(files);

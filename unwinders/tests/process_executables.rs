@@ -398,8 +398,9 @@ fn few_files_are_open_and_closed_ones_come_back() {
     assert_eq!(executables.image(&opened[0]).unwrap().as_ref(), b"content 0");
     assert!(opened[0].file().is_some());
     // Of files that only dead processes map, none stays open.
-    assert_eq!(executables.close_orphans(|pid| pid == process.pid), 0);
-    assert!(executables.close_orphans(|_| false) > 0);
+    assert_eq!(executables.close_orphans(|pid| pid == process.pid, |_| false), 0);
+    assert_eq!(executables.close_orphans(|_| false, |_| true), 0);
+    assert!(executables.close_orphans(|_| false, |_| false) > 0);
     assert_eq!(executables.open_files(), 0);
     // A file that is another one now does not come back.
     std::fs::write(directory.join("file1"), "other").unwrap();

@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 use super::identity::Identity;
 use super::open::{self, FileKey};
 use super::{Content, Executable, ExecutableId, Format, ImageBytes, OpenError, read_image, vdso};
+use crate::elf::Segment;
 use crate::maps::{Backing, FileId, Mapping};
 use crate::process::Process;
 
@@ -119,6 +120,28 @@ impl Executables {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Bytes that the registry takes, to within some per cent.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let entry = |entry: &Entry| {
+            let executable = &entry.executable;
+            let texts = executable.build_id_gnu.as_ref().map_or(0, String::capacity)
+                + executable.build_id_go.as_ref().map_or(0, String::capacity)
+                + executable.htlhash.capacity();
+            let keys = entry.keys.capacity() + 2 * entry.keys.len();
+            size_of::<Executable>()
+                + size_of::<(ExecutableId, Entry)>()
+                + size_of::<(ContentKey, ExecutableId)>()
+                + size_of::<(FileId, ExecutableId)>()
+                // The content's key has its own copy of the texts.
+                + 2 * texts
+                + keys * size_of::<FileKey>()
+                + executable.segments.capacity() * size_of::<Segment>()
+                + entry.mappers.capacity() * size_of::<(u32, UserAddr, UserAddr)>()
+        };
+        self.entries.values().map(entry).sum()
     }
 
     /// Files that are open now.
@@ -328,9 +351,13 @@ impl Executables {
 
     /// Closes the files of executables that no living process was seen to map, and returns how many. An open file keeps its file
     /// system from being unmounted, which a mapping does too but ends with its process; so call it now and then, when the samples
-    /// of ended processes have got their names.
-    pub fn close_orphans(&mut self, living: impl Fn(u32) -> bool) -> usize {
-        let orphan = |entry: &&Entry| entry.executable.is_open() && !entry.mappers.iter().any(|(pid, ..)| living(*pid));
+    /// of ended processes have got their names; those that still need theirs are to be kept by `needed`.
+    pub fn close_orphans(&mut self, living: impl Fn(u32) -> bool, needed: impl Fn(ExecutableId) -> bool) -> usize {
+        let orphan = |entry: &&Entry| {
+            entry.executable.is_open()
+                && !entry.mappers.iter().any(|(pid, ..)| living(*pid))
+                && !needed(entry.executable.id)
+        };
         let orphans: Vec<ExecutableId> = self.entries.values().filter(orphan).map(|e| e.executable.id).collect();
         for &id in &orphans {
             self.close(id);

@@ -5,11 +5,13 @@
 //!     │ published on its first sample         │ loaded on the first sample that needs it
 //! ```
 //!
-//! The kernel half reads all this while it changes, so nothing that is published is ever rewritten: a process whose mappings
-//! change gets a new range, and the old one is used again only after a second.
+//! The kernel half reads all this while it changes, so nothing that is published is rewritten while it may be read: a process whose
+//! mappings change gets a new range, and the old one is used again only after a second; rows make room for others only when nothing
+//! leads to them any more and every program that may have been reading them has ended.
 
 mod ranges;
 mod rowstore;
+mod slots;
 
 use std::sync::Arc;
 
@@ -21,11 +23,11 @@ use profiler_bpf::{Error, Tables};
 use rustc_hash::FxHashMap;
 
 use self::ranges::Ranges;
-use self::rowstore::RowStore;
+use self::slots::Slots;
 use crate::elf::ElfImage;
 use crate::executable::{Executable, ExecutableId, Executables};
-use crate::maps::{Backing, Mapping};
-use crate::process::Process;
+use crate::maps::{Backing, FileId, Mapping};
+use crate::process::{AddressSpace, Clock, Process};
 use crate::rows;
 
 /// A sample that saw a range before it was replaced has long left the kernel half after this time, ns.
@@ -34,31 +36,54 @@ const REUSE_AFTER_NS: u64 = 1_000_000_000;
 /// User addresses are below this, with five-level page tables too.
 const USER_END: u64 = 1 << 56;
 
+/// Of one process, the kernel half gets this many mappings at most; larger ones are unwound in user space.
+const MAX_PUBLISHED: usize = abi::MAX_MAPPINGS / 4;
+/// Processes with more mappings than this have those joined that differ in nothing but a gap.
+const JOIN_ABOVE: usize = 1024;
+
 /// What the native unwinder has done and could not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Executables whose rows are loaded.
+    /// Executables whose rows were loaded; again, if they had made room for others.
     pub loaded: u64,
     /// Rows of all of them.
     pub rows: u64,
+    /// Executables whose rows made room for others.
+    pub evicted: u64,
     /// Executables that could not be opened, read or understood; their code is unwound by frame pointer.
     pub failed: u64,
-    /// Executables left out because the rows' byte budget or a table was full.
+    /// Times that rows were left out because the byte budget or a table was full of what is in use.
     pub over_budget: u64,
     /// Processes whose mappings did not fit the kernel half's tables; they are unwound in user space.
     pub unpublished: u64,
 }
 
-#[derive(Debug)]
-struct Slot {
-    executable: Arc<Executable>,
-    loaded: bool,
+/// How many entries of the kernel half's tables are in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableUse {
+    /// Processes, counted in the kernel.
+    pub processes: usize,
+    /// Mappings, those included that rest before they are used again.
+    pub mappings: usize,
+    /// Executables that are mapped, or were a moment ago.
+    pub executables: usize,
+    /// Those of them that have rows.
+    pub loaded: usize,
+    /// 64 KiB pages of ELF address space.
+    pub row_pages: usize,
+    /// Rows.
+    pub rows: u64,
+    /// Slabs of 65,536 rows, which stay once they were needed.
+    pub slabs: usize,
+    /// Rules, which stay too.
+    pub rules: usize,
 }
 
 #[derive(Debug)]
 struct Published {
     serial: u32,
     version: u32,
+    space: Option<AddressSpace>,
     first: u32,
     /// What the kernel half has, for walks on this side.
     mappings: Vec<abi::Mapping>,
@@ -72,9 +97,7 @@ pub struct NativeUnwinder {
     tables: Tables,
     rules: rows::RuleDictionary,
     rules_written: usize,
-    rows: RowStore,
-    slots: Vec<Slot>,
-    slot_of: FxHashMap<ExecutableId, u32>,
+    slots: Slots,
     processes: FxHashMap<u32, Published>,
     ranges: Ranges,
     next_serial: u32,
@@ -91,9 +114,7 @@ impl NativeUnwinder {
             tables,
             rules: rows::RuleDictionary::new(),
             rules_written: 0,
-            rows: RowStore::new(row_budget),
-            slots: Vec::new(),
-            slot_of: FxHashMap::default(),
+            slots: Slots::new(row_budget),
             processes: FxHashMap::default(),
             ranges: Ranges::new(abi::MAX_MAPPINGS as u32),
             next_serial: 1,
@@ -106,7 +127,55 @@ impl NativeUnwinder {
     /// What was done and what was not.
     #[must_use]
     pub const fn stats(&self) -> Stats {
-        self.stats
+        Stats { evicted: self.slots.evicted, ..self.stats }
+    }
+
+    /// How full the tables are.
+    #[must_use]
+    pub fn table_use(&self) -> TableUse {
+        TableUse {
+            processes: self.tables.process_count(),
+            mappings: abi::MAX_MAPPINGS - self.ranges.available() as usize,
+            executables: self.slots.len(),
+            loaded: self.slots.loaded(),
+            row_pages: self.slots.store.used_pages(),
+            rows: self.slots.store.used_rows(),
+            slabs: self.slots.store.slab_count(),
+            rules: self.rules.len(),
+        }
+    }
+
+    /// Bytes of rows, in memory that is shared with the kernel half.
+    #[must_use]
+    pub fn row_bytes(&self) -> usize {
+        self.slots.store.bytes()
+    }
+
+    /// Bytes of what this side keeps, to within some per cent.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let mappings: usize = self.processes.values().map(|published| published.mappings.capacity()).sum();
+        mappings * size_of::<abi::Mapping>()
+            + self.processes.capacity() * (size_of::<(u32, Published)>() + 1)
+            + self.rules.len() * 2 * size_of::<abi::Rule>()
+            + self.slots.len() * 128
+    }
+
+    /// Gives back what is no longer needed; to be called about once a second.
+    pub fn tidy(&mut self, now: u64) {
+        self.ranges.free_before(now.saturating_sub(REUSE_AFTER_NS));
+        self.slots.tidy(&mut self.tables, now);
+    }
+
+    /// Whether rows will soon have to make room for others; then [`Self::touch`] what is sampled.
+    #[must_use]
+    pub fn is_tight(&self) -> bool {
+        self.slots.is_tight()
+    }
+
+    /// Notes that an executable was sampled, where [`Self::locate`] was not asked.
+    pub fn touch(&mut self, executable: ExecutableId, now: u64) {
+        self.slots.touch(executable, now);
     }
 
     /// Makes what is known of `process` the kernel half's knowledge; nothing happens if it has that already.
@@ -114,21 +183,17 @@ impl NativeUnwinder {
         if let Some(published) = self.processes.get(&process.pid)
             && published.serial == process.serial
             && published.version == process.mappings_version
-            && (published.in_kernel || process.address_space.is_none())
+            && published.space == process.address_space
         {
             return;
         }
-        let mappings: Vec<_> = process
-            .mappings
-            .iter()
-            // The vsyscall page is an address of the kernel, which the unwinder's search takes for negative.
-            .filter(|mapping| mapping.end.0 <= USER_END)
-            .map(|mapping| self.resolve(process, mapping, executables))
-            .collect();
+        let mappings = self.resolve_all(process, executables, now);
+        self.slots.hold(&mappings);
         self.withdraw(process.pid, now);
         let mut published = Published {
             serial: process.serial,
             version: process.mappings_version,
+            space: process.address_space,
             first: 0,
             mappings,
             in_kernel: false,
@@ -141,6 +206,8 @@ impl NativeUnwinder {
                     published.in_kernel = true;
                 }
                 Err(error) => {
+                    // What is known of it there is at a range that others will get.
+                    self.tables.remove_process(process.pid);
                     self.stats.unpublished += 1;
                     tracing::debug!(pid = process.pid, %error, "A process is unwound in user space.");
                 }
@@ -150,6 +217,9 @@ impl NativeUnwinder {
     }
 
     fn write_process(&mut self, process: &Process, mappings: &[abi::Mapping]) -> Result<u32, Error> {
+        if mappings.len() > MAX_PUBLISHED {
+            return Err(Error::TableFull { table: "one process's mapping", capacity: MAX_PUBLISHED });
+        }
         let count = mappings.len() as u32;
         let full = Error::TableFull { table: "mapping", capacity: abi::MAX_MAPPINGS };
         let first = self.ranges.allocate(count).ok_or(full)?;
@@ -172,49 +242,66 @@ impl NativeUnwinder {
     }
 
     fn withdraw(&mut self, pid: u32, now: u64) {
-        if let Some(old) = self.processes.remove(&pid)
-            && old.in_kernel
-        {
-            self.ranges.release(old.first, old.mappings.len() as u32, now);
+        if let Some(old) = self.processes.remove(&pid) {
+            self.slots.release(&old.mappings, now);
+            if old.in_kernel {
+                self.ranges.release(old.first, old.mappings.len() as u32, now);
+            }
         }
+    }
+
+    /// All mappings as the unwinder wants them.
+    fn resolve_all(&mut self, process: &Process, executables: &mut Executables, now: u64) -> Vec<abi::Mapping> {
+        let many = process.mappings.len() > JOIN_ABOVE;
+        let mut all: Vec<abi::Mapping> = Vec::new();
+        // Looking at a file takes a system call, and neighbours often map the same.
+        let mut last: Option<(FileId, Arc<Executable>)> = None;
+        // The vsyscall page is an address of the kernel, which the unwinder's search takes for negative.
+        for mapping in process.mappings.iter().filter(|mapping| mapping.end.0 <= USER_END) {
+            let file = mapping.file().map(|(file, _)| file);
+            let known = last.as_ref().filter(|(known, _)| Some(*known) == file).map(|(_, known)| Arc::clone(known));
+            let executable = known.or_else(|| self.open(process, mapping, executables));
+            last = file.zip(executable.clone());
+            let entry = self.resolve(mapping, executable.as_ref(), now);
+            // In a gap nothing is executed, so nothing is looked up.
+            let joins = |before: &&mut abi::Mapping| (before.executable, before.bias) == (entry.executable, entry.bias);
+            match all.last_mut().filter(joins).filter(|_| many) {
+                Some(before) => before.end = entry.end,
+                None => all.push(entry),
+            }
+        }
+        all
+    }
+
+    fn open(&mut self, process: &Process, mapping: &Mapping, executables: &mut Executables) -> Option<Arc<Executable>> {
+        if matches!(mapping.backing, Backing::Anonymous | Backing::Vsyscall) {
+            return None;
+        }
+        executables
+            .open(process, mapping)
+            .inspect_err(|error| {
+                self.stats.failed += 1;
+                tracing::debug!(pid = process.pid, ?mapping, %error, "A mapped file cannot be opened.");
+            })
+            .ok()
     }
 
     /// The mapping as the unwinder wants it: with the executable's slot and the bias to its ELF addresses.
-    fn resolve(&mut self, process: &Process, mapping: &Mapping, executables: &mut Executables) -> abi::Mapping {
+    fn resolve(&mut self, mapping: &Mapping, executable: Option<&Arc<Executable>>, now: u64) -> abi::Mapping {
         let mut entry =
             abi::Mapping { start: mapping.start.0, end: mapping.end.0, bias: 0, executable: NO_EXECUTABLE, pad: 0 };
-        if matches!(mapping.backing, Backing::Anonymous | Backing::Vsyscall) {
-            return entry;
-        }
-        match executables.open(process, mapping) {
-            Ok(executable) => {
-                if let Some(vaddr) = executable.vaddr_of(mapping.offset)
-                    && let Some(slot) = self.slot(&executable)
-                {
+        if let Some(executable) = executable
+            && let Some(vaddr) = executable.vaddr_of(mapping.offset)
+        {
+            match self.slots.slot_of(executable, now) {
+                Some(slot) => {
                     entry.bias = mapping.start.0.wrapping_sub(vaddr.0);
                     entry.executable = slot;
                 }
-            }
-            Err(error) => {
-                self.stats.failed += 1;
-                tracing::debug!(pid = process.pid, ?mapping, %error, "A mapped file cannot be opened.");
+                None => self.stats.over_budget += 1,
             }
         }
         entry
-    }
-
-    fn slot(&mut self, executable: &Arc<Executable>) -> Option<u32> {
-        if let Some(&slot) = self.slot_of.get(&executable.id) {
-            return Some(slot);
-        }
-        if self.slots.len() >= abi::MAX_EXECUTABLES {
-            self.stats.over_budget += 1;
-            return None;
-        }
-        let slot = self.slots.len() as u32;
-        self.slots.push(Slot { executable: Arc::clone(executable), loaded: false });
-        self.slot_of.insert(executable.id, slot);
-        Some(slot)
     }
 
     /// Walks on from where the kernel half stopped, over its copy of the stack, and appends to `frames`. Rows that are missing
@@ -246,31 +333,25 @@ impl NativeUnwinder {
 
     /// Loads the rows of the executable in `slot`; false if that had been done before, so that nothing would change.
     fn load(&mut self, slot: u32, executables: &mut Executables) -> bool {
-        let Some(entry) = self.slots.get_mut(slot as usize) else { return false };
-        if entry.loaded {
+        if !self.slots.is_missing(slot) {
             return false;
         }
-        entry.loaded = true;
-        let executable = Arc::clone(&entry.executable);
-        let published = match self.compile(&executable, executables) {
-            Ok(published) => {
-                self.stats.loaded += 1;
-                published
+        let Some(executable) = self.slots.executable(slot).map(Arc::clone) else { return false };
+        match self.compile(&executable, executables) {
+            Ok(compiled) => {
+                if self.slots.load(&mut self.tables, slot, &compiled, Clock::monotonic_now()) {
+                    self.stats.loaded += 1;
+                    self.stats.rows += compiled.rows.len() as u64;
+                } else {
+                    self.stats.over_budget += 1;
+                    tracing::debug!(path = %executable.path_text(), rows = compiled.rows.len(), "Unwind rows have no room.");
+                }
             }
             Err(reason) => {
-                match reason {
-                    LoadError::OverBudget => self.stats.over_budget += 1,
-                    _ => self.stats.failed += 1,
-                }
+                self.stats.failed += 1;
                 tracing::debug!(path = %executable.path_text(), %reason, "An executable has no unwind rows.");
-                // One empty page: looked up and found to have no rows, so that frame pointers are followed.
-                abi::Executable { first_page: u32::MAX, page_count: 1, page_base: 0, pad: 0 }
+                self.slots.set_none(&mut self.tables, slot);
             }
-        };
-        let written = self.tables.write_executable(slot as usize, published);
-        if let Err(error) = written {
-            tracing::error!(%error, "An executable's rows cannot be published.");
-            return false;
         }
         true
     }
@@ -279,14 +360,15 @@ impl NativeUnwinder {
         &mut self,
         executable: &Executable,
         executables: &mut Executables,
-    ) -> Result<abi::Executable, LoadError> {
+    ) -> Result<rows::UnwindRows, LoadError> {
         let bytes = executables.image(executable).map_err(|error| LoadError::Read(error.to_string()))?;
         let image = ElfImage::parse(&bytes).map_err(|error| LoadError::Parse(error.to_string()))?;
         let compiled = rows::compile(&image, &mut self.rules).map_err(|error| LoadError::Parse(error.to_string()))?;
         self.write_rules().map_err(|error| LoadError::Parse(error.to_string()))?;
-        let published = self.rows.store(&mut self.tables, &compiled).ok_or(LoadError::OverBudget)?;
-        self.stats.rows += compiled.rows.len() as u64;
-        Ok(published)
+        if compiled.page_starts.len() < 2 {
+            return Err(LoadError::Parse("it has no unwind information".to_owned()));
+        }
+        Ok(compiled)
     }
 
     fn write_rules(&mut self) -> Result<(), Error> {
@@ -313,14 +395,14 @@ impl NativeUnwinder {
         self.processes.contains_key(&pid)
     }
 
-    /// The executable and ELF address of `address` in a process that is published.
+    /// The executable and ELF address of `address` in a process that is published; its rows count as used.
     #[must_use]
-    pub fn locate(&self, pid: u32, address: UserAddr) -> Located {
+    pub fn locate(&mut self, pid: u32, address: UserAddr, now: u64) -> Located {
         let Some(published) = self.processes.get(&pid) else { return Located::Nowhere };
         let Some(mapping) = find(&published.mappings, address) else { return Located::Nowhere };
-        match self.slots.get(mapping.executable as usize) {
-            Some(slot) => {
-                Located::Executable(Arc::clone(&slot.executable), ElfVaddr(address.0.wrapping_sub(mapping.bias)))
+        match self.slots.locate(mapping.executable, now) {
+            Some(executable) => {
+                Located::Executable(Arc::clone(executable), ElfVaddr(address.0.wrapping_sub(mapping.bias)))
             }
             None => Located::Other,
         }
@@ -344,8 +426,6 @@ enum LoadError {
     Read(String),
     #[error("{0}")]
     Parse(String),
-    #[error("the row tables are full")]
-    OverBudget,
 }
 
 fn find(mappings: &[abi::Mapping], address: UserAddr) -> Option<abi::Mapping> {

@@ -47,7 +47,16 @@ impl Ranges {
         }
     }
 
-    fn free(&mut self, mut first: u32, mut length: u32) {
+    /// Indices that can be given out now, in one piece or more.
+    pub(super) fn available(&self) -> u32 {
+        self.free.values().sum()
+    }
+
+    /// Takes a range back that nobody reads any more.
+    pub(super) fn free(&mut self, mut first: u32, mut length: u32) {
+        if length == 0 {
+            return;
+        }
         if let Some((&before, &free)) = self.free.range(..first).next_back()
             && before + free == first
         {

@@ -1,73 +1,253 @@
-//! Places compiled rows in the slabs: a page's rows never straddle two.
+//! Places compiled rows in the slabs, and takes the places back: a page's rows never straddle two slabs.
+//!
+//! ```text
+//! slab 0  │ libc pages 0-2 │ free │ sshd page 0 │ sshd page 1 │ libLLVM pages 0-4 ..│
+//! slab 1  │ .. libLLVM pages 5-9 (a further extent)           │ free               │
+//! ```
 
 use profiler_bpf::Tables;
 use profiler_bpf::abi::{Executable, MAX_ROW_PAGES, MAX_SLABS, RowPage, SLAB_ROWS};
 
+use super::ranges::Ranges;
 use crate::rows::UnwindRows;
 
-/// The next free row and row page.
+/// Bytes of a slab.
+const SLAB_BYTES: usize = SLAB_ROWS as usize * 4;
+
+/// The free places of all slabs and of the row pages.
 #[derive(Debug)]
 pub(super) struct RowStore {
     budget_slabs: usize,
+    slabs: Vec<Ranges>,
+    pages: Ranges,
+}
+
+/// Where an executable's rows are.
+#[derive(Debug)]
+pub(super) struct Placed {
+    /// As the kernel half is told.
+    pub(super) entry: Executable,
+    pub(super) rows: u32,
+    extents: Vec<Extent>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Extent {
     slab: usize,
-    used: usize,
-    pages: usize,
+    first: u32,
+    rows: u32,
+}
+
+/// Why rows were not placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// There would be room if others gave theirs back.
+    Full,
+    /// There will never be room.
+    TooLarge,
 }
 
 impl RowStore {
     /// A store that makes at most `budget` bytes of slabs.
     pub(super) fn new(budget: usize) -> Self {
-        let budget_slabs = (budget / (SLAB_ROWS as usize * 4)).clamp(1, MAX_SLABS);
-        Self { budget_slabs, slab: 0, used: 0, pages: 0 }
+        let budget_slabs = (budget / SLAB_BYTES).clamp(1, MAX_SLABS);
+        Self { budget_slabs, slabs: Vec::new(), pages: Ranges::new(MAX_ROW_PAGES as u32) }
     }
 
-    /// Writes the rows and their pages; `None` if there is no room.
-    pub(super) fn store(&mut self, tables: &mut Tables, rows: &UnwindRows) -> Option<Executable> {
-        let page_count = rows.page_starts.len().saturating_sub(1);
-        if page_count == 0 || self.pages + page_count > MAX_ROW_PAGES {
-            return None;
+    /// Bytes of the slabs that there are.
+    pub(super) fn bytes(&self) -> usize {
+        self.slabs.len() * SLAB_BYTES
+    }
+
+    /// Slabs that there are.
+    pub(super) fn slab_count(&self) -> usize {
+        self.slabs.len()
+    }
+
+    /// Rows that the budget allows.
+    pub(super) fn capacity(&self) -> u64 {
+        self.budget_slabs as u64 * u64::from(SLAB_ROWS)
+    }
+
+    /// Rows that are placed.
+    pub(super) fn used_rows(&self) -> u64 {
+        self.slabs.len() as u64 * u64::from(SLAB_ROWS) - self.free_rows()
+    }
+
+    /// Row pages that are in use.
+    pub(super) fn used_pages(&self) -> usize {
+        MAX_ROW_PAGES - self.pages.available() as usize
+    }
+
+    fn free_rows(&self) -> u64 {
+        self.slabs.iter().map(|slab| u64::from(slab.available())).sum()
+    }
+
+    /// Writes the rows and their pages.
+    pub(super) fn store(&mut self, tables: &mut Tables, rows: &UnwindRows) -> Result<Placed, Refused> {
+        let page_count = u32::try_from(rows.page_starts.len().saturating_sub(1)).map_err(|_| Refused::TooLarge)?;
+        let first_page = u32::try_from(rows.first_page).map_err(|_| Refused::TooLarge)?;
+        let total = rows.rows.len() as u64;
+        if page_count == 0 || page_count as usize > MAX_ROW_PAGES || total > self.capacity() {
+            return Err(Refused::TooLarge);
         }
-        let capacity = SLAB_ROWS as usize;
-        let (mut slab, mut used) = (self.slab, self.used);
-        let mut pages = Vec::with_capacity(page_count);
-        let mut pieces = Vec::new();
-        for window in rows.page_starts.windows(2) {
-            let piece = rows.rows.get(window[0] as usize..window[1] as usize)?;
-            if piece.len() > capacity {
-                return None;
-            }
-            if used + piece.len() > capacity {
-                slab += 1;
-                used = 0;
-            }
-            pages.push(RowPage { first: (slab as u32) << 16 | used as u32, count: piece.len() as u32 });
-            pieces.push((slab, used, piece));
-            used += piece.len();
-            // A full slab has no row at which a next page could start.
-            if used == capacity {
-                slab += 1;
-                used = 0;
-            }
-        }
-        if slab >= self.budget_slabs {
-            return None;
-        }
-        let missing = (slab + 1).saturating_sub(tables.slab_count());
-        if missing > 0 {
-            tables.add_slabs(missing).ok()?;
-        }
-        for (slab, index, piece) in pieces {
-            tables.write_rows(slab, index, piece).ok()?;
-        }
-        tables.write_row_pages(self.pages, &pages).ok()?;
-        let executable = Executable {
-            first_page: u32::try_from(rows.first_page).ok()?,
-            page_count: page_count as u32,
-            page_base: self.pages as u32,
-            pad: 0,
+        let page_base = self.pages.allocate(page_count).ok_or(Refused::Full)?;
+        let mut placed = Placed {
+            entry: Executable { first_page, page_count, page_base, pad: 0 },
+            rows: rows.rows.len() as u32,
+            extents: Vec::new(),
         };
-        (self.slab, self.used) = (slab, used);
-        self.pages += page_count;
-        Some(executable)
+        let stored = self.place(tables, rows, &mut placed.extents);
+        let stored = stored.and_then(|pages| {
+            tables.write_row_pages(page_base as usize, &pages).map_err(|_| Refused::TooLarge)
+        });
+        match stored {
+            Ok(()) => Ok(placed),
+            Err(refused) => {
+                self.free(placed);
+                Err(refused)
+            }
+        }
+    }
+
+    /// As many pages at once as fit one slab, fewer where only smaller places are free.
+    fn place(&mut self, tables: &mut Tables, rows: &UnwindRows, extents: &mut Vec<Extent>) -> Result<Vec<RowPage>, Refused> {
+        self.add_slabs(tables, (rows.rows.len() as u64).saturating_sub(self.free_rows()))?;
+        let mut pages = Vec::with_capacity(rows.page_starts.len());
+        let mut starts = rows.page_starts.as_slice();
+        while let [first, rest @ ..] = starts
+            && !rest.is_empty()
+        {
+            let mut group = rest.partition_point(|end| end - first <= SLAB_ROWS);
+            let extent = loop {
+                let count = group.checked_sub(1).and_then(|last| rest.get(last)).ok_or(Refused::TooLarge)? - first;
+                if let Some((slab, place)) = self.allocate(count) {
+                    break Extent { slab, first: place, rows: count };
+                }
+                if group == 1 {
+                    self.add_slabs(tables, u64::from(SLAB_ROWS))?;
+                } else {
+                    group /= 2;
+                }
+            };
+            extents.push(extent);
+            let end = first + extent.rows;
+            let piece = rows.rows.get(*first as usize..end as usize).ok_or(Refused::TooLarge)?;
+            tables.write_rows(extent.slab, extent.first as usize, piece).map_err(|_| Refused::TooLarge)?;
+            for page in starts.windows(2).take(group) {
+                let (from, to) = (page.first().copied().unwrap_or(end), page.last().copied().unwrap_or(end));
+                // A page without rows may be named behind the slab's last.
+                let at = (extent.first + (from - first)).min(SLAB_ROWS - 1);
+                pages.push(RowPage { first: (extent.slab as u32) << 16 | at, count: to - from });
+            }
+            starts = starts.get(group..).unwrap_or_default();
+        }
+        Ok(pages)
+    }
+
+    fn allocate(&mut self, rows: u32) -> Option<(usize, u32)> {
+        self.slabs.iter_mut().enumerate().find_map(|(slab, ranges)| Some((slab, ranges.allocate(rows)?)))
+    }
+
+    /// Adds slabs for `rows` more, as far as the budget goes.
+    fn add_slabs(&mut self, tables: &mut Tables, rows: u64) -> Result<(), Refused> {
+        let count = usize::try_from(rows.div_ceil(u64::from(SLAB_ROWS))).map_err(|_| Refused::TooLarge)?;
+        if self.slabs.len() + count > self.budget_slabs {
+            return Err(Refused::Full);
+        }
+        if count > 0 {
+            tables.add_slabs(count).map_err(|_| Refused::Full)?;
+            self.slabs.extend((0..count).map(|_| Ranges::new(SLAB_ROWS)));
+        }
+        Ok(())
+    }
+
+    /// Takes a place back, which nothing may be reading any more.
+    pub(super) fn free(&mut self, placed: Placed) {
+        for extent in placed.extents {
+            if let Some(slab) = self.slabs.get_mut(extent.slab) {
+                slab.free(extent.first, extent.rows);
+            }
+        }
+        self.pages.free(placed.entry.page_base, placed.entry.page_count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_bpf::abi::Row;
+
+    use super::*;
+
+    /// `pages` pages of `each` rows, which name `rule`.
+    fn rows(pages: u32, each: u32, rule: u16) -> UnwindRows {
+        UnwindRows {
+            first_page: 0x400,
+            page_starts: (0..=pages).map(|page| page * each).collect(),
+            rows: (0..pages).flat_map(|_| (0..each).map(move |row| Row::new(row as u16, rule))).collect(),
+            stats: Default::default(),
+        }
+    }
+
+    fn assert_reads_back(tables: &Tables, placed: &Placed, pages: u32, each: u32, rule: u16) {
+        for page in 0..pages {
+            let entry = tables.row_page((placed.entry.page_base + page) as usize).unwrap();
+            assert_eq!(entry.count, each);
+            for row in 0..each {
+                let (slab, index) = (entry.first >> 16, (entry.first & 0xffff) + row);
+                assert!(index < SLAB_ROWS);
+                assert_eq!(tables.row(slab as usize, index as usize), Some(Row::new(row as u16, rule)));
+            }
+        }
+    }
+
+    #[test]
+    fn places_that_are_given_back_are_used_again_and_nothing_is_overwritten() {
+        let mut tables = Tables::in_memory().unwrap();
+        let mut store = RowStore::new(4 * SLAB_BYTES);
+        let mut live: Vec<(Placed, u32, u32, u16)> = Vec::new();
+        let (mut random, mut refused) = (7u32, 0);
+        for round in 0..300u32 {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let (pages, each, rule) = (1 + (random >> 8) % 12, 1 + (random >> 16) % 9000, round as u16);
+            match store.store(&mut tables, &rows(pages, each, rule)) {
+                Ok(placed) => live.push((placed, pages, each, rule)),
+                Err(Refused::Full) => {
+                    refused += 1;
+                    let (placed, ..) = live.swap_remove((random >> 4) as usize % live.len());
+                    store.free(placed);
+                }
+                Err(Refused::TooLarge) => panic!("{pages} pages of {each} rows fit"),
+            }
+            if round % 50 == 49 {
+                for (placed, pages, each, rule) in &live {
+                    assert_reads_back(&tables, placed, *pages, *each, *rule);
+                }
+            }
+            assert_eq!(store.used_rows(), live.iter().map(|(placed, ..)| u64::from(placed.rows)).sum::<u64>());
+            assert_eq!(store.used_pages(), live.iter().map(|(_, pages, ..)| *pages as usize).sum::<usize>());
+        }
+        assert!(refused > 10 && store.slab_count() == 4, "{refused} refused, {} slabs", store.slab_count());
+        for (placed, ..) in live {
+            store.free(placed);
+        }
+        assert_eq!((store.used_rows(), store.used_pages()), (0, 0));
+    }
+
+    #[test]
+    fn full_slabs_empty_pages_and_what_never_fits() {
+        let mut tables = Tables::in_memory().unwrap();
+        let mut store = RowStore::new(2 * SLAB_BYTES);
+        let whole = store.store(&mut tables, &rows(2, SLAB_ROWS, 3)).unwrap();
+        assert_reads_back(&tables, &whole, 2, SLAB_ROWS, 3);
+        assert_eq!(store.store(&mut tables, &rows(1, 1, 4)).unwrap_err(), Refused::Full);
+        assert_eq!(store.store(&mut tables, &rows(3, SLAB_ROWS, 4)).unwrap_err(), Refused::TooLarge);
+        assert_eq!(store.store(&mut tables, &rows(0, 1, 4)).unwrap_err(), Refused::TooLarge);
+        store.free(whole);
+        let mut gaps = rows(4, SLAB_ROWS / 2, 5);
+        gaps.page_starts.insert(3, SLAB_ROWS);
+        let placed = store.store(&mut tables, &gaps).unwrap();
+        assert_eq!(tables.row_page(placed.entry.page_base as usize + 2).unwrap().count, 0);
+        assert_eq!(tables.row_page(placed.entry.page_base as usize + 3).unwrap().count, SLAB_ROWS / 2);
     }
 }

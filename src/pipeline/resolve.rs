@@ -1,0 +1,283 @@
+//! From a sample to a stack of frames in the aggregate.
+
+use std::sync::Arc;
+
+use profiler_bpf::native::Walk;
+use profiler_bpf::record::{Continuation, Sample, UnwindEnd, UserFrame, comm_bytes};
+use profiler_unwinders::native::Located;
+use profiler_unwinders::process::{AddressSpace, Clock, Comm, Process};
+
+use super::aggregate::{Frame, FrameId, Image, ImageId, RawSample, StackId, Thread};
+use super::session::{Session, process_at};
+use super::window::RawKey;
+
+/// A process whose mappings do not explain a stack is scanned again at most this often, ns.
+const RESCAN_NS: u64 = 200_000_000;
+/// Processes whose last scan is remembered.
+const MAX_RESCANS: usize = 16_384;
+
+impl Session {
+    pub(super) fn sample(&mut self, sample: &Sample<'_>, now: u64) {
+        let head = &sample.head;
+        let known = process_at(&self.processes, head.pid, head.time);
+        let ended = known.is_some_and(|process| process.ended.is_some_and(|ended| ended < head.time));
+        if known.is_none_or(Process::wants_scan) || ended {
+            self.scan(head.pid, now);
+        }
+        if !self.chosen.all() && !self.is_chosen(sample) {
+            self.totals.filtered += 1;
+            return;
+        }
+        if self.full {
+            self.totals.over_budget += 1;
+            return;
+        }
+        self.totals.samples += 1;
+        self.note_address_space(sample);
+        self.windows.turn_to(head.period);
+
+        // What user space has yet to finish is never the same twice.
+        let key = if sample.continuation.is_none() { self.raw_key(sample) } else { None };
+        let stack = key.as_ref().and_then(|key| self.windows.now.known(key));
+        let end;
+        let stack = match stack {
+            Some(stack) => {
+                end = sample.end();
+                stack
+            }
+            None => {
+                let (stack, finished) = self.resolve(sample, now);
+                end = finished;
+                if let Some(key) = key {
+                    self.windows.now.remember(key, stack, self.budgets.raw_stacks);
+                }
+                stack
+            }
+        };
+        if !end.is_complete() {
+            *self.totals.incomplete.entry(end.reason()).or_default() += 1;
+        }
+        let image = self.image_of(head.pid, head.time, &head.comm);
+        let aggregate = &mut self.windows.now.aggregate;
+        let thread = aggregate.thread(Thread { image, tid: head.tid, comm: head.comm });
+        aggregate.samples.push(RawSample { time: head.time, stack, thread, cpu: head.cpu });
+    }
+
+    /// Whether the rules want this sample's process; judged at its first sample and when anything about it changes.
+    fn is_chosen(&mut self, sample: &Sample<'_>) -> bool {
+        let head = &sample.head;
+        if let Some(chosen) = self.chosen.verdict(head) {
+            return chosen;
+        }
+        let inherited = process_at(&self.processes, head.pid, head.time).is_some_and(|process| process.container_inherited);
+        if inherited || self.chosen.has_moved(head) {
+            // If the process is gone, what was known of its control group is what we know.
+            let _ = self.processes.read_container(head.pid);
+        }
+        let boot_time = self.processes.clock().boot_from_monotonic(head.time);
+        let process = process_at(&self.processes, head.pid, head.time);
+        self.chosen.judge(head, boot_time, process, &mut self.sampler)
+    }
+
+    /// A sample of the current image knows best where its code and stack start: what was read in the middle of an exec, or what an
+    /// earlier sample met there, is not what the kernel half will find.
+    fn note_address_space(&mut self, sample: &Sample<'_>) {
+        let head = &sample.head;
+        if head.start_stack == 0 || head.start_code == 0 {
+            return;
+        }
+        let space = AddressSpace { start_code: head.start_code, start_stack: head.start_stack };
+        if self.processes.get(head.pid).is_some_and(|process| process.address_space != Some(space))
+            && self.is_current(head.pid, head.time)
+        {
+            self.processes.set_address_space(head.pid, space);
+        }
+    }
+
+    fn is_current(&self, pid: u32, time: u64) -> bool {
+        self.processes.get(pid).is_some_and(|process| process.image_start <= time && process.ended.is_none())
+    }
+
+    fn raw_key(&self, sample: &Sample<'_>) -> Option<RawKey> {
+        let process = process_at(&self.processes, sample.head.pid, sample.head.time)?;
+        let kernel = sample.kernel_frames().map(|frame| frame.0);
+        let user = sample.user_frames().map(|frame| frame.0);
+        Some(RawKey {
+            serial: process.serial,
+            version: process.mappings_version,
+            end: sample.end(),
+            kernel: u32::from(sample.head.kernel_frames),
+            words: kernel.chain(user).collect(),
+        })
+    }
+
+    /// Finishes the stack if the kernel half could not, and says what each frame is.
+    fn resolve(&mut self, sample: &Sample<'_>, now: u64) -> (StackId, UnwindEnd) {
+        let head = &sample.head;
+        let mut user: Vec<UserFrame> = sample.user_frames().collect();
+        let mut end = sample.end();
+        self.publish_at(head.pid, head.time, now);
+        if let Some((continuation, stack)) = &sample.continuation {
+            self.totals.continued += 1;
+            let mut walk = Walk::new(continuation, user.len());
+            let from = (continuation, *stack);
+            end = self.walk(head.pid, head.time, &mut walk, from, &mut user);
+            if end == UnwindEnd::NoMapping && self.is_current(head.pid, head.time) {
+                // Mapped since we looked, e.g. by code that runs before the side band was read.
+                if self.scan(head.pid, now) {
+                    self.publish(head.pid, now);
+                    end = self.walk(head.pid, head.time, &mut walk, from, &mut user);
+                }
+            }
+            if end == UnwindEnd::NoMapping && walk.frame().is_instruction_pointer() {
+                // Where it was interrupted is true whatever maps it.
+                user.push(walk.frame());
+            }
+        }
+
+        let mut frames: Vec<FrameId> = Vec::with_capacity(user.len() + usize::from(head.kernel_frames) + 1);
+        for (depth, address) in sample.kernel_frames().enumerate() {
+            let address = if depth == 0 { address } else { address.call_site() };
+            frames.push(self.windows.now.aggregate.frame(Frame::Kernel { address }));
+        }
+        let image = self.image_of(head.pid, head.time, &head.comm);
+        for frame in user {
+            let frame = self.user_frame((head.pid, head.time), image, frame, now);
+            frames.push(self.windows.now.aggregate.frame(frame));
+        }
+        let aggregate = &mut self.windows.now.aggregate;
+        if !end.is_complete() {
+            tracing::debug!(
+                pid = head.pid,
+                comm = %String::from_utf8_lossy(comm_bytes(&head.comm)),
+                reason = end.reason(),
+                continued = sample.continuation.is_some(),
+                frames = frames.len(),
+                last = %frames.last().map(|&last| aggregate.describe(last)).unwrap_or_default(),
+                "A stack is not finished."
+            );
+            frames.push(aggregate.frame(Frame::Marker(end)));
+        }
+        (aggregate.stack(&frames), end)
+    }
+
+    /// Makes the image that ran at `time` the one that the unwinder knows.
+    fn publish_at(&mut self, pid: u32, time: u64, now: u64) {
+        if let Some(process) = process_at(&self.processes, pid, time)
+            && !process.kthread
+        {
+            self.unwinder.publish(process, &mut self.executables, now);
+        }
+    }
+
+    fn walk(
+        &mut self,
+        pid: u32,
+        time: u64,
+        walk: &mut Walk,
+        from: (&Continuation, &[u8]),
+        frames: &mut Vec<UserFrame>,
+    ) -> UnwindEnd {
+        match process_at(&self.processes, pid, time) {
+            Some(process) => self.unwinder.walk(process, &mut self.executables, walk, from, frames),
+            None => UnwindEnd::UnknownProcess,
+        }
+    }
+
+    fn user_frame(&mut self, (pid, time): (u32, u64), image: ImageId, frame: UserFrame, now: u64) -> Frame {
+        let address = frame.lookup_address();
+        let guessed = frame.is_guessed();
+        let window = &mut self.windows.now;
+        match self.unwinder.locate(pid, address, now) {
+            Located::Executable(executable, vaddr) => {
+                let id = executable.id;
+                window.aggregate.executables.entry(id).or_insert(executable);
+                Frame::Native { executable: id, address: vaddr, guessed }
+            }
+            Located::Other => {
+                let mapping = process_at(&self.processes, pid, time).and_then(|process| process.mappings.find(address));
+                if let Some(mapping) = mapping
+                    && let Some((_, path)) = mapping.file()
+                    && let Some(offset) = mapping.file_offset(address)
+                {
+                    let path = window.aggregate.path(path);
+                    return Frame::Unopened { path, offset, guessed };
+                }
+                if !window.jit_images.contains(&image) {
+                    window.jit_images.push(image);
+                }
+                Frame::Jit { image, address, guessed }
+            }
+            Located::Nowhere => Frame::Unmapped { address },
+        }
+    }
+
+    /// Reads what `/proc` says of a process now, unless that was done a moment ago; false if it was or the process is gone.
+    fn scan(&mut self, pid: u32, now: u64) -> bool {
+        // The clock is read anew: the table takes what is older than the scan to be in it.
+        self.due_for_scan(pid, now) && self.processes.scan(pid, Clock::monotonic_now()).is_ok()
+    }
+
+    fn due_for_scan(&mut self, pid: u32, now: u64) -> bool {
+        if self.rescans.len() >= MAX_RESCANS {
+            self.forget_rescans(now);
+        }
+        let last = self.rescans.entry(pid).or_default();
+        let due = now.saturating_sub(*last) >= RESCAN_NS;
+        if due {
+            *last = now;
+        }
+        due
+    }
+
+    /// Those that are due anyway.
+    pub(super) fn forget_rescans(&mut self, now: u64) {
+        self.rescans.retain(|_, last| now.saturating_sub(*last) < RESCAN_NS);
+    }
+
+    /// The image that `pid` was at `time`, added to the aggregate when it is sampled for the first time.
+    fn image_of(&mut self, pid: u32, time: u64, comm: &[u8; 16]) -> ImageId {
+        if let Some(process) = process_at(&self.processes, pid, time) {
+            let serial = process.serial;
+            if let Some(id) = self.windows.now.aggregate.known_image(serial) {
+                return id;
+            }
+            if process.container_inherited {
+                // A runtime forks in its own control group. If the process is gone, its parent's is what we know.
+                let _ = self.processes.read_container(pid);
+            }
+        }
+        let aggregate = &mut self.windows.now.aggregate;
+        if let Some(process) = process_at(&self.processes, pid, time) {
+            self.images.sampled(process);
+            return aggregate.image(image(process));
+        }
+        // Nothing is known but what the sample says.
+        let serial = u32::MAX - pid;
+        aggregate.known_image(serial).unwrap_or_else(|| {
+            aggregate.image(Image {
+                pid,
+                serial,
+                start_unix_ns: 0,
+                start_time_ns: 0,
+                comm: Comm::new(comm_bytes(comm)),
+                exe: Arc::default(),
+                container_id: None,
+                namespace_pid: pid,
+            })
+        })
+    }
+}
+
+pub(super) fn image(process: &Process) -> Image {
+    Image {
+        pid: process.pid,
+        serial: process.serial,
+        start_unix_ns: process.start_unix_ns,
+        start_time_ns: process.start_time_ns,
+        comm: process.comm,
+        exe: Arc::clone(&process.exe),
+        container_id: process.container_id.clone(),
+        namespace_pid: process.namespace_pid,
+    }
+}
