@@ -197,8 +197,6 @@ pub(super) struct Signal {
     complete_endpoint: &'static str,
     endpoint_doc: &'static str,
     complete_doc: &'static str,
-    /// Whether the sender compresses, reads headers from a file, and checks names as told.
-    full: bool,
 }
 
 /// Profiles.
@@ -207,7 +205,6 @@ const PROFILES: Signal = Signal {
     endpoint_doc: "URL of the receiver: `http://` plain, `https://` TLS; without a port 4317 (gRPC) or 4318 (HTTP). HTTP \
                    appends `/v1development/profiles`",
     complete_doc: "For HTTP: the whole URL, nothing is appended. Goes before `endpoint`",
-    full: true,
 };
 
 /// The agent's own metrics.
@@ -215,7 +212,6 @@ pub(super) const METRICS: Signal = Signal {
     complete_endpoint: "metrics_endpoint",
     endpoint_doc: "URL of the receiver of the agent's own metrics, as for exporters. HTTP appends `/v1/metrics`",
     complete_doc: "For HTTP: the whole URL, nothing is appended. Goes before `endpoint`",
-    full: false,
 };
 
 fn endpoint_kind() -> Kind<Endpoint> {
@@ -250,10 +246,7 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
     let default = Endpoint::parse(default).unwrap_or_default();
     let (base, base_origin) = reader.located("endpoint", endpoint_kind(), default, signal.endpoint_doc);
     let complete = reader.optional(signal.complete_endpoint, endpoint_kind(), signal.complete_doc);
-    let mut compression = Compression::None;
-    if signal.full {
-        compression = reader.value("compression", kind::choice(), Compression::Gzip, "How requests are compressed");
-    }
+    let compression = reader.value("compression", kind::choice(), Compression::Gzip, "How requests are compressed");
     let headers = reader.map(
         "headers",
         header_name,
@@ -263,22 +256,18 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
         }),
         "Sent with every request, such as `authorization: Bearer ${file:/run/secrets/token}`. Never shown",
     );
-    let mut headers_file = None;
-    if signal.full {
-        headers_file = reader.optional(
-            "headers_file",
-            kind::path(),
-            "A file of further headers, one `name: value` a line. Read again when it changes. Goes before `headers`",
-        );
-    }
+    let headers_file = reader.optional(
+        "headers_file",
+        kind::path(),
+        "A file of further headers, one `name: value` a line. Read again when it changes. Goes before `headers`",
+    );
     let timeout = reader.value(
         "timeout",
         kind::time(Duration::from_millis(100), HOUR),
         10 * SECOND,
         "How long one request may take, answer included",
     );
-    let (tls, insecure) = reader
-        .section("tls", "Certificates. The files are read again when they change", |reader| tls(reader, signal.full));
+    let (tls, insecure) = reader.section("tls", "Certificates. The files are read again when they change", tls);
     // The URL of the signal counts unless the other was set from nearer by.
     let complete = complete.filter(|(_, origin)| origin.precedence() >= base_origin.precedence());
     let (url, origin, key, as_is) = match complete {
@@ -306,21 +295,19 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
     }
 }
 
-/// Says what it costs to look away.
-pub(super) const SKIP_VERIFY: &str =
-    "Accept any certificate: whoever is on the way can then read and change what is sent";
-
-fn tls(reader: &mut Reader<'_>, full: bool) -> (Tls, Origin) {
+fn tls(reader: &mut Reader<'_>) -> (Tls, Origin) {
     let (insecure, origin) = reader.located(
         "insecure",
         kind::boolean(),
         false,
         "No TLS, for an endpoint that is written without `http://` or `https://`; the scheme decides otherwise",
     );
-    let mut insecure_skip_verify = false;
-    if full {
-        insecure_skip_verify = reader.value("insecure_skip_verify", kind::boolean(), false, SKIP_VERIFY);
-    }
+    let insecure_skip_verify = reader.value(
+        "insecure_skip_verify",
+        kind::boolean(),
+        false,
+        "Accept any certificate: whoever is on the way can then read and change what is sent",
+    );
     let mut file = |key, doc| reader.optional(key, kind::path(), doc);
     let ca_file = file("ca_file", "Authorities that vouch for the receiver, PEM; without it those of the system");
     let cert_file = file("cert_file", "Our own certificate for mTLS, PEM");
@@ -330,11 +317,11 @@ fn tls(reader: &mut Reader<'_>, full: bool) -> (Tls, Origin) {
         (None, Some((_, origin))) => reader.problem(origin.clone(), "cert_file", "is missing beside key_file"),
         _ => {}
     }
-    let mut server_name = None;
-    if full {
-        let doc = "The name that the receiver's certificate must be for, if it is not the endpoint's";
-        server_name = reader.optional("server_name", kind::text("host name"), doc);
-    }
+    let server_name = reader.optional(
+        "server_name",
+        kind::text("host name"),
+        "The name that the receiver's certificate must be for, if it is not the endpoint's",
+    );
     let first = |found: Option<(PathBuf, Origin)>| found.map(|(path, _)| path);
     let tls = Tls {
         insecure,
@@ -354,7 +341,16 @@ fn header_name(name: &str) -> Result<String, String> {
     if name.is_empty() || name.len() > 256 || !name.chars().all(right) {
         return Err(format!("{} is no name of a header", quoted(&name)));
     }
-    let ours = ["content-type", "content-length", "content-encoding", "te", "host", "connection", "transfer-encoding"];
+    let ours = [
+        "content-type",
+        "content-length",
+        "content-encoding",
+        "te",
+        "host",
+        "connection",
+        "transfer-encoding",
+        "upgrade",
+    ];
     if ours.contains(&name.as_str()) || name.starts_with("grpc-") || name.ends_with("-bin") {
         return Err(format!("the header {name} is set by the protocol itself: take it away"));
     }

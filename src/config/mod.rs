@@ -23,6 +23,7 @@
 //! Not done here: opening certificates, resolving names, reaching receivers. A configuration may be checked on another
 //! machine than the one that it is for.
 
+mod convert;
 mod describe;
 mod endpoint;
 mod entry;

@@ -444,7 +444,7 @@ pub enum LogLevel {
 impl LogLevel {
     /// The word for it: `error` to `trace`.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         Self::WORDS.iter().find(|(_, level)| *level == self).map_or("info", |(word, _)| word)
     }
 }

@@ -28,6 +28,17 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+fn tls() -> Tls {
+    Tls {
+        insecure: false,
+        insecure_skip_verify: true,
+        ca_file: Some("/tls/ca.pem".into()),
+        cert_file: Some("/tls/cert.pem".into()),
+        key_file: Some("/tls/key.pem".into()),
+        server_name: Some("collector".to_owned()),
+    }
+}
+
 fn everything() -> Config {
     let rule = TargetRule {
         pids: vec![1, 2],
@@ -46,14 +57,7 @@ fn everything() -> Config {
             headers: pairs(vec![("x-tenant", Secret::new("42"))]),
             headers_file: Some("/run/headers".into()),
             timeout: seconds(3),
-            tls: Tls {
-                insecure: false,
-                insecure_skip_verify: true,
-                ca_file: Some("/tls/ca.pem".into()),
-                cert_file: Some("/tls/cert.pem".into()),
-                key_file: Some("/tls/key.pem".into()),
-                server_name: Some("collector".to_owned()),
-            },
+            tls: tls(),
         },
         retry: Retry { initial_interval: seconds(1), max_interval: seconds(10), max_elapsed_time: Duration::ZERO },
         queue_size: 8 << 20,
@@ -103,14 +107,9 @@ fn everything() -> Config {
                     protocol: Protocol::HttpProtobuf,
                     compression: Compression::None,
                     headers: pairs(vec![("x-tenant", Secret::new("43"))]),
-                    headers_file: None,
+                    headers_file: Some("/run/metrics-headers".into()),
                     timeout: seconds(4),
-                    tls: Tls {
-                        ca_file: Some("/tls/ca.pem".into()),
-                        cert_file: Some("/tls/cert.pem".into()),
-                        key_file: Some("/tls/key.pem".into()),
-                        ..Tls::default()
-                    },
+                    tls: tls(),
                 },
                 interval: seconds(15),
             }),
