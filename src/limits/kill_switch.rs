@@ -2,19 +2,20 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A file whose existence means: do not sample.
 #[derive(Debug)]
 pub struct KillSwitch {
     path: PathBuf,
-    last: bool,
+    last: AtomicBool,
 }
 
 impl KillSwitch {
     /// Looks at `path`; anything of that name counts, whatever it holds. It is off until the first look.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), last: false }
+        Self { path: path.into(), last: AtomicBool::new(false) }
     }
 
     /// The file.
@@ -24,17 +25,19 @@ impl KillSwitch {
     }
 
     /// Whether sampling is to stop. One `lstat`: cheap enough for every second. When the kernel does not tell, nothing changes.
-    pub fn is_on(&mut self) -> bool {
+    #[must_use]
+    pub fn is_on(&self) -> bool {
         match self.path.symlink_metadata() {
-            Ok(_) => self.last = true,
+            Ok(_) => self.last.store(true, Ordering::Relaxed),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-                self.last = false;
+                self.last.store(false, Ordering::Relaxed);
             }
             Err(error) => {
-                crate::once_a_minute!(warn, "kill switch", path = %self.path.display(), %error, "The kill switch cannot be looked at.");
+                let path = self.path.display();
+                crate::once_a_minute!(warn, "kill switch", %path, %error, "The kill switch cannot be looked at.");
             }
         }
-        self.last
+        self.last.load(Ordering::Relaxed)
     }
 }
 
@@ -46,7 +49,7 @@ mod tests {
     fn on_while_the_file_exists() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("disabled");
-        let mut switch = KillSwitch::new(&path);
+        let switch = KillSwitch::new(&path);
         assert!(!switch.is_on());
         std::fs::write(&path, "").unwrap();
         assert!(switch.is_on() && switch.is_on());
@@ -66,9 +69,9 @@ mod tests {
 
     #[test]
     fn when_the_kernel_does_not_tell_nothing_changes() {
-        let mut switch = KillSwitch::new("x".repeat(300));
+        let switch = KillSwitch::new("x".repeat(300));
         assert!(!switch.is_on());
-        switch.last = true;
+        switch.last.store(true, Ordering::Relaxed);
         assert!(switch.is_on());
     }
 }

@@ -33,7 +33,7 @@ pub use health::Health;
 pub use metric::{Metric, Snapshot};
 pub use metrics::{AgentState, ExporterState, SpoolState};
 pub use notify::Notifier;
-pub use push::{PushOptions, PushProtocol, PushTls};
+pub use push::PushOptions;
 
 use push::Pusher;
 use state::Shared;
@@ -77,11 +77,16 @@ pub enum Error {
         /// The kernel's word.
         source: io::Error,
     },
-    /// Where metrics are to be sent makes no sense.
-    #[error("metrics cannot be sent: {problem}")]
-    Otlp {
-        /// What is wrong, and the way out.
-        problem: String,
+    /// Where the profiler's own metrics are to be sent makes no sense.
+    #[error("the profiler's own metrics cannot be sent: {0}")]
+    Otlp(#[from] profiler_otlp::export::Error),
+    /// They are to be sent too often.
+    #[error(
+        "the profiler's own metrics cannot be sent every {interval:?}: make telemetry.otlp.interval at least a second"
+    )]
+    Interval {
+        /// As asked.
+        interval: Duration,
     },
     /// No thread or no event queue.
     #[error("cannot start the telemetry thread: {0}")]

@@ -1,105 +1,48 @@
-//! Sending metrics over OTLP, each interval: gRPC, or protobuf over HTTP.
+//! Sending metrics over OTLP, each interval.
 //!
-//! Nothing is queued and nothing is sent again: everything is cumulative, so that the next snapshot says all that a lost one said.
+//! Nothing is queued and nothing is sent again: everything is cumulative, so the next snapshot says all that a lost one said.
 
-mod connect;
-mod exchange;
-
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use profiler_otlp::export::{ExporterOptions, MetricsClient};
 use prost::Message;
 use tokio::time::MissedTickBehavior;
 
 use super::Error;
 use super::otlp;
 use super::state::Shared;
-use connect::Receiver;
 
-/// How metrics travel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PushProtocol {
-    /// gRPC, by convention on port 4317.
-    #[default]
-    Grpc,
-    /// Protobuf by HTTP POST, by convention on port 4318.
-    Http,
-}
-
-/// Whom to trust and who we are, for `https://` endpoints.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PushTls {
-    /// Certificates (PEM) that sign the receiver's; the host's if none.
-    pub ca_file: Option<PathBuf>,
-    /// Our certificate chain (PEM), with `key_file`.
-    pub cert_file: Option<PathBuf>,
-    /// Our key (PEM), with `cert_file`.
-    pub key_file: Option<PathBuf>,
-}
+/// The shortest interval: shorter than this nothing new is published.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where and how often metrics are sent.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct PushOptions {
-    /// `http://host:port` or `https://host:port`; without a port that of the protocol. For HTTP, `/v1/metrics` follows unless the URL
-    /// has a path.
-    pub endpoint: String,
-    /// How.
-    pub protocol: PushProtocol,
+    /// The receiver; what is said there of queue, retries and spool has no meaning here. A base URL gets `/v1/metrics`.
+    pub receiver: ExporterOptions,
     /// How often; at least a second.
     pub interval: Duration,
-    /// Time for one request, connecting included.
-    pub timeout: Duration,
-    /// Headers of each request, such as `authorization`; never shown.
-    pub headers: Vec<(String, String)>,
-    /// For `https://`. The files are read for each request, so rotated ones are taken up by themselves.
-    pub tls: PushTls,
 }
 
 impl Default for PushOptions {
     fn default() -> Self {
-        Self {
-            endpoint: "http://localhost:4317".to_owned(),
-            protocol: PushProtocol::default(),
-            interval: Duration::from_secs(60),
-            timeout: Duration::from_secs(10),
-            headers: Vec::new(),
-            tls: PushTls::default(),
-        }
-    }
-}
-
-impl fmt::Debug for PushOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let headers: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
-        f.debug_struct("PushOptions")
-            .field("endpoint", &connect::without_secrets(&self.endpoint))
-            .field("protocol", &self.protocol)
-            .field("interval", &self.interval)
-            .field("timeout", &self.timeout)
-            .field("headers", &headers)
-            .field("tls", &self.tls)
-            .finish()
+        let receiver = ExporterOptions { name: "metrics".to_owned(), ..ExporterOptions::default() };
+        Self { receiver, interval: Duration::from_secs(60) }
     }
 }
 
 /// Sends the last snapshot.
 pub(super) struct Pusher {
-    receiver: Receiver,
+    client: MetricsClient,
     interval: Duration,
-    timeout: Duration,
 }
 
 impl Pusher {
     pub fn new(options: PushOptions) -> Result<Self, Error> {
-        if options.interval < Duration::from_secs(1) {
-            return Err(Error::Otlp {
-                problem: "the interval is shorter than a second: make it 10s or longer".to_owned(),
-            });
+        if options.interval < MIN_INTERVAL {
+            return Err(Error::Interval { interval: options.interval });
         }
-        let (interval, timeout) = (options.interval, options.timeout);
-        let receiver = Receiver::new(options).map_err(|problem| Error::Otlp { problem })?;
-        Ok(Self { receiver, interval, timeout })
+        Ok(Self { client: MetricsClient::new(options.receiver)?, interval: options.interval })
     }
 
     /// Sends each interval, for ever.
@@ -121,23 +64,27 @@ impl Pusher {
             return;
         }
         let request = otlp::request(&published.metrics, &shared.resource, shared.start, published.time);
-        let sent = tokio::time::timeout(self.timeout, exchange::send(&self.receiver, request.encode_to_vec())).await;
-        let result = sent.unwrap_or_else(|_| Err(format!("no answer within {} s", self.timeout.as_secs_f64())));
+        let result = self.client.send(request.encode_to_vec()).await;
         shared.count_push(result.is_ok());
+        let receiver = self.client.shown();
         match result {
             Ok(None) => {}
-            Ok(Some(partial)) => {
+            Ok(Some(said)) => {
                 crate::once_a_minute!(
                     warn,
                     "telemetry/otlp/partial",
-                    receiver = self.receiver.shown(),
-                    "The receiver of metrics took not all of them: {partial}"
+                    receiver,
+                    said,
+                    "The receiver of the profiler's own metrics has something to say."
                 );
             }
             Err(error) => {
                 crate::once_a_minute!(
-                    warn, "telemetry/otlp", receiver = self.receiver.shown(), %error,
-                    "Metrics of the profiler itself could not be delivered; the next ones will say it all."
+                    warn,
+                    "telemetry/otlp",
+                    receiver,
+                    error,
+                    "The profiler's own metrics could not be delivered; the next ones will say it all."
                 );
             }
         }
@@ -156,27 +103,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_secret_is_shown() {
-        let options = PushOptions {
-            endpoint: "https://user:hunter2@example.org/?token=hunter2".to_owned(),
-            headers: vec![("authorization".to_owned(), "Bearer hunter2".to_owned())],
-            ..PushOptions::default()
+    fn what_makes_no_sense_is_refused_at_the_start() {
+        let with = |endpoint: &str, interval| {
+            let receiver = ExporterOptions { endpoint: endpoint.to_owned(), ..ExporterOptions::default() };
+            Pusher::new(PushOptions { receiver, interval }).err().map(|error| error.to_string()).unwrap_or_default()
         };
-        let shown = format!("{options:?}");
-        assert!(!shown.contains("hunter2") && shown.contains("authorization"), "{shown}");
-    }
-
-    #[test]
-    fn endpoints_that_make_no_sense() {
-        let problem = |endpoint: &str| {
-            let options = PushOptions { endpoint: endpoint.to_owned(), ..PushOptions::default() };
-            Pusher::new(options).err().map(|error| error.to_string()).unwrap_or_default()
-        };
-        for wrong in ["", "localhost:4317", "ftp://host", "http://", "unix:/run/x", "http://host:99999"] {
-            assert!(problem(wrong).contains("metrics cannot be sent"), "{wrong}: {:?}", problem(wrong));
+        let minute = Duration::from_secs(60);
+        assert_eq!(with("http://localhost", minute), "");
+        for wrong in ["", "localhost:4317", "ftp://host", "http://", "http://host:99999"] {
+            let error = with(wrong, minute);
+            assert!(error.contains("metrics cannot be sent"), "{wrong}: {error:?}");
         }
-        assert_eq!(problem("http://localhost"), "");
-        let short = PushOptions { interval: Duration::ZERO, ..PushOptions::default() };
-        assert!(Pusher::new(short).is_err());
+        assert!(with("http://localhost", Duration::ZERO).contains("a second"));
+        let shares: Vec<f64> = (0..100).map(|_| random_share()).collect();
+        assert!(shares.iter().all(|share| (0.0..1.0).contains(share)) && shares[0] != shares[1]);
     }
 }

@@ -10,7 +10,7 @@ use super::{
 /// The method that exports profiles.
 const GRPC_PATH: &str = "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export";
 /// The path that a base URL gets.
-const HTTP_PATH: &str = "v1development/profiles";
+pub(super) const HTTP_PATH: &str = "v1development/profiles";
 
 /// An endpoint, taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]

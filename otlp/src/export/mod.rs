@@ -24,6 +24,7 @@
 //! Every sample is accounted for at every moment; see [`ExportStats`].
 
 mod backoff;
+mod client;
 mod connection;
 mod endpoint;
 mod error;
@@ -44,11 +45,12 @@ mod tls;
 mod watched;
 
 use std::{
-    sync::{Arc, atomic::Ordering, mpsc},
+    sync::{Arc, Mutex, atomic::Ordering, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
+pub use client::MetricsClient;
 pub use error::Error;
 pub use options::{Compression, ExporterOptions, Protocol, RetryOptions, Secret, SpoolOptions, TlsOptions};
 pub use stats::{ExportStats, LATENCY_BOUNDS, Latency};
@@ -70,7 +72,7 @@ pub struct Exporter {
     shared: Arc<Shared>,
     spool: Option<SpoolOptions>,
     /// Disconnected when the threads have ended.
-    ended: mpsc::Receiver<()>,
+    ended: Mutex<mpsc::Receiver<()>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -91,7 +93,7 @@ impl Exporter {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
         let shared = Arc::new(Shared::new(&settings, spool));
         let (alive, ended) = mpsc::channel();
-        let exporter = Self { shared: Arc::clone(&shared), spool: spool_options, ended };
+        let exporter = Self { shared: Arc::clone(&shared), spool: spool_options, ended: Mutex::new(ended) };
         if shared.has_spool() {
             let (shared, alive) = (Arc::clone(&shared), alive.clone());
             let spooler = thread::Builder::new().name("export-spool".to_owned());
@@ -168,7 +170,7 @@ impl Exporter {
         self.close(end);
         // A disk that hangs holds up its thread, not this one.
         let grace = end.saturating_duration_since(Instant::now()) + Duration::from_secs(1);
-        while self.ended.recv_timeout(grace).is_ok() {}
+        while lock(&self.ended).recv_timeout(grace).is_ok() {}
         let mut state = self.shared.state();
         state.abandon();
         state.stats.clone()

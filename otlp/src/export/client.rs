@@ -1,0 +1,144 @@
+//! One request at a time of another signal than profiles, over the same connections, certificates and headers.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+
+use super::{
+    connection::Connection,
+    endpoint,
+    error::Error,
+    grpc, http_protobuf,
+    options::{ExporterOptions, Protocol},
+    outcome::Outcome,
+    payload::compress,
+    settings::Settings,
+};
+use crate::spool::Record;
+
+const GRPC_METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
+const HTTP_METRICS: &str = "v1/metrics";
+
+/// Sends requests with OTLP metrics, one after the other. Nothing waits here and nothing is sent again: of cumulative metrics the next
+/// request says all that a lost one said.
+pub struct MetricsClient {
+    settings: Settings,
+    connection: Option<Connection>,
+}
+
+impl MetricsClient {
+    /// As the options say; those of queue, retries and spool have no meaning here. The endpoint is a base URL for `v1/metrics`, unless
+    /// it is complete.
+    ///
+    /// # Errors
+    /// The URL, a header, or a certificate file is wrong. A receiver that cannot be reached is no error.
+    pub fn new(options: ExporterOptions) -> Result<Self, Error> {
+        let mut settings = Settings::new(options)?;
+        let endpoint = &mut settings.endpoint;
+        let path = match settings.options.protocol {
+            Protocol::Grpc => Some(GRPC_METRICS.to_owned()),
+            Protocol::HttpProtobuf if settings.options.endpoint_is_complete => None,
+            Protocol::HttpProtobuf => {
+                let base = endpoint.path.as_str().strip_suffix(endpoint::HTTP_PATH).unwrap_or("/");
+                Some(format!("{base}{HTTP_METRICS}"))
+            }
+        };
+        if let Some(path) = path {
+            endpoint.path = PathAndQuery::try_from(path).map_err(|error| Error::Endpoint {
+                endpoint: endpoint.shown(),
+                problem: format!("has a path that is none: {error}"),
+            })?;
+        }
+        Ok(Self { settings, connection: None })
+    }
+
+    /// The endpoint without secrets, for logs.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        self.settings.endpoint.shown()
+    }
+
+    /// Sends an `ExportMetricsServiceRequest`. What the receiver did not take of it, or what it has to say, is returned in words.
+    ///
+    /// # Errors
+    /// It was not delivered; the text is one line that says where it failed.
+    pub async fn send(&mut self, message: Vec<u8>) -> Result<Option<String>, String> {
+        if self.settings.refresh() {
+            self.connection = None;
+        }
+        let raw = Bytes::from(message);
+        let compression = self.settings.options.compression;
+        let record = Record {
+            bytes: compress(&raw, compression),
+            compression,
+            raw_bytes: raw.len() as u64,
+            samples: 0,
+            start_unix_nanos: 0,
+            end_unix_nanos: 0,
+        };
+        let limit = self.settings.options.timeout;
+        // What is under way when the time is over would only be in the way: the connection is back only after its answer.
+        let outcome = tokio::time::timeout(limit, self.call(&record, Instant::now())).await;
+        let outcome = outcome.map_err(|_| format!("no answer from {} within {limit:?}", self.shown()))??;
+        match outcome {
+            Outcome::Delivered(None) => Ok(None),
+            Outcome::Delivered(Some(partial)) if partial.rejected_profiles > 0 => {
+                // Responses of all signals have the same fields.
+                Ok(Some(format!("{} points were refused: {}", partial.rejected_profiles, partial.message)))
+            }
+            Outcome::Delivered(Some(partial)) => Ok(Some(partial.message)),
+            Outcome::Refused { reason: reason @ ("grpc UNIMPLEMENTED" | "http 404" | "http 405"), .. } => {
+                Err(format!("{reason}: the receiver takes no metrics at {}", self.settings.endpoint.path))
+            }
+            Outcome::Retry { error, .. } | Outcome::TooLarge { error, .. } | Outcome::Refused { error, .. } => {
+                Err(error)
+            }
+        }
+    }
+
+    /// One call; where a connection that was idle fails, a second one on a new connection.
+    async fn call(&mut self, record: &Record, begun: Instant) -> Result<Outcome, String> {
+        loop {
+            let (mut connection, is_new) = match self.connection.take() {
+                Some(connection) => (connection, false),
+                None => (Connection::open(&self.settings).await?, true),
+            };
+            let left: Duration = self.settings.options.timeout.saturating_sub(begun.elapsed());
+            let request = match self.settings.options.protocol {
+                Protocol::Grpc => grpc::request(&self.settings, record, left),
+                Protocol::HttpProtobuf => http_protobuf::request(&self.settings, record),
+            };
+            match connection.call(request.map_err(|error| error.to_string())?).await {
+                Ok(answer) if answer.is_cut => return Err(format!("the answer is too long: {}", answer.described())),
+                Ok(answer) => {
+                    self.connection = Some(connection);
+                    return Ok(match self.settings.options.protocol {
+                        Protocol::Grpc => grpc::outcome(&answer),
+                        Protocol::HttpProtobuf => http_protobuf::outcome(&answer),
+                    });
+                }
+                Err(error) if is_new => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_of_metrics() {
+        let path = |endpoint: &str, protocol, endpoint_is_complete| {
+            let endpoint = endpoint.to_owned();
+            let options = ExporterOptions { endpoint, protocol, endpoint_is_complete, ..Default::default() };
+            MetricsClient::new(options).unwrap().settings.endpoint.path.to_string()
+        };
+        assert_eq!(path("http://h", Protocol::Grpc, false), GRPC_METRICS);
+        assert_eq!(path("http://h", Protocol::HttpProtobuf, false), "/v1/metrics");
+        assert_eq!(path("http://h/otlp/", Protocol::HttpProtobuf, false), "/otlp/v1/metrics");
+        assert_eq!(path("http://h/own?a=b", Protocol::HttpProtobuf, true), "/own?a=b");
+    }
+}
