@@ -8,6 +8,7 @@
 //! Not here: anything that one crate can test on its own.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod children;
 pub mod collector;
 pub mod completeness;

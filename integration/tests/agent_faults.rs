@@ -1,0 +1,379 @@
+//! What `profiler agent` does when the other side fails: every sample that it published arrives, or is counted where it was given up.
+//!
+//! "Published" is what a second exporter of the same agent wrote to files. What goes wrong on the host itself is in
+//! agent_host.rs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+use profiler_integration::agent::{Agent, Configuration, Home, Metrics, otlp_exporter};
+use profiler_integration::children::{self, Running};
+use profiler_integration::collector::certificates::{Certificates, Valid};
+use profiler_integration::collector::{Collector, CollectorOptions, Protocol};
+use profiler_integration::environment::{have_root, one_at_a_time};
+use profiler_integration::programs;
+use profiler_integration::receiver::{Event, Receiver};
+use profiler_integration::recording::folder;
+use profiler_integration::seen::{Seen, difference, seen};
+use profiler_otlp::otlp::ExportProfilesServiceRequest;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Name of the exporter whose receiver fails.
+const OUT: &str = "out";
+const HERTZ: u64 = 199;
+
+/// A program that works for `ms` of CPU time.
+fn load(ms: u32) -> Running {
+    let program = programs::c("shares").build().unwrap();
+    children::start(Command::new(program).args(["--ms", &ms.to_string(), "--depth", "20"])).unwrap()
+}
+
+fn configuration(endpoint: &str, protocol: Protocol, more: &str) -> Configuration {
+    Configuration::new(HERTZ, &["shares"], otlp_exporter(OUT, endpoint, protocol.name(), more))
+}
+
+fn assert_all(record: &[ExportProfilesServiceRequest], received: &[ExportProfilesServiceRequest]) {
+    let (sampled, received) = (seen(record), seen(received));
+    assert!(!sampled.is_empty(), "nothing was sampled");
+    let (lost, added) = difference(&sampled, &received);
+    let times = |of: &[&Seen]| of.iter().take(3).map(|one| one.time).collect::<Vec<_>>();
+    assert!(
+        lost.is_empty() && added.is_empty(),
+        "{} of {} samples did not arrive, {} arrived that were not published (twice, perhaps): {:?} {:?}",
+        lost.len(),
+        sampled.len(),
+        added.len(),
+        times(&lost),
+        times(&added)
+    );
+}
+
+/// Stops the agent and holds everything that `collector` has against everything that was published.
+fn stops_and_all_arrived(agent: Agent, collector: &Collector) {
+    let (home, status, log) = agent.stop().unwrap();
+    assert!(status.success(), "{status}\n{log}");
+    let record = home.record().unwrap();
+    let published = seen(&record).len();
+    let requests = collector.requests_when(PATIENCE, |requests| seen(requests).len() >= published).unwrap();
+    assert_all(&record, &requests);
+}
+
+/// Waits for the end of the load, of its last window, and of the queue.
+fn settle(agent: &mut Agent, load: Running) -> Metrics {
+    load.wait(PATIENCE).unwrap();
+    // The window in which it ended, and the metrics of a second later.
+    sleep(Duration::from_millis(2500));
+    agent.wait_until_idle(OUT, PATIENCE).unwrap()
+}
+
+#[test]
+fn root_collector_is_down_at_start() {
+    if !have_root("root_collector_is_down_at_start") {
+        return;
+    }
+    let _one = one_at_a_time();
+    let mut collector = Collector::prepared(CollectorOptions::plain()).unwrap();
+    let mut agent = Agent::start(&configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, "")).unwrap();
+    let load = load(4000);
+    let before = agent.wait("retries", PATIENCE, |now| now.published() > 200 && now.retries(OUT) >= 3).unwrap();
+    assert_eq!(before.gone(OUT), 0, "nobody listens:\n{before}");
+    collector.restart().unwrap();
+    let after = settle(&mut agent, load);
+    assert_eq!(after.delivered(OUT), after.published(), "{after}");
+    stops_and_all_arrived(agent, &collector);
+}
+
+#[test]
+fn root_collector_goes_away_and_comes_back() {
+    if !have_root("root_collector_goes_away_and_comes_back") {
+        return;
+    }
+    let _one = one_at_a_time();
+    let mut collector = Collector::start(CollectorOptions::plain()).unwrap();
+    let mut agent = Agent::start(&configuration(&collector.endpoint(Protocol::Http), Protocol::Http, "")).unwrap();
+    let load = load(8000);
+    agent.wait("delivery", PATIENCE, |now| now.delivered(OUT) > 0).unwrap();
+    collector.stop();
+    let gone = agent.metrics().unwrap().delivered(OUT);
+    let while_down = agent.wait("three windows", PATIENCE, |now| now.published() > gone + 3 * HERTZ).unwrap();
+    assert!(while_down.retries(OUT) > 0, "{while_down}");
+    // Said once, not once a retry.
+    let warnings = agent.log().lines().filter(|line| line.contains("WARN") && line.contains("127.0.0.1")).count();
+    assert!((1..=2).contains(&warnings), "{warnings} warnings of one outage:\n{}", agent.log());
+    collector.restart().unwrap();
+    let after = settle(&mut agent, load);
+    assert_eq!(after.delivered(OUT), after.published(), "{after}");
+    stops_and_all_arrived(agent, &collector);
+}
+
+#[test]
+fn root_killed_agent_leaves_a_spool_that_its_successor_sends() {
+    if !have_root("root_killed_agent_leaves_a_spool_that_its_successor_sends") {
+        return;
+    }
+    let _one = one_at_a_time();
+    let mut collector = Collector::prepared(CollectorOptions::plain()).unwrap();
+    let home = Home::new().unwrap();
+    let spool = format!("    spool: {{directory: {}/spool, max_size: 64MiB}}\n", home.path().display());
+    let configuration = configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, &spool);
+    let mut agent = home.start(&configuration, &[]).unwrap();
+    load(3000).wait(PATIENCE).unwrap();
+    sleep(Duration::from_millis(2500));
+    let metrics = agent.wait("a spool", PATIENCE, |now| now.published() > 300).unwrap();
+    assert!(metrics.sum("profiler_spool_records", &[("exporter", OUT)]) > 0.0, "{metrics}");
+    let home = agent.kill().unwrap();
+
+    let mut agent = home.start(&configuration, &[]).unwrap();
+    collector.restart().unwrap();
+    let load = load(1500);
+    load.wait(PATIENCE).unwrap();
+    agent
+        .wait("an empty spool", PATIENCE, |now| {
+            now.sum("profiler_spool_records", &[("exporter", OUT)]) < 0.5 && now.delivered(OUT) > now.published()
+        })
+        .unwrap();
+    stops_and_all_arrived(agent, &collector);
+}
+
+/// An agent before a receiver with `script`, a load of a few windows, all settled: metrics, events, what was published and
+/// what was accepted.
+struct Played {
+    metrics: Metrics,
+    events: Vec<Event>,
+    record: Vec<ExportProfilesServiceRequest>,
+    accepted: Vec<ExportProfilesServiceRequest>,
+}
+
+fn play(protocol: Protocol, script: &str, timeout: &str) -> Played {
+    let receiver = Receiver::start(protocol, script, None).unwrap();
+    let mut configuration = configuration(&receiver.endpoint(), protocol, "");
+    configuration.exporters = configuration.exporters.replace("timeout: 5s", &format!("timeout: {timeout}"));
+    let mut agent = Agent::start(&configuration).unwrap();
+    let metrics = settle(&mut agent, load(4000));
+    let (home, status, log) = agent.stop().unwrap();
+    assert!(status.success(), "{status}\n{log}");
+    let played = Played {
+        metrics,
+        events: receiver.events(),
+        record: home.record().unwrap(),
+        accepted: receiver.requests().unwrap(),
+    };
+    let (published, accepted) = (seen(&played.record).len() as u64, seen(&played.accepted).len() as u64);
+    assert!(published > 300, "{published} samples");
+    // Nothing is ever lost in between: what was published and did not arrive is in a counter.
+    let given_up = played.metrics.rejected(OUT) + played.metrics.dropped(OUT);
+    assert_eq!(published, accepted + given_up, "{}", played.metrics);
+    played
+}
+
+/// The time between the event of `action` and the next one, s.
+fn pause_after(events: &[Event], action: &str) -> f64 {
+    let at =
+        events.iter().position(|event| event.action == action).unwrap_or_else(|| panic!("no {action}: {events:?}"));
+    let (Some(one), Some(next)) = (events.get(at), events.get(at + 1)) else {
+        panic!("nothing after {action}: {events:?}")
+    };
+    next.unix_nanos.saturating_sub(one.unix_nanos) as f64 / 1e9
+}
+
+#[test]
+fn root_slow_receiver_is_asked_again() {
+    if !have_root("root_slow_receiver_is_asked_again") {
+        return;
+    }
+    let _one = one_at_a_time();
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        let played = play(protocol, "ok,slow=30*2", "1s");
+        assert_eq!(played.metrics.delivered(OUT), played.metrics.published(), "{}", played.metrics);
+        assert!(played.metrics.retries(OUT) >= 2, "{}", played.metrics);
+        assert_all(&played.record, &played.accepted);
+    }
+}
+
+#[test]
+fn root_retry_after_is_kept() {
+    if !have_root("root_retry_after_is_kept") {
+        return;
+    }
+    let _one = one_at_a_time();
+    let played = play(Protocol::Http, "429=2,ok,429-date=2,ok,status=503,status=502,status=504", "5s");
+    for action in ["429", "429-date"] {
+        let pause = pause_after(&played.events, action);
+        assert!((2.0..8.0).contains(&pause), "{pause} s after {action}: {:?}", played.events);
+    }
+    assert_all(&played.record, &played.accepted);
+}
+
+#[test]
+fn root_status_that_is_not_retryable_is_counted_and_not_asked_again() {
+    if !have_root("root_status_that_is_not_retryable_is_counted_and_not_asked_again") {
+        return;
+    }
+    let _one = one_at_a_time();
+    // HTTP 400 and 500, gRPC INVALID_ARGUMENT (3) and UNIMPLEMENTED (12); HTML is no answer of OTLP.
+    for (protocol, script) in [(Protocol::Http, "status=400,status=500,html"), (Protocol::Grpc, "status=3,status=12")] {
+        let played = play(protocol, script, "5s");
+        let refused: u64 = played.events.iter().filter(|event| !event.accepted).map(|event| event.samples).sum();
+        assert!(refused > 0);
+        assert_eq!(played.metrics.dropped(OUT), refused, "{}", played.metrics);
+        assert_eq!(played.metrics.retries(OUT), 0, "{}", played.metrics);
+    }
+}
+
+#[test]
+fn root_resource_exhausted_is_final_without_retry_info() {
+    if !have_root("root_resource_exhausted_is_final_without_retry_info") {
+        return;
+    }
+    let _one = one_at_a_time();
+    let played = play(Protocol::Grpc, "exhausted,exhausted=2", "5s");
+    let first = played.events.first().unwrap();
+    assert_eq!(played.metrics.dropped(OUT), first.samples, "{}", played.metrics);
+    let [_, second, third, ..] = played.events.as_slice() else { panic!("{:?}", played.events) };
+    assert_eq!((second.action.as_str(), third.action.as_str()), ("exhausted", "ok"));
+    let pause = third.unix_nanos.saturating_sub(second.unix_nanos) as f64 / 1e9;
+    assert!((2.0..8.0).contains(&pause), "{pause} s where RetryInfo asks for 2");
+}
+
+#[test]
+fn root_partial_success_is_reported_and_not_asked_again() {
+    if !have_root("root_partial_success_is_reported_and_not_asked_again") {
+        return;
+    }
+    let _one = one_at_a_time();
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        let played = play(protocol, "ok,partial", "5s");
+        let refused: u64 =
+            played.events.iter().filter(|event| event.action == "partial").map(|event| event.samples).sum();
+        assert!(refused > 0);
+        assert_eq!(played.metrics.rejected(OUT), refused, "{}", played.metrics);
+        assert_eq!(played.metrics.retries(OUT), 0, "{}", played.metrics);
+    }
+}
+
+#[test]
+fn root_reset_in_the_middle_of_a_request_is_asked_again() {
+    if !have_root("root_reset_in_the_middle_of_a_request_is_asked_again") {
+        return;
+    }
+    let _one = one_at_a_time();
+    for protocol in [Protocol::Grpc, Protocol::Http] {
+        let played = play(protocol, "ok,reset*2", "5s");
+        assert!(played.events.iter().filter(|event| event.action == "reset").count() == 2, "{:?}", played.events);
+        assert!(played.metrics.retries(OUT) >= 2, "{}", played.metrics);
+        assert_all(&played.record, &played.accepted);
+    }
+}
+
+/// TLS options of an exporter.
+fn tls(certificates: &Certificates, client: &(PathBuf, PathBuf)) -> String {
+    let ca = certificates.ca();
+    format!(
+        "    tls: {{ca_file: {}, cert_file: {}, key_file: {}}}\n",
+        ca.display(),
+        client.0.display(),
+        client.1.display()
+    )
+}
+
+/// Nothing gets through with what is in the files at first; `rotate` replaces them and then everything does.
+fn survives_rotation(client: Valid, server: Valid, rotate: impl Fn(&Certificates)) {
+    let here = folder().unwrap();
+    let certificates = Certificates::create(here.path()).unwrap();
+    let client = certificates.client(client).unwrap();
+    let server = certificates.server_for_clients(server).unwrap();
+    let collector = Collector::start(CollectorOptions::tls(server)).unwrap();
+    let more = tls(&certificates, &client);
+    let mut agent = Agent::start(&configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, &more)).unwrap();
+    let load = load(5000);
+    let before = agent.wait("retries", PATIENCE, |now| now.published() > 200 && now.retries(OUT) >= 2).unwrap();
+    assert_eq!(before.gone(OUT), 0, "an expired certificate got through, or samples were given up:\n{before}");
+    rotate(&certificates);
+    let after = settle(&mut agent, load);
+    assert_eq!(after.delivered(OUT), after.published(), "{after}");
+    stops_and_all_arrived(agent, &collector);
+}
+
+#[test]
+fn root_expired_certificate_of_the_agent_is_rotated() {
+    if !have_root("root_expired_certificate_of_the_agent_is_rotated") {
+        return;
+    }
+    let _one = one_at_a_time();
+    survives_rotation(Valid::Expired, Valid::Long, |certificates| {
+        certificates.client(Valid::Long).unwrap();
+    });
+}
+
+#[test]
+fn root_expired_certificate_of_the_collector_is_rotated() {
+    if !have_root("root_expired_certificate_of_the_collector_is_rotated") {
+        return;
+    }
+    let _one = one_at_a_time();
+    survives_rotation(Valid::Long, Valid::Expired, |certificates| {
+        certificates.server(Valid::Long).unwrap();
+    });
+}
+
+#[test]
+fn root_name_that_does_not_resolve_is_tried_until_it_does() {
+    if !have_root("root_name_that_does_not_resolve_is_tried_until_it_does") {
+        return;
+    }
+    let _one = one_at_a_time();
+    let collector = Collector::start(CollectorOptions::plain()).unwrap();
+    let home = Home::new().unwrap();
+    // A hosts file of its own, in a mount namespace of its own.
+    let hosts = home.path().join("hosts");
+    fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+    let hosts_text = hosts.display().to_string();
+    let in_namespace = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+    let endpoint = collector.endpoint(Protocol::Grpc).replace("127.0.0.1", "collector.invalid");
+    let wrapper = ["unshare", "--mount", "sh", "-c", in_namespace, &hosts_text];
+    let mut agent = home.start(&configuration(&endpoint, Protocol::Grpc, ""), &wrapper).unwrap();
+    let load = load(5000);
+    let before = agent.wait("retries", PATIENCE, |now| now.published() > 200 && now.retries(OUT) >= 3).unwrap();
+    assert_eq!(before.gone(OUT), 0, "{before}");
+    let warnings =
+        agent.log().lines().filter(|line| line.contains("WARN") && line.contains("collector.invalid")).count();
+    assert_eq!(warnings, 1, "said once a minute:\n{}", agent.log());
+    // In place: the mount is of this file, not of its name.
+    fs::write(&hosts, "127.0.0.1 localhost collector.invalid\n").unwrap();
+    let after = settle(&mut agent, load);
+    assert_eq!(after.delivered(OUT), after.published(), "{after}");
+    stops_and_all_arrived(agent, &collector);
+}
+
+#[test]
+fn root_full_disk_under_the_spool_is_counted_and_survived() {
+    if !have_root("root_full_disk_under_the_spool_is_counted_and_survived") {
+        return;
+    }
+    let _one = one_at_a_time();
+    let mut collector = Collector::prepared(CollectorOptions::plain()).unwrap();
+    let home = Home::new().unwrap();
+    let disk = home.path().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let disk_text = disk.display().to_string();
+    let in_namespace = "mount -t tmpfs -o size=48k none \"$0\" && exec \"$@\"";
+    let spool = format!("    spool: {{directory: {disk_text}/spool, max_size: 64MiB}}\n");
+    let mut configuration = configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, &spool);
+    configuration.rate = 999;
+    let wrapper = ["unshare", "--mount", "sh", "-c", in_namespace, &disk_text];
+    let mut agent = home.start(&configuration, &wrapper).unwrap();
+    let load = load(6000);
+    let full = agent.wait("a full disk", PATIENCE, |now| now.published() > 3500).unwrap();
+    let log = agent.log();
+    assert!(log.contains("No space left"), "nobody says that the disk is full:\n{full}\n{log}");
+    collector.restart().unwrap();
+    let after = settle(&mut agent, load);
+    let (home, status, log) = agent.stop().unwrap();
+    assert!(status.success(), "{status}\n{log}");
+    let published = seen(&home.record().unwrap()).len() as u64;
+    let requests = collector.requests_when(PATIENCE, |all| seen(all).len() as u64 >= after.delivered(OUT)).unwrap();
+    assert_eq!(published, seen(&requests).len() as u64 + after.dropped(OUT), "{after}");
+}
