@@ -64,6 +64,8 @@ static __always_inline int is_compat(const bpf_user_pt_regs_t *r)
 
 static __always_inline void take_registers(struct unwind_state *u, const bpf_user_pt_regs_t *r)
 {
+	/* or it is read behind a pointer into the context, which verifiers refuse */
+#pragma clang loop unroll(full)
 	for (int i = 0; i < 31; i++)
 		u->regs[i] = r->regs[i];
 	u->regs[REG_SP] = r->sp;

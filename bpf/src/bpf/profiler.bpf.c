@@ -252,7 +252,7 @@ static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struc
 			return END_COMPAT;
 		take_registers(u, &ctx->regs);
 		/* or the compiler merges this with the copies below, behind a pointer into the context that verifiers refuse */
-		asm volatile("# registers of the context" ::: "memory");
+		asm volatile("" ::: "memory");
 		return 0;
 	}
 	if (kernel_btf && use_task_pt_regs && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs)) {
@@ -481,6 +481,7 @@ int test_unwind(struct test_input *in)
 	u->serial = in->serial;
 	u->first_mapping = in->first_mapping;
 	u->mapping_count = in->mapping_count;
+#pragma clang loop unroll(full)
 	for (int i = 0; i < LEAF_REGS; i++)
 		u->regs[i] = in->regs[i];
 	s->kernel_frames = 0;
