@@ -1,8 +1,8 @@
 //! The configuration as the options of the parts that it is for.
 
 use profiler_otlp::export::{
-    Compression as ExportCompression, ExporterOptions, Protocol as ExportProtocol, RetryOptions, Secret as ExportSecret,
-    SpoolOptions, TlsOptions,
+    Compression as ExportCompression, ExporterOptions, Protocol as ExportProtocol, RetryOptions,
+    Secret as ExportSecret, SpoolOptions, TlsOptions,
 };
 use profiler_otlp::resource::{KubernetesOptions, KubernetesSource as PodSource, ResourceOptions};
 
@@ -149,5 +149,119 @@ impl From<LogFormat> for telemetry::log::Format {
 impl From<&Limits> for limits::Limits {
     fn from(limits: &Limits) -> Self {
         Self { memory_bytes: limits.memory, cpu_fraction: limits.cpu.map(super::Percent::fraction) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Flags, load_text};
+
+    fn config(text: &str) -> Config {
+        let loaded = load_text(&Flags::default(), &|_| None, Some((Path::new("c.yaml"), text)));
+        loaded.unwrap_or_else(|errors| panic!("{errors}")).config
+    }
+
+    /// Every option has another value than its default, as every key has.
+    #[test]
+    fn every_key_reaches_what_it_is_for() {
+        let config = config(include_str!("tests/everything.yaml"));
+        let tls = TlsOptions {
+            ca_file: Some("/tls/ca.pem".into()),
+            cert_file: Some("/tls/cert.pem".into()),
+            key_file: Some("/tls/key.pem".into()),
+            server_name: Some("collector".to_owned()),
+            insecure_skip_verify: true,
+        };
+        let metrics = ExporterOptions {
+            name: "metrics".to_owned(),
+            endpoint: "http://metrics:4318/m".to_owned(),
+            endpoint_is_complete: true,
+            protocol: ExportProtocol::HttpProtobuf,
+            compression: ExportCompression::None,
+            headers: vec![("x-tenant".to_owned(), ExportSecret::new("43"))],
+            headers_file: Some("/run/metrics-headers".into()),
+            timeout: Duration::from_secs(4),
+            tls: tls.clone(),
+            ..ExporterOptions::default()
+        };
+        let profiles = ExporterOptions {
+            name: "backend".to_owned(),
+            endpoint: "https://otlp.example.com/p".to_owned(),
+            compression: ExportCompression::Zstd,
+            headers: vec![("x-tenant".to_owned(), ExportSecret::new("42"))],
+            headers_file: Some("/run/headers".into()),
+            timeout: Duration::from_secs(3),
+            retry: RetryOptions {
+                initial_interval: Duration::from_secs(1),
+                max_interval: Duration::from_secs(10),
+                max_elapsed: Duration::ZERO,
+                ..RetryOptions::default()
+            },
+            queue_bytes: 8 << 20,
+            max_request_bytes: 1 << 20,
+            spool: Some(SpoolOptions { directory: "/var/lib/profiler/spool".into(), max_bytes: 1 << 30 }),
+            ..metrics.clone()
+        };
+        assert_eq!(ExporterOptions::from(&config.exporters[0]), profiles);
+
+        let telemetry = TelemetryOptions::from(&config.telemetry);
+        let push = telemetry.otlp.expect("it is on");
+        assert_eq!((push.receiver, push.interval), (metrics, Duration::from_secs(15)));
+        let says = |name: &str, value: &str| telemetry.resource.contains(&(name.to_owned(), value.to_owned()));
+        assert!(says("service.name", "my-profiler") && says("service.version", "7"), "{:?}", telemetry.resource);
+        assert_eq!(telemetry.listen, Some(([0, 0, 0, 0], 9000).into()));
+
+        let targets = pipeline::TargetRules::from(&config.targets);
+        let rule = pipeline::Rule {
+            pids: vec![1, 2],
+            cgroups: vec!["/system.slice/*".to_owned()],
+            cgroup_ids: vec![4242],
+            containers: vec!["0123456789ab".to_owned()],
+            comms: vec!["nginx".to_owned()],
+            executables: vec!["/usr/bin/*".to_owned()],
+        };
+        let not = pipeline::Rule { comms: vec!["sshd".to_owned()], ..pipeline::Rule::default() };
+        let expected =
+            pipeline::TargetRules { include: vec![rule], exclude: vec![not], min_age: Duration::from_secs(5) };
+        assert_eq!(targets, expected);
+
+        let resource = ResourceOptions::from(&config);
+        assert_eq!(resource.environment_variables, ["OTEL_SERVICE_NAME", "DD_SERVICE"]);
+        assert_eq!(
+            (resource.labels["version"].as_str(), resource.attributes["cloud.region"].as_str()),
+            ("1.10", "eu-west-1")
+        );
+        let kubernetes = KubernetesOptions {
+            source: PodSource::Kubelet,
+            kubelet_url: Some("https://10.0.0.1:10250".to_owned()),
+            kubelet_insecure: true,
+            api_url: Some("https://kubernetes.default.svc".to_owned()),
+            node_name: Some("node-1".to_owned()),
+            ca_file: PathBuf::from("/k8s/ca.crt"),
+            token_file: PathBuf::from("/k8s/token"),
+            pod_labels: vec!["app".to_owned()],
+            poll_interval: Duration::from_secs(30),
+            min_poll_interval: Duration::from_secs(2),
+        };
+        assert_eq!(resource.kubernetes, kubernetes);
+
+        let limits = limits::Limits::from(&config.limits);
+        assert_eq!(limits, limits::Limits { memory_bytes: None, cpu_fraction: Some(0.005) });
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_parts() {
+        let config = config("");
+        assert_eq!(ExporterOptions::from(&config.exporters[0]), ExporterOptions::default());
+        assert_eq!(ResourceOptions::from(&config), ResourceOptions::default());
+        assert_eq!(pipeline::TargetRules::from(&config.targets), pipeline::TargetRules::default());
+        let push = PushOptions::default();
+        let config = self::config("telemetry: {otlp: {endpoint: 'http://localhost:4317'}}");
+        let telemetry = TelemetryOptions::from(&config.telemetry).otlp.expect("it is on");
+        assert_eq!((telemetry.receiver, telemetry.interval), (push.receiver, push.interval));
     }
 }

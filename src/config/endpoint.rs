@@ -40,10 +40,10 @@ impl Endpoint {
             return Err(format!("{} holds a user or password: put credentials into headers or headers_file", shown()));
         }
         let port = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
-        if let Some(port) = port.strip_prefix(':') {
-            if !port.parse::<u16>().is_ok_and(|port| port != 0) {
-                return Err(format!("{} has the port {}: ports are 1 to 65535", shown(), quoted(port)));
-            }
+        if let Some(port) = port.strip_prefix(':')
+            && !port.parse::<u16>().is_ok_and(|port| port != 0)
+        {
+            return Err(format!("{} has the port {}: ports are 1 to 65535", shown(), quoted(port)));
         }
         Ok(Self { url: text.to_owned(), as_is: false })
     }

@@ -6,8 +6,8 @@
 //! variables.md` and `resource/sdk.md` (OTEL_RESOURCE_ATTRIBUTES: W3C Baggage syntax, percent-encoded).
 
 use super::errors::Problem;
+use super::layers::Overlay;
 use super::origin::Origin;
-use super::reader::Overlay;
 
 /// The exporter that flags and variables mean; see [`super::sections::target`].
 pub(super) const EXPORTER: &str = "@otlp";

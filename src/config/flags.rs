@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::environment::EXPORTER;
+use super::layers::Overlay;
 use super::origin::Origin;
-use super::reader::Overlay;
 
 /// Values from the command line. Each is text, read like the value of the file; a later one replaces an earlier one.
 #[derive(Clone, Debug, Default)]

@@ -13,9 +13,12 @@ use super::model::{Jitter, Percent};
 use super::secret::Secret;
 use super::units;
 
+/// The value of a text, or what is wrong with it and the right way.
+type Parse<T> = Box<dyn Fn(&str) -> Result<T, String>>;
+
 /// A kind of value.
 pub(super) struct Kind<T> {
-    pub(super) parse: Box<dyn Fn(&str) -> Result<T, String>>,
+    pub(super) parse: Parse<T>,
     pub(super) show: fn(&T) -> String,
     /// JSON Schema of the value.
     pub(super) schema: Json,

@@ -32,6 +32,7 @@ mod errors;
 mod exporters;
 mod flags;
 mod kind;
+mod layers;
 mod model;
 mod nearest;
 mod origin;
@@ -67,7 +68,8 @@ pub use watch::{Change, Watcher};
 pub use yaml::Place;
 
 use entry::Entry;
-use reader::{Findings, Overlay, Reader, Sources};
+use layers::{Findings, Overlay, Sources};
+use reader::Reader;
 use yaml::Node;
 
 /// A configuration, and where it came from.

@@ -88,7 +88,6 @@ pub struct Config {
 
 /// Which sections differ between two configurations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools)] // one answer a section
 pub struct Changes {
     /// [`Config::rate`].
     pub rate: bool,

@@ -4,51 +4,17 @@
 //! meaning. That one definition serves to read, to refuse unknown keys, to show the effective configuration, and to
 //! write the schema and the reference.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
 
 use super::entry::{About, Content, Entry, Shown};
 use super::errors::{Problem, quoted};
 use super::kind::Kind;
+use super::layers::{Findings, Found, Sources};
 use super::nearest::unknown_key;
 use super::origin::Origin;
 use super::secret::HIDDEN;
 use super::substitute::substitute;
 use super::yaml::{Key, Node, Place, Value};
-
-/// What stands above the file: values by path.
-#[derive(Default)]
-pub(super) struct Overlay {
-    /// Single values and comma-separated lists.
-    pub(super) texts: BTreeMap<String, (String, Origin)>,
-    /// Members of maps.
-    pub(super) pairs: BTreeMap<String, Vec<(String, String, Origin)>>,
-}
-
-/// Where values come from.
-pub(super) struct Sources<'a> {
-    pub(super) file: Option<&'a Path>,
-    pub(super) env: &'a dyn Fn(&str) -> Option<String>,
-    /// OTEL_*: below PROFILER_*, which are looked up by path.
-    pub(super) otel: Overlay,
-    pub(super) flags: Overlay,
-    /// An exporter that is there although the file has none.
-    pub(super) implied_exporter: bool,
-    /// All keys are asked for, optional ones too, and nothing is refused.
-    pub(super) schema: bool,
-    /// Every path there is, for hints.
-    pub(super) paths: &'a [String],
-}
-
-/// What reading found out.
-#[derive(Default)]
-pub(super) struct Findings {
-    pub(super) problems: Vec<Problem>,
-    /// Paths of flags that found their key.
-    pub(super) used: BTreeSet<String>,
-    /// Files that `${file:...}` named.
-    pub(super) files: Vec<PathBuf>,
-}
 
 /// Reads the keys of one section.
 pub(super) struct Reader<'a> {
@@ -66,14 +32,6 @@ pub(super) struct Reader<'a> {
     implied: Option<&'static str>,
     exactly_one: &'static [&'static str],
     entries: Vec<Entry>,
-}
-
-/// A text and where it came from.
-struct Found {
-    text: String,
-    origin: Origin,
-    /// What is shown in its stead: the text before substitution.
-    raw: Option<String>,
 }
 
 fn join(path: &str, key: &str) -> String {
@@ -105,7 +63,7 @@ impl<'a> Reader<'a> {
         for (key, _) in self.items {
             if !known.contains(&key.text.as_str()) {
                 let message = unknown_key(&key.text, &known, self.sources.paths.iter().map(String::as_str));
-                let origin = file_origin(self.sources, Some(key.place));
+                let origin = self.sources.origin(Some(key.place));
                 self.findings.problems.push(Problem { origin, key: self.path.clone(), message });
             }
         }
@@ -114,7 +72,7 @@ impl<'a> Reader<'a> {
             if there != 1 {
                 let all = self.exactly_one.join(", ");
                 let message = format!("needs exactly one of {all}; there are {there}");
-                let origin = file_origin(self.sources, self.place);
+                let origin = self.sources.origin(self.place);
                 self.findings.problems.push(Problem { origin, key: self.path.clone(), message });
             }
         }
@@ -129,7 +87,7 @@ impl<'a> Reader<'a> {
 
     /// Where this section is in the file.
     pub(super) fn origin(&self) -> Origin {
-        file_origin(self.sources, self.place)
+        self.sources.origin(self.place)
     }
 
     /// Exactly one of these keys must be there.
@@ -157,7 +115,7 @@ impl<'a> Reader<'a> {
             Some((Value::Map(items), _)) => items,
             Some((_, node)) => {
                 let message = format!("{} stands where keys are wanted: write key: value, indented", node.what());
-                self.problem(file_origin(self.sources, Some(node.place)), key, message);
+                self.problem(self.sources.origin(Some(node.place)), key, message);
                 &[]
             }
         }
@@ -188,7 +146,7 @@ impl<'a> Reader<'a> {
 
     /// The text of a scalar of the file, with `${...}` put in.
     fn scalar(&mut self, node: &Node, key: &str) -> Option<Found> {
-        let origin = file_origin(self.sources, Some(node.place));
+        let origin = self.sources.origin(Some(node.place));
         match &node.value {
             Value::Nothing => {
                 self.problem(origin, key, "has no value: write one, or take the line away");
@@ -214,7 +172,7 @@ impl<'a> Reader<'a> {
 
     fn found(&mut self, key: &str) -> Option<Found> {
         if let Some((text, origin)) = self.above(key) {
-            return Some(Found { text, origin, raw: None });
+            return Some(Found::plain(text, origin));
         }
         let node = self.node(key)?;
         self.scalar(node, key)
@@ -302,11 +260,10 @@ impl<'a> Reader<'a> {
         let found = if let Some((text, above)) = self.above(key) {
             origin = above.clone();
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
-            let parts: Vec<Found> =
-                parts.map(|part| Found { text: part.to_owned(), origin: above.clone(), raw: None }).collect();
+            let parts: Vec<Found> = parts.map(|part| Found::plain(part.to_owned(), above.clone())).collect();
             Some(parts)
         } else if let Some(node) = self.node(key) {
-            origin = file_origin(self.sources, Some(node.place));
+            origin = self.sources.origin(Some(node.place));
             match &node.value {
                 Value::List(items) => Some(items.iter().filter_map(|item| self.scalar(item, key)).collect()),
                 Value::Nothing => {
@@ -350,24 +307,24 @@ impl<'a> Reader<'a> {
             layers.extend(self.scalar(node, &at).map(|found| (name.text.clone(), found)));
         }
         let path = join(&self.name, key);
-        layers.extend(pairs(&self.sources.otel, &path));
+        layers.extend(self.sources.otel.members(&path));
         if let Some(variable) = self.variable(key)
             && let Some(text) = (self.sources.env)(&variable).filter(|text| !text.is_empty())
         {
             let origin = Origin::Environment(variable);
             match super::environment::parse_pairs(&text) {
-                Ok(found) => layers.extend(
-                    found.into_iter().map(|(name, text)| (name, Found { text, origin: origin.clone(), raw: None })),
-                ),
+                Ok(found) => {
+                    layers.extend(found.into_iter().map(|(name, text)| (name, Found::plain(text, origin.clone()))))
+                }
                 Err(message) => self.problem(origin, key, message),
             }
         }
-        layers.extend(pairs(&self.sources.flags, &path));
+        layers.extend(self.sources.flags.members(&path));
         let members = format!("{path}.");
         for (name, (text, origin)) in self.sources.flags.texts.range(members.clone()..) {
             let Some(member) = name.strip_prefix(&members) else { break };
             self.findings.used.insert(name.clone());
-            layers.push((member.to_owned(), Found { text: text.clone(), origin: origin.clone(), raw: None }));
+            layers.push((member.to_owned(), Found::plain(text.clone(), origin.clone())));
         }
         let mut values = BTreeMap::new();
         let mut shown = BTreeMap::new();
@@ -468,7 +425,7 @@ impl<'a> Reader<'a> {
                 Value::Nothing => &[],
                 _ => {
                     let message = format!("{} stands where a list is wanted: begin each item with `- `", node.what());
-                    self.problem(file_origin(self.sources, Some(node.place)), key, message);
+                    self.problem(self.sources.origin(Some(node.place)), key, message);
                     &[]
                 }
             },
@@ -509,34 +466,5 @@ impl<'a> Reader<'a> {
     /// Whether an exporter is there although the file has none.
     pub(super) fn has_implied_exporter(&self) -> bool {
         self.sources.implied_exporter
-    }
-}
-
-impl Overlay {
-    /// Moves what is below `from` to below `to`.
-    pub(super) fn rename(&mut self, from: &str, to: &str) {
-        let moved = |name: &String| name.strip_prefix(from).map_or_else(|| name.clone(), |rest| format!("{to}{rest}"));
-        self.texts = std::mem::take(&mut self.texts).into_iter().map(|(name, text)| (moved(&name), text)).collect();
-        self.pairs = std::mem::take(&mut self.pairs).into_iter().map(|(name, pairs)| (moved(&name), pairs)).collect();
-    }
-
-    /// Whether anything below `path` is set.
-    pub(super) fn reaches(&self, path: &str) -> bool {
-        let prefix = format!("{path}.");
-        self.texts.keys().chain(self.pairs.keys()).any(|name| name.starts_with(&prefix))
-    }
-}
-
-fn pairs(overlay: &Overlay, path: &str) -> Vec<(String, Found)> {
-    let found = overlay.pairs.get(path).into_iter().flatten();
-    found
-        .map(|(name, text, origin)| (name.clone(), Found { text: text.clone(), origin: origin.clone(), raw: None }))
-        .collect()
-}
-
-fn file_origin(sources: &Sources<'_>, place: Option<Place>) -> Origin {
-    match sources.file {
-        Some(path) => Origin::File { path: path.to_owned(), place },
-        None => Origin::Default,
     }
 }

@@ -269,8 +269,9 @@ impl Builder {
 
 /// `!!str` and its like say what is known anyway; other tags would ask for something that does not exist here.
 fn refuse_tag(tag: Option<&Tag>, place: Place) -> Result<(), Refusal> {
+    let harmless = |tag: &&Tag| tag.is_yaml_core_schema() || (tag.handle == "!" && tag.suffix.is_empty());
     match tag {
-        Some(tag) if !tag.is_yaml_core_schema() && !(tag.handle == "!" && tag.suffix.is_empty()) => {
+        Some(tag) if !harmless(&tag) => {
             let shown = crate::config::errors::quoted(&tag.to_string());
             Err(Refusal::at(place, format!("the tag {shown} means nothing here")))
         }

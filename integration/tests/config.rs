@@ -1,0 +1,218 @@
+//! `profiler config` as a user meets it: exit codes, what is printed where, layers of a real process, secrets. And the shipped
+//! schema, held against another implementation of JSON Schema and another reader of YAML.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use profiler_integration::children::{self, Finished};
+use profiler_integration::environment::{MUST_RUN, profiler, repository};
+use profiler_integration::recording::folder;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `profiler config ARGUMENTS`, with no variables but these.
+fn config(arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
+    let mut command = Command::new(profiler());
+    command.env_clear().envs(variables.iter().copied()).arg("config").args(arguments);
+    let finished = children::run(&mut command, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    assert!(!finished.stderr.contains("panicked"), "{}", finished.stderr);
+    finished
+}
+
+/// `profiler config check` of a file with `text`.
+fn check(text: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Finished {
+    let folder = folder().expect("a folder");
+    let path = folder.path().join("c.yaml");
+    fs::write(&path, text).expect("written");
+    let path = path.display().to_string();
+    let mut all = vec!["check", &path];
+    all.extend(arguments);
+    let mut finished = config(&all, variables);
+    finished.stdout = finished.stdout.replace(&path, "c.yaml");
+    finished.stderr = finished.stderr.replace(&path, "c.yaml");
+    finished
+}
+
+fn is_right(finished: &Finished) {
+    assert_eq!((finished.status.code(), finished.stderr.as_str()), (Some(0), ""), "{}", finished.command);
+}
+
+fn is_wrong(finished: &Finished) {
+    assert_eq!((finished.status.code(), finished.stdout.as_str()), (Some(2), ""), "{}", finished.stderr);
+}
+
+#[test]
+fn the_four_layers_of_a_real_process_go_before_each_other() {
+    let text = "rate: 19\nwindow: 20s\nsymbols: lines\n";
+    let arguments = ["--rate", "49", "-v", "--set", "labels.team=web"];
+    let variables =
+        [("PROFILER_RATE", "29"), ("PROFILER_WINDOW", "30s"), ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:1")];
+    let finished = check(text, &arguments, &variables);
+    is_right(&finished);
+    for line in [
+        "rate: 49  # flag --rate",
+        "window: 30s  # environment PROFILER_WINDOW",
+        "symbols: lines  # c.yaml:3:10",
+        "jitter: 10%  # default",
+        "  team: web  # flag --set",
+        "  level: debug  # flag -v",
+        "    endpoint: http://c:1  # environment OTEL_EXPORTER_OTLP_ENDPOINT",
+    ] {
+        assert!(finished.stdout.lines().any(|shown| shown == line), "no {line:?} in\n{}", finished.stdout);
+    }
+}
+
+#[test]
+fn without_file_and_variables_there_is_a_whole_configuration() {
+    let finished = config(&["check"], &[]);
+    is_right(&finished);
+    assert!(finished.stdout.contains("endpoint: http://localhost:4317  # default"), "{}", finished.stdout);
+}
+
+#[test]
+fn everything_that_is_wrong_is_named_with_its_place_and_the_right_way() {
+    let finished = check("windw: 1\nlimits:\n  memory: 128MB\n", &["--rate", "fast"], &[("PROFILER_JITTER", "1")]);
+    is_wrong(&finished);
+    for words in [
+        "profiler: the configuration has 4 errors:",
+        "c.yaml:1:1: there is no key \"windw\"; did you mean window?",
+        "c.yaml:3:11: limits.memory: ",
+        "perhaps 128MiB",
+        "environment PROFILER_JITTER: jitter: ",
+        "flag --rate: rate: ",
+    ] {
+        assert!(finished.stderr.contains(words), "no {words:?} in\n{}", finished.stderr);
+    }
+}
+
+#[test]
+fn files_that_are_no_configuration_are_refused() {
+    for (text, words) in [
+        ("rate: [", "this is no YAML"),
+        ("rate: 1\n---\nrate: 2\n", "c.yaml:2:1: a second document"),
+        ("\u{0}\u{1}\u{2}", "c.yaml:1:1"),
+        ("<html><body>404</body></html>\n", "one value stands where keys are wanted"),
+    ] {
+        let finished = check(text, &[], &[]);
+        is_wrong(&finished);
+        assert!(finished.stderr.contains(words), "{text:?}: no {words:?} in\n{}", finished.stderr);
+    }
+    for path in ["/nonexistent.yaml", "/", "/dev/zero"] {
+        let finished = config(&["check", path], &[]);
+        is_wrong(&finished);
+        assert!(finished.stderr.starts_with(&format!("profiler: {path}: ")), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let text = "exporters: [{otlp: {headers: {authorization: 'Bearer ${env:TOKEN}', x: geheim}}}]\nlabels: {a: '${env:TOKEN}'}";
+    let variables = [("TOKEN", "geheim"), ("OTEL_EXPORTER_OTLP_HEADERS", "y=geheim")];
+    let right = check(text, &[], &variables);
+    is_right(&right);
+    assert!(right.stdout.contains("authorization: \"[hidden]\"") && right.stdout.contains("${env:TOKEN}"));
+    let wrong = check(&format!("{text}\nrate: ${{env:TOKEN}}"), &[], &variables);
+    is_wrong(&wrong);
+    for shown in [right.stdout, wrong.stderr] {
+        assert!(!shown.contains("geheim"), "{shown}");
+    }
+}
+
+#[test]
+fn what_is_printed_is_a_configuration_that_means_the_same() {
+    let text = fs::read_to_string(repository().join("deploy/config.example.yaml")).expect("it is shipped");
+    let first = check(&text, &[], &[]);
+    is_right(&first);
+    let second = check(&first.stdout, &[], &[]);
+    is_right(&second);
+    let values = |text: &str| -> Vec<String> {
+        text.lines().map(|line| line.split("  # ").next().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(values(&first.stdout), values(&second.stdout));
+}
+
+#[test]
+fn the_schema_is_the_shipped_one() {
+    let finished = config(&["schema"], &[]);
+    is_right(&finished);
+    let shipped = fs::read_to_string(repository().join("docs/config.schema.json")).expect("it is shipped");
+    assert_eq!(finished.stdout, shipped);
+}
+
+/// What the Python packages `jsonschema` and `yaml` say of a file under the schema: `right`, or the first thing that is wrong.
+const VALIDATE: &str = "
+import json, sys, jsonschema, yaml
+schema = json.load(open(sys.argv[1]))
+validator = jsonschema.validators.validator_for(schema)
+validator.check_schema(schema)
+for path in sys.argv[2:]:
+    errors = sorted(validator(schema).iter_errors(yaml.safe_load(open(path))), key=str)
+    print('right' if not errors else errors[0].message.splitlines()[0])
+";
+
+/// A Python that has both packages; Debian's may be another one than that on the PATH.
+fn python() -> Option<&'static str> {
+    let found = ["python3", "/usr/bin/python3"].into_iter().find(|python| {
+        let finished = children::run(Command::new(python).args(["-c", "import jsonschema, yaml"]), PATIENCE);
+        finished.is_ok_and(|finished| finished.status.success())
+    });
+    if found.is_none() {
+        assert!(
+            std::env::var_os(MUST_RUN).is_none(),
+            "needs python3-jsonschema and python3-yaml (scripts/setup --tests)"
+        );
+        eprintln!("SKIPPED: needs python3-jsonschema and python3-yaml (scripts/setup --tests installs them)");
+    }
+    found
+}
+
+/// The verdicts of another implementation.
+fn verdicts(python: &str, files: &[&Path]) -> Vec<String> {
+    let mut command = Command::new(python);
+    command.args(["-c", VALIDATE]).arg(repository().join("docs/config.schema.json")).args(files);
+    let finished = children::run_well(&mut command, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    finished.stdout.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn others_read_the_schema_as_we_mean_it() {
+    let Some(python) = python() else { return };
+    let right = ["src/config/tests/everything.yaml", "deploy/config.example.yaml"].map(|name| repository().join(name));
+    let right: Vec<&Path> = right.iter().map(AsRef::as_ref).collect();
+    assert_eq!(verdicts(python, &right), ["right", "right"]);
+
+    let folder = folder().expect("a folder");
+    let texts = [
+        // Right.
+        "{}",
+        "rate: ${env:RATE}",
+        "limits: {memory: off}",
+        "exporters: [{otlp: {headers: {a: 1}, timeout: 1.5s}}]",
+        "log:\nexporters:\n- otlp:\n",
+        // Wrong.
+        "windw: 10s",
+        "window: 10",
+        "rate: 0",
+        "rate: fast",
+        "limits: {memory: 128MB}",
+        "symbols: line",
+        "exporters: [{name: a}]",
+        "exporters: [{files: {}}]",
+        "exporters: [{otlp: {}, files: {directory: /a}}]",
+        "targets: {include: [{pid: [1]}]}",
+        "exporters: {otlp: {}}",
+    ];
+    let paths: Vec<_> = (0..texts.len()).map(|index| folder.path().join(format!("{index}.yaml"))).collect();
+    for (path, text) in paths.iter().zip(texts) {
+        fs::write(path, text).expect("written");
+    }
+    let paths: Vec<&Path> = paths.iter().map(AsRef::as_ref).collect();
+    let theirs = verdicts(python, &paths);
+    assert_eq!(theirs.len(), texts.len());
+    for (text, theirs) in texts.iter().zip(theirs) {
+        let ours = check(text, &[], &[("RATE", "49")]);
+        assert_eq!(ours.status.success(), theirs == "right", "{text}\nthey: {theirs}\nwe: {}", ours.stderr);
+    }
+}
