@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -13,26 +14,45 @@ use profiler_integration::agent::{Agent, Configuration, Home, Metrics, otlp_expo
 use profiler_integration::children::{self, Running};
 use profiler_integration::collector::certificates::{Certificates, Valid};
 use profiler_integration::collector::{Collector, CollectorOptions, Protocol};
-use profiler_integration::environment::{have_root, one_at_a_time};
+use profiler_integration::environment::have_root;
 use profiler_integration::programs;
 use profiler_integration::receiver::{Event, Receiver};
 use profiler_integration::recording::folder;
 use profiler_integration::seen::{Seen, difference, seen};
 use profiler_otlp::otlp::ExportProfilesServiceRequest;
+use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Name of the exporter whose receiver fails.
 const OUT: &str = "out";
 const HERTZ: u64 = 199;
 
-/// A program that works for `ms` of CPU time.
-fn load(ms: u32) -> Running {
-    let program = programs::c("shares").build().unwrap();
-    children::start(Command::new(program).args(["--ms", &ms.to_string(), "--depth", "20"])).unwrap()
+/// A program to sample, under a name of its own: tests run at the same time, and each agent looks at its own program alone.
+struct Load {
+    comm: String,
+    file: PathBuf,
+    _folder: TempDir,
 }
 
-fn configuration(endpoint: &str, protocol: Protocol, more: &str) -> Configuration {
-    Configuration::new(HERTZ, &["shares"], otlp_exporter(OUT, endpoint, protocol.name(), more))
+impl Load {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let comm = format!("load-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let folder = folder().unwrap();
+        let file = folder.path().join(&comm);
+        children::copy_program(&programs::c("shares").build().unwrap(), &file).unwrap();
+        Self { comm, file, _folder: folder }
+    }
+
+    /// Starts it for `ms` of CPU time.
+    fn start(&self, ms: u32) -> Running {
+        children::start(Command::new(&self.file).args(["--ms", &ms.to_string(), "--depth", "20"])).unwrap()
+    }
+
+    /// The agent samples it and sends to `endpoint`.
+    fn configuration(&self, endpoint: &str, protocol: Protocol, more: &str) -> Configuration {
+        Configuration::new(HERTZ, &[&self.comm], otlp_exporter(OUT, endpoint, protocol.name(), more))
+    }
 }
 
 fn assert_all(record: &[ExportProfilesServiceRequest], received: &[ExportProfilesServiceRequest]) {
@@ -62,8 +82,8 @@ fn stops_and_all_arrived(agent: Agent, collector: &Collector) {
 }
 
 /// Waits for the end of the load, of its last window, and of the queue.
-fn settle(agent: &mut Agent, load: Running) -> Metrics {
-    load.wait(PATIENCE).unwrap();
+fn settle(agent: &mut Agent, running: Running) -> Metrics {
+    running.wait(PATIENCE).unwrap();
     // The window in which it ended, and the metrics of a second later.
     sleep(Duration::from_millis(2500));
     agent.wait_until_idle(OUT, PATIENCE).unwrap()
@@ -74,14 +94,14 @@ fn root_collector_is_down_at_start() {
     if !have_root("root_collector_is_down_at_start") {
         return;
     }
-    let _one = one_at_a_time();
+    let load = Load::new();
     let mut collector = Collector::prepared(CollectorOptions::plain()).unwrap();
-    let mut agent = Agent::start(&configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, "")).unwrap();
-    let load = load(4000);
+    let mut agent = Agent::start(&load.configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, "")).unwrap();
+    let running = load.start(4000);
     let before = agent.wait("retries", PATIENCE, |now| now.published() > 200 && now.retries(OUT) >= 3).unwrap();
     assert_eq!(before.gone(OUT), 0, "nobody listens:\n{before}");
     collector.restart().unwrap();
-    let after = settle(&mut agent, load);
+    let after = settle(&mut agent, running);
     assert_eq!(after.delivered(OUT), after.published(), "{after}");
     stops_and_all_arrived(agent, &collector);
 }
@@ -91,10 +111,10 @@ fn root_collector_goes_away_and_comes_back() {
     if !have_root("root_collector_goes_away_and_comes_back") {
         return;
     }
-    let _one = one_at_a_time();
+    let load = Load::new();
     let mut collector = Collector::start(CollectorOptions::plain()).unwrap();
-    let mut agent = Agent::start(&configuration(&collector.endpoint(Protocol::Http), Protocol::Http, "")).unwrap();
-    let load = load(8000);
+    let mut agent = Agent::start(&load.configuration(&collector.endpoint(Protocol::Http), Protocol::Http, "")).unwrap();
+    let running = load.start(8000);
     agent.wait("delivery", PATIENCE, |now| now.delivered(OUT) > 0).unwrap();
     collector.stop();
     let gone = agent.metrics().unwrap().delivered(OUT);
@@ -104,7 +124,7 @@ fn root_collector_goes_away_and_comes_back() {
     let warnings = agent.log().lines().filter(|line| line.contains("WARN") && line.contains("127.0.0.1")).count();
     assert!((1..=2).contains(&warnings), "{warnings} warnings of one outage:\n{}", agent.log());
     collector.restart().unwrap();
-    let after = settle(&mut agent, load);
+    let after = settle(&mut agent, running);
     assert_eq!(after.delivered(OUT), after.published(), "{after}");
     stops_and_all_arrived(agent, &collector);
 }
@@ -114,13 +134,13 @@ fn root_killed_agent_leaves_a_spool_that_its_successor_sends() {
     if !have_root("root_killed_agent_leaves_a_spool_that_its_successor_sends") {
         return;
     }
-    let _one = one_at_a_time();
+    let load = Load::new();
     let mut collector = Collector::prepared(CollectorOptions::plain()).unwrap();
     let home = Home::new().unwrap();
     let spool = format!("    spool: {{directory: {}/spool, max_size: 64MiB}}\n", home.path().display());
-    let configuration = configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, &spool);
+    let configuration = load.configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, &spool);
     let mut agent = home.start(&configuration, &[]).unwrap();
-    load(3000).wait(PATIENCE).unwrap();
+    load.start(3000).wait(PATIENCE).unwrap();
     sleep(Duration::from_millis(2500));
     let metrics = agent.wait("a spool", PATIENCE, |now| now.published() > 300).unwrap();
     assert!(metrics.sum("profiler_spool_records", &[("exporter", OUT)]) > 0.0, "{metrics}");
@@ -128,8 +148,8 @@ fn root_killed_agent_leaves_a_spool_that_its_successor_sends() {
 
     let mut agent = home.start(&configuration, &[]).unwrap();
     collector.restart().unwrap();
-    let load = load(1500);
-    load.wait(PATIENCE).unwrap();
+    let running = load.start(1500);
+    running.wait(PATIENCE).unwrap();
     agent
         .wait("an empty spool", PATIENCE, |now| {
             now.sum("profiler_spool_records", &[("exporter", OUT)]) < 0.5 && now.delivered(OUT) > now.published()
@@ -148,11 +168,12 @@ struct Played {
 }
 
 fn play(protocol: Protocol, script: &str, timeout: &str) -> Played {
+    let load = Load::new();
     let receiver = Receiver::start(protocol, script, None).unwrap();
-    let mut configuration = configuration(&receiver.endpoint(), protocol, "");
+    let mut configuration = load.configuration(&receiver.endpoint(), protocol, "");
     configuration.exporters = configuration.exporters.replace("timeout: 5s", &format!("timeout: {timeout}"));
     let mut agent = Agent::start(&configuration).unwrap();
-    let metrics = settle(&mut agent, load(4000));
+    let metrics = settle(&mut agent, load.start(4000));
     let (home, status, log) = agent.stop().unwrap();
     assert!(status.success(), "{status}\n{log}");
     let played = Played {
@@ -184,7 +205,6 @@ fn root_slow_receiver_is_asked_again() {
     if !have_root("root_slow_receiver_is_asked_again") {
         return;
     }
-    let _one = one_at_a_time();
     for protocol in [Protocol::Grpc, Protocol::Http] {
         let played = play(protocol, "ok,slow=30*2", "1s");
         assert_eq!(played.metrics.delivered(OUT), played.metrics.published(), "{}", played.metrics);
@@ -198,7 +218,6 @@ fn root_retry_after_is_kept() {
     if !have_root("root_retry_after_is_kept") {
         return;
     }
-    let _one = one_at_a_time();
     let played = play(Protocol::Http, "429=2,ok,429-date=2,ok,status=503,status=502,status=504", "5s");
     for action in ["429", "429-date"] {
         let pause = pause_after(&played.events, action);
@@ -212,7 +231,6 @@ fn root_status_that_is_not_retryable_is_counted_and_not_asked_again() {
     if !have_root("root_status_that_is_not_retryable_is_counted_and_not_asked_again") {
         return;
     }
-    let _one = one_at_a_time();
     // HTTP 400 and 500, gRPC INVALID_ARGUMENT (3) and UNIMPLEMENTED (12); HTML is no answer of OTLP.
     for (protocol, script) in [(Protocol::Http, "status=400,status=500,html"), (Protocol::Grpc, "status=3,status=12")] {
         let played = play(protocol, script, "5s");
@@ -228,7 +246,6 @@ fn root_resource_exhausted_is_final_without_retry_info() {
     if !have_root("root_resource_exhausted_is_final_without_retry_info") {
         return;
     }
-    let _one = one_at_a_time();
     let played = play(Protocol::Grpc, "exhausted,exhausted=2", "5s");
     let first = played.events.first().unwrap();
     assert_eq!(played.metrics.dropped(OUT), first.samples, "{}", played.metrics);
@@ -243,7 +260,6 @@ fn root_partial_success_is_reported_and_not_asked_again() {
     if !have_root("root_partial_success_is_reported_and_not_asked_again") {
         return;
     }
-    let _one = one_at_a_time();
     for protocol in [Protocol::Grpc, Protocol::Http] {
         let played = play(protocol, "ok,partial", "5s");
         let refused: u64 =
@@ -259,7 +275,6 @@ fn root_reset_in_the_middle_of_a_request_is_asked_again() {
     if !have_root("root_reset_in_the_middle_of_a_request_is_asked_again") {
         return;
     }
-    let _one = one_at_a_time();
     for protocol in [Protocol::Grpc, Protocol::Http] {
         let played = play(protocol, "ok,reset*2", "5s");
         assert!(played.events.iter().filter(|event| event.action == "reset").count() == 2, "{:?}", played.events);
@@ -285,14 +300,16 @@ fn survives_rotation(client: Valid, server: Valid, rotate: impl Fn(&Certificates
     let certificates = Certificates::create(here.path()).unwrap();
     let client = certificates.client(client).unwrap();
     let server = certificates.server_for_clients(server).unwrap();
+    let load = Load::new();
     let collector = Collector::start(CollectorOptions::tls(server)).unwrap();
     let more = tls(&certificates, &client);
-    let mut agent = Agent::start(&configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, &more)).unwrap();
-    let load = load(5000);
+    let mut agent =
+        Agent::start(&load.configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, &more)).unwrap();
+    let running = load.start(5000);
     let before = agent.wait("retries", PATIENCE, |now| now.published() > 200 && now.retries(OUT) >= 2).unwrap();
     assert_eq!(before.gone(OUT), 0, "an expired certificate got through, or samples were given up:\n{before}");
     rotate(&certificates);
-    let after = settle(&mut agent, load);
+    let after = settle(&mut agent, running);
     assert_eq!(after.delivered(OUT), after.published(), "{after}");
     stops_and_all_arrived(agent, &collector);
 }
@@ -302,7 +319,6 @@ fn root_expired_certificate_of_the_agent_is_rotated() {
     if !have_root("root_expired_certificate_of_the_agent_is_rotated") {
         return;
     }
-    let _one = one_at_a_time();
     survives_rotation(Valid::Expired, Valid::Long, |certificates| {
         certificates.client(Valid::Long).unwrap();
     });
@@ -313,7 +329,6 @@ fn root_expired_certificate_of_the_collector_is_rotated() {
     if !have_root("root_expired_certificate_of_the_collector_is_rotated") {
         return;
     }
-    let _one = one_at_a_time();
     survives_rotation(Valid::Long, Valid::Expired, |certificates| {
         certificates.server(Valid::Long).unwrap();
     });
@@ -324,7 +339,7 @@ fn root_name_that_does_not_resolve_is_tried_until_it_does() {
     if !have_root("root_name_that_does_not_resolve_is_tried_until_it_does") {
         return;
     }
-    let _one = one_at_a_time();
+    let load = Load::new();
     let collector = Collector::start(CollectorOptions::plain()).unwrap();
     let home = Home::new().unwrap();
     // A hosts file of its own, in a mount namespace of its own.
@@ -334,8 +349,8 @@ fn root_name_that_does_not_resolve_is_tried_until_it_does() {
     let in_namespace = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
     let endpoint = collector.endpoint(Protocol::Grpc).replace("127.0.0.1", "collector.invalid");
     let wrapper = ["unshare", "--mount", "sh", "-c", in_namespace, &hosts_text];
-    let mut agent = home.start(&configuration(&endpoint, Protocol::Grpc, ""), &wrapper).unwrap();
-    let load = load(5000);
+    let mut agent = home.start(&load.configuration(&endpoint, Protocol::Grpc, ""), &wrapper).unwrap();
+    let running = load.start(5000);
     let before = agent.wait("retries", PATIENCE, |now| now.published() > 200 && now.retries(OUT) >= 3).unwrap();
     assert_eq!(before.gone(OUT), 0, "{before}");
     let warnings =
@@ -343,7 +358,7 @@ fn root_name_that_does_not_resolve_is_tried_until_it_does() {
     assert_eq!(warnings, 1, "said once a minute:\n{}", agent.log());
     // In place: the mount is of this file, not of its name.
     fs::write(&hosts, "127.0.0.1 localhost collector.invalid\n").unwrap();
-    let after = settle(&mut agent, load);
+    let after = settle(&mut agent, running);
     assert_eq!(after.delivered(OUT), after.published(), "{after}");
     stops_and_all_arrived(agent, &collector);
 }
@@ -353,7 +368,7 @@ fn root_full_disk_under_the_spool_is_counted_and_survived() {
     if !have_root("root_full_disk_under_the_spool_is_counted_and_survived") {
         return;
     }
-    let _one = one_at_a_time();
+    let load = Load::new();
     let mut collector = Collector::prepared(CollectorOptions::plain()).unwrap();
     let home = Home::new().unwrap();
     let disk = home.path().join("disk");
@@ -361,16 +376,16 @@ fn root_full_disk_under_the_spool_is_counted_and_survived() {
     let disk_text = disk.display().to_string();
     let in_namespace = "mount -t tmpfs -o size=48k none \"$0\" && exec \"$@\"";
     let spool = format!("    spool: {{directory: {disk_text}/spool, max_size: 64MiB}}\n");
-    let mut configuration = configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, &spool);
+    let mut configuration = load.configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, &spool);
     configuration.rate = 999;
     let wrapper = ["unshare", "--mount", "sh", "-c", in_namespace, &disk_text];
     let mut agent = home.start(&configuration, &wrapper).unwrap();
-    let load = load(6000);
+    let running = load.start(6000);
     let full = agent.wait("a full disk", PATIENCE, |now| now.published() > 3500).unwrap();
     let log = agent.log();
     assert!(log.contains("No space left"), "nobody says that the disk is full:\n{full}\n{log}");
     collector.restart().unwrap();
-    let after = settle(&mut agent, load);
+    let after = settle(&mut agent, running);
     let (home, status, log) = agent.stop().unwrap();
     assert!(status.success(), "{status}\n{log}");
     let published = seen(&home.record().unwrap()).len() as u64;
