@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use profiler_otlp::format::Format;
 
 use crate::exit::{self, ExitError};
-use crate::{convert, doctor, launch, record};
+use crate::{agent, convert, doctor, launch, record};
 
 /// Profiles every process of a Linux host with eBPF: no restart, no frame pointers, one binary.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ enum Command {
     Doctor(DoctorArgs),
     /// Convert a pprof or OTLP profile to any format.
     Convert(ConvertArgs),
+    /// Sample for as long as it runs, and stream OTLP profiles of all processes to a receiver.
+    Agent(AgentArgs),
     /// Check the agent's configuration, or print its schema.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -113,6 +115,28 @@ pub enum Symbols {
     Lines,
 }
 
+const AGENT_HELP: &str = "\
+Examples:
+  sudo profiler agent --endpoint http://localhost:4317          OTLP/gRPC to a Collector on this host
+  sudo profiler agent --config /etc/profiler/config.yaml        everything as the file says; SIGHUP reads it again
+
+Each value comes from a flag, else an environment variable (OTEL_*, PROFILER_*), else the file, else its default;
+`profiler config check FILE` prints the outcome. Metrics and health: http://127.0.0.1:9464/.
+
+Exit codes:
+  0  ended by SIGTERM or SIGINT      1  something failed; the message says what and the way out
+  2  wrong usage or configuration";
+
+#[derive(Debug, Args)]
+#[command(after_help = AGENT_HELP)]
+struct AgentArgs {
+    /// The configuration, YAML.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    values: config::ConfigArgs,
+}
+
 #[derive(Debug, Args)]
 struct DoctorArgs {
     /// BTF of the running kernel, for kernels that carry none.
@@ -156,8 +180,12 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 pub fn run() -> ExitCode {
     profiler_bpf::memory::return_large_blocks();
     let cli = Cli::parse();
-    log(cli.verbose);
+    // The agent logs as its configuration says.
+    if !matches!(cli.command, Command::Agent(_)) {
+        log(cli.verbose);
+    }
     let result = match cli.command {
+        Command::Agent(args) => agent::run(args.values.flags(args.config, cli.verbose)),
         Command::Record(args) => record_options(args).and_then(|options| record::run(&options)),
         Command::Doctor(args) => doctor::run(args.btf.as_deref()).map(ExitCode::from),
         Command::Convert(args) => convert::run(&args.input, &args.output, args.format).map(|()| ExitCode::SUCCESS),

@@ -3,6 +3,7 @@
 //! Wiring only; the mechanisms are in the crates of the workspace. See `docs/ARCHITECTURE.md`.
 #![forbid(unsafe_code)]
 
+mod agent;
 pub mod cli;
 pub mod config;
 mod convert;

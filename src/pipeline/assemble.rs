@@ -6,18 +6,27 @@ use profiler_otlp::model::{
     FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Sample, Thread, ValueType,
     Values,
 };
+use profiler_otlp::resource::Resources;
 use profiler_symbolizer::{Language, Symbolized};
 use profiler_unwinders::executable::ExecutableId;
 use profiler_unwinders::process::Clock;
 use rustc_hash::FxHashMap;
 
 use super::aggregate::{Aggregate, Frame, Image};
+use super::facts::sampled_facts;
 use super::names::{Files, Names};
 
 /// Names every frame of `aggregate` and lays it out as a profile; `clock` turns its times into Unix times, `period` is ns of
 /// CPU time a sample. The caller fills in origin and losses.
 #[must_use]
-pub fn assemble(aggregate: &Aggregate, names: &mut Names, files: &Files, clock: Clock, period: u64) -> Profile {
+pub fn assemble(
+    aggregate: &Aggregate,
+    names: &mut Names,
+    files: &Files,
+    resources: &Resources,
+    clock: Clock,
+    period: u64,
+) -> Profile {
     let mut builder = ProfileBuilder::new();
     let symbols = names.of(aggregate, files);
     let mut mappings = Mappings { aggregate, of_executable: FxHashMap::default(), of_module: FxHashMap::default() };
@@ -31,7 +40,7 @@ pub fn assemble(aggregate: &Aggregate, names: &mut Names, files: &Files, clock: 
         })
         .collect();
 
-    let processes: Vec<u32> = aggregate.images.iter().map(|image| process(&mut builder, image)).collect();
+    let processes: Vec<u32> = aggregate.images.iter().map(|image| process(&mut builder, image, resources)).collect();
     let threads: Vec<u32> = aggregate
         .threads
         .iter()
@@ -52,7 +61,9 @@ pub fn assemble(aggregate: &Aggregate, names: &mut Names, files: &Files, clock: 
         })
         .collect();
 
+    let shared = resources.shared().in_profile(&mut builder);
     let profile = builder.profile_mut();
+    profile.resource_attributes = shared;
     profile.sample_types = vec![ValueType { kind: "samples".to_owned(), unit: "count".to_owned() }];
     profile.period_type = ValueType { kind: "cpu".to_owned(), unit: "nanoseconds".to_owned() };
     profile.period = i64::try_from(period).unwrap_or(i64::MAX);
@@ -169,14 +180,16 @@ fn marker(builder: &mut ProfileBuilder, end: UnwindEnd) -> Location {
     Location { kind: FrameKind::Marker, mapping: None, address: 0, lines, guessed: false }
 }
 
-fn process(builder: &mut ProfileBuilder, image: &Image) -> u32 {
+fn process(builder: &mut ProfileBuilder, image: &Image, resources: &Resources) -> u32 {
+    let comm = image.comm.to_text();
+    let attributes = resources.attributes(&sampled_facts(image, &comm)).in_profile(builder);
     let process = Process {
         pid: image.pid,
         start_unix_nanos: image.start_unix_ns,
-        name: builder.string(&image.comm.to_text()),
+        name: builder.string(&comm),
         executable: builder.string(&String::from_utf8_lossy(&image.exe)),
         container_id: image.container_id.as_deref().map_or(0, |id| builder.string(id)),
-        attributes: Vec::new(),
+        attributes,
     };
     builder.process(process)
 }

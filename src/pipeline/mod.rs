@@ -4,6 +4,7 @@ mod aggregate;
 mod assemble;
 mod chosen;
 mod collect;
+mod facts;
 mod images;
 pub mod losses;
 mod memory;
@@ -16,6 +17,7 @@ mod window;
 
 pub use aggregate::{Aggregate, Frame, Image};
 pub use assemble::assemble;
+pub use facts::process_facts;
 pub use images::ImageFacts;
 pub use memory::{Budgets, MemoryUse, TableUse};
 pub use names::{Files, Names, files};

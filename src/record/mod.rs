@@ -12,6 +12,7 @@ use anyhow::Context;
 use profiler_bpf::Targets;
 use profiler_otlp::format::Format;
 use profiler_otlp::model::Profile;
+use profiler_otlp::resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
 use rustix::process::Signal;
@@ -19,7 +20,9 @@ use rustix::process::Signal;
 use crate::exit;
 use crate::launch::Launched;
 use crate::output::{Output, Written};
-use crate::pipeline::{Aggregate, Budgets, Names, Session, SessionOptions, assemble, files, losses, origin};
+use crate::pipeline::{
+    Aggregate, Budgets, Names, Session, SessionOptions, assemble, files, losses, origin, process_facts,
+};
 use crate::terminal::Terminal;
 
 /// How often signals, the command and the clock are looked at.
@@ -103,6 +106,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         budgets: BUDGETS,
         sideband_bytes: 1 << 18,
     })?;
+    let resources = Resources::start(ResourceOptions {
+        // A recording is of this host, and its processes say themselves who they are.
+        kubernetes: KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() },
+        ..ResourceOptions::default()
+    })?;
     let mut names = Names::once(Symbolizer::new(profiler_symbolizer::Options {
         source_lines: options.lines,
         ..profiler_symbolizer::Options::default()
@@ -131,6 +139,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             eprintln!("profiler: the recording ends here: {error}");
             cut_short = true;
             break;
+        }
+        for image in session.new_images() {
+            resources.learn(&process_facts(&image, &image.comm.to_text()));
         }
         // Often enough to have the names of a process that ends, seldom enough to cost nothing.
         let images = session.jit_images().count();
@@ -189,10 +200,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let duration = started.elapsed();
     let totals = session.totals();
     // The rate does not change, so there is one.
-    let (period, aggregate) = session.take_aggregates().pop().unwrap_or_else(|| (session.period(), Aggregate::default()));
+    let (period, aggregate) =
+        session.take_aggregates().pop().unwrap_or_else(|| (session.period(), Aggregate::default()));
     let clock = session.clock();
     let files = files(&aggregate, session.executables());
-    let mut profile = assemble(&aggregate, &mut names, &files, clock, period);
+    let mut profile = assemble(&aggregate, &mut names, &files, &resources, clock, period);
     drop(files);
     profile.start_unix_nanos = start_unix;
     profile.duration_nanos = duration.as_nanos() as u64;

@@ -1,0 +1,344 @@
+//! `profiler agent`: samples for as long as it lives, a window at a time, and says how it is.
+//!
+//! ```text
+//!  this thread     step ─ ... ─ step ─ window ─┬─ publish.rs: name, assemble ─ sinks.rs: exporters, files
+//!  each second     configuration, kill switch, budgets ─> rate, targets, sinks;  state.rs ─> telemetry
+//! ```
+
+mod publish;
+mod sampling;
+mod signals;
+mod sinks;
+mod state;
+mod window;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use profiler_otlp::resource::Resources;
+
+use self::publish::Publisher;
+use self::sampling::{Sampling, SamplingOptions};
+use self::signals::Signals;
+use self::sinks::Sinks;
+use self::state::OwnUse;
+use self::window::Windows;
+use crate::config::{self, Change, Changes, Config, Loaded, Watcher};
+use crate::limits::{Decision, Governor, KillSwitch, Limits, Shed, Usage};
+use crate::pipeline::{TargetRules, process_facts};
+use crate::telemetry::{Notifier, Telemetry, TelemetryOptions, log, metrics};
+
+/// How often signals and the window's end are looked at.
+const STEP: Duration = Duration::from_millis(200);
+/// How often everything else is.
+const SECOND: Duration = Duration::from_secs(1);
+/// Time for what is still to be sent when the agent ends.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Nice value of the sampling thread.
+const PRIORITY: i32 = -10;
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(flags: config::Flags) -> anyhow::Result<ExitCode> {
+    let loaded = config::load(&flags).map_err(crate::exit::usage)?;
+    let log = log::init(loaded.config.log.level.name(), loaded.config.log.format.into())?;
+    let signals = Signals::install()?;
+    let mut agent = Agent::start(flags, loaded, log)?;
+    agent.run(&signals);
+    agent.finish();
+    Ok(ExitCode::SUCCESS)
+}
+
+struct Agent {
+    flags: config::Flags,
+    config: Config,
+    watcher: Watcher,
+    log: log::Log,
+    sampling: Sampling,
+    windows: Windows,
+    publisher: Publisher,
+    resources: Arc<Resources>,
+    sinks: Sinks,
+    telemetry: Telemetry,
+    notifier: Notifier,
+    kill_switch: KillSwitch,
+    governor: Governor,
+    decision: Option<Decision>,
+    own: OwnUse,
+    killed: bool,
+}
+
+impl Agent {
+    fn start(flags: config::Flags, loaded: Loaded, log: log::Log) -> anyhow::Result<Self> {
+        let Loaded { config, files, .. } = loaded;
+        raise_open_files();
+        let notifier = Notifier::from_environment().context("cannot reach systemd by NOTIFY_SOCKET")?;
+        // Who cannot be answered ends the start, before anything of the kernel's is touched.
+        let telemetry = Telemetry::start(TelemetryOptions::from(&config.telemetry))?;
+        let resources = Arc::new(Resources::start((&config).into())?);
+        let sinks = Sinks::start(&config.exporters)?;
+        let publisher =
+            Publisher::start(symbols(&config), names_budget(&config), Arc::clone(&resources), sinks.clone())
+                .context("cannot start the thread that publishes")?;
+        let kill_switch = KillSwitch::new(&config.kill_switch);
+        let mut sampling = Sampling::new(SamplingOptions::of(&config));
+        let killed = kill_switch.is_on();
+        if killed {
+            tracing::warn!(file = %config.kill_switch.display(), "The kill switch is on: nothing is sampled.");
+        } else {
+            sampling.start()?;
+        }
+        // On a host with more work than CPUs a new process is known sooner so; without the right to it nothing is worse than before.
+        let _ = rustix::process::setpriority_process(None, PRIORITY);
+        let windows = Windows::new(config.window, config.jitter.of(config.window), Instant::now());
+        let governor = Governor::new(limits(&config));
+        tracing::info!(
+            rate = config.rate,
+            window = ?config.window,
+            metrics = telemetry.address().map(|address| address.to_string()),
+            "The agent has started."
+        );
+        notifier.ready();
+        Ok(Self {
+            flags,
+            watcher: Watcher::new(&files),
+            config,
+            log,
+            sampling,
+            windows,
+            publisher,
+            resources,
+            sinks,
+            telemetry,
+            notifier,
+            kill_switch,
+            governor,
+            decision: None,
+            own: OwnUse::new(),
+            killed,
+        })
+    }
+
+    fn run(&mut self, signals: &Signals) {
+        let mut next_second = Instant::now();
+        while !signals.stop() {
+            self.sampling.step(STEP.min(self.windows.left(Instant::now())));
+            self.telemetry.health().beat();
+            self.notifier.step();
+            for image in self.sampling.new_images() {
+                self.resources.learn(&process_facts(&image, &image.comm.to_text()));
+            }
+            if let Some(images) = self.sampling.new_jit_images() {
+                self.publisher.jit(images);
+            }
+            let now = Instant::now();
+            // One that cannot be published yet goes on.
+            if self.windows.left(now).is_zero() && self.publisher.is_ready() {
+                self.windows.next(now);
+                self.publish();
+            }
+            if now >= next_second {
+                next_second = now + SECOND;
+                self.each_second(signals);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        for window in self.sampling.take_windows() {
+            self.publisher.window(window);
+        }
+        if self.sampling.is_on() {
+            self.telemetry.health().ready();
+        }
+    }
+
+    fn each_second(&mut self, signals: &Signals) {
+        if signals.reload() {
+            self.watcher.learn();
+            self.reload("SIGHUP");
+        }
+        match self.watcher.poll() {
+            Some(Change::Changed) => self.reload("the file has changed"),
+            Some(Change::Gone) => tracing::warn!("The configuration file is gone; what it said stays."),
+            None => {}
+        }
+        self.obey_kill_switch();
+        let usage = self.own.look(&self.sampling);
+        let decision = self.governor.observe(&Usage {
+            memory_bytes: usage.memory_bytes,
+            cpu_seconds: usage.cpu.total(),
+            cpus: usage.cpus,
+            now: Instant::now(),
+            configured_rate: self.config.rate,
+        });
+        if decision.changed {
+            self.obey(&decision);
+        }
+        self.decision = Some(decision);
+        let state = state::of(self);
+        self.notifier.status(&state::status(&state));
+        self.telemetry.publish(metrics::of(&state));
+    }
+
+    fn obey_kill_switch(&mut self) {
+        let on = self.kill_switch.is_on();
+        if on == self.killed {
+            return;
+        }
+        self.killed = on;
+        let file = self.config.kill_switch.display();
+        if on {
+            tracing::warn!(%file, "The kill switch is on: nothing is sampled until the file is gone.");
+        } else {
+            tracing::warn!(%file, "The kill switch is off.");
+        }
+        self.pause_or_resume();
+    }
+
+    /// Within the budget again, or out of it.
+    fn obey(&mut self, decision: &Decision) {
+        tracing::warn!("{decision}.");
+        if decision.shed >= Some(Shed::SymbolCaches) {
+            self.publisher.forget();
+        }
+        if decision.shed >= Some(Shed::RowCaches) {
+            self.sampling.restart();
+        }
+        self.sampling.set_frequency(decision.rate);
+        self.decision = Some(*decision);
+        self.pause_or_resume();
+    }
+
+    fn pause_or_resume(&mut self) {
+        let shed = self.decision.is_some_and(|decision| decision.shed == Some(Shed::Sampling));
+        match (self.killed, shed) {
+            (false, false) => self.sampling.resume(),
+            (true, _) => {
+                self.sampling.pause();
+                self.telemetry.health().not_ready("the kill switch is on");
+            }
+            (false, true) => {
+                self.sampling.pause();
+                self.telemetry.health().not_ready("sampling is paused, over budget");
+            }
+        }
+    }
+
+    /// Takes what is new in the configuration; all of it, or nothing.
+    fn reload(&mut self, why: &str) {
+        self.notifier.reloading();
+        match config::load(&self.flags) {
+            Err(errors) => {
+                tracing::error!("The new configuration is refused, and the running one stays ({why}):\n{errors}");
+            }
+            Ok(loaded) => {
+                let changes = self.config.diff(&loaded.config);
+                match self.apply(&loaded.config, &changes) {
+                    Err(error) => {
+                        tracing::error!(
+                            "The new configuration is refused, and the running one stays ({why}): {error:#}"
+                        );
+                    }
+                    Ok(()) => {
+                        self.watcher.watch(&loaded.files);
+                        let changed = changes.names().join(", ");
+                        if changes.any() {
+                            tracing::info!(changed, "The configuration was read again ({why}).");
+                        } else {
+                            tracing::info!("The configuration was read again ({why}); nothing has changed.");
+                        }
+                        self.config = loaded.config;
+                    }
+                }
+            }
+        }
+        self.notifier.ready();
+    }
+
+    fn apply(&mut self, new: &Config, changes: &Changes) -> anyhow::Result<()> {
+        // First what can be refused.
+        if changes.exporters {
+            let sinks = self.sinks.changed(&new.exporters)?;
+            self.publisher.set_sinks(sinks.clone());
+            self.sinks = sinks;
+        }
+        if changes.resource {
+            self.resources.reconfigure(new.into())?;
+        }
+        if changes.log {
+            self.log.set_level(new.log.level.name())?;
+        }
+        if changes.rate && self.decision.is_none_or(|decision| decision.reason.is_none()) {
+            self.sampling.set_frequency(new.rate);
+        }
+        if changes.targets {
+            self.sampling.set_targets(TargetRules::from(&new.targets));
+        }
+        if changes.window {
+            self.windows = Windows::new(new.window, new.jitter.of(new.window), Instant::now());
+        }
+        if changes.symbols {
+            self.publisher.set_symbols(symbols(new));
+        }
+        if changes.limits {
+            self.governor.set_limits(limits(new));
+        }
+        if changes.kill_switch {
+            self.kill_switch = KillSwitch::new(&new.kill_switch);
+        }
+        if changes.telemetry {
+            tracing::warn!("A change of `telemetry` takes effect when the agent is started again.");
+        }
+        Ok(())
+    }
+
+    /// Sends what is left, as far as it can be sent in time.
+    fn finish(mut self) {
+        self.notifier.stopping();
+        self.telemetry.health().not_ready("shutting down");
+        self.sampling.finish();
+        self.publish_last();
+        let state = state::of(&self);
+        self.telemetry.publish(metrics::of(&state));
+        self.sinks.shutdown(FAREWELL);
+        self.telemetry.shutdown(SECOND);
+        tracing::info!(samples = state.samples, "The agent has ended.");
+    }
+
+    fn publish_last(&mut self) {
+        for window in self.sampling.take_windows() {
+            self.publisher.window(window);
+        }
+        self.publisher.finish();
+    }
+}
+
+fn symbols(config: &Config) -> profiler_symbolizer::Options {
+    let memory = config.limits.memory.unwrap_or(u64::MAX);
+    profiler_symbolizer::Options {
+        source_lines: config.symbols == config::Symbols::Lines,
+        budget_bytes: (memory / 6).clamp(8 << 20, 128 << 20),
+        ..profiler_symbolizer::Options::default()
+    }
+}
+
+/// Bytes of names that are kept.
+fn names_budget(config: &Config) -> usize {
+    let memory = config.limits.memory.unwrap_or(u64::MAX);
+    usize::try_from(memory / 16).unwrap_or(usize::MAX).clamp(2 << 20, 32 << 20)
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits { memory_bytes: config.limits.memory, cpu_fraction: config.limits.cpu.map(config::Percent::fraction) }
+}
+
+/// As many files as the host's owner allows: executables are kept open.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // What stays low makes files be opened again more often, and that is all.
+    let _ = setrlimit(Resource::Nofile, raised);
+}

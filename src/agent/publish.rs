@@ -1,0 +1,232 @@
+//! Windows become profiles and go out, on a thread of their own: reading a large file's symbols takes longer than new processes can
+//! wait for their unwind tables.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use profiler_otlp::model::{Loss, Profile};
+use profiler_otlp::resource::Resources;
+use profiler_symbolizer::Symbolizer;
+use profiler_unwinders::process::Clock;
+
+use super::sinks::Sinks;
+use crate::pipeline::{Aggregate, Files, Image, Names, assemble, origin};
+
+/// Windows that may wait to be published; while they do, the next one goes on.
+const MAX_WAITING: usize = 2;
+
+/// What was sampled from one time to another.
+pub struct Window {
+    /// Samples, by the ns of CPU time that each stands for.
+    pub parts: Vec<(u64, Aggregate)>,
+    /// The files that they are in.
+    pub files: Files,
+    /// Turns their times into Unix times.
+    pub clock: Clock,
+    /// Start, ns since the Unix epoch.
+    pub start_unix_nanos: u64,
+    /// How long, wall time.
+    pub duration: Duration,
+    /// What was lost meanwhile.
+    pub losses: Vec<Loss>,
+}
+
+/// What is to be done.
+enum Job {
+    Window(Box<Window>),
+    Jit(Vec<Image>),
+    Sinks(Sinks),
+    Symbolizer(profiler_symbolizer::Options),
+    Forget,
+}
+
+/// What the thread has to say.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Bytes of names, and of what they are looked up in.
+    pub names_bytes: u64,
+    /// Windows published.
+    pub windows: u64,
+    /// How long the last one took.
+    pub last_took: Duration,
+    /// Why kernel frames have no names, if that is so.
+    pub kernel_trouble: Option<String>,
+}
+
+/// The thread's handle.
+pub struct Publisher {
+    jobs: Option<Sender<Job>>,
+    waiting: Arc<AtomicUsize>,
+    report: Arc<Mutex<Report>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Publisher {
+    /// Starts the thread. It names frames as `options` say and keeps up to `names_budget` bytes of names.
+    ///
+    /// # Errors
+    /// There can be no further thread.
+    pub fn start(
+        options: profiler_symbolizer::Options,
+        names_budget: usize,
+        resources: Arc<Resources>,
+        sinks: Sinks,
+    ) -> std::io::Result<Self> {
+        let (jobs, inbox) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let report = Arc::new(Mutex::new(Report::default()));
+        let (counter, told) = (Arc::clone(&waiting), Arc::clone(&report));
+        let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
+            let names = Names::kept(Symbolizer::new(options), names_budget);
+            Worker { names, names_budget, resources, sinks, waiting: counter, report: told }.run(&inbox);
+        })?;
+        Ok(Self { jobs: Some(jobs), waiting, report, thread: Some(thread) })
+    }
+
+    /// Whether another window can be taken now.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) < MAX_WAITING
+    }
+
+    /// Names, assembles and exports `window`.
+    pub fn window(&self, window: Window) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        self.send(Job::Window(Box::new(window)));
+    }
+
+    /// Reads the names of code that JITs of these processes have made by now.
+    pub fn jit(&self, images: Vec<Image>) {
+        self.send(Job::Jit(images));
+    }
+
+    /// Sends what follows elsewhere.
+    pub fn set_sinks(&self, sinks: Sinks) {
+        self.send(Job::Sinks(sinks));
+    }
+
+    /// Looks names up in another way from now on.
+    pub fn set_symbols(&self, options: profiler_symbolizer::Options) {
+        self.send(Job::Symbolizer(options));
+    }
+
+    /// Gives the memory of names back.
+    pub fn forget(&self) {
+        self.send(Job::Forget);
+    }
+
+    /// What the thread has to say.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Publishes what waits and ends the thread.
+    pub fn finish(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("The thread that publishes has panicked; its last windows are lost.");
+        }
+    }
+
+    fn send(&self, job: Job) {
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        if !sent {
+            tracing::error!("The thread that publishes is gone; what was sampled is lost.");
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+struct Worker {
+    names: Names,
+    names_budget: usize,
+    resources: Arc<Resources>,
+    sinks: Sinks,
+    waiting: Arc<AtomicUsize>,
+    report: Arc<Mutex<Report>>,
+}
+
+impl Worker {
+    fn run(&mut self, jobs: &Receiver<Job>) {
+        for job in jobs {
+            match job {
+                Job::Window(window) => {
+                    let begun = Instant::now();
+                    self.publish(*window);
+                    self.waiting.fetch_sub(1, Ordering::AcqRel);
+                    let kernel_trouble = self.names.kernel_trouble();
+                    let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+                    report.windows += 1;
+                    report.last_took = begun.elapsed();
+                    report.names_bytes = self.names.bytes();
+                    report.kernel_trouble = kernel_trouble;
+                }
+                Job::Jit(images) => images.iter().for_each(|image| self.names.prefetch(image)),
+                Job::Sinks(sinks) => self.sinks = sinks,
+                Job::Symbolizer(options) => {
+                    self.names = Names::kept(Symbolizer::new(options), self.names_budget);
+                }
+                Job::Forget => self.names.forget(),
+            }
+        }
+    }
+
+    /// One profile for each period: a sample's weight is its own.
+    fn publish(&mut self, window: Window) {
+        let Window { parts, files, clock, start_unix_nanos, duration, mut losses } = window;
+        for (period, aggregate) in parts {
+            let mut profile = assemble(&aggregate, &mut self.names, &files, &self.resources, clock, period);
+            drop(aggregate);
+            profile.start_unix_nanos = start_unix_nanos;
+            profile.duration_nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+            bound_times(&mut profile);
+            let frequency = 1_000_000_000 / period.max(1);
+            profile.origin = origin(frequency, "all processes".to_owned());
+            // Said once, whatever the number of profiles.
+            profile.losses = std::mem::take(&mut losses);
+            self.sinks.export(&profile);
+        }
+    }
+}
+
+/// Samples come a moment after they were taken, so some of a window's are older than it.
+fn bound_times(profile: &mut Profile) {
+    let times = || profile.samples.iter().filter_map(|sample| sample.time_unix_nanos);
+    let (first, last) = (times().min(), times().max());
+    let end = profile.start_unix_nanos.saturating_add(profile.duration_nanos);
+    let start = first.map_or(profile.start_unix_nanos, |first| first.min(profile.start_unix_nanos));
+    let end = last.map_or(end, |last| end.max(last.saturating_add(1)));
+    profile.start_unix_nanos = start;
+    profile.duration_nanos = end.saturating_sub(start);
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_otlp::model::Sample;
+
+    use super::*;
+
+    #[test]
+    fn every_sample_is_within_its_profile() {
+        let sample = |time| Sample { time_unix_nanos: Some(time), ..Sample::default() };
+        let mut profile = Profile {
+            start_unix_nanos: 1000,
+            duration_nanos: 100,
+            samples: vec![sample(990), sample(1050), sample(1100)],
+            ..Profile::default()
+        };
+        bound_times(&mut profile);
+        assert_eq!((profile.start_unix_nanos, profile.duration_nanos), (990, 111));
+    }
+}

@@ -1,0 +1,309 @@
+//! The session of the agent: there, or paused while the kill switch is on or the kernel refuses.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use profiler_otlp::model::Loss;
+use profiler_unwinders::native::Stats;
+use profiler_unwinders::process::Clock;
+
+use super::publish::Window;
+use crate::config::Config;
+use crate::pipeline::{
+    Budgets, Files, Image, ImageFacts, MemoryUse, Session, SessionOptions, TableUse, TargetRules, Totals, files, losses,
+};
+
+/// Between two attempts to sample again after the kernel refused.
+const RETRY: Duration = Duration::from_secs(30);
+/// Bytes of side-band ring, a CPU.
+const SIDEBAND_BYTES: usize = 1 << 18;
+
+/// The agent's session and what came before it.
+pub struct Sampling {
+    session: Option<Session>,
+    options: SamplingOptions,
+    /// Of sessions that have ended.
+    past: Totals,
+    past_stats: Stats,
+    /// As of the last window.
+    told: BTreeMap<String, u64>,
+    window_start_unix: u64,
+    window_begun: Instant,
+    cut: Vec<Window>,
+    paused: bool,
+    retry_at: Option<Instant>,
+    jit_images: usize,
+}
+
+/// How to sample.
+#[derive(Clone, Debug)]
+pub struct SamplingOptions {
+    /// Hz.
+    pub frequency: u64,
+    /// Whom.
+    pub targets: TargetRules,
+    /// Bytes of unwind rows.
+    pub row_budget: usize,
+}
+
+impl SamplingOptions {
+    /// As the configuration has it.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let memory = config.limits.memory.unwrap_or(u64::MAX);
+        Self {
+            frequency: config.rate,
+            targets: TargetRules::from(&config.targets),
+            row_budget: usize::try_from(memory / 3).unwrap_or(usize::MAX).clamp(4 << 20, 128 << 20),
+        }
+    }
+}
+
+impl Sampling {
+    /// Not sampling yet.
+    #[must_use]
+    pub fn new(options: SamplingOptions) -> Self {
+        Self {
+            session: None,
+            options,
+            past: Totals::default(),
+            past_stats: Stats::default(),
+            told: BTreeMap::new(),
+            window_start_unix: 0,
+            window_begun: Instant::now(),
+            cut: Vec::new(),
+            paused: true,
+            retry_at: None,
+            jit_images: 0,
+        }
+    }
+
+    /// Starts to sample.
+    ///
+    /// # Errors
+    /// The kernel or its privileges do not permit it.
+    pub fn start(&mut self) -> Result<(), profiler_bpf::Error> {
+        let session = open(&self.options)?;
+        self.paused = false;
+        self.window_begun = Instant::now();
+        self.window_start_unix = session.clock().unix_from_monotonic(Clock::monotonic_now());
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// Nothing is sampled from now on; the kernel half is unloaded. What was sampled is in the next windows.
+    pub fn pause(&mut self) {
+        self.paused = true;
+        self.close();
+    }
+
+    /// Samples again after [`Self::pause`].
+    pub fn resume(&mut self) {
+        if std::mem::take(&mut self.paused) {
+            self.reopen();
+        }
+    }
+
+    /// Starts anew with empty tables: only what is needed now is loaded again.
+    pub fn restart(&mut self) {
+        if self.is_on() {
+            self.close();
+            self.reopen();
+        }
+    }
+
+    /// Whether samples are taken.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.session.is_some()
+    }
+
+    /// Works off what comes in within `timeout`.
+    pub fn step(&mut self, timeout: Duration) {
+        let Some(session) = &mut self.session else {
+            std::thread::sleep(timeout);
+            if !self.paused && self.retry_at.is_some_and(|at| Instant::now() >= at) {
+                self.reopen();
+            }
+            return;
+        };
+        if let Err(error) = session.step(timeout) {
+            tracing::error!(%error, "Sampling has stopped and is started anew.");
+            self.close();
+            self.reopen();
+        }
+    }
+
+    /// Changes the rate, Hz.
+    pub fn set_frequency(&mut self, frequency: u64) {
+        self.options.frequency = frequency;
+        if let Some(session) = &mut self.session
+            && let Err(error) = session.set_frequency(frequency)
+        {
+            tracing::error!(%error, frequency, "The rate stays as it was.");
+        }
+    }
+
+    /// Changes who is sampled.
+    pub fn set_targets(&mut self, targets: TargetRules) {
+        self.options.targets.clone_from(&targets);
+        if let Some(session) = &mut self.session {
+            session.set_targets(targets);
+        }
+    }
+
+    /// Hz, as asked for.
+    #[must_use]
+    pub fn frequency(&self) -> u64 {
+        self.options.frequency
+    }
+
+    /// Processes that were sampled for the first time since the last call.
+    pub fn new_images(&mut self) -> Vec<ImageFacts> {
+        self.session.as_mut().map(Session::new_images).unwrap_or_default()
+    }
+
+    /// The processes that run code of a JIT, when there are more of them than at the last call.
+    pub fn new_jit_images(&mut self) -> Option<Vec<Image>> {
+        let session = self.session.as_ref()?;
+        let count = session.jit_images().count();
+        let grown = count > std::mem::replace(&mut self.jit_images, count);
+        grown.then(|| session.jit_images().cloned().collect())
+    }
+
+    /// What was sampled since the last call; empty if nothing was.
+    pub fn take_windows(&mut self) -> Vec<Window> {
+        self.cut();
+        std::mem::take(&mut self.cut)
+    }
+
+    /// Stops for good; what was sampled is in the next windows.
+    pub fn finish(&mut self) {
+        self.paused = true;
+        self.close();
+    }
+
+    /// Everything seen since the agent's start.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.past.clone();
+        if let Some(session) = &self.session {
+            add_totals(&mut totals, &session.totals());
+        }
+        totals
+    }
+
+    /// What the unwinder did since the agent's start.
+    #[must_use]
+    pub fn unwind_stats(&self) -> Stats {
+        let mut stats = self.past_stats;
+        if let Some(session) = &self.session {
+            add_stats(&mut stats, &session.unwind_stats());
+        }
+        stats
+    }
+
+    /// Bytes in use.
+    #[must_use]
+    pub fn memory(&self) -> MemoryUse {
+        self.session.as_ref().map(Session::memory).unwrap_or_default()
+    }
+
+    /// Entries of the kernel half's tables in use.
+    #[must_use]
+    pub fn table_use(&self) -> TableUse {
+        self.session.as_ref().map(Session::table_use).unwrap_or_default()
+    }
+
+    fn new_losses(&mut self) -> Vec<Loss> {
+        let mut new = losses::of(&self.totals(), &self.unwind_stats());
+        for loss in &mut new {
+            let before = self.told.insert(loss.reason.clone(), loss.count).unwrap_or_default();
+            loss.count = loss.count.saturating_sub(before);
+        }
+        new.retain(|loss| loss.count > 0);
+        new
+    }
+
+    /// Makes a window of what was sampled so far.
+    fn cut(&mut self) {
+        let losses = self.new_losses();
+        let Some(session) = &mut self.session else { return };
+        let now = session.clock().unix_from_monotonic(Clock::monotonic_now());
+        let start_unix_nanos = std::mem::replace(&mut self.window_start_unix, now);
+        let duration = std::mem::replace(&mut self.window_begun, Instant::now()).elapsed();
+        self.jit_images = 0;
+        let parts = session.take_aggregates();
+        if parts.iter().all(|(_, aggregate)| aggregate.samples.is_empty()) {
+            return;
+        }
+        let mut open = Files::default();
+        for (_, aggregate) in &parts {
+            open.extend(files(aggregate, session.executables()));
+        }
+        self.cut.push(Window { parts, files: open, clock: session.clock(), start_unix_nanos, duration, losses });
+    }
+
+    fn close(&mut self) {
+        if let Some(session) = &mut self.session
+            && let Err(error) = session.finish()
+        {
+            tracing::error!(%error, "The last samples are lost.");
+        }
+        self.cut();
+        (self.past, self.past_stats) = (self.totals(), self.unwind_stats());
+        self.session = None;
+    }
+
+    fn reopen(&mut self) {
+        self.retry_at = None;
+        if let Err(error) = self.start() {
+            tracing::error!(%error, "Nothing is sampled; another attempt follows in {} s.", RETRY.as_secs());
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+}
+
+fn open(options: &SamplingOptions) -> Result<Session, profiler_bpf::Error> {
+    let cpus = profiler_bpf::online_cpus().map_or(1, |cpus| cpus.len() as u64);
+    let mut session = Session::new(SessionOptions {
+        sampler: profiler_bpf::Options {
+            frequency: options.frequency,
+            targets: profiler_bpf::Targets::Rules,
+            // Room for half a second of stacks, most of them with frames only.
+            ring_bytes: u32::try_from(cpus * options.frequency * 4096).unwrap_or(u32::MAX).clamp(2 << 20, 64 << 20),
+            btf: None,
+            without_task_pt_regs: false,
+        },
+        sideband_bytes: SIDEBAND_BYTES,
+        budgets: Budgets { rows: options.row_budget, ..Budgets::default() },
+    })?;
+    session.set_targets(options.targets.clone());
+    session.start()?;
+    Ok(session)
+}
+
+fn add_totals(sum: &mut Totals, more: &Totals) {
+    sum.samples += more.samples;
+    sum.filtered += more.filtered;
+    sum.over_budget += more.over_budget;
+    sum.continued += more.continued;
+    sum.intake_dropped += more.intake_dropped;
+    sum.sideband_lost += more.sideband_lost;
+    sum.kernel.samples += more.kernel.samples;
+    sum.kernel.ring_full += more.kernel.ring_full;
+    sum.kernel.kernel_stack_failed += more.kernel.kernel_stack_failed;
+    sum.kernel.filtered += more.kernel.filtered;
+    for (&reason, count) in &more.incomplete {
+        *sum.incomplete.entry(reason).or_default() += count;
+    }
+}
+
+fn add_stats(sum: &mut Stats, more: &Stats) {
+    sum.loaded += more.loaded;
+    sum.rows += more.rows;
+    sum.evicted += more.evicted;
+    sum.failed += more.failed;
+    sum.over_budget += more.over_budget;
+    sum.unpublished += more.unpublished;
+}

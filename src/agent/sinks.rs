@@ -1,0 +1,216 @@
+//! Where profiles go: the exporters of the configuration, running.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use profiler_otlp::export::{ExportStats, Exporter, ExporterOptions, FileSink, FilesOptions, FilesStats};
+use profiler_otlp::format::Format;
+use profiler_otlp::model::Profile;
+
+use crate::config::{self, ExporterKind};
+use crate::once_a_minute;
+
+/// Time that an exporter has for what it still holds when the configuration drops it.
+const RETIREMENT: Duration = Duration::from_secs(30);
+
+/// All exporters; clones are the same exporters.
+#[derive(Clone, Default)]
+pub struct Sinks {
+    all: Vec<Arc<Sink>>,
+}
+
+/// One exporter.
+struct Sink {
+    config: Mutex<config::Exporter>,
+    kind: Kind,
+}
+
+enum Kind {
+    /// None once it has been shut down.
+    Otlp(RwLock<Option<Exporter>>),
+    Files(FileSink),
+}
+
+/// What one exporter did.
+pub enum SinkStats {
+    /// A receiver's.
+    Otlp(Box<ExportStats>),
+    /// A directory's.
+    Files(FilesStats),
+}
+
+impl Sinks {
+    /// Starts the exporters.
+    ///
+    /// # Errors
+    /// One cannot work as it is configured. That a receiver cannot be reached is no such error.
+    pub fn start(exporters: &[config::Exporter]) -> anyhow::Result<Self> {
+        let all = exporters.iter().map(Sink::start).collect::<anyhow::Result<_>>()?;
+        Ok(Self { all })
+    }
+
+    /// The exporters of another configuration: those of the same name go on with what they hold, others end.
+    ///
+    /// # Errors
+    /// One cannot work so; all are as before.
+    pub fn changed(&self, exporters: &[config::Exporter]) -> anyhow::Result<Self> {
+        let mut all = Vec::new();
+        let mut changed: Vec<(Arc<Sink>, config::Exporter)> = Vec::new();
+        for new in exporters {
+            let same = self.all.iter().find(|sink| sink.can_become(new));
+            let sink = match same {
+                Some(sink) => sink.reconfigure(new).map(|before| {
+                    changed.push((Arc::clone(sink), before));
+                    Arc::clone(sink)
+                }),
+                None => Sink::start(new),
+            };
+            match sink {
+                Ok(sink) => all.push(sink),
+                Err(error) => {
+                    for (sink, before) in changed {
+                        if let Err(error) = sink.reconfigure(&before) {
+                            tracing::error!(exporter = before.name, "It could not be set back: {error:#}.");
+                        }
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        for gone in self.all.iter().filter(|sink| !all.iter().any(|kept| Arc::ptr_eq(kept, sink))) {
+            gone.retire();
+        }
+        Ok(Self { all })
+    }
+
+    /// Hands `profile` to all exporters.
+    pub fn export(&self, profile: &Profile) {
+        for sink in &self.all {
+            sink.export(profile);
+        }
+    }
+
+    /// What each exporter did, by name.
+    #[must_use]
+    pub fn stats(&self) -> Vec<(String, SinkStats)> {
+        self.all.iter().filter_map(|sink| Some((sink.name(), sink.stats()?))).collect()
+    }
+
+    /// Sends what is left for `deadline` at most.
+    pub fn shutdown(&self, deadline: Duration) {
+        let ends: Vec<_> = self.all.iter().filter_map(|sink| sink.end(deadline)).collect();
+        for end in ends {
+            // It has said what it could not do.
+            let _ = end.join();
+        }
+    }
+}
+
+impl Sink {
+    fn start(config: &config::Exporter) -> anyhow::Result<Arc<Self>> {
+        let context = || format!("the exporter {:?} cannot work", config.name);
+        let kind = match &config.kind {
+            ExporterKind::Otlp(_) => {
+                let exporter = Exporter::start(options(config)).with_context(context)?;
+                Kind::Otlp(RwLock::new(Some(exporter)))
+            }
+            ExporterKind::Files(files) => Kind::Files(FileSink::open(folder(files)).with_context(context)?),
+        };
+        Ok(Arc::new(Self { config: Mutex::new(config.clone()), kind }))
+    }
+
+    fn config(&self) -> config::Exporter {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn name(&self) -> String {
+        self.config().name
+    }
+
+    /// Whether `new` is this exporter with other options, and not another one.
+    fn can_become(&self, new: &config::Exporter) -> bool {
+        let old = self.config();
+        let spool = |otlp: &config::OtlpExporter| otlp.spool.as_ref().map(|spool| spool.directory.clone());
+        old.name == new.name
+            && match (&old.kind, &new.kind) {
+                (ExporterKind::Otlp(old), ExporterKind::Otlp(new)) => spool(old) == spool(new),
+                (ExporterKind::Files(old), ExporterKind::Files(new)) => old == new,
+                _ => false,
+            }
+    }
+
+    /// The former configuration.
+    fn reconfigure(&self, new: &config::Exporter) -> anyhow::Result<config::Exporter> {
+        let old = self.config();
+        if old != *new
+            && let Kind::Otlp(exporter) = &self.kind
+            && let Some(exporter) = &*exporter.read().unwrap_or_else(PoisonError::into_inner)
+        {
+            let context = || format!("the exporter {:?} cannot work so", new.name);
+            exporter.reconfigure(options(new)).with_context(context)?;
+        }
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone_from(new);
+        Ok(old)
+    }
+
+    fn export(&self, profile: &Profile) {
+        match &self.kind {
+            Kind::Otlp(exporter) => {
+                if let Some(exporter) = &*exporter.read().unwrap_or_else(PoisonError::into_inner) {
+                    exporter.export(profile);
+                }
+            }
+            Kind::Files(files) => {
+                if let Err(error) = files.write(profile) {
+                    let name = self.name();
+                    once_a_minute!(error, &name, %error, exporter = name, "A profile could not be written and is lost.");
+                }
+            }
+        }
+    }
+
+    fn stats(&self) -> Option<SinkStats> {
+        match &self.kind {
+            Kind::Otlp(exporter) => {
+                let exporter = exporter.read().unwrap_or_else(PoisonError::into_inner);
+                exporter.as_ref().map(|exporter| SinkStats::Otlp(Box::new(exporter.stats())))
+            }
+            Kind::Files(files) => Some(SinkStats::Files(files.stats())),
+        }
+    }
+
+    fn retire(&self) {
+        tracing::info!(exporter = self.name(), "The exporter is no longer configured and ends.");
+        // Nobody waits for its end.
+        drop(self.end(RETIREMENT));
+    }
+
+    /// Ends the exporter on a thread of its own.
+    fn end(&self, deadline: Duration) -> Option<std::thread::JoinHandle<()>> {
+        let Kind::Otlp(exporter) = &self.kind else { return None };
+        let exporter = exporter.write().unwrap_or_else(PoisonError::into_inner).take()?;
+        let name = self.name();
+        Some(std::thread::spawn(move || {
+            let stats = exporter.shutdown(deadline);
+            let (dropped, spooled) = (stats.total_dropped_samples(), stats.spooled_samples());
+            tracing::info!(exporter = name, sent = stats.sent_samples, dropped, spooled, "The exporter has ended.");
+        }))
+    }
+}
+
+fn options(config: &config::Exporter) -> ExporterOptions {
+    ExporterOptions::from(config)
+}
+
+fn folder(config: &config::FilesExporter) -> FilesOptions {
+    FilesOptions {
+        directory: config.directory.clone(),
+        format: match config.format {
+            config::FileFormat::Pprof => Format::Pprof,
+            config::FileFormat::Otlp => Format::Otlp,
+        },
+        max_files: usize::try_from(config.max_files).unwrap_or(usize::MAX),
+        max_bytes: config.max_size,
+    }
+}

@@ -1,0 +1,209 @@
+//! What the agent knows of itself, gathered for its metrics.
+
+use std::time::{Duration, Instant};
+
+use profiler_bpf::{RunTime, online_cpus};
+use profiler_otlp::export::{ExportStats, FilesStats, LATENCY_BOUNDS};
+
+use super::Agent;
+use super::sampling::Sampling;
+use super::sinks::SinkStats;
+use crate::pipeline::{MemoryUse, TableUse};
+use crate::telemetry::metric::Histogram;
+use crate::telemetry::usage::{self, BpfTime, BpfUse, CpuTime, HostCpu};
+use crate::telemetry::{AgentState, ExporterState, SpoolState};
+
+/// Between two looks at memory and at the maps of the kernel half: a look costs some microseconds a descriptor.
+const LOOK: Duration = Duration::from_secs(5);
+/// The kernel counts run times for one look in so many.
+const COUNTED: u64 = 12;
+
+/// What the profiler itself uses.
+pub struct OwnUse {
+    begun: Instant,
+    looked: Option<Instant>,
+    looks: u64,
+    counting: Option<RunTime>,
+    bpf: BpfUse,
+    bpf_time: BpfTime,
+    host: HostCpu,
+    last: Own,
+}
+
+/// What was seen at the last looks.
+#[derive(Clone, Debug, Default)]
+pub struct Own {
+    /// CPU time since the start.
+    pub cpu: CpuTime,
+    /// Memory, kernel maps included, bytes.
+    pub memory_bytes: u64,
+    /// CPUs online.
+    pub cpus: u32,
+    /// Share of the host's CPU time in use.
+    pub host_cpu: Option<f64>,
+    /// Descriptors.
+    pub file_descriptors: u64,
+    /// Memory by part.
+    pub memory: MemoryUse,
+    /// Entries by table.
+    pub tables: TableUse,
+}
+
+impl OwnUse {
+    pub fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            looked: None,
+            looks: 0,
+            counting: None,
+            bpf: BpfUse::default(),
+            bpf_time: BpfTime::new(),
+            host: HostCpu::new(),
+            last: Own::default(),
+        }
+    }
+
+    /// Looks, in so far as it is time to.
+    pub fn look(&mut self, sampling: &Sampling) -> &Own {
+        let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
+        if due {
+            self.looked = Some(Instant::now());
+            self.bpf = BpfUse::of_this_process();
+            let totals = sampling.totals();
+            let runs = totals.kernel.samples + totals.kernel.ring_full + totals.kernel.filtered;
+            self.last.cpu.bpf = self.bpf_time.observe(&self.bpf, runs);
+            // Counting needs a right of its own and costs every BPF program of the host: a while now and then will do.
+            self.counting = if self.looks % COUNTED == 0 { RunTime::count().ok() } else { None };
+            self.looks += 1;
+            self.last.memory_bytes = usage::own_memory(&self.bpf).unwrap_or_default();
+            self.last.file_descriptors = usage::own_file_descriptors();
+            self.last.memory = sampling.memory();
+            self.last.tables = sampling.table_use();
+            self.last.cpus = online_cpus().map_or(1, |cpus| cpus.len() as u32);
+        }
+        if let Some(cpu) = usage::own_cpu() {
+            self.last.cpu = CpuTime { bpf: self.last.cpu.bpf, ..cpu };
+        }
+        if let Some(share) = self.host.look() {
+            self.last.host_cpu = Some(share);
+        }
+        &self.last
+    }
+}
+
+/// The state of `agent`.
+pub fn of(agent: &Agent) -> AgentState {
+    let totals = agent.sampling.totals();
+    let unwinder = agent.sampling.unwind_stats();
+    let (memory, tables) = (&agent.own.last.memory, &agent.own.last.tables);
+    let report = agent.publisher.report();
+    let own = &agent.own;
+    let bytes = |bytes: usize| bytes as u64;
+    AgentState {
+        samples: totals.samples,
+        lost: [
+            ("ring full", totals.kernel.ring_full),
+            ("more than could be worked off", totals.intake_dropped),
+            ("over the memory budget", totals.over_budget),
+        ]
+        .into(),
+        filtered: totals.kernel.filtered + totals.filtered,
+        continued: totals.continued,
+        unfinished: totals.incomplete,
+        events_lost: totals.sideband_lost,
+        trouble: [
+            ("kernel stack not taken", totals.kernel.kernel_stack_failed),
+            ("file unreadable", unwinder.failed),
+            ("over the row budget", unwinder.over_budget),
+            ("process table full", unwinder.unpublished),
+        ]
+        .into(),
+        caches: [
+            ("rows", bytes(memory.rows)),
+            ("unwinder", bytes(memory.unwinder)),
+            ("executables", bytes(memory.executables)),
+            ("processes", bytes(memory.processes)),
+            ("aggregate", bytes(memory.aggregate)),
+            ("stacks", bytes(memory.raw_stacks)),
+            ("intake", bytes(memory.waiting)),
+            ("names", report.names_bytes),
+            ("resources", agent.resources.stats().bytes as u64),
+        ]
+        .into(),
+        maps: own.bpf.maps.clone(),
+        tables: [
+            ("processes", tables.kernel.processes as u64),
+            ("mappings", tables.kernel.mappings as u64),
+            ("executables", tables.kernel.executables as u64),
+            ("images", tables.images as u64),
+            ("files", tables.open_files as u64),
+            ("verdicts", tables.verdicts as u64),
+        ]
+        .into(),
+        processes: tables.images as u64,
+        cpu: own.last.cpu,
+        memory_bytes: own.last.memory_bytes,
+        file_descriptors: own.last.file_descriptors,
+        uptime_seconds: own.begun.elapsed().as_secs_f64(),
+        rate: if agent.sampling.is_on() { agent.sampling.frequency() } else { 0 },
+        configured_rate: agent.config.rate,
+        sampling: agent.sampling.is_on(),
+        shed_level: agent.decision.and_then(|decision| decision.shed).map_or(0, crate::limits::Shed::level),
+        memory_limit: agent.config.limits.memory,
+        cpu_limit: agent.config.limits.cpu.map(crate::config::Percent::fraction),
+        host_cpu: own.last.host_cpu,
+        exporters: agent.sinks.stats().into_iter().map(|(name, stats)| exporter(name, stats)).collect(),
+    }
+}
+
+/// One line for `systemctl status`.
+pub fn status(state: &AgentState) -> String {
+    let lost: u64 = state.lost.values().sum();
+    let delivered: u64 = state.exporters.iter().map(|exporter| exporter.sent_samples).sum();
+    if state.sampling {
+        format!("Sampling at {} Hz: {} samples, {lost} lost, {delivered} delivered", state.rate, state.samples)
+    } else {
+        format!("Not sampling: {} samples so far, {lost} lost, {delivered} delivered", state.samples)
+    }
+}
+
+fn exporter(name: String, stats: SinkStats) -> ExporterState {
+    match stats {
+        SinkStats::Otlp(stats) => receiver(name, *stats),
+        SinkStats::Files(stats) => files(name, stats),
+    }
+}
+
+fn receiver(name: String, stats: ExportStats) -> ExporterState {
+    let duration = Histogram::from_parts(&LATENCY_BOUNDS, stats.latency.buckets.to_vec(), stats.latency.sum_seconds);
+    ExporterState {
+        name,
+        sent_samples: stats.sent_samples,
+        rejected_samples: stats.rejected_samples,
+        requests: stats.sent_requests,
+        retries: stats.retries,
+        raw_bytes: stats.sent_raw_bytes,
+        wire_bytes: stats.sent_wire_bytes,
+        duration,
+        queued_bytes: stats.queued_bytes,
+        queued_samples: stats.queued_samples,
+        spool: stats.spool.map(|spool| SpoolState {
+            bytes: spool.bytes,
+            records: spool.records,
+            set_aside: spool.set_aside,
+        }),
+        dropped_samples: stats.dropped_samples,
+    }
+}
+
+fn files(name: String, stats: FilesStats) -> ExporterState {
+    ExporterState {
+        name,
+        sent_samples: stats.written_samples,
+        requests: stats.written_files,
+        raw_bytes: stats.written_bytes,
+        wire_bytes: stats.written_bytes,
+        dropped_samples: [("not written", stats.dropped_samples)].into(),
+        ..ExporterState::default()
+    }
+}

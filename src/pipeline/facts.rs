@@ -1,0 +1,35 @@
+//! What the Resource of a process is made of, as the session knows it.
+
+use profiler_otlp::resource::ProcessFacts;
+
+use super::aggregate::Image;
+use super::images::ImageFacts;
+
+/// A process image that was just sampled for the first time; `comm` is its name as text.
+#[must_use]
+pub fn process_facts<'a>(image: &'a ImageFacts, comm: &'a str) -> ProcessFacts<'a> {
+    ProcessFacts {
+        pid: image.pid,
+        start_time_ns: image.start_time_ns,
+        image: image.serial,
+        comm,
+        exe: &image.exe,
+        container_id: image.container_id.as_deref(),
+        systemd_unit: image.systemd_unit.as_deref(),
+        cgroup: image.cgroup.as_deref(),
+        ..ProcessFacts::default()
+    }
+}
+
+/// A process image of an aggregate, which may have ended since.
+pub(super) fn sampled_facts<'a>(image: &'a Image, comm: &'a str) -> ProcessFacts<'a> {
+    ProcessFacts {
+        pid: image.pid,
+        start_time_ns: image.start_time_ns,
+        image: image.serial,
+        comm,
+        exe: &image.exe,
+        container_id: image.container_id.as_deref(),
+        ..ProcessFacts::default()
+    }
+}
