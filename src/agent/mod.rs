@@ -71,7 +71,7 @@ struct Agent {
 
 impl Agent {
     fn start(flags: config::Flags, loaded: Loaded, log: log::Log) -> anyhow::Result<Self> {
-        let Loaded { config, files, .. } = loaded;
+        let Loaded { config, watcher, .. } = loaded;
         raise_open_files();
         let notifier = Notifier::from_environment().context("cannot reach systemd by NOTIFY_SOCKET")?;
         // Who cannot be answered ends the start, before anything of the kernel's is touched.
@@ -102,7 +102,7 @@ impl Agent {
         notifier.ready();
         Ok(Self {
             flags,
-            watcher: Watcher::new(&files),
+            watcher,
             config,
             log,
             sampling,

@@ -79,6 +79,8 @@ pub struct Loaded {
     pub config: Config,
     /// The files that it was read from, those of `${file:...}` included: when one changes, it is to be loaded again.
     pub files: Vec<PathBuf>,
+    /// Watches them, from before they were read.
+    pub watcher: Watcher,
     entries: Vec<Entry>,
 }
 
@@ -112,8 +114,12 @@ pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
 /// As [`load`].
 pub fn load_with(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, ConfigErrors> {
     let path = flags.file.as_deref();
+    let watcher = Watcher::new(path.as_slice());
     let text = path.map(read).transpose()?;
-    load_text(flags, env, path.zip(text.as_deref()))
+    let mut loaded = load_text(flags, env, path.zip(text.as_deref()))?;
+    loaded.watcher = watcher;
+    loaded.watcher.watch(&loaded.files);
+    Ok(loaded)
 }
 
 /// Like [`load_with`], of a text that was read already; its path is for messages.
@@ -162,7 +168,7 @@ pub fn load_text(
     if findings.problems.is_empty() {
         let mut files: Vec<PathBuf> = path.map(Path::to_owned).into_iter().chain(findings.files).collect();
         files.dedup();
-        return Ok(Loaded { config, files, entries });
+        return Ok(Loaded { config, watcher: Watcher::new(&files), files, entries });
     }
     let mut problems = findings.problems;
     problems.sort_by(|a, b| a.origin.cmp(&b.origin));

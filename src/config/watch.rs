@@ -116,8 +116,8 @@ fn content(path: &Path) -> Content {
 }
 
 impl Watcher {
-    /// Watches `files`; what they hold now is known. Make it before loading, of the configuration file, and give it all
-    /// files ([`Loaded::files`](super::Loaded::files)) by [`watch`](Self::watch) after: then no change is missed.
+    /// Watches `files`; what they hold now is known. [`Loaded::watcher`](super::Loaded::watcher) is made before the files
+    /// are read, and so misses nothing.
     #[must_use]
     pub fn new<P: AsRef<Path>>(files: &[P]) -> Self {
         Self { files: files.iter().map(|path| Watched::new(path.as_ref())).collect() }
@@ -275,6 +275,21 @@ mod tests {
         write(&other, "3");
         watcher.learn();
         assert_eq!(settled(&mut watcher), []);
+    }
+
+    #[test]
+    fn what_changes_right_after_loading_is_not_missed() {
+        let folder = folder();
+        let [path, token] = ["c.yaml", "token"].map(|name| folder.path().join(name));
+        write(&token, "1\n");
+        write(&path, &format!("labels: {{a: '${{file:{}}}'}}", token.display()));
+        let flags = super::super::Flags::new(Some(path.clone()));
+        let mut loaded = super::super::load_with(&flags, &|_| None).expect("right");
+        assert_eq!(loaded.files, [path.clone(), token.clone()]);
+        write(&token, "2\n");
+        assert_eq!(settled(&mut loaded.watcher), [Change::Changed]);
+        write(&path, "rate: 19\n");
+        assert_eq!(settled(&mut loaded.watcher), [Change::Changed]);
     }
 
     #[test]
