@@ -130,11 +130,18 @@ Exit codes:
 #[derive(Debug, Args)]
 #[command(after_help = AGENT_HELP)]
 struct AgentArgs {
-    /// The configuration, YAML.
-    #[arg(long, value_name = "FILE")]
+    /// The configuration, YAML; docs/configuration.md has all keys. [env: PROFILER_CONFIG]
+    #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
     values: config::ConfigArgs,
+}
+
+impl AgentArgs {
+    fn flags(self, verbose: u8) -> crate::config::Flags {
+        let variable = || std::env::var_os("PROFILER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        self.values.flags(self.config.or_else(variable), verbose)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -185,7 +192,7 @@ pub fn run() -> ExitCode {
         log(cli.verbose);
     }
     let result = match cli.command {
-        Command::Agent(args) => agent::run(args.values.flags(args.config, cli.verbose)),
+        Command::Agent(args) => agent::run(args.flags(cli.verbose)),
         Command::Record(args) => record_options(args).and_then(|options| record::run(&options)),
         Command::Doctor(args) => doctor::run(args.btf.as_deref()).map(ExitCode::from),
         Command::Convert(args) => convert::run(&args.input, &args.output, args.format).map(|()| ExitCode::SUCCESS),
