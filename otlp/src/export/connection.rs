@@ -17,7 +17,7 @@ use rustls_pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpStream, lookup_host},
-    task::AbortHandle,
+    task::JoinHandle,
 };
 use tokio_rustls::TlsConnector;
 
@@ -73,7 +73,8 @@ enum Sender {
 /// A connection that is closed when this is dropped, whatever is under way on it.
 pub(super) struct Connection {
     sender: Sender,
-    driver: AbortHandle,
+    /// Moves the bytes; ends with what ended the connection.
+    driver: JoinHandle<Result<(), hyper::Error>>,
 }
 
 impl Drop for Connection {
@@ -120,18 +121,17 @@ impl Connection {
         let io = TokioIo::new(stream);
         let failed =
             |error: hyper::Error| format!("{} does not speak HTTP: {}", settings.endpoint.authority, chain(&error));
-        // What ends the connection is told to the request on it.
         let (sender, driver) = match settings.options.protocol {
             Protocol::HttpProtobuf => {
                 let (sender, connection) = http1::handshake(io).await.map_err(failed)?;
-                (Sender::Http1(sender), tokio::spawn(async move { drop(connection.await) }))
+                (Sender::Http1(sender), tokio::spawn(connection))
             }
             Protocol::Grpc => {
                 let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.map_err(failed)?;
-                (Sender::Http2(sender), tokio::spawn(async move { drop(connection.await) }))
+                (Sender::Http2(sender), tokio::spawn(connection))
             }
         };
-        Ok(Self { sender, driver: driver.abort_handle() })
+        Ok(Self { sender, driver })
     }
 
     /// Sends `request` and reads the answer. After an error the connection is of no more use.

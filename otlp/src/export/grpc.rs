@@ -154,7 +154,8 @@ fn failure(code: usize, message: &str, details: Option<&Status>) -> Outcome {
 /// The words of grpc-go, grpc-java, gRPC core and tonic for a message over their limit.
 fn speaks_of_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
-    ["larger than max", "exceeds maximum size", "message length too large"].iter().any(|words| message.contains(words))
+    let known = ["larger than max", "exceeds maximum size", "message length too large", "exceeded while decompressing"];
+    known.iter().any(|words| message.contains(words))
 }
 
 fn success(answer: &Answer) -> Outcome {
@@ -226,6 +227,7 @@ mod tests {
             (8, "grpc: received message larger than max (5242880 vs. 4194304)"),
             (8, "grpc: received message after decompression larger than max 4194304"),
             (8, "gRPC message exceeds maximum size 4194304: 5242880"),
+            (8, "Error decompressing: size limit, of 4 bytes, exceeded while decompressing message"),
             (11, "Error, decoded message length too large: found 5 bytes, the limit is: 4 bytes"),
         ] {
             assert!(matches!(of(code, message, None), Outcome::TooLarge { .. }), "{message}");

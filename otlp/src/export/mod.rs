@@ -28,6 +28,7 @@ mod client;
 mod connection;
 mod endpoint;
 mod error;
+mod files;
 mod grpc;
 mod headers;
 mod http_protobuf;
@@ -52,6 +53,7 @@ use std::{
 
 pub use client::MetricsClient;
 pub use error::Error;
+pub use files::{FileSink, FilesOptions, FilesStats};
 pub use options::{Compression, ExporterOptions, Protocol, RetryOptions, Secret, SpoolOptions, TlsOptions};
 pub use stats::{ExportStats, LATENCY_BOUNDS, Latency};
 
