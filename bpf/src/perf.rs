@@ -87,8 +87,8 @@ pub fn probe_clock(cpu: u32) -> Result<()> {
     open_clock(cpu, 1_000_000_000).map(drop)
 }
 
-/// The side band of `cpu`: forks, execs, exits, names and executable mappings.
-pub(crate) fn open_sideband(cpu: u32) -> Result<OwnedFd> {
+/// The side band of `cpu`: forks, execs, exits, names and executable mappings. Readers wake when there are `watermark` bytes.
+pub(crate) fn open_sideband(cpu: u32, watermark: u32) -> Result<OwnedFd> {
     let mut attr = b::perf_event_attr {
         size: size_of::<b::perf_event_attr>() as u32,
         type_: b::PERF_TYPE_SOFTWARE,
@@ -104,9 +104,8 @@ pub(crate) fn open_sideband(cpu: u32) -> Result<OwnedFd> {
     attr.set_task(1);
     attr.set_sample_id_all(1);
     attr.set_use_clockid(1);
-    // The reader polls; nobody is to be woken.
     attr.set_watermark(1);
-    attr.__bindgen_anon_2.wakeup_watermark = u32::MAX;
+    attr.__bindgen_anon_2.wakeup_watermark = watermark;
     open(&mut attr, cpu)
 }
 

@@ -1,5 +1,7 @@
 //! Samples as the kernel half sends them (twin of `struct sample` in `abi.h`).
 
+use std::mem::offset_of;
+use std::ops::Range;
 use std::ptr;
 
 use profiler_address::{KernelAddr, UserAddr};
@@ -225,6 +227,12 @@ impl<'a> Sample<'a> {
         words(self.user).map(UserFrame)
     }
 
+    /// Bytes of the record up to the continuation, and where in it the length of the copy is.
+    pub(crate) fn extent_without_copy(&self) -> (usize, Range<usize>) {
+        let field = offset_of!(SampleHead, stack_bytes);
+        (size_of::<SampleHead>() + self.kernel.len() + self.user.len(), field..field + size_of::<u32>())
+    }
+
     /// How the user stack ended.
     #[must_use]
     pub const fn end(&self) -> UnwindEnd {
@@ -252,4 +260,53 @@ fn split<T: Plain>(bytes: &[u8]) -> Option<(T, &[u8])> {
     let (head, rest) = bytes.split_at_checked(size_of::<T>())?;
     // SAFETY: `head` has the size of `T`, and `T` is `Plain`: integers only, valid for all bytes; the read is unaligned.
     Some((unsafe { ptr::read_unaligned(head.as_ptr().cast()) }, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampler::Batch;
+
+    /// A record of `kernel` and `user` frames, with a copy of `stack` bytes if that is not 0.
+    fn record(kernel: u16, user: u16, stack: u32) -> Vec<u8> {
+        let mut record = vec![7u8; 48];
+        for word in [1, 2, 3, 0, 5, stack] {
+            record.extend(u32::to_ne_bytes(word));
+        }
+        record.extend(kernel.to_ne_bytes());
+        record.extend(user.to_ne_bytes());
+        record.extend([4, 0, 0, 0]);
+        record.extend([b'c'; 16]);
+        record.resize(record.len() + 8 * usize::from(kernel + user), 9);
+        if stack > 0 {
+            record.resize(record.len() + size_of::<Continuation>() + stack as usize, 8);
+        }
+        record
+    }
+
+    #[test]
+    fn without_its_copy_a_sample_is_the_same_otherwise() {
+        let mut batch = Batch::default();
+        for (kernel, user, stack) in [(3, 5, 0), (0, 2, 4096), (2, 0, 17), (0, 0, 0)] {
+            batch.push(&record(kernel, user, stack));
+        }
+        let slim = batch.without_copies();
+        assert_eq!(slim.len(), 4);
+        assert!(slim.bytes() < 700 && batch.bytes() > 4096);
+        for (before, after) in batch.samples().zip(slim.samples()) {
+            assert_eq!(after.head, SampleHead { stack_bytes: 0, ..before.head });
+            assert!(after.continuation.is_none());
+            assert!(before.user_frames().eq(after.user_frames()) && before.kernel_frames().eq(after.kernel_frames()));
+            assert_eq!(before.end(), UnwindEnd::NotLoaded);
+        }
+    }
+
+    #[test]
+    fn a_record_cut_anywhere_is_none() {
+        let whole = record(2, 3, 64);
+        assert!(Sample::parse(&whole).is_some());
+        for length in 0..whole.len() {
+            assert!(Sample::parse(&whole[..length]).is_none(), "{length}");
+        }
+    }
 }

@@ -182,7 +182,15 @@ impl Sampler {
             .filter(|map| map.map_type() != libbpf_rs::MapType::RingBuf)
             .map(|map| locked_bytes(map.as_fd()))
             .sum();
-        Ok(Self { map_bytes, clocks: BTreeMap::new(), _tracepoints: tracepoints, skeleton, period, scratches, scratch_words })
+        Ok(Self {
+            map_bytes,
+            clocks: BTreeMap::new(),
+            _tracepoints: tracepoints,
+            skeleton,
+            period,
+            scratches,
+            scratch_words,
+        })
     }
 
     /// The reading end of the ring.
@@ -342,29 +350,64 @@ impl SampleRing {
         }
     }
 
+    /// What becomes readable when the kernel half asks for attention, as in [`Self::wait`].
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: libbpf closes the descriptor with the ring, which the result borrows.
+        unsafe { BorrowedFd::borrow_raw(self.ring.epoll_fd()) }
+    }
+
     /// Takes what is in the ring and returns it as one batch.
     ///
     /// # Errors
     /// The ring cannot be read.
     pub fn take(&mut self) -> Result<Batch> {
         self.ring.consume().map_err(|source| bpf_error("read the ring of", source))?;
+        // A call that was heard stays in the kernel's list until it is looked at again with the ring empty: else the next ordinary
+        // sample would pass for another call.
+        self.wait(Duration::ZERO)?;
         let inbox = std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
         Ok(Batch { bytes: inbox.bytes, ends: inbox.ends })
     }
 }
 
 /// Records taken from the ring.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
     ends: Vec<usize>,
 }
 
 impl Batch {
+    /// Adds a record as the kernel half lays it out (`abi.h`), to replay what was recorded or made.
+    pub fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.ends.push(self.bytes.len());
+    }
+
     /// The samples, in the order of the ring.
     pub fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).filter_map(|(start, &end)| Sample::parse(self.bytes.get(start..end)?))
+    }
+
+    /// The same samples without their copies of stacks: what only those could finish stays unfinished.
+    #[must_use]
+    pub fn without_copies(&self) -> Self {
+        let mut slim = Self::default();
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        for (start, &end) in starts.zip(&self.ends) {
+            let Some(record) = self.bytes.get(start..end) else { continue };
+            let Some((length, field)) = Sample::parse(record).map(|sample| sample.extent_without_copy()) else {
+                continue;
+            };
+            let first = slim.bytes.len();
+            slim.push(record.get(..length).unwrap_or(record));
+            if let Some(bytes) = slim.bytes.get_mut(first..).and_then(|record| record.get_mut(field)) {
+                bytes.fill(0);
+            }
+        }
+        slim
     }
 
     /// Bytes of all records.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use profiler_bpf::sideband::{Event, Sideband};
 use profiler_bpf::{Batch, Error, SampleRing, online_cpus};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 /// How often the rings are emptied when nothing new happens.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -156,8 +157,19 @@ impl Worker {
             }
             let waited = Instant::now();
             let hurry = u128::from(self.hurry.load(Ordering::Relaxed)) > self.started.elapsed().as_millis();
-            self.ring.wait(if hurry { PAUSE } else { INTERVAL })?;
+            self.wait(if hurry { PAUSE } else { INTERVAL });
             std::thread::sleep(PAUSE.saturating_sub(waited.elapsed()));
+        }
+    }
+
+    /// Until a sample asks for attention, a ring of the side band is half full, or the time is up.
+    fn wait(&self, timeout: Duration) {
+        let fds = std::iter::once(self.ring.fd()).chain(self.sideband.fds());
+        let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        // Interrupted or out of memory: the rings are emptied all the same.
+        if rustix::event::poll(&mut fds, Some(&timeout)).is_err() {
+            std::thread::sleep(PAUSE);
         }
     }
 
@@ -168,6 +180,10 @@ impl Worker {
         self.sideband.drain(&mut events);
         if samples.is_empty() && events.is_empty() {
             return Ok(());
+        }
+        // Copies of stacks are by far the most of what waits; a sample without one is a sample still.
+        if self.waiting.load(Ordering::Relaxed) + samples.bytes() > self.budget / 2 {
+            samples = samples.without_copies();
         }
         let bytes = samples.bytes();
         if self.waiting.load(Ordering::Relaxed) + bytes > self.budget {

@@ -10,7 +10,8 @@ pub struct Budgets {
     pub aggregate: usize,
     /// Stacks remembered by their raw words, for each period in use.
     pub raw_stacks: usize,
-    /// Samples that wait to be worked off; those beyond are dropped and counted.
+    /// Samples that wait to be worked off. Beyond half of it they lose their copies of stacks, so that those of processes that are
+    /// new stay unfinished; beyond all of it they are dropped and counted.
     pub waiting: usize,
 }
 

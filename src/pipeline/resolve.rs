@@ -69,7 +69,8 @@ impl Session {
         if let Some(chosen) = self.chosen.verdict(head) {
             return chosen;
         }
-        let inherited = process_at(&self.processes, head.pid, head.time).is_some_and(|process| process.container_inherited);
+        let inherited =
+            process_at(&self.processes, head.pid, head.time).is_some_and(|process| process.container_inherited);
         if inherited || self.chosen.has_moved(head) {
             // If the process is gone, what was known of its control group is what we know.
             let _ = self.processes.read_container(head.pid);

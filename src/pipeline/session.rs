@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use profiler_bpf::record::Sample;
 use profiler_bpf::sideband::{Event, Kind, Sideband};
-use profiler_bpf::{Counters, Sampler, Targets, online_cpus};
+use profiler_bpf::{Batch, Counters, Sampler, Targets, online_cpus};
 use profiler_unwinders::executable::Executables;
 use profiler_unwinders::native::NativeUnwinder;
 use profiler_unwinders::process::{Clock, Process, ProcessTable};
@@ -246,9 +246,17 @@ impl Session {
         }
     }
 
+    /// Works off samples as if they had come out of the ring now, and gives them back: for measuring what that takes.
+    pub fn replay(&mut self, samples: Batch) -> Batch {
+        let intake = Intake { samples, ..Intake::default() };
+        self.work_off(&intake, Clock::monotonic_now());
+        intake.samples
+    }
+
     /// Samples and events in the order of their times.
     fn work_off(&mut self, intake: &Intake, now: u64) {
-        self.full = self.windows.iter().map(|window| window.aggregate.memory_bytes()).sum::<usize>() >= self.budgets.aggregate;
+        self.full =
+            self.windows.iter().map(|window| window.aggregate.memory_bytes()).sum::<usize>() >= self.budgets.aggregate;
         self.totals.intake_dropped += intake.dropped;
         let mut samples: Vec<Sample<'_>> = intake.samples.samples().collect();
         samples.sort_by_key(|sample| sample.head.time);
@@ -324,7 +332,9 @@ impl Session {
             {
                 continue;
             }
-            let Some(process) = self.processes.get(event.pid).filter(|process| process.ended.is_none()) else { continue };
+            let Some(process) = self.processes.get(event.pid).filter(|process| process.ended.is_none()) else {
+                continue;
+            };
             // What is half executed is told by its next mapping.
             if process.address_space.is_none() && self.processes.read_address_space(event.pid).is_err() {
                 continue;
@@ -356,9 +366,9 @@ impl Session {
 
     /// Images that run code from anonymous memory.
     pub fn jit_images(&self) -> impl Iterator<Item = &Image> {
-        self.windows.iter().flat_map(|window| {
-            window.jit_images.iter().filter_map(|&id| window.aggregate.images.get(id as usize))
-        })
+        self.windows
+            .iter()
+            .flat_map(|window| window.jit_images.iter().filter_map(|&id| window.aggregate.images.get(id as usize)))
     }
 
     /// Images that were sampled for the first time since the last call: once each, even if they are in every aggregate. To be asked

@@ -1,7 +1,7 @@
 //! Reads the side band from its per-CPU rings (`perf_event_mmap_page`).
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,7 +19,7 @@ struct Ring {
     base: NonNull<u8>,
     page: usize,
     data: usize,
-    _event: OwnedFd,
+    event: OwnedFd,
 }
 
 // SAFETY: the mapping is used by its owner alone.
@@ -27,7 +27,8 @@ unsafe impl Send for Ring {}
 
 impl Ring {
     fn open(cpu: u32, data: usize) -> Result<Self> {
-        let event = perf::open_sideband(cpu)?;
+        // The reader looks every now and then; only what might overflow before that wakes it.
+        let event = perf::open_sideband(cpu, u32::try_from(data / 2).unwrap_or(u32::MAX))?;
         // SAFETY: sysconf has no preconditions.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) } as usize;
         // SAFETY: a fresh mapping at an address of the kernel's choice.
@@ -48,7 +49,7 @@ impl Ring {
         // SANITY: mmap returned neither MAP_FAILED nor, without MAP_FIXED, 0.
         let base = NonNull::new(base.cast()).expect("mmap gives an address");
         perf::enable(&event)?;
-        Ok(Self { cpu, base, page, data, _event: event })
+        Ok(Self { cpu, base, page, data, event })
     }
 
     fn word(&self, offset: usize) -> &AtomicU64 {
@@ -130,6 +131,11 @@ impl Sideband {
             }
         }
         Ok(())
+    }
+
+    /// What becomes readable when a ring is half full.
+    pub fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.rings.iter().map(|ring| ring.event.as_fd())
     }
 
     /// Appends all events there are, sorted by time.

@@ -36,7 +36,7 @@ const REUSE_AFTER_NS: u64 = 1_000_000_000;
 /// User addresses are below this, with five-level page tables too.
 const USER_END: u64 = 1 << 56;
 
-/// Of one process, the kernel half gets this many mappings at most; larger ones are unwound in user space.
+/// Of one process, the kernel half gets this many mappings at most; what is in no other is unwound in user space.
 const MAX_PUBLISHED: usize = abi::MAX_MAPPINGS / 4;
 /// Processes with more mappings than this have those joined that differ in nothing but a gap.
 const JOIN_ABOVE: usize = 1024;
@@ -54,7 +54,7 @@ pub struct Stats {
     pub failed: u64,
     /// Times that rows were left out because the byte budget or a table was full of what is in use.
     pub over_budget: u64,
-    /// Processes whose mappings did not fit the kernel half's tables; they are unwound in user space.
+    /// Times that a process's mappings did not all fit the kernel half's tables; what is in the others is unwound in user space.
     pub unpublished: u64,
 }
 
@@ -84,11 +84,10 @@ struct Published {
     serial: u32,
     version: u32,
     space: Option<AddressSpace>,
-    first: u32,
-    /// What the kernel half has, for walks on this side.
+    /// For walks on this side; the kernel half may have fewer.
     mappings: Vec<abi::Mapping>,
-    /// Whether the kernel half has it.
-    in_kernel: bool,
+    /// First and number of those that the kernel half has; none if it does not know the process.
+    range: Option<(u32, u32)>,
 }
 
 /// Owner of the kernel half's unwind tables.
@@ -194,17 +193,16 @@ impl NativeUnwinder {
             serial: process.serial,
             version: process.mappings_version,
             space: process.address_space,
-            first: 0,
+            range: None,
             mappings,
-            in_kernel: false,
         };
         if process.address_space.is_some() && process.ended.is_none() {
             self.ranges.free_before(now.saturating_sub(REUSE_AFTER_NS));
-            match self.write_process(process, &published.mappings) {
-                Ok(first) => {
-                    published.first = first;
-                    published.in_kernel = true;
-                }
+            let most = self.most_useful(&published.mappings);
+            self.stats.unpublished += u64::from(most.is_some());
+            let mappings = most.as_deref().unwrap_or(&published.mappings);
+            match self.write_process(process, mappings) {
+                Ok(first) => published.range = Some((first, mappings.len() as u32)),
                 Err(error) => {
                     // What is known of it there is at a range that others will get.
                     self.tables.remove_process(process.pid);
@@ -216,10 +214,26 @@ impl NativeUnwinder {
         self.processes.insert(process.pid, published);
     }
 
-    fn write_process(&mut self, process: &Process, mappings: &[abi::Mapping]) -> Result<u32, Error> {
-        if mappings.len() > MAX_PUBLISHED {
-            return Err(Error::TableFull { table: "one process's mapping", capacity: MAX_PUBLISHED });
+    /// If there are more mappings than the kernel half gets: those that hold code, and the larger of them first.
+    fn most_useful(&self, mappings: &[abi::Mapping]) -> Option<Vec<abi::Mapping>> {
+        if mappings.len() <= MAX_PUBLISHED {
+            return None;
         }
+        let is_code = |mapping: &abi::Mapping| {
+            let range = self.slots.executable(mapping.executable).and_then(|executable| executable.code_range());
+            let start = mapping.start.wrapping_sub(mapping.bias);
+            range.is_some_and(|(first, end)| {
+                start < end.0 && start.saturating_add(mapping.end - mapping.start) > first.0
+            })
+        };
+        let mut most = mappings.to_vec();
+        most.sort_by_cached_key(|mapping| std::cmp::Reverse((is_code(mapping), mapping.end - mapping.start)));
+        most.truncate(MAX_PUBLISHED);
+        most.sort_unstable_by_key(|mapping| mapping.start);
+        Some(most)
+    }
+
+    fn write_process(&mut self, process: &Process, mappings: &[abi::Mapping]) -> Result<u32, Error> {
         let count = mappings.len() as u32;
         let full = Error::TableFull { table: "mapping", capacity: abi::MAX_MAPPINGS };
         let first = self.ranges.allocate(count).ok_or(full)?;
@@ -244,8 +258,8 @@ impl NativeUnwinder {
     fn withdraw(&mut self, pid: u32, now: u64) {
         if let Some(old) = self.processes.remove(&pid) {
             self.slots.release(&old.mappings, now);
-            if old.in_kernel {
-                self.ranges.release(old.first, old.mappings.len() as u32, now);
+            if let Some((first, count)) = old.range {
+                self.ranges.release(first, count, now);
             }
         }
     }

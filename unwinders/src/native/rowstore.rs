@@ -98,9 +98,8 @@ impl RowStore {
             extents: Vec::new(),
         };
         let stored = self.place(tables, rows, &mut placed.extents);
-        let stored = stored.and_then(|pages| {
-            tables.write_row_pages(page_base as usize, &pages).map_err(|_| Refused::TooLarge)
-        });
+        let stored =
+            stored.and_then(|pages| tables.write_row_pages(page_base as usize, &pages).map_err(|_| Refused::TooLarge));
         match stored {
             Ok(()) => Ok(placed),
             Err(refused) => {
@@ -111,7 +110,12 @@ impl RowStore {
     }
 
     /// As many pages at once as fit one slab, fewer where only smaller places are free.
-    fn place(&mut self, tables: &mut Tables, rows: &UnwindRows, extents: &mut Vec<Extent>) -> Result<Vec<RowPage>, Refused> {
+    fn place(
+        &mut self,
+        tables: &mut Tables,
+        rows: &UnwindRows,
+        extents: &mut Vec<Extent>,
+    ) -> Result<Vec<RowPage>, Refused> {
         self.add_slabs(tables, (rows.rows.len() as u64).saturating_sub(self.free_rows()))?;
         let mut pages = Vec::with_capacity(rows.page_starts.len());
         let mut starts = rows.page_starts.as_slice();

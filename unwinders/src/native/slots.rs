@@ -17,7 +17,7 @@ use crate::executable::{Executable, ExecutableId};
 use crate::rows::UnwindRows;
 
 /// An executable that no process maps keeps its slot and rows for this long, ns: it may be started again.
-const KEEP_UNUSED_NS: u64 = 30_000_000_000;
+const KEEP_UNUSED_NS: u64 = 15_000_000_000;
 /// Rows that were used within this time stay: room that two take from each other in turn serves neither, ns.
 const KEEP_USED_NS: u64 = 2_000_000_000;
 /// What was refused for want of room is tried again after this time, ns.

@@ -1,0 +1,416 @@
+//! A sampling session as the agent runs it: rate and targets change live, memory and tables are given back.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use profiler::pipeline::{Aggregate, Budgets, Names, Rule, Session, SessionOptions, TargetRules, assemble, files};
+use profiler_bpf::Targets;
+use profiler_integration::children::{self, Running, copy_program};
+use profiler_integration::environment::{have_root, one_at_a_time};
+use profiler_integration::programs::{self, Program};
+use profiler_integration::recording::folder;
+use profiler_integration::rows::{Row, rows};
+use profiler_integration::shares::{by_group, off_from_truth};
+use profiler_integration::truth::Truth;
+use profiler_integration::verdict::verdict;
+use profiler_otlp::resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
+use profiler_symbolizer::Symbolizer;
+use rustix::process::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often the session is stepped.
+const STEP: Duration = Duration::from_millis(50);
+
+fn build(program: &Program) -> PathBuf {
+    program.build().unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn session(targets: Targets, frequency: u64, budgets: Budgets) -> Session {
+    let sampler =
+        profiler_bpf::Options { frequency, targets, ring_bytes: 8 << 20, btf: None, without_task_pt_regs: false };
+    Session::new(SessionOptions { sampler, budgets, sideband_bytes: 1 << 19 }).expect("a session")
+}
+
+fn run(session: &mut Session, time: Duration) {
+    run_until(session, time, |_| false);
+}
+
+/// Steps until `done` says so; false if `patience` ended before.
+fn run_until(session: &mut Session, patience: Duration, mut done: impl FnMut(&mut Session) -> bool) -> bool {
+    let until = Instant::now() + patience;
+    while Instant::now() < until {
+        session.step(STEP).expect("a step");
+        if done(session) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Takes what was sampled, with everything that is still in the rings.
+fn take(session: &mut Session) -> Vec<(u64, Aggregate)> {
+    // The collector empties the rings at least every 200 ms.
+    run(session, Duration::from_millis(600));
+    session.take_aggregates()
+}
+
+fn named(session: &mut Session, aggregate: &Aggregate, period: u64) -> Vec<Row> {
+    let mut names = Names::once(Symbolizer::new(profiler_symbolizer::Options::default()));
+    let files = files(aggregate, session.executables());
+    let kubernetes = KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() };
+    let resources = Resources::start(ResourceOptions { kubernetes, ..ResourceOptions::default() }).expect("resources");
+    rows(&assemble(aggregate, &mut names, &files, &resources, session.clock(), period))
+}
+
+/// Samples by process.
+fn by_pid(aggregates: &[(u64, Aggregate)]) -> BTreeMap<u32, u64> {
+    let mut counts = BTreeMap::new();
+    for (_, aggregate) in aggregates {
+        for sample in &aggregate.samples {
+            let image = aggregate.threads[sample.thread as usize].image;
+            *counts.entry(aggregate.images[image as usize].pid).or_default() += 1;
+        }
+    }
+    counts
+}
+
+/// CPU time of a process's main thread, ns; as old as a scheduler's tick.
+fn cpu_ns(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).expect("a process that runs");
+    text.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok()).expect("a number")
+}
+
+fn spin(file: &Path, ms: u64) -> Running {
+    children::start(Command::new(file).args(["--ms", &ms.to_string()])).expect("it starts")
+}
+
+#[test]
+fn root_rate_changes_live_and_every_sample_has_its_own_period() {
+    let test = "root_rate_changes_live_and_every_sample_has_its_own_period";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let file = build(&programs::c("shares"));
+    let target = spin(&file, 21_000);
+    let pid = target.pid();
+    let mut session = session(Targets::Processes(vec![pid]), 99, Budgets::default());
+    session.prepare(&[pid]);
+    session.start().expect("clocks");
+    let (mut due, mut sampled) = (BTreeMap::<u64, f64>::new(), Vec::new());
+    let mut changes = 0.0;
+    for (frequency, seconds) in [(99u64, 4), (9, 5), (99, 3), (999, 3)] {
+        session.set_frequency(frequency).expect("the rate is allowed");
+        let before = cpu_ns(pid);
+        run(&mut session, Duration::from_secs(seconds));
+        *due.entry(1_000_000_000 / frequency).or_default() += (cpu_ns(pid) - before) as f64;
+        changes += 1.0;
+    }
+    let used: f64 = due.values().sum();
+    session.set_frequency(99).expect("the rate is allowed");
+    sampled.extend(take(&mut session));
+    let lost = session.totals();
+    assert_eq!((lost.kernel.ring_full, lost.intake_dropped), (0, 0));
+    session.finish().expect("an end");
+    let output = target.wait(PATIENCE).expect("its end").stdout;
+    let truth = Truth::find("shares", &output).expect("its truth");
+
+    let mut weighed = 0.0;
+    for (period, aggregate) in &sampled {
+        let count = aggregate.samples.len() as f64;
+        // At 99 Hz a little more was sampled while the rest was taken.
+        let more = if *period == 1_000_000_000 / 99 { 0.7 * 99.0 } else { 0.0 };
+        let expected = due.get(period).unwrap_or_else(|| panic!("samples of a period of {period} ns")) / *period as f64;
+        println!("{test}: {period} ns: {count} samples, {expected:.1} due");
+        let noise = 3.0 * expected.sqrt() + 2.0;
+        assert!(
+            count > expected - noise && count < expected + noise + more,
+            "{count} samples where {expected:.1} are due"
+        );
+        weighed += count * *period as f64;
+        let rows = named(&mut session, aggregate, *period);
+        let groups: Vec<&str> = truth.shares.keys().map(String::as_str).collect();
+        let off = off_from_truth(&truth.shares, &by_group(&rows, &groups));
+        // Three sigma on several shares at three rates: one may be out by noise.
+        assert!(off.len() < 2, "{off:?}");
+    }
+    assert_eq!(sampled.len(), 3, "one aggregate a period");
+    // A clock begins a new period at each change, on each CPU that the process was on.
+    let slack = 0.05 * used + changes * 1e9 / 9.0;
+    assert!((weighed - used).abs() < slack + 0.7e9, "{weighed} ns sampled of {used} ns used");
+}
+
+#[test]
+fn root_targets_change_live_by_every_kind_of_rule() {
+    let test = "root_targets_change_live_by_every_kind_of_rule";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let file = build(&programs::c("shares"));
+    let folder = folder().expect("a folder");
+    let start = |name: &str| {
+        let copy = folder.path().join(name);
+        copy_program(&file, &copy).expect("a copy");
+        spin(&copy, 60_000)
+    };
+    let (one, two) = (start("rule-one"), start("rule-two"));
+    let (first, second) = (one.pid(), two.pid());
+    let group = PathBuf::from(format!("/sys/fs/cgroup/profiler-rules-{}", std::process::id()));
+    let has_group = Path::new("/sys/fs/cgroup/cgroup.procs").exists() && fs::create_dir(&group).is_ok();
+
+    let mut session = session(Targets::Rules, 199, Budgets::default());
+    session.start().expect("clocks");
+    let seen = |session: &mut Session, rules: TargetRules, what: &str| {
+        session.set_targets(rules);
+        // Samples from before the change that were still in the rings.
+        take(session);
+        let before = session.totals();
+        run(session, Duration::from_millis(1500));
+        let counts = by_pid(&take(session));
+        let after = session.totals();
+        println!(
+            "{test}: {what}: {counts:?}, filtered {} + {}",
+            after.kernel.filtered - before.kernel.filtered,
+            after.filtered - before.filtered
+        );
+        assert_eq!((after.kernel.ring_full, after.intake_dropped, after.over_budget), (0, 0, 0));
+        (counts, after.kernel.filtered - before.kernel.filtered, after.filtered - before.filtered)
+    };
+    let only = |rule: Rule| TargetRules { include: vec![rule], ..TargetRules::default() };
+    let strings = |text: &str| vec![text.to_owned()];
+
+    let (all, filtered, _) = seen(&mut session, TargetRules::default(), "all");
+    assert!(all.contains_key(&first) && all.contains_key(&second) && filtered == 0);
+
+    let (counts, filtered, late) = seen(&mut session, only(Rule { pids: vec![first], ..Rule::default() }), "pid");
+    assert!(counts.keys().eq([&first]), "{counts:?}");
+    // What is refused is known after one sample: then the kernel half refuses it.
+    assert!(filtered > 20 && late < filtered, "{filtered} {late}");
+
+    let (counts, ..) = seen(&mut session, only(Rule { comms: strings("rule-tw*"), ..Rule::default() }), "comm");
+    assert!(counts.keys().eq([&second]), "{counts:?}");
+
+    let path = folder.path().join("rule-one").display().to_string();
+    let by_path = Rule { executables: strings(&path), ..Rule::default() };
+    let (counts, ..) = seen(&mut session, only(by_path.clone()), "path");
+    assert!(counts.keys().eq([&first]), "{counts:?}");
+
+    let without = TargetRules {
+        include: vec![Rule { executables: strings("rule-*"), ..Rule::default() }],
+        exclude: vec![by_path],
+        ..TargetRules::default()
+    };
+    let (counts, ..) = seen(&mut session, without.clone(), "excluded");
+    assert!(counts.keys().eq([&second]), "{counts:?}");
+
+    let (counts, ..) = seen(&mut session, TargetRules { min_age: Duration::from_secs(3600), ..without }, "age");
+    assert!(counts.is_empty(), "{counts:?}");
+
+    if has_group {
+        use std::os::unix::fs::MetadataExt;
+        let id = fs::metadata(&group).expect("it was made").ino();
+        let name = format!("/{}", group.file_name().expect("a name").display());
+        for rule in
+            [Rule { cgroups: strings(&name), ..Rule::default() }, Rule { cgroup_ids: vec![id], ..Rule::default() }]
+        {
+            fs::write("/sys/fs/cgroup/cgroup.procs", second.to_string()).expect("it can be moved");
+            let (counts, ..) = seen(&mut session, only(rule.clone()), "not in the group");
+            assert!(counts.is_empty(), "{counts:?}");
+            // Nobody tells that it moves there: the kernel half sees that its verdict was of another group.
+            fs::write(group.join("cgroup.procs"), second.to_string()).expect("it can be moved");
+            run(&mut session, Duration::from_millis(1500));
+            let counts = by_pid(&take(&mut session));
+            assert!(counts.keys().eq([&second]), "{counts:?}");
+        }
+    } else {
+        eprintln!("SKIPPED part of {test}: no cgroup v2 hierarchy can be made at /sys/fs/cgroup");
+    }
+
+    let (all, ..) = seen(&mut session, TargetRules::default(), "all again");
+    assert!(all.contains_key(&first) && all.contains_key(&second));
+    assert_eq!(session.table_use().verdicts, 0);
+    drop((one, two));
+    if has_group {
+        std::thread::sleep(Duration::from_millis(100));
+        let _ = fs::remove_dir(&group);
+    }
+}
+
+#[test]
+fn root_images_are_told_of_once_and_while_they_live() {
+    let test = "root_images_are_told_of_once_and_while_they_live";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let target = spin(&build(&programs::c("shares")), 60_000);
+    let pid = target.pid();
+    let mut session = session(Targets::Rules, 199, Budgets::default());
+    session.start().expect("clocks");
+    let mut told = Vec::new();
+    let found = run_until(&mut session, PATIENCE, |session| {
+        told.extend(session.new_images().into_iter().filter(|image| image.pid == pid));
+        !told.is_empty()
+    });
+    assert!(found, "no image of {pid}");
+    for _ in 0..3 {
+        assert!(by_pid(&take(&mut session)).contains_key(&pid), "it is sampled on");
+    }
+    told.extend(session.new_images().into_iter().filter(|image| image.pid == pid));
+    assert_eq!(told.len(), 1, "{told:?}");
+    let image = &told[0];
+    assert_eq!(image.comm.as_bytes(), b"shares");
+    assert!(image.exe.ends_with(b"/shares"), "{}", String::from_utf8_lossy(&image.exe));
+    assert!(image.start_unix_ns > 0 && image.start_time_ns > 0 && image.namespace_pid == pid);
+    assert_eq!(image.cgroup.is_some(), Path::new("/proc/self/cgroup").exists());
+}
+
+#[test]
+fn root_rows_make_room_under_their_budget_and_stacks_stay_true() {
+    let test = "root_rows_make_room_under_their_budget_and_stacks_stay_true";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let go = build(&programs::go("shares"));
+    let c = build(&programs::c("shares"));
+    let cpp = build(&programs::cpp("shares"));
+    let pie = build(&programs::go("shares").flags(&["-buildmode=pie"]));
+    // One slab: less than the rows of all of them together.
+    let budgets = Budgets { rows: 256 << 10, ..Budgets::default() };
+    let mut session = session(Targets::Rules, 299, budgets);
+    session.set_targets(TargetRules {
+        include: vec![Rule { comms: vec!["shares".to_owned()], ..Rule::default() }],
+        ..TargetRules::default()
+    });
+    session.start().expect("clocks");
+    let mut sleeping = Vec::new();
+    for (round, file) in [&go, &c, &cpp, &pie, &go, &c].into_iter().enumerate() {
+        if round < 4 {
+            // Processes that sleep from now on need no rows, but their executables stay mapped.
+            let loaded = session.unwind_stats().loaded;
+            let sleeper = spin(file, 600_000);
+            let is_loaded = run_until(&mut session, PATIENCE, |session| session.unwind_stats().loaded > loaded);
+            assert!(is_loaded, "{}: {:?}", file.display(), session.unwind_stats());
+            sleeper.signal(Signal::STOP);
+            sleeping.push(sleeper);
+        }
+        session.take_aggregates();
+        let mut target = children::start(Command::new(file).args(["--ms", "2500"])).expect("it starts");
+        assert!(run_until(&mut session, PATIENCE, |_| !target.is_running()), "it ends");
+        let output = target.wait(PATIENCE).expect("its end").stdout;
+        let truth = Truth { is_partial: true, ..Truth::find(&file.display().to_string(), &output).expect("its truth") };
+        let (mut own, table) = (Vec::new(), session.table_use().kernel);
+        for (period, aggregate) in take(&mut session) {
+            own.extend(named(&mut session, &aggregate, period).into_iter().filter(|row| row.pid == truth.pid));
+        }
+        // First samples on two stacks, and those of code that has yet to get room.
+        let found = verdict(&own, &truth, 299, 0.98, |_| false);
+        println!("{test}: {}: {}; {table:?}; {:?}", file.display(), found.summary(), session.unwind_stats());
+        let problems: Vec<_> = found.problems.iter().filter(|problem| !found.shares.contains(problem)).collect();
+        assert!(problems.is_empty() && found.samples > 200, "{problems:?}");
+        assert!(table.slabs == 1 && table.rows <= 65_536);
+        assert!(session.memory().rows <= 256 << 10);
+    }
+    assert!(session.unwind_stats().evicted > 0, "{:?}", session.unwind_stats());
+}
+
+#[test]
+fn root_tables_are_as_before_when_processes_have_ended() {
+    let test = "root_tables_are_as_before_when_processes_have_ended";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let file = build(&programs::c("shares"));
+    let folder = folder().expect("a folder");
+    let mut session = session(Targets::Rules, 999, Budgets::default());
+    // Of others on the host the tables shall know nothing.
+    session.set_targets(TargetRules {
+        include: vec![Rule { comms: vec!["churn-*".to_owned()], ..Rule::default() }],
+        ..TargetRules::default()
+    });
+    session.start().expect("clocks");
+    run(&mut session, Duration::from_secs(1));
+    let before = session.table_use();
+    let mut most = before;
+    for round in 0..10 {
+        // Each of its own content, as builds of one program are.
+        let copy = folder.path().join(format!("churn-{round}"));
+        copy_program(&file, &copy).expect("a copy");
+        let appended = format!("printf 'round {round}' >> '{}'", copy.display());
+        children::run_well(Command::new("sh").args(["-c", &appended]), PATIENCE).expect("it is appended");
+        let mut running: Vec<Running> = (0..6).map(|_| spin(&copy, 60)).collect();
+        run_until(&mut session, PATIENCE, |_| !running.iter_mut().any(Running::is_running));
+        let now = session.table_use();
+        most.kernel.processes = most.kernel.processes.max(now.kernel.processes);
+        most.kernel.mappings = most.kernel.mappings.max(now.kernel.mappings);
+        most.kernel.executables = most.kernel.executables.max(now.kernel.executables);
+        most.kernel.rows = most.kernel.rows.max(now.kernel.rows);
+        session.take_aggregates();
+    }
+    println!("{test}: before {before:?}\nmost {most:?}");
+    assert!(most.kernel.processes > before.kernel.processes && most.kernel.mappings > before.kernel.mappings);
+    assert!(most.kernel.executables >= 8 && most.kernel.rows > 1000);
+    let is_back = run_until(&mut session, PATIENCE, |session| {
+        session.take_aggregates();
+        let now = session.table_use();
+        now.kernel.processes <= before.kernel.processes
+            && now.kernel.mappings <= before.kernel.mappings
+            && now.kernel.executables <= before.kernel.executables
+            && now.kernel.rows <= before.kernel.rows
+            && now.kernel.row_pages <= before.kernel.row_pages
+            && now.sampled_images <= before.sampled_images
+    });
+    let after = session.table_use();
+    println!("{test}: after {after:?}\n{:?}", session.memory());
+    assert!(is_back, "before {before:?}\nafter {after:?}");
+}
+
+#[test]
+fn root_a_process_of_50_000_mappings_is_bounded_and_sampled() {
+    let test = "root_a_process_of_50_000_mappings_is_bounded_and_sampled";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let limit = fs::read_to_string("/proc/sys/vm/max_map_count").ok().and_then(|text| text.trim().parse().ok());
+    let count = limit.unwrap_or(65_530u64).saturating_sub(1000).min(50_000);
+    let file = build(&programs::c("mappings"));
+    let arguments = ["--ms", "4000", "--count", &count.to_string()];
+    let mut session = session(Targets::Rules, 199, Budgets::default());
+    session.set_targets(TargetRules {
+        include: vec![Rule { comms: vec!["mappings".to_owned()], ..Rule::default() }],
+        ..TargetRules::default()
+    });
+    session.start().expect("clocks");
+    let mut target = children::start(Command::new(&file).args(arguments)).expect("it starts");
+    let pid = target.pid();
+    let mut most = session.table_use();
+    let mut memory = session.memory().total();
+    assert!(run_until(&mut session, PATIENCE, |session| {
+        let now = session.table_use();
+        most.kernel.mappings = most.kernel.mappings.max(now.kernel.mappings);
+        memory = memory.max(session.memory().total());
+        !target.is_running()
+    }));
+    let output = target.wait(PATIENCE).expect("its end").stdout;
+    let truth = Truth::find("mappings", &output).expect("its truth");
+    let mut own = Vec::new();
+    for (period, aggregate) in take(&mut session) {
+        own.extend(named(&mut session, &aggregate, period).into_iter().filter(|row| row.pid == pid));
+    }
+    let found = verdict(&own, &truth, 199, 0.99, |_| false);
+    println!("{test}: {}; {most:?}; {memory} bytes at most; {:?}", found.summary(), session.totals());
+    assert!(most.kernel.mappings <= 65_536);
+    assert!(memory < 96 << 20, "{memory} bytes");
+    // Its own code is among what fits: shares are those of the truth's one group.
+    let burn: u64 = own.iter().filter(|row| row.describe().contains("mappings_burn")).map(|row| row.count).sum();
+    let due = truth.cpu_ns as f64 * 199.0 / 1e9;
+    assert!(burn as f64 > due * 0.9 - 3.0, "{burn} samples of {due:.0}");
+    assert!(found.completeness.share() > 0.9, "{:?}", found.completeness.evidence);
+}
