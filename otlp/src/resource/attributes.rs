@@ -11,6 +11,18 @@ pub(super) const MAX_KEY: usize = 128;
 /// Attributes that a resource may have; further ones are dropped.
 pub(super) const MAX_ATTRIBUTES: usize = 128;
 
+/// What neither a process nor an annotation can say, since it was measured: whole keys, and beginnings of keys.
+const MEASURED: &[&str] = &[
+    "process.pid",
+    "process.parent_pid",
+    "process.creation.time",
+    "process.owner",
+    "process.linux.cgroup",
+    "container.id",
+];
+const MEASURED_PREFIXES: &[&str] =
+    &["process.executable.", "process.environment_variable.", "host.", "os.", "k8s.node.", "profiler."];
+
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
@@ -120,6 +132,11 @@ impl Attributes {
         }
         pairs
     }
+}
+
+/// Whether somebody can say `key` of himself.
+pub(super) fn is_claimable(key: &str) -> bool {
+    !MEASURED.contains(&key) && !MEASURED_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// Whether `key` is fit for an attribute: printable ASCII without the characters that lists of attributes are made of.

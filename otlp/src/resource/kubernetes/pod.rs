@@ -4,15 +4,14 @@
 use std::collections::BTreeMap;
 
 use super::{
-    super::attributes::{Attributes, Value, clean},
+    super::attributes::{Attributes, Value, clean, is_claimable},
     json,
 };
 use opentelemetry_semantic_conventions::attribute::{
-    CONTAINER_ID, CONTAINER_IMAGE_ID, CONTAINER_IMAGE_NAME, CONTAINER_IMAGE_REPO_DIGESTS, CONTAINER_IMAGE_TAGS,
-    CONTAINER_NAME, K8S_CONTAINER_NAME, K8S_CRONJOB_NAME, K8S_DAEMONSET_NAME, K8S_DEPLOYMENT_NAME, K8S_JOB_NAME,
-    K8S_NAMESPACE_NAME, K8S_POD_IP, K8S_POD_LABEL, K8S_POD_NAME, K8S_POD_UID, K8S_REPLICASET_NAME,
-    K8S_REPLICATIONCONTROLLER_NAME, K8S_STATEFULSET_NAME, SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_NAMESPACE,
-    SERVICE_VERSION,
+    CONTAINER_IMAGE_ID, CONTAINER_IMAGE_NAME, CONTAINER_IMAGE_REPO_DIGESTS, CONTAINER_IMAGE_TAGS, CONTAINER_NAME,
+    K8S_CONTAINER_NAME, K8S_CRONJOB_NAME, K8S_DAEMONSET_NAME, K8S_DEPLOYMENT_NAME, K8S_JOB_NAME, K8S_NAMESPACE_NAME,
+    K8S_POD_IP, K8S_POD_LABEL, K8S_POD_NAME, K8S_POD_UID, K8S_REPLICASET_NAME, K8S_REPLICATIONCONTROLLER_NAME,
+    K8S_STATEFULSET_NAME, SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_NAMESPACE, SERVICE_VERSION,
 };
 
 /// Containers of a pod that are kept, those of earlier starts included.
@@ -124,8 +123,7 @@ impl Pod {
     /// What annotations and labels say of the service, and what follows from its place.
     pub(super) fn describe(&self, container: Option<&Container>, into: &mut Attributes) {
         for (key, value) in &self.annotations {
-            // The container is the runtime's to name.
-            if key != CONTAINER_ID {
+            if is_claimable(key) {
                 into.put(key.clone(), value.as_str());
             }
         }
@@ -230,6 +228,162 @@ impl<'a> Image<'a> {
         match (self.tag, self.digest) {
             (Some(tag), Some(digest)) => Some(format!("{tag}@{digest}")),
             (tag, digest) => digest.or(tag).map(str::to_owned),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn pod(json: Json) -> Pod {
+        Pod::of(serde_json::from_value(json).unwrap(), &["team".to_owned()]).unwrap()
+    }
+
+    fn described(json: Json) -> Attributes {
+        let mut found = Attributes::default();
+        let pod = pod(json);
+        pod.identify(pod.containers.first(), &mut found);
+        pod.describe(pod.containers.first(), &mut found);
+        found
+    }
+
+    #[test]
+    fn owners_by_their_names() {
+        let keys = |kind: &str, name: &str, hash: Option<&str>| -> Vec<String> {
+            owners(kind, name, hash).into_iter().map(|(key, name)| format!("{key}={name}")).collect()
+        };
+        assert_eq!(
+            keys("ReplicaSet", "shop-eu-7d4b9c5f6d", Some("7d4b9c5f6d")),
+            ["k8s.deployment.name=shop-eu", "k8s.replicaset.name=shop-eu-7d4b9c5f6d"]
+        );
+        // Without the label of a Deployment, or of another one, it is a ReplicaSet of its own.
+        assert_eq!(keys("ReplicaSet", "shop-7d4b9c5f6d", None), ["k8s.replicaset.name=shop-7d4b9c5f6d"]);
+        assert_eq!(keys("ReplicaSet", "shop-x", Some("y")), ["k8s.replicaset.name=shop-x"]);
+        assert_eq!(keys("ReplicaSet", "-y", Some("y")), ["k8s.replicaset.name=-y"]);
+        assert_eq!(keys("Job", "backup-29384756", None), ["k8s.cronjob.name=backup", "k8s.job.name=backup-29384756"]);
+        assert_eq!(keys("Job", "migrate-v2", None), ["k8s.job.name=migrate-v2"]);
+        assert_eq!(keys("StatefulSet", "db", None), ["k8s.statefulset.name=db"]);
+        assert_eq!(keys("DaemonSet", "logs", None), ["k8s.daemonset.name=logs"]);
+        assert_eq!(keys("Node", "node-1", None), [""; 0]);
+    }
+
+    #[test]
+    fn references_to_images() {
+        for (reference, name, tag, digest, version) in [
+            ("nginx", "nginx", None, None, None),
+            ("nginx:1.25", "nginx", Some("1.25"), None, Some("1.25")),
+            ("reg:5000/a/b", "reg:5000/a/b", None, None, None),
+            ("reg:5000/a/b:c", "reg:5000/a/b", Some("c"), None, Some("c")),
+            ("a@sha256:12", "a", None, Some("sha256:12"), Some("sha256:12")),
+            ("reg:5000/a:c@sha256:12", "reg:5000/a", Some("c"), Some("sha256:12"), Some("c@sha256:12")),
+            ("", "", None, None, None),
+        ] {
+            let image = Image::of(reference);
+            assert_eq!((image.name, image.tag, image.digest), (name, tag, digest), "{reference}");
+            assert_eq!(image.version().as_deref(), version, "{reference}");
+        }
+    }
+
+    #[test]
+    fn annotations_come_before_labels_and_those_before_owners() {
+        let mut json = json!({"metadata": {
+            "uid": "u", "name": "shop-0", "namespace": "store",
+            "ownerReferences": [{"kind": "Node", "name": "n"}, {"kind": "StatefulSet", "name": "shop", "controller": true}]
+        }});
+        let name = |json: &Json| described(json.clone()).text("service.name").unwrap_or_default().to_owned();
+        assert_eq!(name(&json), "shop");
+        json["metadata"]["labels"] = json!({"app": "app"});
+        assert_eq!(name(&json), "app");
+        json["metadata"]["labels"]["app.kubernetes.io/name"] = json!("well-known");
+        assert_eq!(name(&json), "well-known");
+        json["metadata"]["annotations"] = json!({
+            "resource.opentelemetry.io/service.name": "annotated",
+            "resource.opentelemetry.io/team": "a",
+            "resource.opentelemetry.io/host.name": "fake",
+            "resource.opentelemetry.io/process.pid": "1",
+            "resource.opentelemetry.io/k8s.pod.name": "fake",
+            "other/service.name": "no",
+        });
+        let found = described(json.clone());
+        assert_eq!((found.text("service.name"), found.text("team")), (Some("annotated"), Some("a")));
+        assert_eq!((found.get("host.name"), found.text("k8s.pod.name")), (None, Some("shop-0")));
+        json["metadata"]["ownerReferences"] = Json::Null;
+        json["metadata"]["annotations"] = Json::Null;
+        json["metadata"]["labels"] = Json::Null;
+        assert_eq!(name(&json), "shop-0");
+    }
+
+    #[test]
+    fn every_start_of_every_container_is_found() {
+        let pod = pod(json!({
+            "metadata": {"uid": "u"},
+            "spec": {"initContainers": [{"name": "i", "image": "init:1"}], "containers": [{"name": "a", "image": "a:2"}]},
+            "status": {
+                "initContainerStatuses": [
+                    {"name": "i", "containerID": "", "state": {"terminated": {"containerID": "cri-o://c1"}}}
+                ],
+                "containerStatuses": [
+                    {"name": "a", "containerID": "containerd://c3", "lastState": {"terminated": {"containerID": "containerd://c2"}}},
+                    {"name": "waiting", "state": {"waiting": {}}}
+                ],
+                "ephemeralContainerStatuses": [{"name": "debug", "containerID": "docker://c4", "image": "busybox"}]
+            }
+        }));
+        let found: Vec<_> = pod.containers.iter().map(|c| (c.id.as_str(), c.name.as_str(), c.image.as_str())).collect();
+        assert_eq!(found, [("c3", "a", "a:2"), ("c2", "a", "a:2"), ("c1", "i", "init:1"), ("c4", "debug", "busybox")]);
+    }
+
+    /// Any JSON, with keys that mean something.
+    fn anything() -> impl Strategy<Value = Json> {
+        let leaf = prop_oneof![
+            Just(Json::Null),
+            any::<bool>().prop_map(Json::from),
+            any::<i64>().prop_map(Json::from),
+            ".{0,8}".prop_map(Json::from),
+        ];
+        let keys = proptest::sample::select(vec![
+            "metadata",
+            "spec",
+            "status",
+            "uid",
+            "name",
+            "labels",
+            "annotations",
+            "ownerReferences",
+            "containers",
+            "containerStatuses",
+            "containerID",
+            "image",
+            "lastState",
+            "terminated",
+            "kind",
+            "controller",
+        ]);
+        leaf.prop_recursive(5, 64, 8, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..8).prop_map(Json::from),
+                proptest::collection::btree_map(keys.clone().prop_map(str::to_owned), inner, 0..8)
+                    .prop_map(|map| Json::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_json_it_is_a_pod_or_refused(json in anything()) {
+            let wrapped = json!({"metadata": {"uid": "u"}, "spec": json, "status": json});
+            for json in [json, wrapped] {
+                if let Some(pod) = serde_json::from_value(json).ok().and_then(|json| Pod::of(json, &[])) {
+                    prop_assert!(pod.containers.len() <= MAX_CONTAINERS);
+                    let mut found = Attributes::default();
+                    pod.identify(pod.containers.first(), &mut found);
+                    pod.describe(pod.containers.first(), &mut found);
+                }
+            }
         }
     }
 }

@@ -132,3 +132,63 @@ impl Pods {
         (self.by_uid.len(), self.by_container.len(), self.dropped)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(uid: &str, container: &str) -> Pod {
+        let json = serde_json::json!({
+            "metadata": {"uid": uid, "name": uid},
+            "status": {"containerStatuses": [{"name": "c", "containerID": format!("x://{container}")}]}
+        });
+        Pod::of(serde_json::from_value(json).unwrap(), &[]).unwrap()
+    }
+
+    #[test]
+    fn a_pod_is_forgotten_ten_minutes_after_it_went() {
+        let (mut pods, now) = (Pods::default(), Instant::now());
+        pods.replace(vec![pod("a", "c1"), pod("b", "c2")], now);
+        pods.replace(vec![pod("b", "c2")], now);
+        pods.replace(vec![pod("b", "c2")], now + GRACE);
+        assert!(pods.by_container("c1").is_some());
+        // It goes with the first change after that.
+        pods.put(pod("b", "c3"), now + GRACE + Duration::from_secs(1));
+        assert!(pods.by_container("c1").is_none());
+        assert_eq!(pods.size(), (1, 2, 0));
+        // A pod that is back is not forgotten for having been away.
+        pods.remove("b", now + GRACE);
+        pods.put(pod("b", "c3"), now + GRACE);
+        pods.replace(vec![pod("b", "c3")], now + 4 * GRACE);
+        assert!(pods.by_container("c2").is_some(), "an earlier start");
+    }
+
+    #[test]
+    fn room_is_made_by_pods_that_are_gone() {
+        let (mut pods, now) = (Pods::default(), Instant::now());
+        for index in 0..MAX_PODS {
+            pods.put(pod(&format!("p{index}"), &format!("c{index}")), now);
+        }
+        pods.put(pod("late", "c-late"), now);
+        assert_eq!(pods.size(), (MAX_PODS, MAX_PODS, 1));
+        pods.remove("p7", now);
+        pods.put(pod("late", "c-late"), now);
+        assert!(pods.by_container("c-late").is_some() && pods.by_container("c7").is_none());
+    }
+
+    #[test]
+    fn a_container_that_nobody_knows_is_asked_for_a_few_times() {
+        let mut pods = Pods::default();
+        let asks = |pods: &mut Pods| (0..100).filter(|_| pods.wants("x")).count();
+        assert_eq!(asks(&mut pods), 100, "until there is an answer");
+        let rounds = (0..20).filter(|_| {
+            pods.replace(Vec::new(), Instant::now());
+            asks(&mut pods) > 0
+        });
+        assert_eq!(rounds.count() as u32, ATTEMPTS - 1);
+        for index in 0..10_000 {
+            pods.wants(&format!("{index}"));
+        }
+        assert!(pods.unknown.len() <= MAX_UNKNOWN);
+    }
+}
