@@ -222,3 +222,33 @@ fn export(exporter: &ExporterState, metrics: &mut Snapshot) {
         metrics.counter(SPOOL_SET_ASIDE, &[name], spool.set_aside);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_has_every_metric() {
+        let page = include_str!("../../docs/telemetry.md");
+        for Description { name, .. } in ALL {
+            assert!(page.contains(&format!("`{name}`")), "docs/telemetry.md lacks {name}");
+        }
+    }
+
+    #[test]
+    fn names_are_unlike_and_helps_are_sentences() {
+        for (index, Description { name, help, .. }) in ALL.iter().enumerate() {
+            assert!(ALL.iter().skip(index + 1).all(|other| other.name != *name), "{name} twice");
+            assert!(
+                help.starts_with(|c: char| c.is_uppercase() || c.is_ascii_digit()) && !help.ends_with('.'),
+                "{help}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_empty_state_is_told_too() {
+        let snapshot = of(&AgentState::default());
+        assert!(snapshot.0.iter().any(|metric| metric.description == SAMPLES));
+    }
+}
