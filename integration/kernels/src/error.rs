@@ -32,6 +32,28 @@ pub enum Error {
         /// Where.
         release: &'static str,
     },
+    /// The mirror cannot be asked, which says nothing of any kernel.
+    #[error("cannot fetch packages of {release}: {source}")]
+    Unreachable {
+        /// What was to be fetched.
+        release: &'static str,
+        /// What apt says.
+        source: profiler_integration::Error,
+    },
+    /// The time given to all kernels was over before this one.
+    #[error("not tried: the {minutes} minutes for all kernels were over")]
+    NoTimeLeft {
+        /// As given.
+        minutes: u64,
+    },
+    /// qemu failed.
+    #[error("qemu ended with {status}: {output}")]
+    Emulator {
+        /// How.
+        status: String,
+        /// What it said.
+        output: String,
+    },
     /// The guest did not end by itself.
     #[error("the guest still ran after {seconds} s; its console is in {log}")]
     Hangs {

@@ -11,7 +11,7 @@ use profiler_integration::programs::{self, Linking};
 
 use crate::error::Error;
 use crate::image::File;
-use crate::packages;
+use crate::packages::{self, Processor};
 
 /// Patience with cargo, which builds the whole profiler where nothing is built yet.
 const PATIENCE: Duration = Duration::from_secs(1200);
@@ -36,7 +36,7 @@ pub fn files(folder: &Path, profiler: &Path) -> Result<Vec<File>, Error> {
     let files = [
         ("init", here.join("init")),
         ("steps", here.join("steps")),
-        ("bin/busybox", packages::busybox(folder)?),
+        ("bin/busybox", packages::busybox(folder, Processor::X86)?),
         ("bin/profiler", profiler.to_owned()),
         ("bin/kernel-check", kernel_check()?),
         ("bin/without_sys_admin", without),
@@ -45,6 +45,34 @@ pub fn files(folder: &Path, profiler: &Path) -> Result<Vec<File>, Error> {
         ("programs/rust", rust),
         ("programs/syscalls", syscalls),
         ("programs/go", go),
+    ];
+    Ok(files.into_iter().map(|(path, from): (&str, PathBuf)| File { path: path.into(), from }).collect())
+}
+
+/// All files of an arm64 guest: the BPF object and a loader of its own, in C, since the profiler itself is x86-64's.
+///
+/// # Errors
+/// The loader cannot be built.
+pub fn arm64_files(folder: &Path) -> Result<Vec<File>, Error> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest");
+    let object = folder.join("profiler_arm64.o");
+    fs::write(&object, profiler_bpf::OBJECT_ARM64).map_err(Error::file("write", &object))?;
+    let walk = folder.join("walk");
+    let mut gcc = Command::new("aarch64-linux-gnu-gcc");
+    gcc.args(["-O2", "-Wall", "-Werror", "-fno-omit-frame-pointer", "-mbranch-protection=pac-ret", "-static"]);
+    gcc.arg("-I").arg(packages::tool(folder, Processor::Arm64, "libbpf-dev")?.join("usr/include"));
+    gcc.arg("-I").arg(repository().join("bpf/src/bpf")).arg(here.join("arm64/walk.c")).arg("-o").arg(&walk);
+    for (package, library) in [("libbpf-dev", "libbpf.a"), ("libelf-dev", "libelf.a"), ("zlib1g-dev", "libz.a")] {
+        let tree = packages::tool(folder, Processor::Arm64, package)?;
+        gcc.arg(tree.join("usr/lib/aarch64-linux-gnu").join(library));
+    }
+    children::run_well(&mut gcc, Duration::from_secs(60))?;
+    let files = [
+        ("init", here.join("init")),
+        ("steps", here.join("steps")),
+        ("bin/busybox", packages::busybox(folder, Processor::Arm64)?),
+        ("bin/walk", walk),
+        ("profiler.o", object),
     ];
     Ok(files.into_iter().map(|(path, from): (&str, PathBuf)| File { path: path.into(), from }).collect())
 }

@@ -6,6 +6,8 @@
 //! and it is judged ([`judge`]) as the tests of `profiler-integration` judge recordings of the host. The same steps run in
 //! Vagrant's machines ([`bundle`]), where `kernel-check` judges.
 //!
+//! On arm64 a loader in C (`guest/arm64`) proves the kernel half alone.
+//!
 //! Not here: emulated hardware counters (qemu has none).
 #![forbid(unsafe_code)]
 

@@ -15,14 +15,14 @@ const LISTS_LAST: Duration = Duration::from_secs(24 * 3600);
 /// Patience with apt.
 const PATIENCE: Duration = Duration::from_secs(300);
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
-/// Depends on the newest cloud kernel of its release.
-const META: &str = "linux-image-cloud-amd64";
 
-/// A kernel to test: the newest of a release of Debian.
+/// A kernel to test: the newest cloud kernel of a release of Debian.
 #[derive(Debug)]
 pub struct Release {
     /// What it is called here.
     pub name: &'static str,
+    /// Its processor.
+    pub processor: Processor,
     /// Archive and suite.
     sources: &'static [(&'static str, &'static str)],
 }
@@ -30,13 +30,43 @@ pub struct Release {
 const DEBIAN: &str = "http://deb.debian.org/debian";
 const SECURITY: &str = "http://deb.debian.org/debian-security";
 
-/// What is promised, oldest first.
+/// A processor that is emulated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Processor {
+    /// x86-64, on which the whole profiler runs.
+    X86,
+    /// arm64, on which its kernel half does.
+    Arm64,
+}
+
+impl Processor {
+    /// What Debian calls it.
+    const fn debian(self) -> &'static str {
+        match self {
+            Self::X86 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+}
+
+const BULLSEYE: &[(&str, &str)] = &[(SECURITY, "bullseye-security")];
+const BOOKWORM: &[(&str, &str)] = &[(SECURITY, "bookworm-security"), (DEBIAN, "bookworm")];
+const TRIXIE: &[(&str, &str)] = &[(SECURITY, "trixie-security"), (DEBIAN, "trixie")];
+const SID: &[(&str, &str)] = &[(DEBIAN, "sid")];
+
+/// What is promised, oldest first, and then where only the kernel half is shown.
 pub const RELEASES: &[Release] = &[
-    Release { name: "5.10", sources: &[(SECURITY, "bullseye-security")] },
-    Release { name: "6.1", sources: &[(SECURITY, "bookworm-security")] },
-    Release { name: "6.12", sources: &[(SECURITY, "trixie-security"), (DEBIAN, "trixie")] },
-    Release { name: "sid", sources: &[(DEBIAN, "sid")] },
+    Release { name: "5.10", processor: Processor::X86, sources: BULLSEYE },
+    Release { name: "6.1", processor: Processor::X86, sources: BOOKWORM },
+    Release { name: "6.12", processor: Processor::X86, sources: TRIXIE },
+    Release { name: "sid", processor: Processor::X86, sources: SID },
+    Release { name: "5.10-arm64", processor: Processor::Arm64, sources: &[(DEBIAN, "bullseye")] },
+    Release { name: "6.1-arm64", processor: Processor::Arm64, sources: BOOKWORM },
+    Release { name: "6.12-arm64", processor: Processor::Arm64, sources: TRIXIE },
+    Release { name: "sid-arm64", processor: Processor::Arm64, sources: SID },
 ];
+/// Where tools for guests come from.
+const TOOLS: [&str; 2] = ["6.1", "6.1-arm64"];
 
 /// A kernel that is there.
 #[derive(Debug)]
@@ -48,13 +78,17 @@ pub struct Kernel {
 }
 
 /// The newest cloud kernel of `release`, below `folder`.
+///
+/// # Errors
+/// It cannot be fetched.
 pub fn kernel(folder: &Path, release: &Release) -> Result<Kernel, Error> {
     let apt = Apt::new(folder, release)?;
     let missing = |what: &str| Error::NoPackage { what: what.into(), release: release.name };
-    let meta = apt.newest(META)?.ok_or_else(|| missing(META))?;
-    let is_kernel = |name: &&str| name.starts_with("linux-image-") && name.ends_with("-cloud-amd64");
-    let image =
-        meta.dependencies().find(is_kernel).ok_or_else(|| missing("kernel that linux-image-cloud-amd64 names"))?;
+    let flavour = format!("-cloud-{}", release.processor.debian());
+    let meta = format!("linux-image{flavour}");
+    let meta = apt.newest(&meta)?.ok_or_else(|| missing(&meta))?;
+    let is_kernel = |name: &&str| name.starts_with("linux-image-") && name.ends_with(&flavour);
+    let image = meta.dependencies().find(is_kernel).ok_or_else(|| missing("kernel that linux-image-cloud-* names"))?;
     // From 6.19 on the image has a package of its own, and linux-image-* is empty.
     let split = apt
         .newest(image)?
@@ -68,12 +102,24 @@ pub fn kernel(folder: &Path, release: &Release) -> Result<Kernel, Error> {
     })
 }
 
+/// The folder with the files of `package` for guests with `processor`, below `folder`.
+///
+/// # Errors
+/// It cannot be fetched.
+pub fn tool(folder: &Path, processor: Processor, package: &str) -> Result<PathBuf, Error> {
+    let of = |release: &&Release| TOOLS.contains(&release.name) && release.processor == processor;
+    let release = RELEASES.iter().find(of).unwrap_or(&RELEASES[0]);
+    Apt::new(folder, release)?.unpacked(package)
+}
+
 /// A static busybox, for the guest's shell.
-pub fn busybox(folder: &Path) -> Result<PathBuf, Error> {
-    let release = RELEASES.iter().find(|release| release.name == "6.12").unwrap_or(&RELEASES[0]);
-    let tree = Apt::new(folder, release)?.unpacked("busybox-static")?;
+///
+/// # Errors
+/// It cannot be fetched.
+pub fn busybox(folder: &Path, processor: Processor) -> Result<PathBuf, Error> {
+    let tree = tool(folder, processor, "busybox-static")?;
     let found = ["bin", "usr/bin"].iter().map(|at| tree.join(at).join("busybox")).find(|file| file.is_file());
-    found.ok_or_else(|| Error::NoPackage { what: "busybox".into(), release: release.name })
+    found.ok_or_else(|| Error::NoPackage { what: "busybox".into(), release: "what was fetched" })
 }
 
 /// The first file below `folder`, at most `depth` folders down, whose name begins with `name`.
@@ -109,11 +155,14 @@ impl Package {
 struct Apt {
     root: PathBuf,
     debs: PathBuf,
+    architecture: &'static str,
 }
 
 impl Apt {
     fn new(folder: &Path, release: &Release) -> Result<Self, Error> {
-        let apt = Self { root: folder.join("apt").join(release.name), debs: folder.join("debs") };
+        let architecture = release.processor.debian();
+        let debs = folder.join("debs").join(architecture);
+        let apt = Self { root: folder.join("apt").join(release.name), debs, architecture };
         for folder in ["lists/partial", "cache/archives/partial", "none"] {
             let folder = apt.root.join(folder);
             fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
@@ -123,8 +172,9 @@ impl Apt {
             let file = apt.root.join(name);
             fs::write(&file, text).map_err(Error::file("write", &file))
         };
-        let source =
-            |(archive, suite): &(&str, &str)| format!("deb [arch=amd64 signed-by={KEYRING}] {archive} {suite} main\n");
+        let source = |(archive, suite): &(&str, &str)| {
+            format!("deb [arch={architecture} signed-by={KEYRING}] {archive} {suite} main\n")
+        };
         write("sources.list", &release.sources.iter().map(source).collect::<String>())?;
         write("status", "")?;
         let updated = apt.root.join("updated");
@@ -135,11 +185,14 @@ impl Apt {
                 release.name,
                 release.sources.iter().map(|(_, suite)| *suite).collect::<Vec<_>>().join(", ")
             );
-            children::run_well(
-                apt.command("apt-get").args(["-q", "update", "-o", "APT::Update::Error-Mode=any"]),
-                PATIENCE,
-            )?;
-            write("updated", "")?;
+            let mut update = apt.command("apt-get");
+            update.args(["-q", "update", "-o", "APT::Update::Error-Mode=any"]);
+            match children::run_well(&mut update, PATIENCE) {
+                Ok(_) => write("updated", "")?,
+                // Old lists serve: what they name may be here already.
+                Err(error) if age.is_some() => eprintln!("{}: going on with old lists: {error}", release.name),
+                Err(source) => return Err(Error::Unreachable { release: release.name, source }),
+            }
         }
         Ok(apt)
     }
@@ -157,8 +210,8 @@ impl Apt {
             ("Dir::State::lists", at("lists")),
             ("Dir::State::status", at("status")),
             ("Dir::Cache", at("cache")),
-            ("APT::Architecture", "amd64".into()),
-            ("APT::Architectures", "amd64".into()),
+            ("APT::Architecture", self.architecture.into()),
+            ("APT::Architectures", self.architecture.into()),
             ("APT::Sandbox::User", "root".into()),
             ("Acquire::Languages", "none".into()),
             ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".into()),
@@ -185,7 +238,10 @@ impl Apt {
         let _ = fs::remove_dir_all(&fetched);
         fs::create_dir_all(&fetched).map_err(Error::file("create", &fetched))?;
         eprintln!("fetching {package} {version}");
-        children::run_well(self.command("apt-get").args(["-q", "download", package]).current_dir(&fetched), PATIENCE)?;
+        let mut download = self.command("apt-get");
+        download.args(["-q", "download", package]).current_dir(&fetched);
+        children::run_well(&mut download, PATIENCE)
+            .map_err(|source| Error::Unreachable { release: "the lists", source })?;
         let missing = || Error::NoPackage { what: package.into(), release: "what was fetched" };
         let deb = find(&fetched, package, 0).ok_or_else(missing)?;
         let partial = self.debs.join(format!("{package}_{version}.partial"));

@@ -13,7 +13,7 @@ pub struct Column {
     /// Of the package, or of the kernel.
     pub version: String,
     /// Features and what was found of each, in the order in which they were looked at.
-    pub facts: Vec<(&'static str, String)>,
+    pub facts: Vec<(String, String)>,
     /// The first assertion that failed.
     pub failure: Option<String>,
     /// The console's output, where it is kept.
@@ -28,8 +28,8 @@ impl Column {
     }
 
     /// Adds what was found of a feature.
-    pub fn fact(&mut self, feature: &'static str, found: impl Into<String>) {
-        self.facts.push((feature, found.into()));
+    pub fn fact(&mut self, feature: impl Into<String>, found: impl Into<String>) {
+        self.facts.push((feature.into(), found.into()));
     }
 
     /// Passed, or the first assertion that failed.
@@ -52,7 +52,7 @@ impl Column {
 pub fn markdown(columns: &[&Column]) -> String {
     let mut features: Vec<&str> = Vec::new();
     for (feature, _) in columns.iter().flat_map(|column| &column.facts) {
-        if !features.contains(feature) {
+        if !features.contains(&feature.as_str()) {
             features.push(feature);
         }
     }

@@ -32,6 +32,22 @@ pub fn judge(name: &str, version: &str, steps: &Steps) -> Column {
     column
 }
 
+/// What `steps` show of an arm64 kernel, on which guest/arm64/walk.c judges: a line for each thing that it proved.
+#[must_use]
+pub fn judge_arm64(name: &str, version: &str, steps: &Steps) -> Column {
+    let mut column = Column { name: name.into(), version: format!("{version} (arm64)"), ..Column::default() };
+    column.failure = arm64(&mut column, steps).err();
+    column
+}
+
+fn arm64(column: &mut Column, steps: &Steps) -> Result<(), String> {
+    let walk = step(steps, "walk")?;
+    for (feature, found) in walk.stdout.lines().filter_map(|line| line.split_once('\t')) {
+        column.fact(feature.to_owned(), found);
+    }
+    require(walk.status == 0, || walk.stderr.lines().last().unwrap_or("no word of why").to_owned())
+}
+
 fn assertions(column: &mut Column, steps: &Steps) -> Result<(), String> {
     let release = step(steps, "kernel")?.stdout.trim().to_owned();
     let doctor = step(steps, "doctor")?;
