@@ -42,7 +42,7 @@ mod settings;
 mod shared;
 mod stats;
 mod text;
-mod tls;
+pub(crate) mod tls;
 mod watched;
 
 use std::{

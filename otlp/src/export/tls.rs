@@ -16,7 +16,7 @@ use super::{
 };
 
 /// The client's side of TLS for `protocol`.
-pub(super) fn client_config(options: &TlsOptions, protocol: Protocol) -> Result<Arc<ClientConfig>, Error> {
+pub(crate) fn client_config(options: &TlsOptions, protocol: Protocol) -> Result<Arc<ClientConfig>, Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()

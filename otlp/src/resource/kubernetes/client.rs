@@ -21,10 +21,13 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, rustls::ClientConfig};
 
-use super::{json::Refusal, tls};
-use crate::resource::{
-    attributes::clean,
-    options::{Error, KubernetesOptions},
+use super::json::Refusal;
+use crate::{
+    export::{Protocol, TlsOptions, tls},
+    resource::{
+        attributes::clean,
+        options::{Error, KubernetesOptions},
+    },
 };
 
 /// Until a connection stands, and until an answer begins.
@@ -127,7 +130,12 @@ impl Server {
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, String> {
-        tls::client_config((!self.insecure).then_some(self.ca_file.as_path()))
+        let options = TlsOptions {
+            ca_file: Some(self.ca_file.clone()),
+            insecure_skip_verify: self.insecure,
+            ..TlsOptions::default()
+        };
+        tls::client_config(&options, Protocol::HttpProtobuf).map_err(|error| error.to_string())
     }
 
     fn token(&self) -> Result<String, String> {

@@ -8,7 +8,6 @@ mod kubelet;
 mod plan;
 mod pod;
 mod pods;
-mod tls;
 mod watch;
 
 use std::{
