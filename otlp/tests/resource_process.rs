@@ -176,7 +176,7 @@ fn another_process_under_the_same_pid_is_not_believed() {
         resources.learn(facts);
         assert_eq!(text(&resources.attributes(facts), "service.name"), program(facts));
     }
-    assert_eq!((resources.stats().changed, resources.stats().processes), (2, 0));
+    assert_eq!((resources.stats().changed, resources.stats().learned), (2, 0));
     // Times from events are exact, those of /proc a tick.
     let exact = ProcessFacts { start_time_ns: real.start_time_ns + 9_999_999, ..real };
     resources.learn(&exact);
@@ -259,6 +259,11 @@ fn units_of_systemd_programs_and_control_groups() {
     assert_eq!(text(&resources.attributes(&service), "process.linux.cgroup"), "/system.slice/ssh.service");
     assert_eq!(name(&ProcessFacts { systemd_unit: Some("session-3.scope"), ..base }), "sshd");
     assert_eq!(name(&ProcessFacts { exe: b"", comm: "kworker/0:1", ..base }), "kworker/0:1");
+    // Whoever knows less of it later need not say it again, even if the process could not be read.
+    resources.learn(&ProcessFacts { pid: u32::MAX, ..service });
+    let later = ProcessFacts { pid: u32::MAX, ..base };
+    assert_eq!((resources.stats().gone, name(&later).as_str()), (1, "ssh"));
+    assert_eq!(text(&resources.attributes(&later), "process.linux.cgroup"), "/system.slice/ssh.service");
     // The unit of a container is its runtime's.
     let container =
         ProcessFacts { container_id: Some("c0ffee"), systemd_unit: Some("docker.service"), cgroup: unit, ..base };
@@ -304,15 +309,6 @@ fn options_that_cannot_be_meant_are_refused() {
     assert!(bad(|o| drop(o.labels.insert("a b".into(), "c".into()))).contains("\"a b\" cannot be the key"));
     assert!(bad(|o| drop(o.attributes.insert("a".into(), "\n".into()))).contains("\"a\" has no value"));
     assert!(bad(|o| o.environment_variables.push("A=B".into())).contains("\"A=B\" cannot be the name"));
-}
-
-#[test]
-fn an_agent_describes_machines_not_itself() {
-    let mut chosen = options();
-    chosen.agent_attributes = "service.name=profiler,k8s.cluster.name=blue,k8s.pod.name=profiler-1".into();
-    let shared = Resources::start(chosen).unwrap().shared();
-    assert_eq!(text(&shared, "k8s.cluster.name"), "blue");
-    assert_eq!((shared.get("service.name"), shared.get("k8s.pod.name")), (None, None));
 }
 
 #[test]

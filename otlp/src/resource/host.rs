@@ -4,24 +4,7 @@ use opentelemetry_semantic_conventions::attribute::{
     HOST_ARCH, HOST_ID, HOST_NAME, K8S_NODE_NAME, OS_BUILD_ID, OS_DESCRIPTION, OS_NAME, OS_TYPE, OS_VERSION,
 };
 
-use super::{Attributes, ResourceOptions, environment::attribute_list, process::read_bounded};
-
-/// What describes the agent, and nobody else, in its own `OTEL_RESOURCE_ATTRIBUTES`.
-const OF_AGENT: &[&str] = &[
-    "service.",
-    "process.",
-    "telemetry.",
-    "container.",
-    "k8s.namespace.",
-    "k8s.pod.",
-    "k8s.container.",
-    "k8s.deployment.",
-    "k8s.replicaset.",
-    "k8s.statefulset.",
-    "k8s.daemonset.",
-    "k8s.job.",
-    "k8s.cronjob.",
-];
+use super::{Attributes, ResourceOptions, process::read_bounded};
 
 /// What was found out about the machine.
 #[derive(Clone, Debug, Default)]
@@ -80,11 +63,6 @@ impl Host {
         let mut shared = Attributes::default();
         for (key, value) in options.labels.iter().chain(&options.attributes) {
             shared.put(key.clone(), value.as_str());
-        }
-        for (key, value) in attribute_list(&options.agent_attributes).pairs {
-            if !OF_AGENT.iter().any(|prefix| key.starts_with(prefix)) {
-                shared.put(key, value);
-            }
         }
         if let Some(node) = node {
             shared.put(K8S_NODE_NAME, node);
@@ -151,17 +129,11 @@ mod tests {
         let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         options.labels = [pair("team", "label"), pair("host.id", "i-0123")].into();
         options.attributes = [pair("team", "attribute"), pair("cloud.region", "eu")].into();
-        options.agent_attributes =
-            "team=agent,cloud.region=us,cloud.provider=aws,service.name=profiler,k8s.pod.name=profiler-x".into();
         let host = Host { id: "3d1219c7c4c5404aaa1f6d2a48adfda4".into(), name: "alder".into(), ..Host::default() };
         let shared = host.attributes(&options, Some("node-7"));
         let text = |key| shared.text(key);
-        assert_eq!(
-            (text("team"), text("cloud.region"), text("cloud.provider")),
-            (Some("label"), Some("eu"), Some("aws"))
-        );
+        assert_eq!((text("team"), text("cloud.region")), (Some("label"), Some("eu")));
         assert_eq!((text("host.id"), text("host.name")), (Some("i-0123"), Some("node-7")));
-        assert_eq!((text("service.name"), text("k8s.pod.name")), (None, None));
         assert_eq!(text("k8s.node.name"), Some("node-7"));
     }
 }

@@ -10,6 +10,9 @@ use super::{
 /// What an entry takes beside its texts, bytes.
 const ENTRY: usize = size_of::<Identity>() + size_of::<Entry>() + 32;
 
+/// The generation of what was not read.
+const UNREAD: u64 = u64::MAX;
+
 #[derive(Debug)]
 struct Entry {
     learned: Learned,
@@ -51,11 +54,23 @@ impl Cache {
         entry.generation == generation
     }
 
+    /// Takes in what is known of a process that could not be read; what was read before stays.
+    pub(super) fn insert_unread(&mut self, identity: Identity, told: Learned) {
+        if !self.entries.contains_key(&identity) {
+            self.insert(identity, UNREAD, told);
+        }
+    }
+
+    /// Takes in what was read with the choice of variables `generation`.
     pub(super) fn insert(&mut self, identity: Identity, generation: u64, learned: Learned) {
         self.clock += 1;
         let texts = learned.claims.iter().chain(&learned.variables);
         let texts = texts.map(|(name, value)| name.capacity() + value.capacity() + size_of::<(String, String)>());
-        let bytes = ENTRY + learned.service_name.as_ref().map_or(0, String::capacity) + texts.sum::<usize>();
+        let told = [&learned.systemd_unit, &learned.cgroup].into_iter().flatten().map(|text| text.len());
+        let bytes = ENTRY
+            + told.sum::<usize>()
+            + learned.service_name.as_ref().map_or(0, String::capacity)
+            + texts.sum::<usize>();
         let entry = Entry { learned, generation, used: self.clock, bytes };
         self.bytes += bytes;
         if let Some(before) = self.entries.insert(identity, entry) {

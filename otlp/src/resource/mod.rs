@@ -111,7 +111,7 @@ impl Resources {
         Ok(Self { inner: Mutex::new(inner) })
     }
 
-    /// Reads what the process says of itself, while it lives: a few small files of `/proc`, about 100 µs. What is known already is not
+    /// Remembers unit and control group, and reads what the process says of itself, while it lives: a few small files of `/proc`, about 100 µs. What is known already is not
     /// read again, so this can be called for every process of every window.
     pub fn learn(&self, facts: &ProcessFacts<'_>) {
         let mut inner = self.inner();
@@ -130,9 +130,14 @@ impl Resources {
                 inner.stats.dropped_attributes += learned.dropped;
                 inner.cache.insert(facts.identity(), generation, learned);
             }
-            Err(Trouble::Gone) => inner.stats.gone += 1,
-            Err(Trouble::Changed) => inner.stats.changed += 1,
-            Err(Trouble::Denied) => inner.stats.denied += 1,
+            Err(trouble) => {
+                match trouble {
+                    Trouble::Gone => inner.stats.gone += 1,
+                    Trouble::Changed => inner.stats.changed += 1,
+                    Trouble::Denied => inner.stats.denied += 1,
+                }
+                inner.cache.insert_unread(facts.identity(), Learned::told(facts));
+            }
         }
     }
 
@@ -191,9 +196,11 @@ fn variable(name: &str) -> Option<String> {
 impl Inner {
     fn attributes(&mut self, facts: &ProcessFacts<'_>) -> Attributes {
         let mut found = Attributes::default();
-        let kubernetes = self.kubernetes.as_ref();
-        let place = kubernetes.and_then(|kubernetes| kubernetes.find(facts.container_id, facts.cgroup));
         let learned = self.cache.get(facts.identity());
+        let cgroup = facts.cgroup.or_else(|| learned?.cgroup.as_deref());
+        let unit = facts.systemd_unit.or_else(|| learned?.systemd_unit.as_deref());
+        let kubernetes = self.kubernetes.as_ref();
+        let place = kubernetes.and_then(|kubernetes| kubernetes.find(facts.container_id, cgroup));
 
         if let Some(place) = &place {
             place.identify(&mut found);
@@ -204,9 +211,10 @@ impl Inner {
         if let Some(place) = &place {
             place.describe(&mut found);
         }
-        let unit = facts.systemd_unit.filter(|_| facts.container_id.is_none()).and_then(service::of_unit);
+        let unit = unit.filter(|_| facts.container_id.is_none()).and_then(service::of_unit);
         found.put(SERVICE_NAME, unit.unwrap_or_else(|| service::of_program(facts.exe, facts.comm)));
-        let start_ticks = learned.map_or(facts.start_ticks(), |learned| learned.start_ticks);
+        let read = learned.map(|learned| learned.start_ticks).filter(|&ticks| ticks != 0);
+        let start_ticks = read.unwrap_or_else(|| facts.start_ticks());
         found.put(
             SERVICE_INSTANCE_ID,
             service::instance_id((&self.host.id, &self.host.boot_id), facts.pid, start_ticks),
@@ -217,7 +225,7 @@ impl Inner {
             let name = if facts.container_id.is_none() { self.users.name(uid) } else { None };
             found.put(PROCESS_OWNER, name.map_or_else(|| uid.to_string(), str::to_owned));
         }
-        if let Some(cgroup) = facts.cgroup.filter(|path| facts.container_id.is_none() && *path != "/") {
+        if let Some(cgroup) = cgroup.filter(|path| facts.container_id.is_none() && *path != "/") {
             found.put(PROCESS_LINUX_CGROUP, cgroup);
         }
         let build_ids = [

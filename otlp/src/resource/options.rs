@@ -17,9 +17,6 @@ pub struct ResourceOptions {
     pub attributes: BTreeMap<String, String>,
     /// Attributes of all resources, whatever a process says.
     pub labels: BTreeMap<String, String>,
-    /// The agent's own `OTEL_RESOURCE_ATTRIBUTES`, as it stands in the environment; "" if there is none. What describes the agent
-    /// (`service.*`, `process.*`, its pod) is left out; the rest counts after [`Self::attributes`].
-    pub agent_attributes: String,
     /// Pods.
     pub kubernetes: KubernetesOptions,
     /// Bytes that what is known of processes may take; what was used longest ago goes first. Default: 4 MiB.
@@ -32,7 +29,6 @@ impl Default for ResourceOptions {
             environment_variables: vec![SERVICE_NAME.to_owned(), RESOURCE_ATTRIBUTES.to_owned()],
             attributes: BTreeMap::new(),
             labels: BTreeMap::new(),
-            agent_attributes: String::new(),
             kubernetes: KubernetesOptions::default(),
             max_bytes: 4 << 20,
         }

@@ -63,7 +63,7 @@ impl ProcessFacts<'_> {
     }
 }
 
-/// What was read of a process.
+/// What was learnt of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Learned {
     /// `OTEL_SERVICE_NAME`.
@@ -74,8 +74,11 @@ pub(super) struct Learned {
     pub variables: Vec<(String, String)>,
     /// Effective user id.
     pub uid: Option<u32>,
-    /// Start in ticks since boot, as `/proc` has it.
+    /// Start in ticks since boot, as `/proc` has it; 0 if nothing was read.
     pub start_ticks: u64,
+    /// Unit of systemd, and control group, as whoever asked for the reading knew them.
+    pub systemd_unit: Option<Box<str>>,
+    pub cgroup: Option<Box<str>>,
     /// The environment is longer than what was read.
     pub cut: bool,
     /// Claims that were malformed or too many.
@@ -91,6 +94,14 @@ pub(super) enum Trouble {
     Changed,
     /// The kernel refuses to show it.
     Denied,
+}
+
+impl Learned {
+    /// What is known without reading.
+    pub(super) fn told(facts: &ProcessFacts<'_>) -> Self {
+        let owned = |text: Option<&str>| text.map(|text| Box::from(clean(text)));
+        Self { systemd_unit: owned(facts.systemd_unit), cgroup: owned(facts.cgroup), ..Self::default() }
+    }
 }
 
 impl From<io::Error> for Trouble {
@@ -127,7 +138,7 @@ pub(super) fn read(facts: &ProcessFacts<'_>, wanted: &[String]) -> Result<Learne
         return Err(Trouble::Changed);
     }
     let cut = environ.len() as u64 == MAX_ENVIRONMENT;
-    let mut learned = Learned { uid, start_ticks: before.start_ticks, cut, ..Learned::default() };
+    let mut learned = Learned { uid, start_ticks: before.start_ticks, cut, ..Learned::told(facts) };
     for (name, value) in environment::variables(&environ, wanted) {
         match name.as_str() {
             environment::SERVICE_NAME => {
