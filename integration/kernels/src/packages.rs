@@ -175,10 +175,13 @@ impl Apt {
         let source = |(archive, suite): &(&str, &str)| {
             format!("deb [arch={architecture} signed-by={KEYRING}] {archive} {suite} main\n")
         };
-        write("sources.list", &release.sources.iter().map(source).collect::<String>())?;
+        let sources: String = release.sources.iter().map(source).collect();
+        write("sources.list", &sources)?;
         write("status", "")?;
         let updated = apt.root.join("updated");
-        let age = fs::metadata(&updated).and_then(|file| file.modified()).ok();
+        // The file says of which sources the lists are.
+        let is_of_these = fs::read_to_string(&updated).is_ok_and(|of| of == sources);
+        let age = fs::metadata(&updated).and_then(|file| file.modified()).ok().filter(|_| is_of_these);
         if age.and_then(|then| SystemTime::now().duration_since(then).ok()).is_none_or(|age| age > LISTS_LAST) {
             eprintln!(
                 "{}: fetching the lists of {}",
@@ -188,7 +191,7 @@ impl Apt {
             let mut update = apt.command("apt-get");
             update.args(["-q", "update", "-o", "APT::Update::Error-Mode=any"]);
             match children::run_well(&mut update, PATIENCE) {
-                Ok(_) => write("updated", "")?,
+                Ok(_) => write("updated", &sources)?,
                 // Old lists serve: what they name may be here already.
                 Err(error) if age.is_some() => eprintln!("{}: going on with old lists: {error}", release.name),
                 Err(source) => return Err(Error::Unreachable { release: release.name, source }),

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use profiler::pipeline::{Names, Session, SessionOptions, assemble, files};
+use profiler::pipeline::{Budgets, Names, Session, SessionOptions, assemble, files};
 use profiler_bpf::{Options, Targets};
 use profiler_integration::children;
 use profiler_integration::truth::Truth;
 use profiler_otlp::model::Profile;
+use profiler_otlp::resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 
 use profiler_kernels::Error;
@@ -39,7 +40,7 @@ pub fn watch(
     arguments: &[&str],
     mut meanwhile: impl FnMut(&mut Session, u32) -> Result<(), Error>,
 ) -> Result<Watched, Error> {
-    let mut session = Session::new(SessionOptions { sampler, row_budget: 64 << 20, sideband_bytes: 1 << 18 })?;
+    let mut session = Session::new(SessionOptions { sampler, budgets: Budgets::default(), sideband_bytes: 1 << 18 })?;
     session.start()?;
     let mut running = children::start(Command::new(program).args(arguments))?;
     let until = Instant::now() + PATIENCE;
@@ -50,10 +51,15 @@ pub fn watch(
     let output = running.wait(Duration::from_secs(1))?.stdout;
     session.finish()?;
     let truth = Truth::find(&program.display().to_string(), &output)?;
-    let aggregate = session.take_aggregate();
-    let (clock, period) = (session.clock(), session.period());
+    // The rate does not change, so there is one.
+    let Some((period, aggregate)) = session.take_aggregates().pop() else {
+        return Err(Error::Rate("nothing was sampled".into()));
+    };
     let mut names = Names::once(Symbolizer::new(profiler_symbolizer::Options::default()));
     let files = files(&aggregate, session.executables());
-    let profile = assemble(&aggregate, &mut names, &files, clock, period);
+    let kubernetes = KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() };
+    let resources = Resources::start(ResourceOptions { kubernetes, ..ResourceOptions::default() });
+    let resources = resources.unwrap_or_else(|error| panic!("no resources: {error}"));
+    let profile = assemble(&aggregate, &mut names, &files, &resources, session.clock(), period);
     Ok(Watched { profile, truth })
 }
