@@ -172,9 +172,15 @@ pub fn profile() -> impl Strategy<Value = Profile> {
                 .map(|(pid, start, name, executable, container, mut attributes)| {
                     attributes.sort();
                     attributes.dedup_by(|a, b| a.0 == b.0);
-                    let attributes = attributes
-                        .iter()
-                        .map(|(key, value)| (builder.string(key), AttributeValue::Text(builder.string(value))));
+                    let attributes = attributes.iter().map(|(key, value)| {
+                        let text = builder.string(value);
+                        let value = match key.len() % 3 {
+                            0 => AttributeValue::Integer(value.len() as i64 - 3),
+                            1 => AttributeValue::Texts(vec![text, builder.string(key)]),
+                            _ => AttributeValue::Text(text),
+                        };
+                        (builder.string(key), value)
+                    });
                     let process = Process {
                         pid,
                         start_unix_nanos: start,
