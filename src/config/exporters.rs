@@ -30,6 +30,7 @@ const FILES: &str = "files";
 pub(super) fn read(reader: &mut Reader<'_>) -> Vec<Exporter> {
     let doc = "Where profiles go; each item is one place, all of them get everything. Without any, one OTLP exporter to \
                `http://localhost:4317`";
+    let before = reader.problems();
     let mut exporters = reader.sections("exporters", doc, name_of, exporter);
     if reader.has_implied_exporter() {
         exporters.push(reader.further("exporters", OTLP, |reader| {
@@ -37,7 +38,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<Exporter> {
             exporter(reader)
         }));
     }
-    if exporters.is_empty() {
+    if exporters.is_empty() && reader.problems() == before {
         let message = "is empty: samples would go nowhere; take the key away for http://localhost:4317";
         reader.problem(reader.origin(), "exporters", message);
     }

@@ -16,6 +16,9 @@ use super::secret::HIDDEN;
 use super::substitute::substitute;
 use super::yaml::{Key, Node, Place, Value};
 
+/// The most items of one list or map: more is no configuration but an accident.
+const MAX_ITEMS: usize = 1024;
+
 /// Reads the keys of one section.
 pub(super) struct Reader<'a> {
     sources: &'a Sources<'a>,
@@ -85,6 +88,11 @@ impl<'a> Reader<'a> {
         self.findings.problems.push(Problem { origin, key, message: message.into() });
     }
 
+    /// How many problems there are so far.
+    pub(super) fn problems(&self) -> usize {
+        self.findings.problems.len()
+    }
+
     /// Where this section is in the file.
     pub(super) fn origin(&self) -> Origin {
         self.sources.origin(self.place)
@@ -119,6 +127,15 @@ impl<'a> Reader<'a> {
                 &[]
             }
         }
+    }
+
+    /// The items, or none if they are too many.
+    fn bounded<T>(&mut self, items: &'a [T], node: &Node, key: &str) -> &'a [T] {
+        if items.len() <= MAX_ITEMS {
+            return items;
+        }
+        self.problem(self.sources.origin(Some(node.place)), key, format!("has more than {MAX_ITEMS} items"));
+        &[]
     }
 
     fn variable(&self, key: &str) -> Option<String> {
@@ -229,9 +246,9 @@ impl<'a> Reader<'a> {
 
     /// A value that must be there; a problem otherwise.
     pub(super) fn required<T>(&mut self, key: &'static str, kind: Kind<T>, doc: &'static str) -> Option<(T, Origin)> {
-        let before = self.findings.problems.len();
+        let before = self.problems();
         let found = self.perhaps(key, &kind, doc, true);
-        if found.is_none() && self.findings.problems.len() == before {
+        if found.is_none() && self.problems() == before {
             let message = format!("is missing; wanted: {}", kind.what);
             self.problem(self.origin(), key, message);
         }
@@ -265,7 +282,10 @@ impl<'a> Reader<'a> {
         } else if let Some(node) = self.node(key) {
             origin = self.sources.origin(Some(node.place));
             match &node.value {
-                Value::List(items) => Some(items.iter().filter_map(|item| self.scalar(item, key)).collect()),
+                Value::List(items) => {
+                    let items = self.bounded(items, node, key);
+                    Some(items.iter().filter_map(|item| self.scalar(item, key)).collect())
+                }
                 Value::Nothing => {
                     self.problem(origin.clone(), key, "has no value: write a list, [] for an empty one");
                     None
@@ -302,7 +322,11 @@ impl<'a> Reader<'a> {
     ) -> BTreeMap<String, T> {
         let mut layers: Vec<(String, Found)> = Vec::new();
         let node = self.node(key);
-        for (name, node) in self.mapping(node, key) {
+        let mut items = self.mapping(node, key);
+        if let Some(node) = node {
+            items = self.bounded(items, node, key);
+        }
+        for (name, node) in items {
             let at = format!("{key}.{}", name.text.escape_debug());
             layers.extend(self.scalar(node, &at).map(|found| (name.text.clone(), found)));
         }
@@ -420,7 +444,7 @@ impl<'a> Reader<'a> {
         let nodes: &[Node] = match self.node(key) {
             None => &[],
             Some(node) => match &node.value {
-                Value::List(nodes) => nodes,
+                Value::List(nodes) => self.bounded(nodes, node, key),
                 // As for a section.
                 Value::Nothing => &[],
                 _ => {

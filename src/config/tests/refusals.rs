@@ -57,8 +57,19 @@ fn wrong_shapes_are_refused_with_the_right_one() {
 }
 
 #[test]
+fn too_many_items_are_refused() {
+    let many = |item: &str| item.repeat(2000);
+    refused(&format!("exporters:\n{}", many("- otlp:\n")), &["c.yaml:2:3: exporters: has more than 1024 items"]);
+    refused(&format!("targets: {{include: [{{pids: [{}]}}]}}", many("1, ")), &["pids: has more than 1024 items"]);
+    let labels: String = (0..2000).map(|index| format!("  k{index}: v\n")).collect();
+    refused(&format!("labels:\n{labels}"), &["labels: has more than 1024 items"]);
+}
+
+#[test]
 fn exporters_must_make_sense() {
     refused("exporters: []", &["exporters: is empty"]);
+    // Not that there is none, when what is there is wrong.
+    assert_eq!(refusal("exporters: {otlp: {}}").lines().count(), 1);
     refused("exporters: [{name: a}]", &["exporters[0]: needs exactly one of otlp, files; there are 0"]);
     refused("exporters: [{otlp: {}, files: {directory: /a}}]", &["exactly one of otlp, files; there are 2"]);
     refused("exporters: [{otlp: {}}, {otlp: {}}]", &["two exporters are named \"otlp\""]);
