@@ -452,7 +452,9 @@ fn auto_asks_the_kubelet_where_the_api_server_refuses() {
         command.args(["--exact", "auto_in_a_process_of_its_own", "--nocapture"]);
         command.env("TEST_API", host).env("TEST_KUBELET", &kubelet.url).env("TEST_TOKEN", &kubelet.token_file);
         // The tests may run in a pod themselves.
-        ["KUBERNETES_SERVICE_HOST", "NODE_NAME", "K8S_NODE_NAME"].map(|name| command.env_remove(name));
+        for name in ["KUBERNETES_SERVICE_HOST", "NODE_NAME", "K8S_NODE_NAME"] {
+            command.env_remove(name);
+        }
         command.envs(environment.iter().copied());
         let out = command.output().unwrap();
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
