@@ -19,9 +19,11 @@ use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric};
 use profiler::telemetry::metric::{Histogram, SECONDS};
 use profiler::telemetry::usage::CpuTime;
 use profiler::telemetry::{AgentState, ExporterState, PushOptions, SpoolState, Telemetry, TelemetryOptions, metrics};
-use profiler_integration::environment::{MUST_RUN, have_tools};
+use profiler_integration::agent::{Agent, Configuration, Home};
+use profiler_integration::environment::{MUST_RUN, have_root, have_tools, one_at_a_time};
 use profiler_otlp::export::{Compression, ExporterOptions, Protocol};
 use prost::Message;
+use rustix::process::Signal;
 use tonic::{Request, Response, Status};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -560,4 +562,126 @@ fn logs_as_text_and_as_json() {
     // RUST_LOG goes before both levels.
     let lines = logged("text", "warn");
     assert!(lines.len() == 1 && lines[0].contains("repeated"), "{lines:?}");
+}
+
+/// What the kernel says of a process's memory: resident without maps of BPF, and all maps of BPF that it holds, bytes. Another way
+/// than the agent's, which looks at `statm` and `maps`.
+fn memory_by_smaps(pid: u32) -> f64 {
+    let text = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let number = |line: &str| line.split_whitespace().nth(1).and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
+    let (mut resident, mut is_bpf) = (0.0, false);
+    for line in text("smaps").lines() {
+        if line.split(' ').next().is_some_and(|word| word.contains('-')) {
+            is_bpf = line.ends_with("anon_inode:bpf-map");
+        } else if line.starts_with("Rss:") && !is_bpf {
+            resident += number(line) * 1024.0;
+        }
+    }
+    let mut maps = HashMap::new();
+    for fd in std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten() {
+        let info = text(&format!("fdinfo/{}", fd.file_name().to_string_lossy()));
+        let of = |key: &str| info.lines().find(|line| line.starts_with(key)).map(number);
+        if let (Some(id), Some(bytes)) = (of("map_id:"), of("memlock:")) {
+            maps.insert(id.to_bits(), bytes);
+        }
+    }
+    assert!(maps.len() > 5, "{pid} holds {} maps", maps.len());
+    resident + maps.values().sum::<f64>()
+}
+
+/// Seconds that the BPF programs of a process ran.
+fn run_time(pid: u32) -> f64 {
+    let folder = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
+    let files = folder.map(|fd| std::fs::read_to_string(fd.path()).unwrap_or_default());
+    let times = files.filter_map(|file| {
+        let value = |key: &str| file.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).map(str::to_owned);
+        Some((value("prog_id:")?, value("run_time_ns:")?.parse::<f64>().ok()?))
+    });
+    // A program may be open twice.
+    times.collect::<HashMap<_, _>>().values().sum::<f64>() / 1e9
+}
+
+#[test]
+fn root_the_agent_tells_what_it_costs() {
+    const TEST: &str = "root_the_agent_tells_what_it_costs";
+    if !have_root(TEST) {
+        return;
+    }
+    let _one = one_at_a_time();
+    // From the first run of its programs on, so that nothing is estimated.
+    let _counting = profiler_bpf::RunTime::count().unwrap();
+    let mut agent = Agent::start(&Configuration::new(99, &[], String::new())).unwrap();
+    let pid = agent.pid();
+    let bpf = [("cpu_mode", "bpf")];
+    let cpu = "profiler_cpu_time_seconds_total";
+    agent
+        .wait("a second look", PATIENCE, |metrics| metrics.sum(cpu, &bpf) > 0.0 && metrics.delivered("record") > 0)
+        .unwrap();
+    assert_eq!(agent.get("/healthz").unwrap().0, 200);
+    assert_eq!(agent.get("/readyz").unwrap().0, 200);
+
+    let ran = run_time(pid);
+    let metrics = agent.wait("what the kernel counted", PATIENCE, |metrics| metrics.sum(cpu, &bpf) >= ran).unwrap();
+    let (told, counted) = (metrics.sum(cpu, &bpf), run_time(pid));
+    // Samples are counted a moment after the programs' runs: some are estimated on top.
+    assert!(told <= counted * 1.1, "{told} s told, {counted} s counted");
+
+    let (before, told) = (memory_by_smaps(pid), metrics.sum("profiler_memory_usage_bytes", &[]));
+    assert!((told / before - 1.0).abs() < 0.25, "{told} bytes told, {before} by smaps");
+
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as f64;
+    let told = metrics.sum("profiler_file_descriptor_count", &[]);
+    assert!((told - descriptors).abs() <= descriptors * 0.25, "{told} descriptors told, there are {descriptors}");
+
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    let used = (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0;
+    let own = |metrics: &profiler_integration::agent::Metrics| {
+        metrics.sum(cpu, &[("cpu_mode", "user")]) + metrics.sum(cpu, &[("cpu_mode", "kernel")])
+    };
+    let metrics = agent.wait("its own CPU time", PATIENCE, |metrics| own(metrics) >= used).unwrap();
+    assert!(own(&metrics) > 0.0);
+    let host = metrics.sum("host_cpu_ratio", &[]);
+    assert!((0.0..=1.0).contains(&host), "{host}");
+    if have_prometheus_client(TEST) {
+        let (_, page) = agent.get("/metrics").unwrap();
+        assert!(parsed(&page, false).0.len() > 40, "{page}");
+    }
+}
+
+#[test]
+fn root_the_agent_tells_systemd() {
+    if !have_root("root_the_agent_tells_systemd") {
+        return;
+    }
+    let _one = one_at_a_time();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let systemd = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    systemd.set_read_timeout(Some(PATIENCE)).unwrap();
+    let socket = format!("NOTIFY_SOCKET={}", path.display());
+    let wrapper = ["env", socket.as_str(), "WATCHDOG_USEC=2000000"];
+    let agent = Home::new().unwrap().start(&Configuration::new(99, &["nobody"], String::new()), &wrapper).unwrap();
+    let wait = |wanted: &str| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut buffer = [0; 4096];
+            let length = systemd.recv(&mut buffer).unwrap_or_else(|error| panic!("no {wanted}: {error}"));
+            let message = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if message.starts_with(wanted) {
+                return message;
+            }
+            assert!(Instant::now() < deadline, "no {wanted}");
+        }
+    };
+    wait("READY=1");
+    wait("STATUS=Sampling");
+    wait("WATCHDOG=1");
+    wait("WATCHDOG=1");
+    agent.signal(Signal::HUP);
+    let reloading = wait("RELOADING=1");
+    assert!(reloading.contains("\nMONOTONIC_USEC="), "{reloading}");
+    wait("READY=1");
+    agent.signal(Signal::TERM);
+    wait("STOPPING=1");
 }
