@@ -6,7 +6,7 @@ use std::fs;
 use super::parse::value;
 use super::read;
 
-/// Maps and programs that this process holds, read from `/proc/self/fdinfo`. It takes about 5 us a descriptor: not for every
+/// Maps and programs that this process holds, read from `/proc/self/fdinfo`. It takes about 7 us a descriptor: not for every
 /// second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BpfUse {
