@@ -199,7 +199,10 @@ impl Agent {
 
     /// Within the budget again, or out of it.
     fn obey(&mut self, decision: &Decision) {
-        tracing::warn!("{decision}.");
+        match decision.reason {
+            Some(_) => tracing::warn!("{decision}."),
+            None => tracing::info!("{decision}."),
+        }
         if decision.shed >= Some(Shed::SymbolCaches) {
             self.publisher.forget();
         }
@@ -319,7 +322,7 @@ fn symbols(config: &Config) -> profiler_symbolizer::Options {
     let memory = config.limits.memory.unwrap_or(u64::MAX);
     profiler_symbolizer::Options {
         source_lines: config.symbols == config::Symbols::Lines,
-        budget_bytes: (memory / 6).clamp(8 << 20, 128 << 20),
+        budget_bytes: (memory / 12).clamp(4 << 20, 64 << 20),
         ..profiler_symbolizer::Options::default()
     }
 }
@@ -327,7 +330,7 @@ fn symbols(config: &Config) -> profiler_symbolizer::Options {
 /// Bytes of names that are kept.
 fn names_budget(config: &Config) -> usize {
     let memory = config.limits.memory.unwrap_or(u64::MAX);
-    usize::try_from(memory / 16).unwrap_or(usize::MAX).clamp(2 << 20, 32 << 20)
+    usize::try_from(memory / 24).unwrap_or(usize::MAX).clamp(2 << 20, 32 << 20)
 }
 
 fn limits(config: &Config) -> Limits {

@@ -73,7 +73,7 @@ impl OwnUse {
             let runs = totals.kernel.samples + totals.kernel.ring_full + totals.kernel.filtered;
             self.last.cpu.bpf = self.bpf_time.observe(&self.bpf, runs);
             // Counting needs a right of its own and costs every BPF program of the host: a while now and then will do.
-            self.counting = if self.looks % COUNTED == 0 { RunTime::count().ok() } else { None };
+            self.counting = if self.looks.is_multiple_of(COUNTED) { RunTime::count().ok() } else { None };
             self.looks += 1;
             self.last.memory_bytes = usage::own_memory(&self.bpf).unwrap_or_default();
             self.last.file_descriptors = usage::own_file_descriptors();

@@ -17,15 +17,20 @@ const METRICS: &str = "telemetry.otlp";
 const MAX_PAIRS: usize = 128;
 
 /// Attributes with these prefixes in the agent's own OTEL_RESOURCE_ATTRIBUTES describe the agent, not what it samples.
-const OWN: [&str; 8] = [
+const OWN: [&str; 13] = [
     "service.",
     "process.",
     "telemetry.",
     "container.",
     "k8s.pod.",
     "k8s.container.",
+    "k8s.cronjob.",
     "k8s.daemonset.",
+    "k8s.deployment.",
+    "k8s.job.",
     "k8s.namespace.",
+    "k8s.replicaset.",
+    "k8s.statefulset.",
 ];
 
 /// Text of a variable as text of the key.
