@@ -72,7 +72,7 @@ impl OwnUse {
             let totals = sampling.totals();
             let runs = totals.kernel.samples + totals.kernel.ring_full + totals.kernel.filtered;
             self.last.cpu.bpf = self.bpf_time.observe(&self.bpf, runs);
-            // Counting needs a right of its own and costs every BPF program of the host: a while now and then will do.
+            // Counting needs a right of its own and costs every BPF program of the host: a second in a minute will do.
             self.counting = if self.looks.is_multiple_of(COUNTED) { RunTime::count().ok() } else { None };
             self.looks += 1;
             self.last.memory_bytes = usage::own_memory(&self.bpf).unwrap_or_default();
@@ -80,6 +80,8 @@ impl OwnUse {
             self.last.memory = sampling.memory();
             self.last.tables = sampling.table_use();
             self.last.cpus = online_cpus().map_or(1, |cpus| cpus.len() as u32);
+        } else {
+            self.counting = None;
         }
         if let Some(cpu) = usage::own_cpu() {
             self.last.cpu = CpuTime { bpf: self.last.cpu.bpf, ..cpu };
