@@ -1,6 +1,6 @@
-//! One request at a time of another signal than profiles, over the same connections, certificates and headers.
+//! One request at a time, over a connection that is made when it is needed: of profiles, and of another signal.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -11,7 +11,7 @@ use super::{
     error::Error,
     grpc, http_protobuf,
     options::{ExporterOptions, Protocol},
-    outcome::Outcome,
+    outcome::{ANSWER_TOO_LARGE, Outcome},
     payload::compress,
     settings::Settings,
 };
@@ -20,12 +20,72 @@ use crate::spool::Record;
 const GRPC_METRICS: &str = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export";
 const HTTP_METRICS: &str = "v1/metrics";
 
-/// Sends requests with OTLP metrics, one after the other. Nothing waits here and nothing is sent again: of cumulative metrics the next
-/// request says all that a lost one said.
-pub struct MetricsClient {
-    settings: Settings,
+/// A receiver, and the connection to it while there is one.
+pub(super) struct Client {
+    pub(super) settings: Settings,
     connection: Option<Connection>,
 }
+
+impl Client {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self { settings, connection: None }
+    }
+
+    /// Sends `record`, with the certificates and headers as they are now, within the time that an attempt may take.
+    pub(super) async fn attempt(&mut self, record: &Record) -> Outcome {
+        if self.settings.refresh() {
+            self.connection = None;
+        }
+        let limit = self.settings.options.timeout;
+        // What is under way when the time is over would only be in the way: the connection is back only after its answer.
+        tokio::time::timeout(limit, self.call(record, Instant::now())).await.unwrap_or_else(|_| {
+            Outcome::retry(format!("no answer from {} within {limit:?}", self.settings.endpoint.shown()))
+        })
+    }
+
+    /// One call; where a connection that was idle fails, a second one on a new connection.
+    async fn call(&mut self, record: &Record, begun: Instant) -> Outcome {
+        let settings = &self.settings;
+        loop {
+            let (mut connection, is_new) = match self.connection.take() {
+                Some(connection) => (connection, false),
+                None => match Connection::open(settings).await {
+                    Ok(connection) => (connection, true),
+                    Err(error) => return Outcome::retry(error),
+                },
+            };
+            let left = settings.options.timeout.saturating_sub(begun.elapsed());
+            let request = match settings.options.protocol {
+                Protocol::Grpc => grpc::request(settings, record, left),
+                Protocol::HttpProtobuf => http_protobuf::request(settings, record),
+            };
+            let request = match request {
+                Ok(request) => request,
+                // All parts have been checked.
+                Err(error) => return Outcome::Refused { reason: "internal", error: error.to_string() },
+            };
+            match connection.call(request).await {
+                Ok(answer) if answer.is_cut => {
+                    let error = format!("the answer is longer than is read: {}", answer.described());
+                    return Outcome::Refused { reason: ANSWER_TOO_LARGE, error };
+                }
+                Ok(answer) => {
+                    self.connection = Some(connection);
+                    return match settings.options.protocol {
+                        Protocol::Grpc => grpc::outcome(&answer),
+                        Protocol::HttpProtobuf => http_protobuf::outcome(&answer),
+                    };
+                }
+                Err(error) if is_new => return Outcome::retry(error),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Sends requests with OTLP metrics, one after the other. Nothing waits here and nothing is sent again: of cumulative metrics the next
+/// request says all that a lost one said.
+pub struct MetricsClient(Client);
 
 impl MetricsClient {
     /// As the options say; those of queue, retries and spool have no meaning here. The endpoint is a base URL for `v1/metrics`, unless
@@ -50,13 +110,13 @@ impl MetricsClient {
                 problem: format!("has a path that is none: {error}"),
             })?;
         }
-        Ok(Self { settings, connection: None })
+        Ok(Self(Client::new(settings)))
     }
 
     /// The endpoint without secrets, for logs.
     #[must_use]
     pub fn shown(&self) -> String {
-        self.settings.endpoint.shown()
+        self.0.settings.endpoint.shown()
     }
 
     /// Sends an `ExportMetricsServiceRequest`. What the receiver did not take of it, or what it has to say, is returned in words.
@@ -64,11 +124,8 @@ impl MetricsClient {
     /// # Errors
     /// It was not delivered; the text is one line that says where it failed.
     pub async fn send(&mut self, message: Vec<u8>) -> Result<Option<String>, String> {
-        if self.settings.refresh() {
-            self.connection = None;
-        }
         let raw = Bytes::from(message);
-        let compression = self.settings.options.compression;
+        let compression = self.0.settings.options.compression;
         let record = Record {
             bytes: compress(&raw, compression),
             compression,
@@ -77,11 +134,7 @@ impl MetricsClient {
             start_unix_nanos: 0,
             end_unix_nanos: 0,
         };
-        let limit = self.settings.options.timeout;
-        // What is under way when the time is over would only be in the way: the connection is back only after its answer.
-        let outcome = tokio::time::timeout(limit, self.call(&record, Instant::now())).await;
-        let outcome = outcome.map_err(|_| format!("no answer from {} within {limit:?}", self.shown()))??;
-        match outcome {
+        match self.0.attempt(&record).await {
             Outcome::Delivered(None) => Ok(None),
             Outcome::Delivered(Some(partial)) if partial.rejected_profiles > 0 => {
                 // Responses of all signals have the same fields.
@@ -89,37 +142,10 @@ impl MetricsClient {
             }
             Outcome::Delivered(Some(partial)) => Ok(Some(partial.message)),
             Outcome::Refused { reason: reason @ ("grpc UNIMPLEMENTED" | "http 404" | "http 405"), .. } => {
-                Err(format!("{reason}: the receiver takes no metrics at {}", self.settings.endpoint.path))
+                Err(format!("{reason}: the receiver takes no metrics at {}", self.0.settings.endpoint.path))
             }
             Outcome::Retry { error, .. } | Outcome::TooLarge { error, .. } | Outcome::Refused { error, .. } => {
                 Err(error)
-            }
-        }
-    }
-
-    /// One call; where a connection that was idle fails, a second one on a new connection.
-    async fn call(&mut self, record: &Record, begun: Instant) -> Result<Outcome, String> {
-        loop {
-            let (mut connection, is_new) = match self.connection.take() {
-                Some(connection) => (connection, false),
-                None => (Connection::open(&self.settings).await?, true),
-            };
-            let left: Duration = self.settings.options.timeout.saturating_sub(begun.elapsed());
-            let request = match self.settings.options.protocol {
-                Protocol::Grpc => grpc::request(&self.settings, record, left),
-                Protocol::HttpProtobuf => http_protobuf::request(&self.settings, record),
-            };
-            match connection.call(request.map_err(|error| error.to_string())?).await {
-                Ok(answer) if answer.is_cut => return Err(format!("the answer is too long: {}", answer.described())),
-                Ok(answer) => {
-                    self.connection = Some(connection);
-                    return Ok(match self.settings.options.protocol {
-                        Protocol::Grpc => grpc::outcome(&answer),
-                        Protocol::HttpProtobuf => http_protobuf::outcome(&answer),
-                    });
-                }
-                Err(error) if is_new => return Err(error),
-                Err(_) => {}
             }
         }
     }
@@ -134,7 +160,7 @@ mod tests {
         let path = |endpoint: &str, protocol, endpoint_is_complete| {
             let endpoint = endpoint.to_owned();
             let options = ExporterOptions { endpoint, protocol, endpoint_is_complete, ..Default::default() };
-            MetricsClient::new(options).unwrap().settings.endpoint.path.to_string()
+            MetricsClient::new(options).unwrap().0.settings.endpoint.path.to_string()
         };
         assert_eq!(path("http://h", Protocol::Grpc, false), GRPC_METRICS);
         assert_eq!(path("http://h", Protocol::HttpProtobuf, false), "/v1/metrics");

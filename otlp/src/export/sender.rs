@@ -10,10 +10,8 @@ use tracing::{error, info, warn};
 
 use super::{
     backoff::Backoff,
-    connection::Connection,
-    grpc, http_protobuf,
-    options::Protocol,
-    outcome::{ANSWER_TOO_LARGE, Outcome, PartialSuccess},
+    client::Client,
+    outcome::{Outcome, PartialSuccess},
     payload,
     queue::REQUEST_TOO_LARGE,
     quiet::Quiet,
@@ -30,8 +28,7 @@ const TOO_OLD: &str = "retries exhausted";
 
 pub(super) struct Sender {
     shared: Arc<Shared>,
-    settings: Settings,
-    connection: Option<Connection>,
+    client: Client,
     backoff: Backoff,
     closing: watch::Receiver<Option<Instant>>,
     /// When the receiver first failed, if it does.
@@ -59,8 +56,7 @@ impl Sender {
         let closing = shared.closing.subscribe();
         Self {
             shared,
-            settings,
-            connection: None,
+            client: Client::new(settings),
             backoff: Backoff::default(),
             closing,
             failing_since: None,
@@ -100,71 +96,22 @@ impl Sender {
     /// Takes up new settings.
     fn adopt(&mut self) {
         let Some(settings) = lock(&self.shared.pending).take() else { return };
-        self.settings = settings;
-        self.connection = None;
+        self.client = Client::new(settings);
         self.backoff.succeeded();
         self.unreachable.end();
     }
 
     async fn attempt(&mut self, record: &Record) -> Outcome {
-        let Ok(record) = payload::recompressed(record, self.settings.options.compression) else {
+        let Ok(record) = payload::recompressed(record, self.client.settings.options.compression) else {
             return Outcome::Refused {
                 reason: DAMAGED,
                 error: "a record of the spool cannot be decompressed".to_owned(),
             };
         };
-        if self.settings.refresh() {
-            self.connection = None;
-        }
-        let limit = self.settings.options.timeout;
         let begun = Instant::now();
-        let outcome = tokio::time::timeout(limit, self.call(&record, begun)).await.unwrap_or_else(|_| {
-            // What is under way on it would only be in the way.
-            self.connection = None;
-            Outcome::retry(format!("no answer from {} within {limit:?}", self.settings.endpoint.shown()))
-        });
+        let outcome = self.client.attempt(&record).await;
         self.shared.state().stats.latency.record(begun.elapsed());
         outcome
-    }
-
-    /// One call; where a connection that was idle fails, a second one on a new connection.
-    async fn call(&mut self, record: &Record, begun: Instant) -> Outcome {
-        let settings = &self.settings;
-        loop {
-            let (mut connection, is_new) = match self.connection.take() {
-                Some(connection) => (connection, false),
-                None => match Connection::open(settings).await {
-                    Ok(connection) => (connection, true),
-                    Err(error) => return Outcome::retry(error),
-                },
-            };
-            let request = match settings.options.protocol {
-                Protocol::Grpc => {
-                    grpc::request(settings, record, settings.options.timeout.saturating_sub(begun.elapsed()))
-                }
-                Protocol::HttpProtobuf => http_protobuf::request(settings, record),
-            };
-            let request = match request {
-                Ok(request) => request,
-                // All parts have been checked.
-                Err(error) => return Outcome::Refused { reason: "internal", error: error.to_string() },
-            };
-            match connection.call(request).await {
-                Ok(answer) if answer.is_cut => {
-                    let error = format!("the answer is longer than is read: {}", answer.described());
-                    return Outcome::Refused { reason: ANSWER_TOO_LARGE, error };
-                }
-                Ok(answer) => {
-                    self.connection = Some(connection);
-                    return match settings.options.protocol {
-                        Protocol::Grpc => grpc::outcome(&answer),
-                        Protocol::HttpProtobuf => http_protobuf::outcome(&answer),
-                    };
-                }
-                Err(error) if is_new => return Outcome::retry(error),
-                Err(_) => {}
-            }
-        }
     }
 
     /// Does with `item` what `outcome` says. Returns whether to go on.
@@ -194,7 +141,7 @@ impl Sender {
         self.shared.state().stats.failures_in_a_row = 0;
         if let Some(since) = self.failing_since.take() {
             let waiting = self.shared.state().stats.queued_samples;
-            let (endpoint, seconds) = (self.settings.endpoint.shown(), since.elapsed().as_secs());
+            let (endpoint, seconds) = (self.client.settings.endpoint.shown(), since.elapsed().as_secs());
             info!(
                 exporter = self.shared.name,
                 endpoint, seconds, waiting, "The receiver answers again; what waited is being sent"
@@ -241,7 +188,7 @@ impl Sender {
     fn refused(&mut self, item: &Item, reason: &'static str, error: String) {
         let samples = item.record.samples;
         if let Some(unsaid) = self.lost.speak(Instant::now()) {
-            let endpoint = self.settings.endpoint.shown();
+            let endpoint = self.client.settings.endpoint.shown();
             error!(
                 exporter = self.shared.name,
                 endpoint, error, samples, unsaid, "The receiver refused a request, which is lost"
@@ -262,7 +209,7 @@ impl Sender {
             return self.refused(item, if limit < LEAST_REQUEST { reason } else { REQUEST_TOO_LARGE }, error);
         };
         let split = otlp::split(&profile, limit);
-        let compression = self.settings.options.compression;
+        let compression = self.client.settings.options.compression;
         let mut parts: Vec<Record> = split.requests.iter().map(|part| payload::pack(part, compression)).collect();
         let lost = settle_counts(&mut parts, split.oversized_samples, record.samples);
         self.shared.max_request_bytes.fetch_min(limit, Ordering::Relaxed);
@@ -287,7 +234,7 @@ impl Sender {
     /// Waits before `item` is sent again, or gives it up. Returns whether to go on.
     async fn failed(&mut self, item: &Item, error: String, after: Option<Duration>) -> bool {
         let failing_since = *self.failing_since.get_or_insert_with(Instant::now);
-        let endpoint = self.settings.endpoint.shown();
+        let endpoint = self.client.settings.endpoint.shown();
         if let Some(unsaid) = self.unreachable.speak(Instant::now()) {
             let (exporter, seconds) = (&self.shared.name, failing_since.elapsed().as_secs());
             warn!(
@@ -295,7 +242,7 @@ impl Sender {
                 endpoint, error, seconds, unsaid, "A request failed; it and what comes wait and are tried again"
             );
         }
-        let max_elapsed = self.settings.options.retry.max_elapsed;
+        let max_elapsed = self.client.settings.options.retry.max_elapsed;
         let is_too_old = !max_elapsed.is_zero() && item.since.is_some_and(|since| since.elapsed() >= max_elapsed);
         if is_too_old {
             if let Some(unsaid) = self.lost.speak(Instant::now()) {
@@ -321,7 +268,7 @@ impl Sender {
             // The spool keeps it for the next process.
             return false;
         }
-        let wait = after.unwrap_or_else(|| self.backoff.failed(&self.settings.options.retry));
+        let wait = after.unwrap_or_else(|| self.backoff.failed(&self.client.settings.options.retry));
         self.wait(wait, is_closing).await
     }
 
@@ -334,7 +281,7 @@ impl Sender {
             if now >= until
                 || lock(&self.shared.pending).is_some()
                 || !was_closing && closing.borrow().is_some()
-                || self.settings.wants_refresh()
+                || self.client.settings.wants_refresh()
             {
                 return true;
             }
