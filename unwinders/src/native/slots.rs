@@ -18,10 +18,13 @@ use crate::rows::UnwindRows;
 
 /// An executable that no process maps keeps its slot and rows for this long, ns: it may be started again.
 const KEEP_UNUSED_NS: u64 = 15_000_000_000;
-/// Rows that were used within this time stay: room that two take from each other in turn serves neither, ns.
-const KEEP_USED_NS: u64 = 2_000_000_000;
+/// Rows that were used within this time are in use, ns.
+const IN_USE_NS: u64 = 2_000_000_000;
+/// Rows in use make room at most once in this time, ns: where the budget is too small for what runs, loading the same rows in turn
+/// must not be what the time goes to.
+const TURN_NS: u64 = 1_000_000_000;
 /// What was refused for want of room is tried again after this time, ns.
-const RETRY_NS: u64 = 10_000_000_000;
+const RETRY_NS: u64 = 2_000_000_000;
 /// Looked up and found to have no rows, so that frame pointers are followed.
 const EMPTY: abi::Executable = abi::Executable { first_page: u32::MAX, page_count: 1, page_base: 0, pad: 0 };
 /// Not loaded: the kernel half asks for it.
@@ -55,6 +58,8 @@ pub(super) struct Slots {
     by_id: FxHashMap<ExecutableId, u32>,
     pub(super) store: RowStore,
     loaded: usize,
+    /// When rows in use made room, ns.
+    last_turn: u64,
     /// Executables whose rows made room for others.
     pub(super) evicted: u64,
 }
@@ -67,6 +72,7 @@ impl Slots {
             by_id: FxHashMap::default(),
             store: RowStore::new(row_budget),
             loaded: 0,
+            last_turn: 0,
             evicted: 0,
         }
     }
@@ -184,24 +190,31 @@ impl Slots {
     }
 
     /// Frees `rows` rows and more, an eighth of all at least so that it is seldom, of executables that were not used for the
-    /// longest time; false if all are in use.
+    /// longest time; false if all are in use, and some of those made room a moment ago.
     fn evict(&mut self, tables: &mut Tables, rows: u64, now: u64) -> bool {
-        let mut candidates: Vec<(bool, u64, u32)> = (0u32..)
+        // In use, mapped, used when: what is neither mapped nor in use goes first.
+        let mut candidates: Vec<(bool, bool, u64, u32)> = (0u32..)
             .zip(&self.slots)
             .filter_map(|(index, slot)| {
                 let slot = slot.as_ref()?;
-                let idle = slot.mappings == 0 || slot.used.saturating_add(KEEP_USED_NS) <= now;
-                (matches!(slot.rows, Rows::Loaded(_)) && idle).then_some((slot.mappings > 0, slot.used, index))
+                let mapped = slot.mappings > 0;
+                let in_use = mapped && slot.used.saturating_add(IN_USE_NS) > now;
+                matches!(slot.rows, Rows::Loaded(_)).then_some((in_use, mapped, slot.used, index))
             })
             .collect();
-        // What no process maps goes first.
         candidates.sort_unstable();
+        let in_turn = self.last_turn.saturating_add(TURN_NS) <= now;
         let wanted = rows.max(self.store.capacity() / 8);
         let mut freed = 0;
         let mut victims = Vec::new();
-        for (_, _, index) in candidates {
-            if freed >= wanted {
+        for (in_use, _, _, index) in candidates {
+            // What is in use gives no more than is needed.
+            let enough = if in_use { rows } else { wanted };
+            if freed >= enough || in_use && !in_turn {
                 break;
+            }
+            if in_use {
+                self.last_turn = now;
             }
             if let Some(placed) = self.unload(tables, index, Rows::Missing, MISSING) {
                 freed += u64::from(placed.rows);
