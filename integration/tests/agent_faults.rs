@@ -278,7 +278,8 @@ fn root_reset_in_the_middle_of_a_request_is_asked_again() {
     for protocol in [Protocol::Grpc, Protocol::Http] {
         let played = play(protocol, "ok,reset*2", "5s");
         assert!(played.events.iter().filter(|event| event.action == "reset").count() == 2, "{:?}", played.events);
-        assert!(played.metrics.retries(OUT) >= 2, "{}", played.metrics);
+        // A connection that turns out to be dead before the request is on it may be replaced without being counted.
+        assert!(played.metrics.retries(OUT) >= 1, "{}", played.metrics);
         assert_all(&played.record, &played.accepted);
     }
 }

@@ -21,8 +21,16 @@ use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// At the rate of all tests, whatever that costs on this machine: within its CPU budget the agent would lower it, which is
+/// `root_budget_lowers_the_rate`'s subject. The memory budget is the default.
+fn configuration(comms: &[&str]) -> Configuration {
+    let mut configuration = Configuration::new(HERTZ.into(), comms, String::new());
+    configuration.more = "limits: {cpu: 100%}\n".to_owned();
+    configuration
+}
+
 fn start(comms: &[&str]) -> Agent {
-    started(Agent::start(&Configuration::new(HERTZ.into(), comms, String::new())).unwrap())
+    started(Agent::start(&configuration(comms)).unwrap())
 }
 
 fn started(mut agent: Agent) -> Agent {
@@ -213,7 +221,7 @@ fn root_rate_changes_live_and_weights_stay_true() {
         return;
     }
     let _one = one_at_a_time();
-    let mut configuration = Configuration::new(HERTZ.into(), &["shares"], String::new());
+    let mut configuration = configuration(&["shares"]);
     let mut agent = started(Agent::start(&configuration).unwrap());
     let load = load(9000);
     for rate in [49, HERTZ.into()] {
@@ -237,13 +245,39 @@ fn root_rate_changes_live_and_weights_stay_true() {
     assert!((weighed / used - 1.0).abs() < 0.1, "samples stand for {weighed:.2} s where {used:.2} s were used");
 }
 
+/// Over its CPU budget it samples more slowly, says so, and each sample has the period of its time.
+#[test]
+fn root_budget_lowers_the_rate() {
+    let test = "root_budget_lowers_the_rate";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let mut configuration = configuration(&["shares"]);
+    configuration.rate = 999;
+    configuration.more = "limits: {cpu: 0.1%}\n".to_owned();
+    let mut agent = started(Agent::start(&configuration).unwrap());
+    // Killed with the test's end: how much CPU time it gets does not matter here.
+    let _load = load(600_000);
+    let lower = |now: &Metrics| (1.0..999.0).contains(&now.sum("profiler_rate_hertz", &[]));
+    agent.wait("a lower rate", PATIENCE, lower).unwrap();
+    sleep(Duration::from_millis(2500));
+    let (_, sampled, log) = stop(agent);
+    assert!(log.lines().any(|line| line.contains("WARN") && line.contains("budget")), "it does not say so:\n{log}");
+    let mut periods: Vec<_> = sampled.iter().map(|one| one.period).collect();
+    periods.sort_unstable();
+    periods.dedup();
+    println!("{test}: periods {periods:?}");
+    assert!(periods.len() >= 2 && periods.first() == Some(&(1_000_000_000 / 999)), "{periods:?}");
+}
+
 #[test]
 fn root_targets_change_live() {
     if !have_root("root_targets_change_live") {
         return;
     }
     let _one = one_at_a_time();
-    let mut configuration = Configuration::new(HERTZ.into(), &["crowd"], String::new());
+    let mut configuration = configuration(&["crowd"]);
     let mut agent = started(Agent::start(&configuration).unwrap());
     let truth_before = run("shares", &["--ms", "800"]);
     configuration.comms = vec!["shares".into()];
@@ -270,7 +304,7 @@ fn root_bad_configuration_is_refused_and_the_running_one_stays() {
         return;
     }
     let _one = one_at_a_time();
-    let configuration = Configuration::new(HERTZ.into(), &["shares"], String::new());
+    let configuration = configuration(&["shares"]);
     let mut agent = started(Agent::start(&configuration).unwrap());
     let file = agent.home().path().join("agent.yaml");
     let good = fs::read_to_string(&file).unwrap();
