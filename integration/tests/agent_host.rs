@@ -40,7 +40,7 @@ fn started(mut agent: Agent) -> Agent {
 
 fn run(program: &str, arguments: &[&str]) -> Truth {
     let program = programs::c(program).build().unwrap();
-    truth(program.display().to_string().as_str(), &mut Command::new(&program).args(arguments).stdin(Stdio::null()))
+    truth(program.display().to_string().as_str(), Command::new(&program).args(arguments).stdin(Stdio::null()))
 }
 
 fn truth(name: &str, command: &mut Command) -> Truth {
