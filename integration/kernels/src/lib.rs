@@ -13,6 +13,7 @@
 
 pub mod bundle;
 pub mod error;
+pub mod favour;
 pub mod guest;
 pub mod image;
 pub mod judge;

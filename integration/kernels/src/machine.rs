@@ -4,14 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use profiler_integration::children;
-use rustix::process::{Pid, setpriority_process};
-
 use crate::error::Error;
+use crate::favour;
 use crate::packages::Processor;
-
-/// A guest that does not get its CPUs in time misses ticks of its clock, which looks as if the profiler lost samples.
-const PRIORITY: i32 = -15;
 
 /// What to boot.
 #[derive(Debug)]
@@ -51,11 +46,8 @@ pub fn boot(boot: &Boot<'_>) -> Result<(), Error> {
     // A panic reboots, which ends qemu. No lines of the kernel's shall come between those of the guest's script.
     qemu.arg("-append").arg(format!("console={console} panic=-1 quiet loglevel=4 {}", boot.parameters));
     qemu.arg("-kernel").arg(boot.kernel).arg("-initrd").arg(boot.initramfs);
-    let running = children::start(&mut qemu)?;
-    if let Some(pid) = Pid::from_raw(running.pid().cast_signed()) {
-        // Without the right to it, a busy host may need a second try.
-        let _ = setpriority_process(Some(pid), PRIORITY);
-    }
+    // A guest that does not get its CPUs in time misses ticks of its clock, which looks as if the profiler lost samples.
+    let running = favour::start(&qemu)?;
     match running.wait(boot.patience) {
         Ok(finished) if finished.status.success() => Ok(()),
         Ok(finished) => Err(Error::Emulator { status: finished.status.to_string(), output: finished.stderr }),

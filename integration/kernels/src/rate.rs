@@ -9,11 +9,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use profiler_bpf::{Options, SampleRing, Sampler, Targets, online_cpus};
-use profiler_integration::children;
 use profiler_unwinders::process::Clock;
-use rustix::process::{Pid, setpriority_process};
 
 use crate::error::Error;
+use crate::favour;
 
 /// Rates and for how long each, in CPU time of the program.
 const PHASES: [(u64, Duration); 3] =
@@ -47,13 +46,9 @@ struct Phase {
 pub fn change_live(program: &Path) -> Result<String, Error> {
     let total: Duration = PHASES.iter().map(|(_, lasts)| *lasts).sum();
     let ms = (total + Duration::from_secs(2)).as_millis().to_string();
-    let running = children::start(Command::new(program).args(["--ms", &ms]))?;
-    let pid = running.pid();
     // A tick meets a program that shares its CPU only by chance; this one is to have a CPU for itself.
-    let favour = Pid::from_raw(pid.cast_signed()).map(|pid| setpriority_process(Some(pid), -20));
-    if !matches!(favour, Some(Ok(()))) {
-        return Err(Error::Rate(format!("cannot favour process {pid}: {favour:?}")));
-    }
+    let running = favour::start(Command::new(program).args(["--ms", &ms]))?;
+    let pid = running.pid();
     let mut sampler = Sampler::load(Options {
         frequency: PHASES[0].0,
         targets: Targets::Processes(vec![pid]),
