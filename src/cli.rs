@@ -186,6 +186,7 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 #[must_use]
 pub fn run() -> ExitCode {
     profiler_bpf::memory::return_large_blocks();
+    profiler_bpf::resolver::resolve_by_files_and_dns();
     let cli = Cli::parse();
     // The agent logs as its configuration says.
     if !matches!(cli.command, Command::Agent(_)) {

@@ -18,6 +18,7 @@ pub mod native;
 mod perf;
 pub mod prog_test;
 pub mod record;
+pub mod resolver;
 mod run_time;
 mod sampler;
 pub mod sideband;
