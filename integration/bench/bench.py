@@ -16,7 +16,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 CPUS = os.cpu_count()
@@ -91,6 +94,43 @@ class Group:
             except ProcessLookupError:
                 pass
             child.wait()
+
+
+class Receiver:
+    """An OTLP/HTTP receiver that takes everything and counts what came over the wire."""
+
+    def __enter__(self):
+        receiver = self
+        self.bytes = self.requests = 0
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.bytes += len(body)
+                receiver.requests += 1
+                self.send_response(200)
+                self.send_header("Content-Type", "application/x-protobuf")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def free_port():
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        return server.server_port
 
 
 def measure(command, warm, window):
@@ -208,6 +248,7 @@ class Bench:
     def __init__(self, options):
         self.profiler = str(Path(options.profiler).resolve())
         self.window, self.warm, self.rounds = options.window, options.warm, options.rounds
+        self.peer, self.only = options.peer, options.only
         self.work = Path(tempfile.mkdtemp(prefix="profiler-bench-"))
         self.load = self.build("load", HERE / "load.c")
         self.load_with_fp = self.build("load_fp", HERE / "load.c", ["-fno-omit-frame-pointer"])
@@ -220,6 +261,12 @@ class Bench:
 
     def record(self, hertz, *arguments):
         return [self.profiler, "record", "-a", "-q", "-F", str(hertz), *arguments]
+
+    def streaming(self, hertz, window="10s", endpoint="http://127.0.0.1:9", listen="off"):
+        """The daemon; without an endpoint its requests wait for a receiver that never comes."""
+        return [self.profiler, "agent", "--endpoint", endpoint, "--protocol", "http/protobuf", "--rate", str(hertz),
+                "--window", window, "--listen", listen, "--set", "limits.cpu=off", "--set", "limits.memory=off",
+                "--set", "jitter=0%"]
 
     def busy(self, frames, load=None):
         return Group(*[[load or self.load, "--frames", str(frames)]] * CPUS)
@@ -268,24 +315,32 @@ class Bench:
         storm = [self.storm, "--ms", "100000000", "--rate", "200", "--child-ms", "2", "--parallel", "8"]
         hundred = Group(*[[self.load, "--frames", "20", "--nap", "100000"]] * 100)
         rows = []
+        receiver = Receiver().__enter__()
+        daemon = ("profiler agent 99 Hz", self.streaming(99, endpoint=receiver.url))
+        peer = []
+        if self.peer:
+            address = receiver.url.removeprefix("http://")
+            peer = [("opentelemetry-ebpf-profiler 99 Hz", [self.peer, "-collection-agent", address, "-disable-tls", "-samples-per-second", "99"])]
         for name, load, tools in [
-            ("idle", idle, [("profiler 99 Hz", self.record(99)), ("profiler 999 Hz", self.record(999))]),
+            ("idle", idle, [("profiler 99 Hz", self.record(99)), ("profiler 999 Hz", self.record(999)), daemon, *peer]),
             (
                 "busy, 35 frames",
                 self.busy(35),
-                [("profiler 99 Hz", self.record(99)), ("profiler 999 Hz", self.record(999)), ("bpftrace 99 Hz", BPFTRACE), ("perf 99 Hz", perf)],
+                [("profiler 99 Hz", self.record(99)), ("profiler 999 Hz", self.record(999)), ("bpftrace 99 Hz", BPFTRACE), ("perf 99 Hz", perf), daemon, *peer],
             ),
             (
                 "200 execs/s",
                 Group(storm),
-                [("profiler 99 Hz", self.record(99)), ("profiler 999 Hz", self.record(999)), ("perf 99 Hz", perf)],
+                [("profiler 99 Hz", self.record(99)), ("profiler 999 Hz", self.record(999)), ("perf 99 Hz", perf), daemon, *peer],
             ),
-            ("100 processes", hundred, [("profiler 99 Hz", self.record(99)), ("perf 99 Hz", perf)]),
+            ("100 processes", hundred, [("profiler 99 Hz", self.record(99)), ("perf 99 Hz", perf), daemon, *peer]),
         ]:
             for tool, command in tools:
+                # What a daemon costs shows when it has seen its processes, and over whole windows of its own.
+                steady = tool.endswith("agent 99 Hz") or "opentelemetry" in tool
                 with load:
                     time.sleep(0.5)
-                    cost = measure(command, self.warm, self.window)
+                    cost = measure(command, max(self.warm, 15) if steady else self.warm, max(self.window, 20) if steady else self.window)
                 rows.append(
                     [
                         name,
@@ -299,6 +354,7 @@ class Bench:
                     ]
                 )
         table(["load", "tool", "BPF, % of the host", "agent, %", "RSS, MiB", "PSS, MiB", "maps, MiB", "PSS + maps"], rows)
+        receiver.__exit__()
         print("The bar: PSS + maps under 48 MiB with 100 processes. perf keeps nothing in memory and writes all to disk.\n")
 
     def first_sample(self):
@@ -328,6 +384,23 @@ class Bench:
             rows.append(["perf.data (dwarf), 5 s", f"{data.stat().st_size / max(1, len(script.split())):.0f} bytes a sample"])
         table(["what", "figure"], rows)
 
+    def wire(self):
+        """Bytes a sample that the daemon sends, names and resources included."""
+        print("### On the wire: `profiler agent`, OTLP/HTTP, gzip, 99 Hz, all CPUs busy with 35 frames\n", flush=True)
+        rows = []
+        for window in (5, 10, 60):
+            port = free_port()
+            with self.busy(35), Receiver() as receiver:
+                command = self.streaming(99, f"{window}s", receiver.url, f"127.0.0.1:{port}")
+                with Group(command):
+                    time.sleep(window * 2 + 2 if window < 60 else window + 2)
+                    page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+                sent = [line for line in page.splitlines() if line.startswith("profiler_export_samples_total") and "delivered" in line]
+                raw = [line for line in page.splitlines() if line.startswith("profiler_export_bytes_total") and '"raw"' in line]
+                samples, before = (float(lines[0].split()[-1]) for lines in (sent, raw))
+                rows.append([f"{window} s", f"{samples:.0f}", receiver.requests, f"{before / samples:.1f}", f"{receiver.bytes / samples:.1f}"])
+        table(["window", "samples", "requests", "bytes a sample, raw", "gzip"], rows)
+
     def run(self):
         # Ended from outside, the loads end too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))
@@ -335,9 +408,9 @@ class Bench:
         before = statistics.read_text()
         statistics.write_text("1")
         try:
-            self.a_sample()
-            self.agent()
-            self.first_sample()
+            for part in (self.a_sample, self.agent, self.first_sample, self.wire):
+                if self.only in (None, part.__name__):
+                    part()
         finally:
             statistics.write_text(before)
             shutil.rmtree(self.work, ignore_errors=True)
@@ -349,6 +422,8 @@ def main():
     parser.add_argument("--window", type=float, default=10, help="seconds measured (default 10)")
     parser.add_argument("--warm", type=float, default=4, help="seconds before that (default 4)")
     parser.add_argument("--rounds", type=int, default=2, help="turns of profiler and bpftrace (default 2)")
+    parser.add_argument("--peer", help="an opentelemetry-ebpf-profiler to run beside (no receiver takes what it sends)")
+    parser.add_argument("--only", choices=["a_sample", "agent", "first_sample", "wire"], help="one part alone")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("this measures kernel programs: run it as root (scripts/bench does)")
