@@ -9,7 +9,8 @@
  *   take_signal(u, words)   the registers of the frame that a signal interrupted
  *   code_address(word)      a return address without what the processor signs it with
  *
- * and for the kernel half also struct pt_regs, from_user(), is_compat(), take_registers(), PT_REGS_BYTES.
+ * and for the kernel half also struct pt_regs, from_user(), is_compat(), is_entry(), take_registers(),
+ * PT_REGS_BYTES, STACK_PADDING.
  */
 #ifndef PROFILER_ARCH_H
 #define PROFILER_ARCH_H

@@ -49,6 +49,7 @@ struct pt_regs {
 typedef struct user_pt_regs bpf_user_pt_regs_t;
 
 #define PT_REGS_BYTES bpf_core_type_size(struct pt_regs)
+#define STACK_PADDING 0
 #define PSTATE_MODE 0xf /* 0: EL0 */
 #define PSTATE_COMPAT 0x10
 
@@ -60,6 +61,11 @@ static __always_inline int from_user(const bpf_user_pt_regs_t *r)
 static __always_inline int is_compat(const bpf_user_pt_regs_t *r)
 {
 	return (r->pstate & PSTATE_COMPAT) != 0;
+}
+
+static __always_inline int is_entry(const bpf_user_pt_regs_t *r)
+{
+	return 1;
 }
 
 static __always_inline void take_registers(struct unwind_state *u, const bpf_user_pt_regs_t *r)

@@ -48,7 +48,9 @@ struct pt_regs {
 typedef struct pt_regs bpf_user_pt_regs_t;
 
 #define PT_REGS_BYTES sizeof(struct pt_regs) /* the same in all kernels */
+#define USER_CS 0x33
 #define USER32_CS 0x23
+#define STACK_PADDING 16 /* above the registers on a kernel stack, where the kernel can do FRED (CONFIG_X86_FRED, from 6.9 on) */
 
 static __always_inline int from_user(const bpf_user_pt_regs_t *r)
 {
@@ -58,6 +60,12 @@ static __always_inline int from_user(const bpf_user_pt_regs_t *r)
 static __always_inline int is_compat(const bpf_user_pt_regs_t *r)
 {
 	return r->cs == USER32_CS;
+}
+
+/* What was read from a kernel stack is what an entry from user space left there. */
+static __always_inline int is_entry(const bpf_user_pt_regs_t *r)
+{
+	return r->cs == USER_CS || r->cs == USER32_CS;
 }
 
 static __always_inline void take_registers(struct unwind_state *u, const bpf_user_pt_regs_t *r)

@@ -100,7 +100,6 @@ const volatile u32 target_mode = TARGET_ALL;
 const volatile u32 kernel_btf = 1; /* 0: the verifier knows no type of this kernel, and refuses helpers that return one */
 const volatile u32 use_task_pt_regs = 1; /* 0 forces the arithmetic on task->stack, for tests */
 const volatile u32 thread_size = 16384; /* bytes of a kernel stack, for the same */
-const volatile u32 stack_padding = 0; /* bytes above pt_regs on it */
 const volatile u32 copy_stacks = 1;
 
 /* Changes live. */
@@ -267,10 +266,12 @@ static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struc
 	}
 	/* Into the window, which is still empty: all calls together have 512 bytes of stack, less than these leave over. */
 	bpf_user_pt_regs_t *r = (bpf_user_pt_regs_t *)s->window;
-	u64 stack = (u64)BPF_CORE_READ(task, stack);
+	u64 top = (u64)BPF_CORE_READ(task, stack) + thread_size - PT_REGS_BYTES;
 
 	_Static_assert(sizeof(*r) <= sizeof(s->window), "the registers fit into the window");
-	if (bpf_probe_read_kernel(r, sizeof(*r), (void *)(stack + thread_size - stack_padding - PT_REGS_BYTES)))
+	if (bpf_probe_read_kernel(r, sizeof(*r), (void *)top))
+		return END_NO_USER_STACK;
+	if (!is_entry(r) && bpf_probe_read_kernel(r, sizeof(*r), (void *)(top - STACK_PADDING)))
 		return END_NO_USER_STACK;
 	if (is_compat(r))
 		return END_COMPAT;
