@@ -8,7 +8,7 @@ use profiler_bpf::Options;
 use profiler_integration::environment::{have_root, one_at_a_time};
 use profiler_integration::programs::{self, Linking};
 use profiler_integration::rows::rows;
-use profiler_integration::verdict::{COMPLETE, Verdict, verdict};
+use profiler_integration::verdict::{Verdict, verdict};
 use profiler_kernels::judge::in_the_kernel;
 use profiler_kernels::loaded::{Loaded, loaded};
 use profiler_kernels::rate;
@@ -18,6 +18,9 @@ mod watch;
 use watch::{Watched, everything, watch};
 
 const HERTZ: u64 = 499;
+/// As on the kernels of the matrix: unlike `profiler record`, the recorder here does not go before other load of the host, so a few
+/// first samples may come before their process is known.
+const COMPLETE: f64 = 0.99;
 
 fn build(program: programs::Program) -> PathBuf {
     program.build().unwrap_or_else(|error| panic!("{error}"))

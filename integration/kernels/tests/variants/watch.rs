@@ -40,7 +40,9 @@ pub fn watch(
     arguments: &[&str],
     mut meanwhile: impl FnMut(&mut Session, u32) -> Result<(), Error>,
 ) -> Result<Watched, Error> {
-    let mut session = Session::new(SessionOptions { sampler, budgets: Budgets::default(), sideband_bytes: 1 << 18 })?;
+    // At first every process of a busy host is new, and each of its samples carries a copy of its stack: as `record` has it.
+    let budgets = Budgets { rows: 128 << 20, aggregate: usize::MAX, waiting: 64 << 20, ..Budgets::default() };
+    let mut session = Session::new(SessionOptions { sampler, budgets, sideband_bytes: 1 << 18 })?;
     session.start()?;
     let mut running = children::start(Command::new(program).args(arguments))?;
     let until = Instant::now() + PATIENCE;
