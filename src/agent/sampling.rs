@@ -276,7 +276,8 @@ fn open(options: &SamplingOptions) -> Result<Session, profiler_bpf::Error> {
             without_task_pt_regs: false,
         },
         sideband_bytes: SIDEBAND_BYTES,
-        budgets: Budgets { rows: options.row_budget, ..Budgets::default() },
+        // While many processes are new, samples with copies of their stacks wait for a moment.
+        budgets: Budgets { rows: options.row_budget, waiting: 32 << 20, ..Budgets::default() },
     })?;
     session.set_targets(options.targets.clone());
     session.start()?;
