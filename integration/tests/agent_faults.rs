@@ -208,7 +208,7 @@ fn root_slow_receiver_is_asked_again() {
     for protocol in [Protocol::Grpc, Protocol::Http] {
         let played = play(protocol, "ok,slow=30*2", "1s");
         assert_eq!(played.metrics.delivered(OUT), played.metrics.published(), "{}", played.metrics);
-        assert!(played.metrics.retries(OUT) >= 2, "{}", played.metrics);
+        assert!(played.metrics.retries(OUT) >= 2, "{}\n{:?}", played.metrics, played.events);
         assert_all(&played.record, &played.accepted);
     }
 }
@@ -278,8 +278,7 @@ fn root_reset_in_the_middle_of_a_request_is_asked_again() {
     for protocol in [Protocol::Grpc, Protocol::Http] {
         let played = play(protocol, "ok,reset*2", "5s");
         assert!(played.events.iter().filter(|event| event.action == "reset").count() == 2, "{:?}", played.events);
-        // A connection that turns out to be dead before the request is on it may be replaced without being counted.
-        assert!(played.metrics.retries(OUT) >= 1, "{}", played.metrics);
+        assert!(played.metrics.retries(OUT) >= 2, "{}", played.metrics);
         assert_all(&played.record, &played.accepted);
     }
 }
@@ -375,14 +374,14 @@ fn root_full_disk_under_the_spool_is_counted_and_survived() {
     let disk = home.path().join("disk");
     fs::create_dir(&disk).unwrap();
     let disk_text = disk.display().to_string();
-    let in_namespace = "mount -t tmpfs -o size=48k none \"$0\" && exec \"$@\"";
+    let in_namespace = "mount -t tmpfs -o size=12k none \"$0\" && exec \"$@\"";
     let spool = format!("    spool: {{directory: {disk_text}/spool, max_size: 64MiB}}\n");
     let mut configuration = load.configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, &spool);
     configuration.rate = 999;
     let wrapper = ["unshare", "--mount", "sh", "-c", in_namespace, &disk_text];
     let mut agent = home.start(&configuration, &wrapper).unwrap();
     let running = load.start(6000);
-    let full = agent.wait("a full disk", PATIENCE, |now| now.published() > 3500).unwrap();
+    let full = agent.wait("a full disk", PATIENCE, |now| now.published() > 4500).unwrap();
     let log = agent.log();
     assert!(log.contains("No space left"), "nobody says that the disk is full:\n{full}\n{log}");
     collector.restart().unwrap();

@@ -15,7 +15,7 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// Between two looks at the rings at least, however much new happens.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Distance between looks at which CPUs are online.
-const CPU_CHECK: Duration = Duration::from_secs(1);
+const CPU_CHECK: Duration = Duration::from_millis(200);
 /// Nice value of the thread.
 const PRIORITY: i32 = -15;
 

@@ -23,7 +23,7 @@ use super::window::Windows;
 /// Time given to scanning processes that wait for it, a step, ns.
 const SCAN_BUDGET_NS: u128 = 10_000_000;
 /// Distance between looks at which CPUs are online, ns.
-const CPU_CHECK_NS: u64 = 1_000_000_000;
+const CPU_CHECK_NS: u64 = 200_000_000;
 /// Distance between looks at what can be forgotten, ns.
 const TIDY_NS: u64 = 1_000_000_000;
 /// Chosen processes are looked at eagerly for this long after the start, and after each fork or exec of theirs.

@@ -24,11 +24,13 @@ const HTTP_METRICS: &str = "v1/metrics";
 pub(super) struct Client {
     pub(super) settings: Settings,
     connection: Option<Connection>,
+    /// Requests that were sent once more within an attempt.
+    pub(super) repeated: u64,
 }
 
 impl Client {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, connection: None }
+        Self { settings, connection: None, repeated: 0 }
     }
 
     /// Sends `record`, with the certificates and headers as they are now, within the time that an attempt may take.
@@ -77,7 +79,7 @@ impl Client {
                     };
                 }
                 Err(error) if is_new => return Outcome::retry(error),
-                Err(_) => {}
+                Err(_) => self.repeated += 1,
             }
         }
     }

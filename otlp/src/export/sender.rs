@@ -110,7 +110,9 @@ impl Sender {
         };
         let begun = Instant::now();
         let outcome = self.client.attempt(&record).await;
-        self.shared.state().stats.latency.record(begun.elapsed());
+        let stats = &mut self.shared.state().stats;
+        stats.latency.record(begun.elapsed());
+        stats.retries += std::mem::take(&mut self.client.repeated);
         outcome
     }
 
