@@ -13,7 +13,8 @@ pub const HERTZ: u32 = 499;
 ///
 /// # Panics
 ///
-/// If anything differs; shares alone, if they differ in two recordings: pure noise leaves three sigma once in a few hundred times.
+/// If anything differs; shares, or fewer than one stack in a hundred, if they do in two recordings
+/// ([`Verdict::is_of_the_moment_perhaps`]).
 pub fn prove(test: &str, record: impl Fn() -> Result<Recorded, Error>) {
     prove_with(test, COMPLETE, record, Recorded::own_rows, |_| false);
 }
@@ -50,8 +51,8 @@ pub fn prove_with(
         (recorded, found)
     };
     let (mut recorded, mut found) = attempt();
-    if found.is_noise_perhaps() {
-        println!("{test}: recording again, for what may be noise: {}", found.problems.join("\n  "));
+    if found.is_of_the_moment_perhaps() {
+        println!("{test}: recording again, for what may be of the moment: {}", found.problems.join("\n  "));
         (recorded, found) = attempt();
     }
     fail_if_wrong(test, &recorded, &found);

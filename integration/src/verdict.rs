@@ -26,6 +26,8 @@ pub struct Verdict {
     pub wrong_chains: u64,
     /// Shares outside of noise.
     pub shares: Vec<String>,
+    /// The number of samples is not what is due.
+    pub miscounted: bool,
     /// A line for each thing that is wrong.
     pub problems: Vec<String>,
 }
@@ -45,7 +47,8 @@ pub fn verdict(rows: &[Row], truth: &Truth, hertz: u32, bar: f64, is_entry: impl
     // and there.
     let expected = truth.cpu_ns as f64 * f64::from(hertz) / 1e9;
     let is_off = (in_groups as f64) < expected * 0.9 - 3.0 || in_groups as f64 > expected * 1.05 + 3.0;
-    if is_off && !truth.is_partial {
+    let miscounted = is_off && !truth.is_partial;
+    if miscounted {
         problems.push(format!(
             "{in_groups} samples in the groups where {expected:.0} are due for {} ms",
             truth.cpu_ns / 1_000_000
@@ -75,7 +78,7 @@ pub fn verdict(rows: &[Row], truth: &Truth, hertz: u32, bar: f64, is_entry: impl
     if wrong_chains as f64 > in_groups as f64 * (1.0 - bar) && wrong_chains > 1 {
         problems.push(format!("{wrong_chains} of {in_groups} stacks have wrong callers:\n    {}", some(&wrong)));
     }
-    Verdict { samples, in_groups, counts, completeness, wrong_chains, shares, problems }
+    Verdict { samples, in_groups, counts, completeness, wrong_chains, shares, miscounted, problems }
 }
 
 /// The first few of `lines`.
@@ -91,6 +94,14 @@ impl Verdict {
     #[must_use]
     pub fn is_noise_perhaps(&self) -> bool {
         !self.shares.is_empty() && self.shares.len() == self.problems.len()
+    }
+
+    /// True if what is wrong may be of the moment: shares, or fewer than one stack in a hundred, since a busy host is some milliseconds
+    /// late with a new process's tables. A second run tells.
+    #[must_use]
+    pub fn is_of_the_moment_perhaps(&self) -> bool {
+        let few_wrong = self.wrong_chains as f64 <= self.in_groups as f64 * 0.01;
+        !self.problems.is_empty() && !self.miscounted && self.completeness.share() >= 0.99 && few_wrong
     }
 
     /// One line of figures.
