@@ -78,9 +78,15 @@ impl Log {
     }
 }
 
+/// Libraries that tell of every frame on the wire; whoever wants that names them.
+const CHATTY: &str = "h2=info,hyper=info,hyper_util=info,rustls=info";
+
 fn parse(text: &str) -> Result<Targets, Error> {
     let wrong = || Error::Level { text: text.to_owned() };
-    let filter: Targets = text.trim().parse().map_err(|_| wrong())?;
+    let detailed = text.contains("debug") || text.contains("trace");
+    // What comes later goes before.
+    let all = if detailed { format!("{CHATTY},{}", text.trim()) } else { text.trim().to_owned() };
+    let filter: Targets = all.parse().map_err(|_| wrong())?;
     // A lone word that is no level would be taken for a module's name.
     let words = text.split(',').map(str::trim).filter(|word| !word.contains('='));
     for word in words {
