@@ -92,7 +92,7 @@ impl Agent {
         // On a host with more work than CPUs a new process is known sooner so; without the right to it nothing is worse than before.
         let _ = rustix::process::setpriority_process(None, PRIORITY);
         let windows = Windows::new(config.window, config.jitter.of(config.window), Instant::now());
-        let governor = Governor::new(limits(&config));
+        let governor = Governor::new(Limits::from(&config.limits));
         tracing::info!(
             rate = config.rate,
             window = ?config.window,
@@ -173,10 +173,10 @@ impl Agent {
             now: Instant::now(),
             configured_rate: self.config.rate,
         });
+        self.decision = Some(decision);
         if decision.changed {
             self.obey(&decision);
         }
-        self.decision = Some(decision);
         let state = state::of(self);
         self.notifier.status(&state::status(&state));
         self.telemetry.publish(metrics::of(&state));
@@ -210,7 +210,6 @@ impl Agent {
             self.sampling.restart();
         }
         self.sampling.set_frequency(decision.rate);
-        self.decision = Some(*decision);
         self.pause_or_resume();
     }
 
@@ -286,7 +285,7 @@ impl Agent {
             self.publisher.set_symbols(symbols(new));
         }
         if changes.limits {
-            self.governor.set_limits(limits(new));
+            self.governor.set_limits(Limits::from(&new.limits));
         }
         if changes.kill_switch {
             self.kill_switch = KillSwitch::new(&new.kill_switch);
@@ -302,19 +301,13 @@ impl Agent {
         self.notifier.stopping();
         self.telemetry.health().not_ready("shutting down");
         self.sampling.finish();
-        self.publish_last();
+        self.publish();
+        self.publisher.finish();
         let state = state::of(&self);
         self.telemetry.publish(metrics::of(&state));
         self.sinks.shutdown(FAREWELL);
         self.telemetry.shutdown(SECOND);
         tracing::info!(samples = state.samples, "The agent has ended.");
-    }
-
-    fn publish_last(&mut self) {
-        for window in self.sampling.take_windows() {
-            self.publisher.window(window);
-        }
-        self.publisher.finish();
     }
 }
 
@@ -331,10 +324,6 @@ fn symbols(config: &Config) -> profiler_symbolizer::Options {
 fn names_budget(config: &Config) -> usize {
     let memory = config.limits.memory.unwrap_or(u64::MAX);
     usize::try_from(memory / 24).unwrap_or(usize::MAX).clamp(2 << 20, 32 << 20)
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits { memory_bytes: config.limits.memory, cpu_fraction: config.limits.cpu.map(config::Percent::fraction) }
 }
 
 /// As many files as the host's owner allows: executables are kept open.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use profiler_otlp::export::{ExportStats, Exporter, ExporterOptions, FileSink, FilesOptions, FilesStats};
+use profiler_otlp::export::{ExportStats, Exporter, FileSink, FilesOptions, FilesStats};
 use profiler_otlp::format::Format;
 use profiler_otlp::model::Profile;
 
@@ -112,7 +112,7 @@ impl Sink {
         let context = || format!("the exporter {:?} cannot work", config.name);
         let kind = match &config.kind {
             ExporterKind::Otlp(_) => {
-                let exporter = Exporter::start(options(config)).with_context(context)?;
+                let exporter = Exporter::start(config.into()).with_context(context)?;
                 Kind::Otlp(RwLock::new(Some(exporter)))
             }
             ExporterKind::Files(files) => Kind::Files(FileSink::open(folder(files)).with_context(context)?),
@@ -148,7 +148,7 @@ impl Sink {
             && let Some(exporter) = &*exporter.read().unwrap_or_else(PoisonError::into_inner)
         {
             let context = || format!("the exporter {:?} cannot work so", new.name);
-            exporter.reconfigure(options(new)).with_context(context)?;
+            exporter.reconfigure(new.into()).with_context(context)?;
         }
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone_from(new);
         Ok(old)
@@ -197,10 +197,6 @@ impl Sink {
             tracing::info!(exporter = name, sent = stats.sent_samples, dropped, spooled, "The exporter has ended.");
         }))
     }
-}
-
-fn options(config: &config::Exporter) -> ExporterOptions {
-    ExporterOptions::from(config)
 }
 
 fn folder(config: &config::FilesExporter) -> FilesOptions {

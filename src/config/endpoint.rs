@@ -97,16 +97,6 @@ impl Endpoint {
     pub fn is_tls(&self) -> bool {
         self.url.starts_with("https://")
     }
-
-    /// What to say when nobody answers there.
-    #[must_use]
-    pub fn unreachable(&self, protocol: Protocol, error: &dyn fmt::Display) -> String {
-        let expected = match protocol {
-            Protocol::Grpc => "OTLP/gRPC (by custom on port 4317)",
-            Protocol::HttpProtobuf => "OTLP/HTTP (by custom on port 4318)",
-        };
-        format!("cannot reach {self}: {error}. Does a receiver of {expected} listen there? Sampling goes on meanwhile")
-    }
 }
 
 /// The URL without what may be secret in it: user, password and query.
