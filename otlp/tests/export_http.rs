@@ -142,6 +142,8 @@ fn a_connection_that_was_closed_while_idle_costs_no_retry() {
     let exporter = Exporter::start(http_options(receiver.url())).unwrap();
     exporter.export(&small(5));
     drained(&exporter);
+    // The end of the connection arrives after the answer.
+    std::thread::sleep(Duration::from_millis(200));
     exporter.export(&small(6));
     let stats = drained(&exporter);
     assert_eq!((stats.sent_samples, stats.retries, stats.last_error), (11, 0, None));

@@ -24,7 +24,7 @@ const HTTP_METRICS: &str = "v1/metrics";
 pub(super) struct Client {
     pub(super) settings: Settings,
     connection: Option<Connection>,
-    /// Requests that were sent once more within an attempt.
+    /// Requests that went out once more within an attempt, on a new connection.
     pub(super) repeated: u64,
 }
 
@@ -78,8 +78,8 @@ impl Client {
                         Protocol::HttpProtobuf => http_protobuf::outcome(&answer),
                     };
                 }
-                Err(error) if is_new => return Outcome::retry(error),
-                Err(_) => self.repeated += 1,
+                Err(error) if is_new => return Outcome::retry(error.text),
+                Err(error) => self.repeated += u64::from(error.was_sent),
             }
         }
     }

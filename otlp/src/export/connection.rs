@@ -65,6 +65,15 @@ impl Answer {
     }
 }
 
+/// A call without an answer.
+#[derive(Debug)]
+pub(super) struct CallError {
+    /// One line.
+    pub(super) text: String,
+    /// The receiver may have seen the request, or a part of it.
+    pub(super) was_sent: bool,
+}
+
 enum Sender {
     Http1(http1::SendRequest<Full<Bytes>>),
     Http2(http2::SendRequest<Full<Bytes>>),
@@ -135,20 +144,25 @@ impl Connection {
     }
 
     /// Sends `request` and reads the answer. After an error the connection is of no more use.
-    pub(super) async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
-        let answer = match &mut self.sender {
-            Sender::Http1(sender) => match sender.ready().await {
-                Ok(()) => sender.send_request(request).await,
-                Err(error) => Err(error),
-            },
-            Sender::Http2(sender) => match sender.ready().await {
-                Ok(()) => sender.send_request(request).await,
-                Err(error) => Err(error),
-            },
+    pub(super) async fn call(&mut self, request: Request<Full<Bytes>>) -> Result<Answer, CallError> {
+        let ready = match &mut self.sender {
+            Sender::Http1(sender) => sender.ready().await,
+            Sender::Http2(sender) => sender.ready().await,
         };
-        let answer =
-            answer.map_err(|error| format!("the connection failed: {}{}", chain(&error), self.hint(&error)))?;
-        read(answer).await
+        if let Err(error) = ready {
+            return Err(self.failed(&error, false));
+        }
+        let answer = match &mut self.sender {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => sender.try_send_request(request).await,
+        };
+        // The request comes back where nothing of it went out.
+        let answer = answer.map_err(|error| self.failed(error.error(), error.message().is_none()))?;
+        read(answer).await.map_err(|text| CallError { text, was_sent: true })
+    }
+
+    fn failed(&self, error: &hyper::Error, was_sent: bool) -> CallError {
+        CallError { text: format!("the connection failed: {}{}", chain(error), self.hint(error)), was_sent }
     }
 
     /// What the error of a receiver that speaks another protocol probably means.
