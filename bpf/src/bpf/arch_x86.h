@@ -12,7 +12,7 @@
 #define REG_SP 7
 #define REG_BASE REG_RBX /* ld.so's lazy binding finds its frame through it */
 #define LEAF_REGS 16
-#define WINDOW_WORDS 32
+#define WINDOW_WORDS 128
 #define SIGNAL_WORDS 17
 
 #include "abi.h"

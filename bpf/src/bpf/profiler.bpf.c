@@ -26,7 +26,7 @@ struct scratch {
 };
 _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
 /* where the Rust side, which is x86-64, looks */
-_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 33416, "prog_test.rs reads the frames there");
+_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34184, "prog_test.rs reads the frames there");
 
 #define UNWIND_CONTEXT struct scratch *
 #define OPAQUE(x) asm volatile("" : "+r"(x))
