@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Runs `profiler agent` before a real Collector while the host churns, and fails unless it stays as it was.
 
-Churn: execs, forks, threads, libraries that are loaded and unloaded, programs that are replaced on disk, a kill of the Collector now and
-then. Held against bars: memory and file descriptors of the second half against the first, entries of the kernel's tables
+Churn: execs, forks, threads, libraries that are loaded and unloaded, programs that are replaced on disk, a kill of the Collector each
+minute; from four minutes on also two minutes without a Collector, and two minutes of 500 execs a second. Held against bars: memory and file descriptors of the second half against the first, entries of the kernel's tables
 afterwards against those before, samples published against samples delivered, samples lost.
 
 usage: soak.py --profiler FILE --collector FILE --programs FOLDER [--minutes 5]
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -27,6 +28,12 @@ INTERVAL = 2.0
 # Quiet before the churn, for a baseline, and the longest wait for it afterwards, s.
 QUIET = 12.0
 BACK_TO_BASELINE = 120.0
+# The Collector is away for this long once a minute, s; and from a minute after the start for this long, if there is the time.
+SHORT_OUTAGE = 4.0
+LONG_OUTAGE = 120.0
+# Execs a second for this long, s, from the end of the long outage on.
+STORM_RATE = 500
+STORM = 120.0
 
 
 def free_port() -> int:
@@ -127,6 +134,7 @@ class Churn:
         ]
         self.threads = [threading.Thread(target=self.repeat, args=(loop,)) for loop in loops]
         self.rounds = 0
+        self.storms: list[float] = []
         for thread in self.threads:
             thread.start()
 
@@ -147,6 +155,17 @@ class Churn:
             program.write(os.urandom(16))
         os.rename(new, file)
         self.run(file, "--ms", "300", "--depth", "10")
+
+    def storm(self) -> None:
+        """Execs at the highest rate; notes how many a second there were."""
+        self.threads.append(threading.Thread(target=self.storm_once))
+        self.threads[-1].start()
+
+    def storm_once(self) -> None:
+        command = [os.path.join(self.programs, "storm"), "--ms", str(int(STORM * 1000)), "--rate", str(STORM_RATE),
+                   "--child-ms", "1", "--parallel", "4"]
+        truth = json.loads(subprocess.run(command, capture_output=True, check=True, timeout=STORM * 2).stdout)
+        self.storms.append(truth["children"] / (truth["wall_ns"] / 1e9))
 
     def end(self) -> None:
         self.over.set()
@@ -173,6 +192,13 @@ class Judge:
         self.hold(f"{what}, last third of the time", statistics.median(last), statistics.median(middle) + slack, unit)
 
 
+def schedule(seconds: float) -> list[tuple[float, float]]:
+    """When the Collector goes away, and for how long, s: the long outage first."""
+    long = [(60.0, LONG_OUTAGE)] if seconds >= 60 + LONG_OUTAGE + 60 else []
+    first = 60 + LONG_OUTAGE + 30 if long else 30
+    return long + [(float(at), SHORT_OUTAGE) for at in range(int(first), int(seconds - 10), 60)]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--profiler", required=True)
@@ -189,16 +215,25 @@ def main() -> int:
         time.sleep(QUIET)
         baseline = agent.metrics()
         churn = Churn(arguments.programs, folder)
-        started, outage = time.monotonic(), 0
+        started, outages = time.monotonic(), schedule(arguments.minutes * 60)
+        away_until, storm_at = None, None
+        if any(length == LONG_OUTAGE for _, length in outages):
+            storm_at = outages[0][0] + LONG_OUTAGE
+        due = list(outages)
         while (elapsed := time.monotonic() - started) < arguments.minutes * 60:
             time.sleep(INTERVAL)
             judge.looks.append(agent.metrics())
-            # The Collector is away for some seconds each minute.
-            if elapsed > 60 * (outage + 1) - 30:
-                outage += 1
+            if away_until is None and due and elapsed > due[0][0]:
+                away_until = elapsed + due.pop(0)[1]
                 collector.stop()
-                time.sleep(4)
+            elif away_until is not None and elapsed > away_until:
+                away_until = None
                 collector.start()
+            if storm_at is not None and elapsed > storm_at:
+                storm_at = None
+                churn.storm()
+        if away_until is not None:
+            collector.start()
         churn.end()
         busiest = {name: max(look.get(name, 0) for look in judge.looks) for name in judge.looks[-1]}
         tables = [name for name in baseline if name.startswith("profiler_table_entries")]
@@ -214,8 +249,11 @@ def main() -> int:
                 break
             time.sleep(INTERVAL)
 
-        print(f"   {churn.rounds} rounds of churn in {arguments.minutes:g} minutes, {outage} outages of the Collector, "
+        print(f"   {churn.rounds} rounds of churn in {arguments.minutes:g} minutes, {len(outages)} outages of the Collector, the longest "
+              f"of {max((length for _, length in outages), default=0):.0f} s, "
               f"{total(now, 'profiler_samples_total'):.0f} samples")
+        for rate in churn.storms:
+            print(f"            {STORM:.0f} s of {rate:.0f} execs a second")
         judge.flat("resident memory with kernel maps", "profiler_memory_usage_bytes", 4, 1 << 20, " MiB")
         judge.hold("highest memory", total(busiest, "profiler_memory_usage_bytes") / (1 << 20),
                    total(now, "profiler_memory_limit_bytes") / (1 << 20), " MiB")
