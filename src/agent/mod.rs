@@ -34,7 +34,8 @@ use crate::telemetry::{Notifier, Telemetry, TelemetryOptions, log, metrics};
 const STEP: Duration = Duration::from_millis(200);
 /// How often everything else is.
 const SECOND: Duration = Duration::from_secs(1);
-/// Time for what is still to be sent when the agent ends.
+/// Time for what waits to be published when the agent ends, and then for what is still to be sent: less than a service manager waits.
+const LAST_WINDOWS: Duration = Duration::from_secs(8);
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Nice value of the sampling thread.
 const PRIORITY: i32 = -10;
@@ -123,7 +124,9 @@ impl Agent {
     fn run(&mut self, signals: &Signals) {
         let mut next_second = Instant::now();
         while !signals.stop() {
-            self.sampling.step(STEP.min(self.windows.left(Instant::now())));
+            // A window that is over and has to wait for the publisher is no reason to hurry.
+            let left = Some(self.windows.left(Instant::now())).filter(|left| !left.is_zero());
+            self.sampling.step(left.map_or(STEP, |left| left.min(STEP)));
             self.telemetry.health().beat();
             self.notifier.step();
             for image in self.sampling.new_images() {
@@ -165,6 +168,9 @@ impl Agent {
             None => {}
         }
         self.obey_kill_switch();
+        if self.sampling.is_refused() {
+            self.telemetry.health().not_ready("the kernel refuses to sample");
+        }
         let usage = self.own.look(&self.sampling);
         let decision = self.governor.observe(&Usage {
             memory_bytes: usage.memory_bytes,
@@ -206,10 +212,12 @@ impl Agent {
         if decision.shed >= Some(Shed::SymbolCaches) {
             self.publisher.forget();
         }
-        if decision.shed >= Some(Shed::RowCaches) {
+        if decision.shed == Some(Shed::RowCaches) {
             self.sampling.restart();
         }
-        self.sampling.set_frequency(decision.rate);
+        if let Err(error) = self.sampling.set_frequency(decision.rate) {
+            tracing::error!(%error, rate = decision.rate, "The rate stays as it was.");
+        }
         self.pause_or_resume();
     }
 
@@ -260,20 +268,9 @@ impl Agent {
     }
 
     fn apply(&mut self, new: &Config, changes: &Changes) -> anyhow::Result<()> {
-        // First what can be refused.
-        if changes.exporters {
-            let sinks = self.sinks.changed(&new.exporters)?;
-            self.publisher.set_sinks(sinks.clone());
-            self.sinks = sinks;
-        }
-        if changes.resource {
-            self.resources.reconfigure(new.into())?;
-        }
-        if changes.log {
-            self.log.set_level(new.log.level.name())?;
-        }
-        if changes.rate && self.decision.is_none_or(|decision| decision.reason.is_none()) {
-            self.sampling.set_frequency(new.rate);
+        if let Err(error) = self.apply_what_can_be_refused(new, changes) {
+            self.set_back(changes);
+            return Err(error);
         }
         if changes.targets {
             self.sampling.set_targets(TargetRules::from(&new.targets));
@@ -281,8 +278,12 @@ impl Agent {
         if changes.window {
             self.windows = Windows::new(new.window, new.jitter.of(new.window), Instant::now());
         }
-        if changes.symbols {
-            self.publisher.set_symbols(symbols(new));
+        let has_other_budgets = new.limits.memory != self.config.limits.memory;
+        if changes.symbols || has_other_budgets {
+            self.publisher.set_symbols(symbols(new), names_budget(new));
+        }
+        if has_other_budgets {
+            self.sampling.set_row_budget(sampling::row_budget(new));
         }
         if changes.limits {
             self.governor.set_limits(Limits::from(&new.limits));
@@ -296,13 +297,53 @@ impl Agent {
         Ok(())
     }
 
+    /// What ends something comes last, when nothing is left that may fail.
+    fn apply_what_can_be_refused(&mut self, new: &Config, changes: &Changes) -> anyhow::Result<()> {
+        if changes.log {
+            self.log.set_level(new.log.level.name())?;
+        }
+        if changes.resource {
+            self.resources.reconfigure(new.into())?;
+            if new.resource.environment_variables != self.config.resource.environment_variables {
+                // They are read anew, of every process.
+                self.sampling.forget_images();
+            }
+        }
+        if changes.rate && self.decision.is_none_or(|decision| decision.reason.is_none()) {
+            self.sampling.set_frequency(new.rate).with_context(|| format!("the rate cannot become {} Hz", new.rate))?;
+        }
+        if changes.exporters {
+            let sinks = self.sinks.changed(&new.exporters)?;
+            self.publisher.set_sinks(sinks.clone());
+            self.sinks = sinks;
+        }
+        Ok(())
+    }
+
+    /// To what runs, after a part of another configuration was refused. The exporters have seen to themselves.
+    fn set_back(&mut self, changes: &Changes) {
+        let mut failed: Vec<anyhow::Error> = Vec::new();
+        if changes.log {
+            failed.extend(self.log.set_level(self.config.log.level.name()).err().map(Into::into));
+        }
+        if changes.resource {
+            failed.extend(self.resources.reconfigure((&self.config).into()).err().map(Into::into));
+        }
+        if changes.rate && self.decision.is_none_or(|decision| decision.reason.is_none()) {
+            failed.extend(self.sampling.set_frequency(self.config.rate).err().map(Into::into));
+        }
+        for error in failed {
+            tracing::error!("A part of the running configuration could not be set back: {error:#}.");
+        }
+    }
+
     /// Sends what is left, as far as it can be sent in time.
     fn finish(mut self) {
         self.notifier.stopping();
         self.telemetry.health().not_ready("shutting down");
         self.sampling.finish();
         self.publish();
-        self.publisher.finish();
+        self.publisher.finish(LAST_WINDOWS);
         let state = state::of(&self);
         self.telemetry.publish(metrics::of(&state));
         self.sinks.shutdown(FAREWELL);

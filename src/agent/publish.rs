@@ -39,7 +39,7 @@ enum Job {
     Window(Box<Window>),
     Jit(Vec<Image>),
     Sinks(Sinks),
-    Symbolizer(profiler_symbolizer::Options),
+    Symbolizer(profiler_symbolizer::Options, usize),
     Forget,
 }
 
@@ -108,9 +108,9 @@ impl Publisher {
         self.send(Job::Sinks(sinks));
     }
 
-    /// Looks names up in another way from now on.
-    pub fn set_symbols(&self, options: profiler_symbolizer::Options) {
-        self.send(Job::Symbolizer(options));
+    /// Looks names up in another way from now on, and keeps up to `names_budget` bytes of them.
+    pub fn set_symbols(&self, options: profiler_symbolizer::Options, names_budget: usize) {
+        self.send(Job::Symbolizer(options, names_budget));
     }
 
     /// Gives the memory of names back.
@@ -124,13 +124,21 @@ impl Publisher {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Publishes what waits and ends the thread.
-    pub fn finish(&mut self) {
+    /// Publishes what waits, for `deadline` at most, and ends the thread.
+    pub fn finish(&mut self, deadline: Duration) {
         self.jobs = None;
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("The thread that publishes has panicked; its last windows are lost.");
+        let Some(thread) = self.thread.take() else { return };
+        let until = Instant::now() + deadline;
+        while !thread.is_finished() {
+            if Instant::now() >= until {
+                let windows = self.waiting.load(Ordering::Acquire);
+                tracing::error!(
+                    windows,
+                    "What was sampled last could not be published within {deadline:?} and is lost."
+                );
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -139,12 +147,6 @@ impl Publisher {
         if !sent {
             tracing::error!("The thread that publishes is gone; what was sampled is lost.");
         }
-    }
-}
-
-impl Drop for Publisher {
-    fn drop(&mut self) {
-        self.finish();
     }
 }
 
@@ -173,8 +175,12 @@ impl Worker {
                     report.kernel_trouble = kernel_trouble;
                 }
                 Job::Jit(images) => images.iter().for_each(|image| self.names.prefetch(image)),
-                Job::Sinks(sinks) => self.sinks = sinks,
-                Job::Symbolizer(options) => {
+                Job::Sinks(sinks) => {
+                    // Those that are gone have got every window up to now.
+                    std::mem::replace(&mut self.sinks, sinks).retire_all_but(&self.sinks);
+                }
+                Job::Symbolizer(options, names_budget) => {
+                    self.names_budget = names_budget;
                     self.names = Names::kept(Symbolizer::new(options), self.names_budget);
                 }
                 Job::Forget => self.names.forget(),

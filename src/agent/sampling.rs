@@ -32,6 +32,8 @@ pub struct Sampling {
     cut: Vec<Window>,
     paused: bool,
     retry_at: Option<Instant>,
+    /// When sampling last stopped by itself.
+    failed_at: Option<Instant>,
     jit_images: usize,
 }
 
@@ -50,13 +52,15 @@ impl SamplingOptions {
     /// As the configuration has it.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        let memory = config.limits.memory.unwrap_or(u64::MAX);
-        Self {
-            frequency: config.rate,
-            targets: TargetRules::from(&config.targets),
-            row_budget: usize::try_from(memory / 3).unwrap_or(usize::MAX).clamp(4 << 20, 128 << 20),
-        }
+        Self { frequency: config.rate, targets: TargetRules::from(&config.targets), row_budget: row_budget(config) }
     }
+}
+
+/// Bytes of unwind rows, as the configuration's budget has room for them.
+#[must_use]
+pub fn row_budget(config: &Config) -> usize {
+    let memory = config.limits.memory.unwrap_or(u64::MAX);
+    usize::try_from(memory / 3).unwrap_or(usize::MAX).clamp(4 << 20, 128 << 20)
 }
 
 impl Sampling {
@@ -74,6 +78,7 @@ impl Sampling {
             cut: Vec::new(),
             paused: true,
             retry_at: None,
+            failed_at: None,
             jit_images: 0,
         }
     }
@@ -130,17 +135,43 @@ impl Sampling {
         if let Err(error) = session.step(timeout) {
             tracing::error!(%error, "Sampling has stopped and is started anew.");
             self.close();
-            self.reopen();
+            // At once, but not again and again.
+            let now = Instant::now();
+            match self.failed_at.replace(now) {
+                Some(before) if now.duration_since(before) < RETRY => self.retry_at = Some(now + RETRY),
+                _ => self.reopen(),
+            }
         }
     }
 
+    /// Whether samples should be taken, and the kernel does not permit it.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.session.is_none() && !self.paused
+    }
+
     /// Changes the rate, Hz.
-    pub fn set_frequency(&mut self, frequency: u64) {
+    ///
+    /// # Errors
+    /// The kernel does not permit it; the rate is as before.
+    pub fn set_frequency(&mut self, frequency: u64) -> Result<(), profiler_bpf::Error> {
+        if let Some(session) = &mut self.session {
+            session.set_frequency(frequency)?;
+        }
         self.options.frequency = frequency;
-        if let Some(session) = &mut self.session
-            && let Err(error) = session.set_frequency(frequency)
-        {
-            tracing::error!(%error, frequency, "The rate stays as it was.");
+        Ok(())
+    }
+
+    /// Changes the bytes of unwind rows that are kept; what is needed is loaded anew.
+    pub fn set_row_budget(&mut self, bytes: usize) {
+        self.options.row_budget = bytes;
+        self.restart();
+    }
+
+    /// Tells of all processes again, each at its next sample.
+    pub fn forget_images(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.forget_images();
         }
     }
 
@@ -227,7 +258,6 @@ impl Sampling {
 
     /// Makes a window of what was sampled so far.
     fn cut(&mut self) {
-        let losses = self.new_losses();
         let Some(session) = &mut self.session else { return };
         let now = session.clock().unix_from_monotonic(Clock::monotonic_now());
         let start_unix_nanos = std::mem::replace(&mut self.window_start_unix, now);
@@ -241,7 +271,10 @@ impl Sampling {
         for (_, aggregate) in &parts {
             open.extend(files(aggregate, session.executables()));
         }
-        self.cut.push(Window { parts, files: open, clock: session.clock(), start_unix_nanos, duration, losses });
+        let clock = session.clock();
+        // Of a window without samples they are told with the next one.
+        let losses = self.new_losses();
+        self.cut.push(Window { parts, files: open, clock, start_unix_nanos, duration, losses });
     }
 
     fn close(&mut self) {

@@ -1,7 +1,8 @@
 //! Where profiles go: the exporters of the configuration, running.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::Duration;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use profiler_otlp::export::{ExportStats, Exporter, FileSink, FilesOptions, FilesStats};
@@ -18,6 +19,8 @@ const RETIREMENT: Duration = Duration::from_secs(30);
 #[derive(Clone, Default)]
 pub struct Sinks {
     all: Vec<Arc<Sink>>,
+    /// Those that are no longer configured and still send what they hold.
+    ending: Arc<Mutex<Vec<(String, JoinHandle<()>)>>>,
 }
 
 /// One exporter.
@@ -47,10 +50,11 @@ impl Sinks {
     /// One cannot work as it is configured. That a receiver cannot be reached is no such error.
     pub fn start(exporters: &[config::Exporter]) -> anyhow::Result<Self> {
         let all = exporters.iter().map(Sink::start).collect::<anyhow::Result<_>>()?;
-        Ok(Self { all })
+        Ok(Self { all, ending: Arc::default() })
     }
 
-    /// The exporters of another configuration: those of the same name go on with what they hold, others end.
+    /// The exporters of another configuration. Those of the same name and spool, or of the same spool, go on with what they hold; others
+    /// run until [`Self::retire_all_but`].
     ///
     /// # Errors
     /// One cannot work so; all are as before.
@@ -78,15 +82,23 @@ impl Sinks {
                 }
             }
         }
-        for gone in self.all.iter().filter(|sink| !all.iter().any(|kept| Arc::ptr_eq(kept, sink))) {
-            gone.retire();
-        }
-        Ok(Self { all })
+        Ok(Self { all, ending: Arc::clone(&self.ending) })
     }
 
-    /// Hands `profile` to all exporters.
+    /// Ends the exporters that are not among `kept`; nobody waits for them.
+    pub fn retire_all_but(&self, kept: &Self) {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.retain(|(_, end)| !end.is_finished());
+        for gone in self.all.iter().filter(|sink| !kept.all.iter().any(|kept| Arc::ptr_eq(kept, sink))) {
+            tracing::info!(exporter = gone.name(), "The exporter is no longer configured and ends.");
+            ending.extend(gone.end(RETIREMENT).map(|end| (gone.name(), end)));
+        }
+    }
+
+    /// Hands `profile` to all exporters; those that queue it before those that write it here, on a disk that may hang.
     pub fn export(&self, profile: &Profile) {
-        for sink in &self.all {
+        let (queues, files): (Vec<_>, Vec<_>) = self.all.iter().partition(|sink| matches!(sink.kind, Kind::Otlp(_)));
+        for sink in queues.into_iter().chain(files) {
             sink.export(profile);
         }
     }
@@ -99,10 +111,22 @@ impl Sinks {
 
     /// Sends what is left for `deadline` at most.
     pub fn shutdown(&self, deadline: Duration) {
+        let until = Instant::now() + deadline;
         let ends: Vec<_> = self.all.iter().filter_map(|sink| sink.end(deadline)).collect();
         for end in ends {
             // It has said what it could not do.
             let _ = end.join();
+        }
+        for (exporter, end) in self.ending.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            while !end.is_finished() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            if !end.is_finished() {
+                tracing::error!(
+                    exporter,
+                    "The exporter was no longer configured; what it still held and has no spool for is lost."
+                );
+            }
         }
     }
 }
@@ -132,12 +156,15 @@ impl Sink {
     fn can_become(&self, new: &config::Exporter) -> bool {
         let old = self.config();
         let spool = |otlp: &config::OtlpExporter| otlp.spool.as_ref().map(|spool| spool.directory.clone());
-        old.name == new.name
-            && match (&old.kind, &new.kind) {
-                (ExporterKind::Otlp(old), ExporterKind::Otlp(new)) => spool(old) == spool(new),
-                (ExporterKind::Files(old), ExporterKind::Files(new)) => old == new,
-                _ => false,
+        let same_name = old.name == new.name;
+        match (&old.kind, &new.kind) {
+            // A spool goes on under another name: only one exporter can have it.
+            (ExporterKind::Otlp(old), ExporterKind::Otlp(new)) => {
+                spool(old) == spool(new) && (same_name || spool(old).is_some())
             }
+            (ExporterKind::Files(old), ExporterKind::Files(new)) => same_name && old == new,
+            _ => false,
+        }
     }
 
     /// The former configuration.
@@ -180,14 +207,8 @@ impl Sink {
         }
     }
 
-    fn retire(&self) {
-        tracing::info!(exporter = self.name(), "The exporter is no longer configured and ends.");
-        // Nobody waits for its end.
-        drop(self.end(RETIREMENT));
-    }
-
     /// Ends the exporter on a thread of its own.
-    fn end(&self, deadline: Duration) -> Option<std::thread::JoinHandle<()>> {
+    fn end(&self, deadline: Duration) -> Option<JoinHandle<()>> {
         let Kind::Otlp(exporter) = &self.kind else { return None };
         let exporter = exporter.write().unwrap_or_else(PoisonError::into_inner).take()?;
         let name = self.name();

@@ -1,8 +1,8 @@
 //! The configuration as the options of the parts that it is for.
 
 use profiler_otlp::export::{
-    Compression as ExportCompression, ExporterOptions, Protocol as ExportProtocol, RetryOptions,
-    Secret as ExportSecret, SpoolOptions, TlsOptions,
+    Compression as ExportCompression, ExporterOptions, Protocol as ExportProtocol, RetryOptions, SpoolOptions,
+    TlsOptions,
 };
 use profiler_otlp::resource::{KubernetesOptions, KubernetesSource as PodSource, ResourceOptions};
 
@@ -78,7 +78,7 @@ impl From<&Connection> for ExporterOptions {
                 Compression::Gzip => ExportCompression::Gzip,
                 Compression::Zstd => ExportCompression::Zstd,
             },
-            headers: headers.map(|(name, value)| (name.clone(), ExportSecret::new(value.expose()))).collect(),
+            headers: headers.map(|(name, value)| (name.clone(), value.clone())).collect(),
             headers_file: connection.headers_file.clone(),
             timeout: connection.timeout,
             tls: TlsOptions {
@@ -182,7 +182,7 @@ mod tests {
             endpoint_is_complete: true,
             protocol: ExportProtocol::HttpProtobuf,
             compression: ExportCompression::None,
-            headers: vec![("x-tenant".to_owned(), ExportSecret::new("43"))],
+            headers: vec![("x-tenant".to_owned(), profiler_otlp::export::Secret::new("43"))],
             headers_file: Some("/run/metrics-headers".into()),
             timeout: Duration::from_secs(4),
             tls: tls.clone(),
@@ -192,7 +192,7 @@ mod tests {
             name: "backend".to_owned(),
             endpoint: "https://otlp.example.com/p".to_owned(),
             compression: ExportCompression::Zstd,
-            headers: vec![("x-tenant".to_owned(), ExportSecret::new("42"))],
+            headers: vec![("x-tenant".to_owned(), profiler_otlp::export::Secret::new("42"))],
             headers_file: Some("/run/headers".into()),
             timeout: Duration::from_secs(3),
             retry: RetryOptions {

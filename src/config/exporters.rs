@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use profiler_otlp::export::Secret;
+
 use super::endpoint::Endpoint;
 use super::errors::quoted;
 use super::kind::{self, Kind};
@@ -12,7 +14,6 @@ use super::model::{
 };
 use super::origin::Origin;
 use super::reader::Reader;
-use super::secret::Secret;
 use super::yaml::{Key, Node, Value};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -63,6 +64,12 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<Exporter> {
         }
     }
     exporters
+}
+
+/// Of two keys that contradict each other, the one that was set.
+fn blame<'a>(one: (&Origin, &'a str), other: (&Origin, &'a str)) -> (Origin, &'a str) {
+    let (origin, key) = if one.0.precedence() >= other.0.precedence() { one } else { other };
+    (origin.clone(), key)
 }
 
 /// The name of an item of `exporters`, before it is read: by it flags reach it.
@@ -165,13 +172,8 @@ fn otlp(reader: &mut Reader<'_>) -> OtlpExporter {
         "The largest request before compression; larger profiles are split. Receivers refuse more than 4MiB by default",
     );
     if max_request_size > queue_size {
-        // Blame the one that was set.
-        let (origin, key) = if origin.precedence() >= queue_origin.precedence() {
-            (origin, "max_request_size")
-        } else {
-            (queue_origin, "queue_size")
-        };
-        reader.problem(origin, key, "a request of max_request_size would not fit into queue_size");
+        let (at, key) = blame((&origin, "max_request_size"), (&queue_origin, "queue_size"));
+        reader.problem(at, key, "a request of max_request_size would not fit into queue_size");
     }
     let spool = reader.optional_section(
         "spool",
@@ -180,16 +182,22 @@ fn otlp(reader: &mut Reader<'_>) -> OtlpExporter {
             let directory =
                 reader.required("directory", kind::path(), "Where; made if it is missing. Only for this exporter");
             let directory = directory.map_or_else(PathBuf::new, |(directory, _)| directory);
-            let max_size = reader.value(
+            let (max_size, origin) = reader.located(
                 "max_size",
                 kind::size(MIB, TIB),
                 256 * MIB,
                 "What it may hold. The oldest give way, and are counted",
             );
-            Spool { directory, max_size }
+            (Spool { directory, max_size }, origin)
         },
     );
-    OtlpExporter { connection, retry, queue_size, max_request_size, spool }
+    if let Some((spool, spool_origin)) = spool.as_ref().map(|(spool, origin)| (spool, origin))
+        && spool.max_size < 2 * max_request_size
+    {
+        let (at, key) = blame((&origin, "max_request_size"), (spool_origin, "spool.max_size"));
+        reader.problem(at, key, "has to hold two requests of max_request_size at least");
+    }
+    OtlpExporter { connection, retry, queue_size, max_request_size, spool: spool.map(|(spool, _)| spool) }
 }
 
 /// What differs between the signals that are sent by OTLP.

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use profiler_otlp::export::{HIDDEN, Secret};
+
 use super::errors::quoted;
 use super::model::{Jitter, Percent};
-use super::secret::Secret;
 use super::units;
 
 /// The value of a text, or what is wrong with it and the right way.
@@ -227,7 +228,7 @@ pub(super) fn text(what: &'static str) -> Kind<String> {
 pub(super) fn secret(what: &'static str) -> Kind<Secret> {
     Kind {
         parse: Box::new(|text: &str| plain(text).map(Secret::new)),
-        show: |_| super::secret::HIDDEN.to_owned(),
+        show: |_| HIDDEN.to_owned(),
         schema: json!({ "type": ["string", "number", "boolean"] }),
         what: what.to_owned(),
         secret: true,

@@ -38,7 +38,6 @@ mod nearest;
 mod origin;
 mod reader;
 mod schema;
-mod secret;
 mod sections;
 mod substitute;
 mod units;
@@ -63,7 +62,6 @@ pub use model::{
 };
 pub use origin::Origin;
 pub use schema::{reference, schema};
-pub use secret::Secret;
 pub use watch::{Change, Watcher};
 pub use yaml::Place;
 

@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use profiler_otlp::export::Secret;
+
 use super::endpoint::Endpoint;
 use super::kind::Choice;
-use super::secret::Secret;
 
 /// A share in percent.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]

@@ -6,13 +6,14 @@
 
 use std::collections::BTreeMap;
 
+use profiler_otlp::export::HIDDEN;
+
 use super::entry::{About, Content, Entry, Shown};
 use super::errors::{Problem, quoted};
 use super::kind::Kind;
 use super::layers::{Findings, Found, Sources};
 use super::nearest::unknown_key;
 use super::origin::Origin;
-use super::secret::HIDDEN;
 use super::substitute::substitute;
 use super::yaml::{Key, Node, Place, Value};
 

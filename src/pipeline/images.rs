@@ -68,6 +68,11 @@ impl Images {
         self.seen.remove(&serial);
     }
 
+    /// All are new again.
+    pub(super) fn forget(&mut self) {
+        self.seen.clear();
+    }
+
     pub(super) fn take(&mut self) -> Vec<ImageFacts> {
         std::mem::take(&mut self.new).into()
     }

@@ -377,6 +377,11 @@ impl Session {
         self.images.take()
     }
 
+    /// Tells of all processes again, each at its next sample.
+    pub fn forget_images(&mut self) {
+        self.images.forget();
+    }
+
     /// What was seen so far.
     #[must_use]
     pub fn totals(&self) -> Totals {

@@ -54,7 +54,7 @@ use std::{
 pub use client::MetricsClient;
 pub use error::Error;
 pub use files::{FileSink, FilesOptions, FilesStats};
-pub use options::{Compression, ExporterOptions, Protocol, RetryOptions, Secret, SpoolOptions, TlsOptions};
+pub use options::{Compression, ExporterOptions, HIDDEN, Protocol, RetryOptions, Secret, SpoolOptions, TlsOptions};
 pub use stats::{ExportStats, LATENCY_BOUNDS, Latency};
 
 use self::{

@@ -4,7 +4,10 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 pub use crate::spool::SpoolOptions;
 
-/// Text that no log, error or `Debug` shows: a token, a password.
+/// What is shown in place of a [`Secret`].
+pub const HIDDEN: &str = "[hidden]";
+
+/// Text that no message, log or listing shows: a token, a password.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -24,7 +27,13 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
+        f.write_str(HIDDEN)
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(HIDDEN)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use profiler_otlp::export::Secret;
+
 use super::super::{
     Compression, Config, Connection, Endpoint, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter, Kubernetes,
-    KubernetesSource, Limits, Log, LogFormat, LogLevel, OtlpExporter, Percent, Protocol, Resource, Retry, Secret,
-    Spool, Symbols, TargetRule, Targets, Telemetry, TelemetryOtlp, Tls,
+    KubernetesSource, Limits, Log, LogFormat, LogLevel, OtlpExporter, Percent, Protocol, Resource, Retry, Spool,
+    Symbols, TargetRule, Targets, Telemetry, TelemetryOtlp, Tls,
 };
 use super::file;
 

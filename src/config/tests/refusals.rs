@@ -82,6 +82,10 @@ fn exporters_must_make_sense() {
     refused("exporters: [{otlp: {tls: {cert_file: /a}}}]", &["tls.key_file: is missing beside cert_file"]);
     refused("exporters: [{otlp: {headers: {grpc-timeout: 1}}}]", &["set by the protocol itself"]);
     refused("exporters: [{otlp: {queue_size: 1MiB}}]", &["queue_size: a request of max_request_size would not fit"]);
+    refused(
+        "exporters: [{otlp: {spool: {directory: /s, max_size: 4MiB}}}]",
+        &["spool.max_size: has to hold two requests"],
+    );
     refused("exporters: [{otlp: {retry: {max_interval: 1s}}}]", &["max_interval: is shorter than initial_interval"]);
 }
 
