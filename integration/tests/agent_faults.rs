@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use profiler_integration::agent::{Agent, Configuration, Home, Metrics, otlp_exporter};
 use profiler_integration::children::{self, Running};
@@ -391,4 +391,84 @@ fn root_full_disk_under_the_spool_is_counted_and_survived() {
     let published = seen(&home.record().unwrap()).len() as u64;
     let requests = collector.requests_when(PATIENCE, |all| seen(all).len() as u64 >= after.delivered(OUT)).unwrap();
     assert_eq!(published, seen(&requests).len() as u64 + after.dropped(OUT), "{after}");
+}
+
+/// Gives the agent another configuration and waits until it has said `word` of it.
+fn reload(agent: &Agent, configuration: &Configuration, word: &str) {
+    let before = agent.log().len();
+    agent.home().configure(configuration).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while !agent.log().get(before..).is_some_and(|said| said.contains(word)) {
+        assert!(Instant::now() < until, "nobody says {word:?}:\n{}", agent.log());
+        sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn root_exporters_that_are_replaced_get_every_window_before() {
+    if !have_root("root_exporters_that_are_replaced_get_every_window_before") {
+        return;
+    }
+    let load = Load::new();
+    let collector = Collector::start(CollectorOptions::plain()).unwrap();
+    let endpoint = collector.endpoint(Protocol::Grpc);
+    let mut configuration = load.configuration(&endpoint, Protocol::Grpc, "");
+    let mut agent = Agent::start(&configuration).unwrap();
+    let running = load.start(8000);
+    for number in 0..5 {
+        let before = agent.metrics().unwrap().published();
+        agent.wait("a window", PATIENCE, |now| now.published() > before).unwrap();
+        configuration.exporters = otlp_exporter(&format!("{OUT}-{number}"), &endpoint, Protocol::Grpc.name(), "");
+        reload(&agent, &configuration, "was read again");
+    }
+    running.wait(PATIENCE).unwrap();
+    stops_and_all_arrived(agent, &collector);
+}
+
+#[test]
+fn root_spool_goes_on_under_another_name() {
+    if !have_root("root_spool_goes_on_under_another_name") {
+        return;
+    }
+    let load = Load::new();
+    let mut collector = Collector::prepared(CollectorOptions::plain()).unwrap();
+    let endpoint = collector.endpoint(Protocol::Grpc);
+    let home = Home::new().unwrap();
+    let spool = format!("    spool: {{directory: {}/spool, max_size: 64MiB}}\n", home.path().display());
+    let mut configuration = load.configuration(&endpoint, Protocol::Grpc, &spool);
+    let mut agent = home.start(&configuration, &[]).unwrap();
+    let running = load.start(3000);
+    agent.wait("a spool", PATIENCE, |now| now.sum("profiler_spool_records", &[("exporter", OUT)]) > 0.0).unwrap();
+    configuration.exporters = otlp_exporter("renamed", &endpoint, Protocol::Grpc.name(), &spool);
+    reload(&agent, &configuration, "was read again");
+    collector.restart().unwrap();
+    running.wait(PATIENCE).unwrap();
+    sleep(Duration::from_millis(2500));
+    agent.wait_until_idle("renamed", PATIENCE).unwrap();
+    stops_and_all_arrived(agent, &collector);
+}
+
+#[test]
+fn root_configuration_that_is_refused_late_changes_nothing() {
+    if !have_root("root_configuration_that_is_refused_late_changes_nothing") {
+        return;
+    }
+    let load = Load::new();
+    let collector = Collector::start(CollectorOptions::plain()).unwrap();
+    let good = load.configuration(&collector.endpoint(Protocol::Http), Protocol::Http, "");
+    let mut agent = Agent::start(&good).unwrap();
+    let running = load.start(5000);
+    agent.wait("a window", PATIENCE, |now| now.published() > 0).unwrap();
+    // Valid as a file; that there is no cluster to ask shows when it is taken up.
+    let mut bad = good.clone();
+    bad.rate = HERTZ * 2;
+    bad.exporters = otlp_exporter("elsewhere", "http://127.0.0.1:1", Protocol::Grpc.name(), "");
+    bad.more = "resource: {kubernetes: {source: api}}\n".to_owned();
+    reload(&agent, &bad, "is refused");
+    reload(&agent, &good, "nothing has changed");
+    let after = settle(&mut agent, running);
+    assert_eq!(after.sum("profiler_export_queue_samples", &[("exporter", "elsewhere")]) as u64, 0, "{after}");
+    assert_eq!(after.sum("profiler_rate_hertz", &[]) as u64, HERTZ, "{after}");
+    assert_eq!(after.delivered(OUT), after.published(), "{after}");
+    stops_and_all_arrived(agent, &collector);
 }
