@@ -414,8 +414,8 @@ fn root_exporters_that_are_replaced_get_every_window_before() {
     let endpoint = collector.endpoint(Protocol::Grpc);
     let mut configuration = load.configuration(&endpoint, Protocol::Grpc, "");
     let mut agent = Agent::start(&configuration).unwrap();
-    let running = load.start(8000);
-    for number in 0..5 {
+    let running = load.start(12_000);
+    for number in 0..3 {
         let before = agent.metrics().unwrap().published();
         agent.wait("a window", PATIENCE, |now| now.published() > before).unwrap();
         configuration.exporters = otlp_exporter(&format!("{OUT}-{number}"), &endpoint, Protocol::Grpc.name(), "");
