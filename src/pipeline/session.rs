@@ -429,7 +429,8 @@ impl Session {
                 if let Some(process) = self.processes.get(known.pid)
                     && process.serial == known.serial
                 {
-                    aggregate.image(resolve::image(process));
+                    let executable = known.executable.clone();
+                    aggregate.image(Image { executable, ..resolve::image(process) });
                 }
             }
         }
