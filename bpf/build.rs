@@ -6,8 +6,18 @@ use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const SOURCES: [&str; 8] =
-    ["abi.h", "arch.h", "arch_arm64.h", "arch_x86.h", "maps.h", "profiler.bpf.c", "unwind.h", "vmlinux_min.h"];
+const SOURCES: [&str; 10] = [
+    "abi.h",
+    "arch.h",
+    "arch_arm64.h",
+    "arch_x86.h",
+    "feed.bpf.c",
+    "maps.h",
+    "profiler.bpf.c",
+    "ring.h",
+    "unwind.h",
+    "vmlinux_min.h",
+];
 /// v2 is what kernel 5.10 takes; newer clangs default to v3.
 const FLAGS: [&str; 3] = ["-mcpu=v2", "-Wall", "-Werror"];
 
@@ -24,15 +34,18 @@ fn main() {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     // asm/types.h lives in the multiarch folder, which clang does not search for the bpf target
     let includes = format!("/usr/include/{arch}-linux-gnu");
-    let builder = |flags: &[&str]| {
+    let builder = |source: &str, flags: &[&str]| {
         let mut builder = SkeletonBuilder::new();
-        builder.source(sources.join("profiler.bpf.c")).clang(&clang);
+        builder.source(sources.join(source)).clang(&clang);
         builder.clang_args(FLAGS.iter().chain(&["-I", &includes]).chain(flags));
         builder
     };
-    let mut built = builder(&[]).build_and_generate(out.join("profiler.skel.rs"));
+    let mut built = builder("profiler.bpf.c", &[]).build_and_generate(out.join("profiler.skel.rs"));
+    if env::var_os("CARGO_FEATURE_FEED").is_some() {
+        built = built.and_then(|()| builder("feed.bpf.c", &[]).build_and_generate(out.join("feed.skel.rs")));
+    }
     if env::var_os("CARGO_FEATURE_ARM64_OBJECT").is_some() {
-        let arm64 = || builder(&["-D__TARGET_ARCH_arm64"]).obj(out.join("profiler_arm64.o")).build();
+        let arm64 = || builder("profiler.bpf.c", &["-D__TARGET_ARCH_arm64"]).obj(out.join("profiler_arm64.o")).build();
         built = built.and_then(|()| arm64());
     }
     if let Err(error) = built {

@@ -13,6 +13,8 @@
 
 pub mod abi;
 mod error;
+#[cfg(feature = "feed")]
+pub mod feed;
 pub mod memory;
 pub mod native;
 mod perf;

@@ -130,7 +130,7 @@ impl std::fmt::Debug for UserFrame {
 }
 
 /// The fixed head of a record; `struct sample`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct SampleHead {
     /// `CLOCK_MONOTONIC`, ns.
@@ -163,11 +163,29 @@ pub struct SampleHead {
     pub user_frames: u16,
     /// [`UnwindEnd`]
     pub end: u8,
-    pad: [u8; 3],
+    /// Zero.
+    pub pad: [u8; 3],
     /// The thread's comm, NUL padded.
     pub comm: [u8; 16],
 }
 const _: () = assert!(size_of::<SampleHead>() == 96);
+
+impl SampleHead {
+    /// A record as the kernel half lays it out, with these frames (leaf first, the user's as in [`UserFrame`]) and no copy of the
+    /// stack: to replay or to feed.
+    #[must_use]
+    pub fn record(&self, kernel: &[u64], user: &[u64]) -> Vec<u8> {
+        let count = |frames: &[u64]| u16::try_from(frames.len()).unwrap_or(u16::MAX);
+        let head = Self { kernel_frames: count(kernel), user_frames: count(user), stack_bytes: 0, ..*self };
+        // SAFETY: the head is integers without gaps between them, and the slice covers it exactly, for as long as `head` lives.
+        let bytes = unsafe { std::slice::from_raw_parts((&raw const head).cast::<u8>(), size_of::<Self>()) };
+        let mut record = bytes.to_vec();
+        for frames in [kernel, user] {
+            record.extend(frames.iter().take(usize::from(u16::MAX)).flat_map(|frame| frame.to_ne_bytes()));
+        }
+        record
+    }
+}
 
 /// Where the kernel half stopped: `struct continuation`. The frame at `ip` is not among the frames yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -299,6 +317,25 @@ mod tests {
             assert!(before.user_frames().eq(after.user_frames()) && before.kernel_frames().eq(after.kernel_frames()));
             assert_eq!(before.end(), UnwindEnd::NotLoaded);
         }
+    }
+
+    #[test]
+    fn a_made_record_reads_as_it_was_made() {
+        let made = SampleHead {
+            time: 1,
+            period: 2,
+            pid: 3,
+            cpu: 4,
+            end: 1,
+            comm: *b"made\0\0\0\0\0\0\0\0\0\0\0\0",
+            ..SampleHead::default()
+        };
+        let record = made.record(&[7, 8], &[FRAME_IS_IP | 9, 10, 11]);
+        let read = Sample::parse(&record).unwrap();
+        assert_eq!(read.head, SampleHead { kernel_frames: 2, user_frames: 3, ..made });
+        assert!(read.kernel_frames().map(|frame| frame.0).eq([7, 8]));
+        assert!(read.user_frames().map(|frame| frame.0).eq([FRAME_IS_IP | 9, 10, 11]));
+        assert!(read.continuation.is_none() && record.len() == 96 + 5 * 8);
     }
 
     #[test]

@@ -149,7 +149,11 @@ impl Sampler {
         if !matches!(options.targets, Targets::Rules) {
             set(open.maps.verdicts.set_max_entries(1))?;
         }
-        set(open.maps.samples.set_max_entries(options.ring_bytes.next_power_of_two().max(1 << 16)))?;
+        let ring_bytes = options.ring_bytes.next_power_of_two().max(1 << 16);
+        set(open.maps.samples.set_max_entries(ring_bytes))?;
+        if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
+            rodata.ring_wake_bytes = ring_bytes / 4;
+        }
         let skeleton = open.load().map_err(|source| bpf_error("load", source))?;
 
         match &options.targets {
@@ -211,6 +215,16 @@ impl Sampler {
         added.map_err(|source| bpf_error("read the ring of", source))?;
         let ring = builder.build().map_err(|source| bpf_error("read the ring of", source))?;
         Ok(SampleRing { ring, inbox })
+    }
+
+    /// What puts `records` into the ring of this kernel half, for tests and measurements; see [`crate::feed`].
+    ///
+    /// # Errors
+    /// A record is too long, or the kernel does not permit it.
+    #[cfg(feature = "feed")]
+    pub fn feed(&self, records: &Batch, wake: bool) -> Result<crate::feed::Feed> {
+        let wake_bytes = if wake { self.skeleton.maps.samples.max_entries() / 4 } else { u32::MAX };
+        crate::feed::Feed::load(self.skeleton.maps.samples.as_fd(), wake_bytes, records)
     }
 
     /// The tables of the unwinder, shared with the kernel half.
@@ -336,8 +350,8 @@ impl Sampler {
 }
 
 impl SampleRing {
-    /// Waits until the kernel half asks for attention, since a process or library is new to it, or for `timeout` at most. Ordinary
-    /// samples wake nobody.
+    /// Waits until the kernel half asks for attention, since a process or library is new to it or the ring is a quarter full, or for
+    /// `timeout` at most. Ordinary samples wake nobody.
     ///
     /// # Errors
     /// The ring cannot be polled.
@@ -408,6 +422,13 @@ impl Batch {
             }
         }
         slim
+    }
+
+    /// The records as they came.
+    #[cfg(feature = "feed")]
+    pub(crate) fn records(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        starts.zip(&self.ends).filter_map(|(start, &end)| self.bytes.get(start..end))
     }
 
     /// Bytes of all records.

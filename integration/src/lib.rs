@@ -5,6 +5,8 @@
 //! callers frame by frame ([`pattern`]), stacks complete to the process's root ([`completeness`]); and where another tool
 //! can record the same run, what that says ([`perf`]).
 //!
+//! [`made`] are records for measuring what comes after the kernel half.
+//!
 //! Not here: anything that one crate can test on its own.
 #![forbid(unsafe_code)]
 
@@ -14,6 +16,7 @@ pub mod collector;
 pub mod completeness;
 pub mod environment;
 pub mod error;
+pub mod made;
 pub mod pattern;
 pub mod perf;
 pub mod programs;

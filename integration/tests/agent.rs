@@ -20,6 +20,7 @@ use profiler_integration::seen::{as_rows, difference, plain, seen};
 use profiler_integration::truth::Truth;
 use profiler_integration::verdict::{COMPLETE, verdict};
 use profiler_otlp::otlp::{ExportProfilesServiceRequest, check_message};
+use profiler_unwinders::executable::htlhash;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const COLLECTOR: &str = "collector";
@@ -131,6 +132,7 @@ fn streams(test: &str, protocol: Protocol, security: Security) {
             ("deployment.environment.name", "test"),
             ("process.executable.name", "shares"),
             ("process.executable.path", &program.display().to_string()),
+            ("process.executable.build_id.htlhash", &htlhash(&std::fs::read(&program).unwrap())),
             ("os.type", "linux"),
         ];
         for (key, value) in expected {

@@ -44,6 +44,22 @@ fn is_wrong(finished: &Finished) {
 }
 
 #[test]
+fn the_check_says_that_rust_log_goes_before_the_level() {
+    let said = check("log: {level: warn}\n", &[], &[("RUST_LOG", "info,profiler=debug")]);
+    is_right(&said);
+    assert!(
+        said.stdout.contains("# RUST_LOG=info,profiler=debug is set here, and goes before log.level"),
+        "{}",
+        said.stdout
+    );
+    for empty in [&[("RUST_LOG", "")] as &[_], &[]] {
+        let said = check("log: {level: warn}\n", &[], empty);
+        is_right(&said);
+        assert!(!said.stdout.contains("RUST_LOG"), "{}", said.stdout);
+    }
+}
+
+#[test]
 fn the_four_layers_of_a_real_process_go_before_each_other() {
     let text = "rate: 19\nwindow: 20s\nsymbols: lines\n";
     let arguments = ["--rate", "49", "-v", "--set", "labels.team=web"];

@@ -150,7 +150,7 @@ fn each_code_is_retried_or_dropped_as_the_specification_says() {
 
 #[test]
 fn an_older_receiver_without_the_service_is_named() {
-    // A real one: a gRPC server that has no service at all.
+    // As a gRPC server answers that lacks the service.
     let (stats, _) =
         exported(3, vec![fail(Code::Unimplemented, "unknown service opentelemetry.proto...ProfilesService")]);
     let (_, error) = stats.last_error.unwrap();

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 
 use crate::config::{self, Flags};
 use crate::exit;
+use crate::telemetry::log;
 
 /// Flags of the agent; each goes before the environment and the file.
 #[derive(Debug, Default, Args)]
@@ -96,7 +97,14 @@ pub(super) enum ConfigCommand {
 impl ConfigCommand {
     pub(super) fn run(self, verbose: u8) -> anyhow::Result<ExitCode> {
         let text = match self {
-            Self::Check { file, args } => config::load(&args.flags(file, verbose)).map_err(exit::usage)?.describe(),
+            Self::Check { file, args } => {
+                let mut text = config::load(&args.flags(file, verbose)).map_err(exit::usage)?.describe();
+                if let Some(level) = log::forced_level() {
+                    // A comment: what it says may be more than a level, and the file cannot say it.
+                    text += &format!("# RUST_LOG={} is set here, and goes before log.level\n", level.escape_debug());
+                }
+                text
+            }
             Self::Schema => format!("{:#}\n", config::schema()),
         };
         match std::io::stdout().write_all(text.as_bytes()) {

@@ -78,6 +78,8 @@ pub struct Image {
     pub comm: Comm,
     /// Path of the executable.
     pub exe: Arc<[u8]>,
+    /// The executable itself, where it could be read.
+    pub executable: Option<Arc<Executable>>,
     /// Container id.
     pub container_id: Option<Arc<str>>,
     /// Pid in its innermost pid namespace.

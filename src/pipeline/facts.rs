@@ -23,6 +23,7 @@ pub fn process_facts<'a>(image: &'a ImageFacts, comm: &'a str) -> ProcessFacts<'
 
 /// A process image of an aggregate, which may have ended since.
 pub(super) fn sampled_facts<'a>(image: &'a Image, comm: &'a str) -> ProcessFacts<'a> {
+    let executable = image.executable.as_deref();
     ProcessFacts {
         pid: image.pid,
         start_time_ns: image.start_time_ns,
@@ -30,6 +31,9 @@ pub(super) fn sampled_facts<'a>(image: &'a Image, comm: &'a str) -> ProcessFacts
         comm,
         exe: &image.exe,
         container_id: image.container_id.as_deref(),
+        build_id_gnu: executable.and_then(|executable| executable.build_id_gnu.as_deref()),
+        build_id_go: executable.and_then(|executable| executable.build_id_go.as_deref()),
+        build_id_htlhash: executable.map(|executable| executable.htlhash.as_str()),
         ..ProcessFacts::default()
     }
 }

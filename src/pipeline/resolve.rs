@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use profiler_address::UserAddr;
 use profiler_bpf::native::Walk;
 use profiler_bpf::record::{Continuation, Sample, UnwindEnd, UserFrame, comm_bytes};
-use profiler_unwinders::native::Located;
+use profiler_unwinders::executable::Executable;
+use profiler_unwinders::native::{Located, NativeUnwinder};
 use profiler_unwinders::process::{AddressSpace, Clock, Comm, Process};
 
 use super::aggregate::{Frame, FrameId, Image, ImageId, RawSample, StackId, Thread};
@@ -57,7 +59,7 @@ impl Session {
         if !end.is_complete() {
             *self.totals.incomplete.entry(end.reason()).or_default() += 1;
         }
-        let image = self.image_of(head.pid, head.time, &head.comm);
+        let image = self.image_of((head.pid, head.time), &head.comm, now);
         let aggregate = &mut self.windows.now.aggregate;
         let thread = aggregate.thread(Thread { image, tid: head.tid, comm: head.comm });
         aggregate.samples.push(RawSample { time: head.time, stack, thread, cpu: head.cpu });
@@ -141,7 +143,7 @@ impl Session {
             let address = if depth == 0 { address } else { address.call_site() };
             frames.push(self.windows.now.aggregate.frame(Frame::Kernel { address }));
         }
-        let image = self.image_of(head.pid, head.time, &head.comm);
+        let image = self.image_of((head.pid, head.time), &head.comm, now);
         for frame in user {
             let frame = self.user_frame((head.pid, head.time), image, frame, now);
             frames.push(self.windows.now.aggregate.frame(frame));
@@ -237,7 +239,7 @@ impl Session {
     }
 
     /// The image that `pid` was at `time`, added to the aggregate when it is sampled for the first time.
-    fn image_of(&mut self, pid: u32, time: u64, comm: &[u8; 16]) -> ImageId {
+    fn image_of(&mut self, (pid, time): (u32, u64), comm: &[u8; 16], now: u64) -> ImageId {
         if let Some(process) = process_at(&self.processes, pid, time) {
             let serial = process.serial;
             if let Some(id) = self.windows.now.aggregate.known_image(serial) {
@@ -251,7 +253,8 @@ impl Session {
         let aggregate = &mut self.windows.now.aggregate;
         if let Some(process) = process_at(&self.processes, pid, time) {
             self.images.sampled(process);
-            return aggregate.image(image(process));
+            let executable = program(&mut self.unwinder, process, now);
+            return aggregate.image(Image { executable, ..image(process) });
         }
         // Nothing is known but what the sample says.
         let serial = u32::MAX - pid;
@@ -263,6 +266,7 @@ impl Session {
                 start_time_ns: 0,
                 comm: Comm::new(comm_bytes(comm)),
                 exe: Arc::default(),
+                executable: None,
                 container_id: None,
                 namespace_pid: pid,
             })
@@ -270,6 +274,16 @@ impl Session {
     }
 }
 
+/// The file in which the program's code starts; a library is none.
+fn program(unwinder: &mut NativeUnwinder, process: &Process, now: u64) -> Option<Arc<Executable>> {
+    let code = UserAddr(process.address_space?.start_code);
+    match unwinder.locate(process.pid, code, now) {
+        Located::Executable(executable, _) => Some(executable),
+        Located::Other | Located::Nowhere => None,
+    }
+}
+
+/// What the process table knows of an image.
 pub(super) fn image(process: &Process) -> Image {
     Image {
         pid: process.pid,
@@ -278,6 +292,7 @@ pub(super) fn image(process: &Process) -> Image {
         start_time_ns: process.start_time_ns,
         comm: process.comm,
         exe: Arc::clone(&process.exe),
+        executable: None,
         container_id: process.container_id.clone(),
         namespace_pid: process.namespace_pid,
     }

@@ -127,7 +127,7 @@ impl Session {
             budgets: options.budgets,
             full: false,
             sideband_bytes: options.sideband_bytes.saturating_mul(cpus.len()),
-            next_cpu_check: 0,
+            next_cpu_check: u64::MAX,
             next_tidying: 0,
             sampler,
         })
@@ -251,6 +251,16 @@ impl Session {
         let intake = Intake { samples, ..Intake::default() };
         self.work_off(&intake, Clock::monotonic_now());
         intake.samples
+    }
+
+    /// What puts `records` into the ring of this session's kernel half, and wakes its reader in time or, if not `wake`, never; see
+    /// [`profiler_bpf::feed`].
+    ///
+    /// # Errors
+    /// A record is too long, or the kernel does not permit it.
+    #[cfg(feature = "feed")]
+    pub fn feed(&self, records: &Batch, wake: bool) -> Result<profiler_bpf::feed::Feed, profiler_bpf::Error> {
+        self.sampler.feed(records, wake)
     }
 
     /// Samples and events in the order of their times.
@@ -424,7 +434,8 @@ impl Session {
                 if let Some(process) = self.processes.get(known.pid)
                     && process.serial == known.serial
                 {
-                    aggregate.image(resolve::image(process));
+                    let executable = known.executable.clone();
+                    aggregate.image(Image { executable, ..resolve::image(process) });
                 }
             }
         }

@@ -43,13 +43,19 @@ pub struct Log {
     fixed: bool,
 }
 
+/// What `RUST_LOG` says, which goes before the configured level.
+#[must_use]
+pub fn forced_level() -> Option<String> {
+    std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty())
+}
+
 /// Starts logging to standard error. `level` is one of `error`, `warn`, `info`, `debug` and `trace`, or several by module
 /// (`info,profiler=debug`); `RUST_LOG`, which is written in the same way, goes before it.
 ///
 /// # Errors
 /// `level` or `RUST_LOG` is no level, or logging is set up already.
 pub fn init(level: &str, format: Format) -> Result<Log, Error> {
-    let forced = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let forced = forced_level();
     let (filter, handle) = reload::Layer::new(parse(forced.as_deref().unwrap_or(level))?);
     // The journal knows the time, and has no use for colours.
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();

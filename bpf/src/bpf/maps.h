@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
-/* The tables that user space fills and the unwinder reads, the per-CPU scratch, and the ring of samples. */
+/* The tables that user space fills and the unwinder reads, and whom to sample. */
 #ifndef PROFILER_MAPS_H
 #define PROFILER_MAPS_H
 
 #include "arch.h"
+#include "ring.h"
 
 struct unwind_state;
 
@@ -63,11 +64,6 @@ struct {
 	__type(key, u32);
 	__array(values, struct slab);
 } slabs SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 21);
-} samples SEC(".maps");
 
 /* Processes to sample, when not all: by tgid. */
 struct {

@@ -15,6 +15,7 @@
 struct scratch {
 	u64 counters[COUNT_MAX];
 	u64 period; /* of this CPU's clock, ns; changes only while the clock stands still */
+	u64 woken; /* when this CPU last woke the reader for want of room */
 	struct unwind_state state;
 	u32 kernel_frames;
 	u32 pad;
@@ -26,7 +27,7 @@ struct scratch {
 };
 _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
 /* where the Rust side, which is x86-64, looks */
-_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34184, "prog_test.rs reads the frames there");
+_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34192, "prog_test.rs reads the frames there");
 
 #define UNWIND_CONTEXT struct scratch *
 #define OPAQUE(x) asm volatile("" : "+r"(x))
@@ -419,8 +420,7 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 	OPAQUE(size);
 	if (size > sizeof(struct sample) + BODY_BYTES)
 		return 0;
-	/* the reader polls, unless there is something to learn before this process's next sample */
-	if (bpf_ringbuf_output(&samples, sample, size, stack_bytes ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP))
+	if (bpf_ringbuf_output(&samples, sample, size, ring_flags(stack_bytes, sample->time, &s->woken)))
 		s->counters[COUNT_RING_FULL]++;
 	else
 		s->counters[COUNT_SAMPLES]++;
