@@ -20,8 +20,11 @@ const RETIREMENT: Duration = Duration::from_secs(30);
 pub struct Sinks {
     all: Vec<Arc<Sink>>,
     /// Those that are no longer configured and still send what they hold.
-    ending: Arc<Mutex<Vec<(String, JoinHandle<()>)>>>,
+    ending: Arc<Mutex<Vec<Ending>>>,
 }
+
+/// An exporter's name, and the thread on which it ends.
+type Ending = (String, JoinHandle<()>);
 
 /// One exporter.
 struct Sink {
