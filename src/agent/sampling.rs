@@ -10,7 +10,8 @@ use profiler_unwinders::process::Clock;
 use super::publish::Window;
 use crate::config::Config;
 use crate::pipeline::{
-    Budgets, Files, Image, ImageFacts, MemoryUse, Session, SessionOptions, TableUse, TargetRules, Totals, files, losses,
+    Budgets, Files, Image, ImageFacts, MemoryUse, Session, SessionOptions, Span, TableUse, TargetRules, Totals, files,
+    losses,
 };
 
 /// Between two attempts to sample again after the kernel refused.
@@ -27,8 +28,8 @@ pub struct Sampling {
     past_stats: Stats,
     /// As of the last window.
     told: BTreeMap<String, u64>,
-    window_start_unix: u64,
-    window_begun: Instant,
+    /// `CLOCK_MONOTONIC`, ns.
+    window_begun: u64,
     cut: Vec<Window>,
     paused: bool,
     retry_at: Option<Instant>,
@@ -69,8 +70,7 @@ impl Sampling {
             past: Totals::default(),
             past_stats: Stats::default(),
             told: BTreeMap::new(),
-            window_start_unix: 0,
-            window_begun: Instant::now(),
+            window_begun: 0,
             cut: Vec::new(),
             paused: true,
             retry_at: None,
@@ -85,8 +85,7 @@ impl Sampling {
     pub fn start(&mut self) -> Result<(), profiler_bpf::Error> {
         let session = open(&self.options)?;
         self.paused = false;
-        self.window_begun = Instant::now();
-        self.window_start_unix = session.clock().unix_from_monotonic(Clock::monotonic_now());
+        self.window_begun = Clock::monotonic_now();
         self.session = Some(session);
         Ok(())
     }
@@ -229,9 +228,10 @@ impl Sampling {
     fn cut(&mut self) {
         let losses = self.new_losses();
         let Some(session) = &mut self.session else { return };
-        let now = session.clock().unix_from_monotonic(Clock::monotonic_now());
-        let start_unix_nanos = std::mem::replace(&mut self.window_start_unix, now);
-        let duration = std::mem::replace(&mut self.window_begun, Instant::now()).elapsed();
+        let ended = Clock::monotonic_now();
+        let begun = std::mem::replace(&mut self.window_begun, ended);
+        // A step of the clock shows in the window in which it happened.
+        let span = Span { clock: session.read_clock(), begun, ended };
         self.jit_images = 0;
         let parts = session.take_aggregates();
         if parts.iter().all(|(_, aggregate)| aggregate.samples.is_empty()) {
@@ -241,7 +241,7 @@ impl Sampling {
         for (_, aggregate) in &parts {
             open.extend(files(aggregate, session.executables()));
         }
-        self.cut.push(Window { parts, files: open, clock: session.clock(), start_unix_nanos, duration, losses });
+        self.cut.push(Window { parts, files: open, span, losses });
     }
 
     fn close(&mut self) {
