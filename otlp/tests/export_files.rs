@@ -41,19 +41,40 @@ fn each_profile_is_a_file_and_the_oldest_go() {
         let directory = folder.path().join("made/for/it");
         let sink = FileSink::open(options(&directory, format)).unwrap();
         fs::write(directory.join("notes.txt"), "not ours").unwrap();
-        // Written in another order than that of their times: a clock may have been set back.
+        // Written in another order than that of their times: a clock may have been set back. The oldest is what was written first.
         let paths: Vec<_> = [1, 3, 2, 5, 4].map(|second| sink.write(&at(second)).unwrap().unwrap()).into();
         assert!(paths.iter().all(|path| path.to_string_lossy().ends_with(ending)));
         let left: Vec<_> = names(&directory);
         assert_eq!(left.len(), 4, "{left:?}");
         assert_eq!(left[0], "notes.txt");
-        for (name, second) in left[1..].iter().zip([3, 4, 5]) {
+        for (name, second) in left[1..].iter().zip([2, 4, 5]) {
             let back = format::read(&fs::read(directory.join(name)).unwrap()).unwrap();
             assert_eq!(samples(&back), samples(&at(second)));
         }
         let stats = sink.stats();
         assert_eq!((stats.written_samples, stats.written_files, stats.removed_files), (500, 5, 2));
     }
+}
+
+#[test]
+fn a_clock_that_is_set_back_costs_none_of_the_newest_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let seconds_left = || {
+        let files = names(folder.path()).into_iter().map(|name| fs::read(folder.path().join(name)).unwrap());
+        let starts = files.map(|bytes| format::read(&bytes).unwrap().start_unix_nanos - at(0).start_unix_nanos);
+        starts.map(|start| start / 1_000_000_000).collect::<Vec<_>>()
+    };
+    let sink = FileSink::open(options(folder.path(), Format::Pprof)).unwrap();
+    (7200..7204).for_each(|second| drop(sink.write(&at(second)).unwrap()));
+    assert_eq!(seconds_left(), [7201, 7202, 7203]);
+    (3600..3602).for_each(|second| drop(sink.write(&at(second)).unwrap()));
+    assert_eq!(seconds_left(), [3600, 3601, 7203]);
+    // Started again, and set back once more.
+    let sink = FileSink::open(options(folder.path(), Format::Pprof)).unwrap();
+    sink.write(&at(60)).unwrap();
+    assert_eq!(seconds_left(), [60, 3601, 7203]);
+    (61..63).for_each(|second| drop(sink.write(&at(second)).unwrap()));
+    assert_eq!(seconds_left(), [60, 61, 62]);
 }
 
 #[test]

@@ -7,13 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use profiler_otlp::model::{Loss, Profile};
+use profiler_otlp::model::Loss;
 use profiler_otlp::resource::Resources;
 use profiler_symbolizer::Symbolizer;
-use profiler_unwinders::process::Clock;
 
 use super::sinks::Sinks;
-use crate::pipeline::{Aggregate, Files, Image, Names, assemble, origin};
+use crate::pipeline::{Aggregate, Files, Image, Names, Span, assemble, origin};
 
 /// Windows that may wait to be published; while they do, the next one goes on.
 const MAX_WAITING: usize = 2;
@@ -24,12 +23,8 @@ pub struct Window {
     pub parts: Vec<(u64, Aggregate)>,
     /// The files that they are in.
     pub files: Files,
-    /// Turns their times into Unix times.
-    pub clock: Clock,
-    /// Start, ns since the Unix epoch.
-    pub start_unix_nanos: u64,
-    /// How long, wall time.
-    pub duration: Duration,
+    /// When.
+    pub span: Span,
     /// What was lost meanwhile.
     pub losses: Vec<Loss>,
 }
@@ -190,49 +185,16 @@ impl Worker {
 
     /// One profile for each period: a sample's weight is its own.
     fn publish(&mut self, window: Window) {
-        let Window { parts, files, clock, start_unix_nanos, duration, mut losses } = window;
+        let Window { parts, files, span, mut losses } = window;
         for (period, aggregate) in parts {
-            let mut profile = assemble(&aggregate, &mut self.names, &files, &self.resources, clock, period);
+            let mut profile = assemble(&aggregate, &mut self.names, &files, &self.resources, span.clock, period);
             drop(aggregate);
-            profile.start_unix_nanos = start_unix_nanos;
-            profile.duration_nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-            bound_times(&mut profile);
+            span.bound(&mut profile);
             let frequency = 1_000_000_000 / period.max(1);
             profile.origin = origin(frequency, "all processes".to_owned());
             // Said once, whatever the number of profiles.
             profile.losses = std::mem::take(&mut losses);
             self.sinks.export(&profile);
         }
-    }
-}
-
-/// Samples come a moment after they were taken, so some of a window's are older than it.
-fn bound_times(profile: &mut Profile) {
-    let times = || profile.samples.iter().filter_map(|sample| sample.time_unix_nanos);
-    let (first, last) = (times().min(), times().max());
-    let end = profile.start_unix_nanos.saturating_add(profile.duration_nanos);
-    let start = first.map_or(profile.start_unix_nanos, |first| first.min(profile.start_unix_nanos));
-    let end = last.map_or(end, |last| end.max(last.saturating_add(1)));
-    profile.start_unix_nanos = start;
-    profile.duration_nanos = end.saturating_sub(start);
-}
-
-#[cfg(test)]
-mod tests {
-    use profiler_otlp::model::Sample;
-
-    use super::*;
-
-    #[test]
-    fn every_sample_is_within_its_profile() {
-        let sample = |time| Sample { time_unix_nanos: Some(time), ..Sample::default() };
-        let mut profile = Profile {
-            start_unix_nanos: 1000,
-            duration_nanos: 100,
-            samples: vec![sample(990), sample(1050), sample(1100)],
-            ..Profile::default()
-        };
-        bound_times(&mut profile);
-        assert_eq!((profile.start_unix_nanos, profile.duration_nanos), (990, 111));
     }
 }

@@ -10,7 +10,8 @@ use profiler_unwinders::process::Clock;
 use super::publish::Window;
 use crate::config::Config;
 use crate::pipeline::{
-    Budgets, Files, Image, ImageFacts, MemoryUse, Session, SessionOptions, TableUse, TargetRules, Totals, files, losses,
+    Budgets, Files, Image, ImageFacts, MemoryUse, Session, SessionOptions, Span, TableUse, TargetRules, Totals, files,
+    losses,
 };
 
 /// Between two attempts to sample again after the kernel refused.
@@ -27,8 +28,8 @@ pub struct Sampling {
     past_stats: Stats,
     /// As of the last window.
     told: BTreeMap<String, u64>,
-    window_start_unix: u64,
-    window_begun: Instant,
+    /// `CLOCK_MONOTONIC`, ns.
+    window_begun: u64,
     cut: Vec<Window>,
     paused: bool,
     retry_at: Option<Instant>,
@@ -73,8 +74,7 @@ impl Sampling {
             past: Totals::default(),
             past_stats: Stats::default(),
             told: BTreeMap::new(),
-            window_start_unix: 0,
-            window_begun: Instant::now(),
+            window_begun: 0,
             cut: Vec::new(),
             paused: true,
             retry_at: None,
@@ -90,8 +90,7 @@ impl Sampling {
     pub fn start(&mut self) -> Result<(), profiler_bpf::Error> {
         let session = open(&self.options)?;
         self.paused = false;
-        self.window_begun = Instant::now();
-        self.window_start_unix = session.clock().unix_from_monotonic(Clock::monotonic_now());
+        self.window_begun = Clock::monotonic_now();
         self.session = Some(session);
         Ok(())
     }
@@ -259,9 +258,10 @@ impl Sampling {
     /// Makes a window of what was sampled so far.
     fn cut(&mut self) {
         let Some(session) = &mut self.session else { return };
-        let now = session.clock().unix_from_monotonic(Clock::monotonic_now());
-        let start_unix_nanos = std::mem::replace(&mut self.window_start_unix, now);
-        let duration = std::mem::replace(&mut self.window_begun, Instant::now()).elapsed();
+        let ended = Clock::monotonic_now();
+        let begun = std::mem::replace(&mut self.window_begun, ended);
+        // A step of the clock shows in the window in which it happened.
+        let span = Span { clock: session.read_clock(), begun, ended };
         self.jit_images = 0;
         let parts = session.take_aggregates();
         if parts.iter().all(|(_, aggregate)| aggregate.samples.is_empty()) {
@@ -271,10 +271,9 @@ impl Sampling {
         for (_, aggregate) in &parts {
             open.extend(files(aggregate, session.executables()));
         }
-        let clock = session.clock();
         // Of a window without samples they are told with the next one.
         let losses = self.new_losses();
-        self.cut.push(Window { parts, files: open, clock, start_unix_nanos, duration, losses });
+        self.cut.push(Window { parts, files: open, span, losses });
     }
 
     fn close(&mut self) {

@@ -12,6 +12,7 @@ mod names;
 mod origin;
 mod resolve;
 mod session;
+mod span;
 mod targets;
 mod window;
 
@@ -23,4 +24,5 @@ pub use memory::{Budgets, MemoryUse, TableUse};
 pub use names::{Files, Names, files};
 pub use origin::origin;
 pub use session::{Session, SessionOptions, Totals};
+pub use span::Span;
 pub use targets::{Facts, Rule, TargetRules};

@@ -207,7 +207,7 @@ impl Session {
         if now >= self.next_tidying {
             self.next_tidying = now + TIDY_NS;
             self.forget_rescans(now);
-            self.processes.set_clock(Clock::read());
+            self.read_clock();
             self.touch_sampled(now);
             self.unwinder.tidy(now);
         }
@@ -409,7 +409,13 @@ impl Session {
         &mut self.executables
     }
 
-    /// The clock that turns sample times into Unix times.
+    /// Reads the clocks anew: Unix time may have been stepped.
+    pub fn read_clock(&mut self) -> Clock {
+        self.processes.set_clock(Clock::read());
+        self.clock()
+    }
+
+    /// The clock that turns sample times into Unix times, at most some seconds old.
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.processes.clock()

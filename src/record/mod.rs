@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use profiler_bpf::Targets;
 use profiler_otlp::format::Format;
-use profiler_otlp::model::Profile;
 use profiler_otlp::resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
@@ -21,7 +20,7 @@ use crate::exit;
 use crate::launch::Launched;
 use crate::output::{Output, Written};
 use crate::pipeline::{
-    Aggregate, Budgets, Names, Session, SessionOptions, assemble, files, losses, origin, process_facts,
+    Aggregate, Budgets, Names, Session, SessionOptions, Span, assemble, files, losses, origin, process_facts,
 };
 use crate::terminal::Terminal;
 
@@ -123,7 +122,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     // Without the right to it nothing is worse than before.
     let _ = rustix::process::setpriority_process(None, PRIORITY);
     let started = Instant::now();
-    let start_unix = session.clock().unix_from_monotonic(Clock::monotonic_now());
+    let begun = Clock::monotonic_now();
     session.start()?;
     let terminal = Terminal::start(&headline(options), options.duration, command.is_some(), options.quiet);
     if let Some(command) = &command {
@@ -197,18 +196,15 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let _ = rustix::process::setpriority_process(None, 0);
     terminal.finish();
 
-    let duration = started.elapsed();
+    let span = Span { clock: session.read_clock(), begun, ended: Clock::monotonic_now() };
     let totals = session.totals();
     // The rate does not change, so there is one.
     let (period, aggregate) =
         session.take_aggregates().pop().unwrap_or_else(|| (session.period(), Aggregate::default()));
-    let clock = session.clock();
     let files = files(&aggregate, session.executables());
-    let mut profile = assemble(&aggregate, &mut names, &files, &resources, clock, period);
+    let mut profile = assemble(&aggregate, &mut names, &files, &resources, span.clock, period);
     drop(files);
-    profile.start_unix_nanos = start_unix;
-    profile.duration_nanos = duration.as_nanos() as u64;
-    clamp_times(&mut profile);
+    span.bound(&mut profile);
     profile.origin = origin(options.frequency, what(&options.target));
     profile.losses = losses::of(&totals, &session.unwind_stats());
     drop(aggregate);
@@ -228,18 +224,6 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let code = command.as_mut().map_or(Ok(0), Launched::exit_code)?;
     failed |= cut_short || written.iter().any(|written| written.instead_of.is_some());
     Ok(ExitCode::from(if code == 0 && failed { exit::FAILURE } else { code }))
-}
-
-/// A sample of the last instant, or one that a clock step moved, belongs to the recording all the same.
-fn clamp_times(profile: &mut Profile) {
-    let start = profile.start_unix_nanos;
-    let times = profile.samples.iter().filter_map(|sample| sample.time_unix_nanos);
-    if let Some(last) = times.max() {
-        profile.duration_nanos = profile.duration_nanos.max(last.saturating_sub(start) + 1);
-    }
-    for sample in &mut profile.samples {
-        sample.time_unix_nanos = sample.time_unix_nanos.map(|time| time.max(start));
-    }
 }
 
 fn targets(target: &Target, command: Option<&Launched>) -> anyhow::Result<Targets> {

@@ -63,7 +63,7 @@ impl Pusher {
         if published.time == 0 {
             return;
         }
-        let request = otlp::request(&published.metrics, &shared.resource, shared.start, published.time);
+        let request = otlp::request(&published.metrics, &shared.resource, published.start, published.time);
         let result = self.client.send(request.encode_to_vec()).await;
         shared.count_push(result.is_ok());
         let receiver = self.client.shown();

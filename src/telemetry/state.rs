@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::health::Health;
 use super::metric::{Description, Snapshot};
@@ -17,6 +17,8 @@ const PUSHES: Description = Description {
 #[derive(Debug, Default)]
 pub(super) struct Published {
     pub metrics: Snapshot,
+    /// When counters began, ns since the Unix epoch.
+    pub start: u64,
     /// ns since the Unix epoch; 0 before the first snapshot.
     pub time: u64,
 }
@@ -27,8 +29,8 @@ pub(super) struct Shared {
     pub health: Arc<Health>,
     /// What describes the agent, in order.
     pub resource: Vec<(String, String)>,
-    /// When counters began, ns since the Unix epoch.
-    pub start: u64,
+    /// When counters began.
+    begun: Instant,
     published: Mutex<Arc<Published>>,
     pushed: AtomicU64,
     push_failed: AtomicU64,
@@ -37,12 +39,12 @@ pub(super) struct Shared {
 
 impl Shared {
     pub fn new(health: Arc<Health>, resource: Vec<(String, String)>, pushing: bool) -> Self {
-        let start = unix_now();
+        let published = Published { start: unix_now(), ..Published::default() };
         Self {
             health,
             resource,
-            start,
-            published: Mutex::default(),
+            begun: Instant::now(),
+            published: Mutex::new(Arc::new(published)),
             pushed: AtomicU64::new(0),
             push_failed: AtomicU64::new(0),
             pushing,
@@ -54,9 +56,9 @@ impl Shared {
             metrics.counter(PUSHES, &[("outcome", "delivered")], self.pushed.load(Ordering::Relaxed));
             metrics.counter(PUSHES, &[("outcome", "failed")], self.push_failed.load(Ordering::Relaxed));
         }
-        // Points never lie before their series' start, whatever happens to the clock.
-        let time = unix_now().max(self.start + 1);
-        *self.published.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(Published { metrics, time });
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let (start, time) = times(published.start, unix_now(), self.begun.elapsed());
+        *published = Arc::new(Published { metrics, start, time });
     }
 
     pub fn snapshot(&self) -> Arc<Published> {
@@ -69,7 +71,38 @@ impl Shared {
     }
 }
 
+/// Start and time of points, ns since the Unix epoch, at `now`, `age` after the start. Points never lie before their series' start: where
+/// the clock was set back to before it, the series starts anew where it began by that clock.
+fn times(start: u64, now: u64, age: Duration) -> (u64, u64) {
+    if now > start {
+        return (start, now);
+    }
+    let age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let start = now.saturating_sub(age);
+    (start, now.max(start + 1))
+}
+
 fn unix_now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_lie_after_their_start_and_go_on_whatever_happens_to_the_clock() {
+        const SECOND: u64 = 1_000_000_000;
+        const HOUR: u64 = 3600 * SECOND;
+        let (start, minute) = (1_700_000_000 * SECOND, Duration::from_secs(60));
+        assert_eq!(times(start, start + HOUR, minute), (start, start + HOUR), "set forward");
+        assert_eq!(times(start, start + SECOND, minute), (start, start + SECOND), "set back a little");
+        let back = start - HOUR;
+        assert_eq!(times(start, back, minute), (back - 60 * SECOND, back), "set back to before the start");
+        let (start, time) = times(start, back, minute);
+        assert_eq!(times(start, time + SECOND, minute), (start, time + SECOND), "and on from there");
+        assert_eq!(times(start, 0, minute), (0, 1));
+        assert_eq!(times(start, start, Duration::ZERO), (start - 1, start));
+    }
 }

@@ -23,6 +23,8 @@ pub struct Step {
     pub stderr: String,
     /// Its profile, where it wrote one.
     pub profile: Option<PathBuf>,
+    /// Where all its files are.
+    pub folder: PathBuf,
 }
 
 /// Steps by name, and whether the script came to its end.
@@ -112,5 +114,6 @@ fn step(folder: &Path) -> Result<Step, Error> {
         stdout: text("stdout")?,
         stderr: text("stderr")?,
         profile: profile.is_file().then_some(profile),
+        folder: folder.to_owned(),
     })
 }

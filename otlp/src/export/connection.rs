@@ -54,14 +54,17 @@ impl Answer {
         }
     }
 
-    /// The delay in `Retry-After`, seconds or a date, at most 10 minutes.
+    /// The delay in `Retry-After`, seconds or a date to come, at most 10 minutes. A date counts from the answer's own: the receiver's
+    /// clock and ours may differ.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        let text = self.headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-        let delay = match text.parse() {
-            Ok(seconds) => Duration::from_secs(seconds),
-            Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(SystemTime::now()).unwrap_or_default(),
-        };
-        Some(bounded(delay))
+        let text = |name| self.headers.get(name)?.to_str().ok().map(str::trim);
+        let date = |text| httpdate::parse_http_date(text).ok();
+        let after = text(header::RETRY_AFTER)?;
+        if let Ok(seconds) = after.parse() {
+            return Some(bounded(Duration::from_secs(seconds)));
+        }
+        let now = text(header::DATE).and_then(date).unwrap_or_else(SystemTime::now);
+        date(after)?.duration_since(now).ok().map(bounded)
     }
 }
 
@@ -217,4 +220,28 @@ async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String
         }
     }
     Err(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delay(headers: &[(header::HeaderName, &str)]) -> Option<Duration> {
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+        Answer { headers, ..Answer::default() }.retry_after()
+    }
+
+    #[test]
+    fn a_date_to_retry_after_counts_from_the_answers_own() {
+        // Whatever time it is here.
+        let date = (header::DATE, "Wed, 21 Oct 2015 07:28:00 GMT");
+        let after = |text| [date.clone(), (header::RETRY_AFTER, text)];
+        assert_eq!(delay(&after("Wed, 21 Oct 2015 07:28:07 GMT")), Some(Duration::from_secs(7)));
+        assert_eq!(delay(&after("Fri, 21 Oct 2016 07:28:00 GMT")), Some(Duration::from_secs(600)));
+        // One that is past is no leave to try at once, again and again.
+        assert_eq!(delay(&after("Wed, 21 Oct 2015 07:27:59 GMT")), None);
+        assert_eq!(delay(&[(header::RETRY_AFTER, "Wed, 21 Oct 2015 07:28:07 GMT")]), None);
+        assert_eq!(delay(&after("3")), Some(Duration::from_secs(3)));
+        assert_eq!(delay(&after("soon")), None);
+    }
 }

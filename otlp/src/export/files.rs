@@ -1,10 +1,14 @@
 //! Profiles as files in a folder, the oldest of which go.
 
 use std::{
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::error::Error;
@@ -51,6 +55,8 @@ pub struct FilesStats {
 #[derive(Debug)]
 pub struct FileSink {
     options: FilesOptions,
+    /// Files that this sink wrote, by the number of the writing: the times in their names go back where the clock is set back.
+    order: Mutex<HashMap<PathBuf, u64>>,
     written_samples: AtomicU64,
     written_files: AtomicU64,
     written_bytes: AtomicU64,
@@ -76,6 +82,7 @@ impl FileSink {
         }
         let sink = Self {
             options,
+            order: Mutex::default(),
             written_samples: AtomicU64::new(0),
             written_files: AtomicU64::new(0),
             written_bytes: AtomicU64::new(0),
@@ -114,8 +121,9 @@ impl FileSink {
         match self.write_with_room(profile) {
             Ok((path, bytes)) => {
                 self.written_samples.fetch_add(samples, Ordering::Relaxed);
-                self.written_files.fetch_add(1, Ordering::Relaxed);
+                let number = self.written_files.fetch_add(1, Ordering::Relaxed);
                 self.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.order().insert(path.clone(), number);
                 self.prune()?;
                 Ok(Some(path))
             }
@@ -180,7 +188,12 @@ impl FileSink {
         name
     }
 
-    /// The sink's files, oldest first, with their sizes.
+    fn order(&self) -> MutexGuard<'_, HashMap<PathBuf, u64>> {
+        self.order.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sink's files, oldest first, with their sizes: those of former processes by the times in their names, then our own as they
+    /// were written.
     fn files(&self) -> io::Result<Vec<(PathBuf, u64)>> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.options.directory)? {
@@ -195,7 +208,13 @@ impl FileSink {
                 }
             }
         }
-        files.sort_unstable();
+        let mut order = self.order();
+        if order.len() > files.len() {
+            // Some are gone.
+            let there: HashSet<&PathBuf> = files.iter().map(|(path, _)| path).collect();
+            order.retain(|path, _| there.contains(path));
+        }
+        files.sort_by_cached_key(|(path, _)| (order.get(path).copied(), path.clone()));
         Ok(files)
     }
 

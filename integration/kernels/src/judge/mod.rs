@@ -1,5 +1,6 @@
 //! What must hold on every kernel.
 
+mod clock;
 mod privilege;
 
 use std::fs;
@@ -81,6 +82,7 @@ fn assertions(column: &mut Column, steps: &Steps) -> Result<(), String> {
     rate(column, steps)?;
     hotplug(steps)?;
     column.fact("CPU off and on", "followed");
+    clock::assertions(column, steps)?;
     privilege::assertions(column, steps)?;
     steps.died.as_ref().map_or(Ok(()), |at| Err(format!("the guest died at {at}")))
 }
