@@ -270,7 +270,9 @@ impl Sender {
             // The spool keeps it for the next process.
             return false;
         }
-        let wait = after.unwrap_or_else(|| self.backoff.failed(&self.client.settings.options.retry));
+        // The receiver can ask for patience, not for haste: 0 s, or a date that a clock has passed, would mean at once.
+        let own = self.backoff.failed(&self.client.settings.options.retry);
+        let wait = after.map_or(own, |after| after.max(own));
         self.wait(wait, is_closing).await
     }
 
