@@ -139,6 +139,45 @@ fn the_oldest_make_room_and_are_counted() {
 }
 
 #[test]
+fn what_cannot_be_written_pushes_nothing_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let (directory, elsewhere) = (folder.path().join("spool"), folder.path().join("elsewhere"));
+    let mut spool = open_with(&directory, MIB);
+    // Each in a segment of its own, so that the next one needs a new file.
+    let records: Vec<Record> = (0..20).map(|seed| record(seed, 70_000)).collect();
+    let discarded: u64 = records.iter().map(|record| spool.append(record).unwrap()).sum();
+    assert!(discarded > 0);
+    let before = spool.stats().clone();
+    fs::rename(&directory, &elsewhere).unwrap();
+    for _ in 0..3 {
+        spool.append(&record(20, 70_000)).unwrap_err();
+        assert_eq!((spool.stats().samples, spool.stats().bytes), (before.samples, before.bytes));
+    }
+    fs::rename(&elsewhere, &directory).unwrap();
+    let discarded = discarded + spool.append(&record(20, 70_000)).unwrap();
+    let left = drain(&mut spool);
+    assert_eq!(discarded + left.iter().map(|record| record.samples).sum::<u64>(), (1..=21).sum::<u64>());
+    assert!(left.iter().any(|record| record.samples == 21));
+}
+
+#[test]
+fn a_small_spool_has_room_for_the_newest() {
+    // A limit below the least size of a segment: the segment that is appended to has to give way itself.
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open_with(folder.path(), 10_000);
+    let mut discarded = 0;
+    for seed in 0..20 {
+        discarded += spool.append(&record(seed, 4000)).unwrap();
+        assert!(spool.stats().bytes <= 10_000);
+        let on_disk: u64 = segments(folder.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+        assert_eq!(spool.stats().bytes, on_disk);
+    }
+    let left = drain(&mut spool);
+    assert_eq!(left.last(), Some(&record(19, 4000)));
+    assert_eq!(discarded + left.iter().map(|record| record.samples).sum::<u64>(), (1..=20).sum::<u64>());
+}
+
+#[test]
 fn a_record_that_is_being_sent_may_lose_its_segment() {
     for is_delivered in [true, false] {
         let folder = tempfile::tempdir().unwrap();

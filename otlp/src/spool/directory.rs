@@ -70,7 +70,7 @@ impl Directory {
         let path = self.segment(number);
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
         let file = file.map_err(failed("create", &path))?;
-        self.sync()?;
+        self.sync().inspect_err(|_| drop(fs::remove_file(&path)))?;
         Ok(file)
     }
 

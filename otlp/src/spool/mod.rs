@@ -6,10 +6,11 @@
 //!   10 s, so this is a few syncs a minute.) A new segment's folder entry is synced before its first record.
 //! - A delivered record is marked in place by one byte, which is not synced; a segment is removed when all its records are
 //!   marked. After a power cut, records whose mark was lost are sent once more: at least once, never zero times.
-//! - At the byte limit the oldest segment goes, and its samples are counted.
+//! - At the byte limit the oldest segment goes, once what is new is on the disk, and its samples are counted. For that moment
+//!   the files are larger than the limit by one record.
 //! - A record that is cut short at the end of a file is cut off and counted. Where a segment has bytes that nobody wrote, it is
 //!   read up to them; the rest is kept aside as `*.bad` (at most 8 such files), counted, and not read again.
-//! - A full disk is an error of `append` that leaves everything else as it was.
+//! - A full disk, or one that fails, is an error of `append` that leaves everything else as it was.
 //! - A folder is locked: two processes never share one.
 
 mod directory;
@@ -201,14 +202,11 @@ impl Spool {
         if needed > self.max_bytes.min(record::MAX_SEGMENT) {
             return Err(too_large());
         }
-        if self.segments.back().is_some_and(|active| active.bytes >= self.segment_bytes()) {
+        let is_full = |active: &Segment| {
+            active.bytes >= self.segment_bytes() || active.bytes.saturating_add(header.span()) > self.max_bytes
+        };
+        if self.segments.back().is_some_and(is_full) {
             self.active = None;
-        }
-        let mut discarded = 0;
-        while self.stats.bytes + needed > self.max_bytes
-            && let Some(oldest) = self.segments.pop_front()
-        {
-            discarded += self.discard(&oldest);
         }
         let (number, file, offset) = self.active()?;
         let path = self.directory.segment(number);
@@ -226,6 +224,14 @@ impl Spool {
         }
         self.stats.bytes += header.span();
         self.enter(number, offset, header);
+        // Only now: what cannot be written must not push out what can be read. The last segment is within the limit by itself.
+        let mut discarded = 0;
+        while self.stats.bytes > self.max_bytes
+            && self.segments.len() > 1
+            && let Some(oldest) = self.segments.pop_front()
+        {
+            discarded += self.discard(&oldest);
+        }
         Ok(discarded)
     }
 
@@ -258,9 +264,6 @@ impl Spool {
     /// Removes the segment `oldest`, which is out of the list already; returns the samples that go with it.
     fn discard(&mut self, oldest: &Segment) -> u64 {
         self.stats.bytes = self.stats.bytes.saturating_sub(oldest.bytes);
-        if self.segments.is_empty() {
-            self.active = None;
-        }
         let mut discarded = 0;
         while let Some(entry) = self.entries.front().copied().filter(|entry| entry.segment == oldest.number) {
             self.entries.pop_front();
