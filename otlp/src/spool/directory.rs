@@ -15,6 +15,8 @@ use super::error::{Error, failed};
 const SEGMENT: &str = ".spool";
 /// Ending of what is set aside.
 const BAD: &str = ".bad";
+/// Name of the file that is locked.
+const LOCK: &str = "lock";
 /// Files that are kept after they were set aside, for who wants to know.
 const MAX_BAD: usize = 8;
 
@@ -29,7 +31,7 @@ impl Directory {
     /// Makes the folder if need be, and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed("create the spool", path))?;
-        let lock_path = path.join("lock");
+        let lock_path = path.join(LOCK);
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
         let lock = lock.map_err(failed("open the lock", &lock_path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -37,6 +39,11 @@ impl Directory {
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::Locked { directory: path.to_owned() }),
             Err(errno) => Err(failed("lock", lock_path)(errno.into())),
         }
+    }
+
+    /// Whether the folder is where it was when it was opened.
+    pub(super) fn is_there(&self) -> bool {
+        self.path.join(LOCK).exists()
     }
 
     /// Path of segment `number`.
@@ -60,7 +67,7 @@ impl Directory {
     pub(super) fn open_segment(&self, number: u64) -> io::Result<File> {
         let path = self.segment(number);
         if !fs::symlink_metadata(&path)?.is_file() {
-            return Err(io::Error::other("it is not a plain file"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a plain file"));
         }
         OpenOptions::new().read(true).write(true).open(path)
     }

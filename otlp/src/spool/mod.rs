@@ -20,13 +20,14 @@ mod record;
 use std::{
     collections::VecDeque,
     fs::{self, File},
+    io::ErrorKind,
     os::unix::fs::FileExt,
     path::PathBuf,
 };
 
 use directory::Directory;
 pub use error::Error;
-use error::failed;
+use error::{READ, failed};
 pub use record::Record;
 use record::{DONE, End, HEADER, Header, MAGIC, STATE};
 
@@ -301,10 +302,20 @@ impl Spool {
 
     fn read(&mut self, entry: &Entry) -> Result<Record, Error> {
         let path = self.directory.segment(entry.segment);
-        let file = self.reader(entry.segment).map_err(failed("open", &path))?;
+        let damaged = |path| Error::Damaged { path, samples: entry.header.samples };
+        if let Err(error) = self.reader(entry.segment) {
+            // Somebody removed it; but where the whole folder is gone, it may be mounted again.
+            let is_removed = error.kind() == ErrorKind::NotFound && self.directory.is_there();
+            return Err(if is_removed { damaged(path) } else { failed("open", path)(error) });
+        }
         let mut payload = vec![0; entry.header.payload_length as usize];
-        file.read_exact_at(&mut payload, entry.offset + HEADER).map_err(failed("read", &path))?;
-        entry.header.record(payload).ok_or(Error::Damaged { path, samples: entry.header.samples })
+        let read = self.reader(entry.segment).and_then(|file| file.read_exact_at(&mut payload, entry.offset + HEADER));
+        if let Err(error) = read {
+            // A handle can be stale where the file is not.
+            self.reader = None;
+            return Err(failed(READ, path)(error));
+        }
+        entry.header.record(payload).ok_or_else(|| damaged(path))
     }
 
     fn reader(&mut self, number: u64) -> std::io::Result<&File> {
