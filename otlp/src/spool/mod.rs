@@ -11,6 +11,8 @@
 //! - A record that is cut short at the end of a file is cut off and counted. Where a segment has bytes that nobody wrote, it is
 //!   read up to them; the rest is kept aside as `*.bad` (at most 8 such files), counted, and not read again.
 //! - A full disk, or one that fails, is an error of `append` that leaves everything else as it was.
+//! - What else is in the folder never keeps the spool from opening: a segment that can neither be read nor set aside is passed
+//!   over and counted, and a name that is not written here is left alone.
 //! - A folder is locked: two processes never share one.
 
 mod directory;
@@ -51,7 +53,7 @@ pub struct SpoolStats {
     pub samples: u64,
     /// Samples that were found when it was opened.
     pub restored_samples: u64,
-    /// Files, or ends of files, that were set aside as malformed.
+    /// Files, or ends of files, that were set aside as malformed or, where even that failed, passed over.
     pub set_aside: u64,
     /// Records at the end of a file that were not there in full.
     pub torn_records: u64,
@@ -116,7 +118,7 @@ impl Spool {
         };
         for number in spool.directory.segments()? {
             spool.next_segment = number.saturating_add(1);
-            spool.recover(number)?;
+            spool.recover(number);
         }
         spool.stats.restored_samples = spool.stats.samples;
         Ok(spool)
@@ -128,39 +130,47 @@ impl Spool {
         &self.stats
     }
 
-    /// Takes over segment `number` as an earlier process left it.
-    fn recover(&mut self, number: u64) -> Result<(), Error> {
-        let Ok(file) = self.directory.open_segment(number) else {
-            self.stats.set_aside += 1;
-            return self.directory.set_aside(number);
+    /// Takes over segment `number` as an earlier process left it. Nothing about one file keeps the rest from being of use: what can
+    /// neither be read nor set aside stays where it is, counted, and the next segments have higher numbers.
+    fn recover(&mut self, number: u64) {
+        let (file, length) = match self.directory.open_segment(number) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.stats.set_aside += 1;
+                // Else it may be as good as any, and the next process can read it.
+                if error.kind() == ErrorKind::InvalidData {
+                    let _ = self.directory.set_aside(number);
+                }
+                return;
+            }
         };
-        let path = self.directory.segment(number);
-        let length = file.metadata().map_err(failed("examine", &path))?.len();
         let scan = record::scan(&file, length);
+        // Where cutting fails, what is good is of use all the same: nothing is appended to this file.
         match scan.end {
             End::Malformed if scan.good == 0 => {
                 self.stats.set_aside += 1;
-                return self.directory.set_aside(number);
+                let _ = self.directory.set_aside(number);
+                return;
             }
             End::Malformed => {
                 self.stats.set_aside += 1;
-                self.directory.set_rest_aside(number, &file, scan.good)?;
+                let _ = self.directory.set_rest_aside(number, &file, scan.good);
             }
             End::Torn => {
                 self.stats.torn_records += 1;
-                file.set_len(scan.good).and_then(|()| file.sync_all()).map_err(failed("cut", &path))?;
+                let _ = file.set_len(scan.good).and_then(|()| file.sync_all());
             }
             End::Clean => {}
         }
         if scan.waiting.is_empty() {
-            return fs::remove_file(&path).map_err(failed("remove", path));
+            let _ = fs::remove_file(self.directory.segment(number));
+            return;
         }
         self.segments.push_back(Segment { number, bytes: scan.good, waiting: 0 });
         self.stats.bytes += scan.good;
         for (offset, header) in scan.waiting {
             self.enter(number, offset, header);
         }
-        Ok(())
     }
 
     /// Notes a record of segment `number`, the last one.
@@ -324,7 +334,7 @@ impl Spool {
         }
         match &mut self.reader {
             Some((_, file)) => Ok(file),
-            none => Ok(&none.insert((number, self.directory.open_segment(number)?)).1),
+            none => Ok(&none.insert((number, self.directory.open_segment(number)?.0)).1),
         }
     }
 
