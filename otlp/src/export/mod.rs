@@ -103,6 +103,8 @@ impl Exporter {
                 shared.write_spool();
                 // The sender may wait for nothing but this.
                 shared.wake.notify_one();
+                // In this order: whoever waits for the end may open the spool anew.
+                drop(shared);
                 drop(alive);
             };
             spooler.spawn(run).map_err(failed)?;
@@ -165,7 +167,7 @@ impl Exporter {
     }
 
     /// Sends what waits for at most `deadline`. What is left then stays in the spool if there is one, and else is counted as
-    /// dropped.
+    /// dropped. When this returns, the spool can be opened again, unless its disk hangs longer than 1 s after `deadline`.
     #[must_use]
     pub fn shutdown(self, deadline: Duration) -> ExportStats {
         let end = Instant::now() + deadline;
