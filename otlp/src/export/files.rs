@@ -1,8 +1,9 @@
 //! Profiles as files in a folder, the oldest of which go.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -12,6 +13,7 @@ use crate::{
     format::{self, Format},
     model::Profile,
     rfc3339,
+    spool::create_folder,
 };
 
 /// Beginning of the names of files that belong to the sink.
@@ -47,7 +49,8 @@ pub struct FilesStats {
     pub removed_files: u64,
 }
 
-/// Writes each profile to a file of its own, named by the time of its start.
+/// Writes each profile to a file of its own, named by the time of its start. Profiles show paths and names of every process of the
+/// host: files, and folders that are made for them, are for their owner alone.
 #[derive(Debug)]
 pub struct FileSink {
     options: FilesOptions,
@@ -68,7 +71,7 @@ impl FileSink {
     /// Makes the folder if need be, and removes what an interrupted process left unfinished there.
     pub fn open(options: FilesOptions) -> Result<Self, Error> {
         let folder = &options.directory;
-        fs::create_dir_all(folder).map_err(failed("create", folder))?;
+        create_folder(folder).map_err(failed("create", folder))?;
         for entry in fs::read_dir(folder).map_err(failed("list", folder))?.filter_map(Result::ok) {
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
                 let _ = fs::remove_file(entry.path());
@@ -155,7 +158,7 @@ impl FileSink {
     }
 
     fn write_file(&self, profile: &Profile, path: &Path) -> io::Result<u64> {
-        let mut file = BufWriter::new(File::create(path)?);
+        let mut file = BufWriter::new(create(path)?);
         format::write(profile, self.options.format, &mut file)?;
         file.flush()?;
         let file = file.get_ref();
@@ -223,6 +226,18 @@ impl FileSink {
         let removed = oldest.is_some_and(|(path, _)| fs::remove_file(path).is_ok());
         self.removed_files.fetch_add(u64::from(removed), Ordering::Relaxed);
         removed
+    }
+}
+
+/// A new file for its owner alone. What stands there under its name, left over or planted, goes; a link is not followed.
+fn create(path: &Path) -> io::Result<File> {
+    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            create()
+        }
+        result => result,
     }
 }
 

@@ -3,7 +3,8 @@
 //! A folder of segments, each a file of records (see [`Record`]), appended to in order:
 //!
 //! - Each [`append`](Spool::append) ends with `fdatasync`: when it returns, the record is on the disk. (A window of the agent is
-//!   10 s, so this is a few syncs a minute.) A new segment's folder entry is synced before its first record.
+//!   10 s, so this is a few syncs a minute.) A new segment's folder entry is synced before its first record,
+//!   and a new folder in the one above it when the spool is opened.
 //! - A delivered record is marked in place by one byte, which is not synced; a segment is removed when all its records are
 //!   marked. After a power cut, records whose mark was lost are sent once more: at least once, never zero times.
 //! - At the byte limit the oldest segment goes, once what is new is on the disk, and its samples are counted. For that moment
@@ -28,6 +29,7 @@ use std::{
 };
 
 use directory::Directory;
+pub(crate) use directory::create_folder;
 pub use error::Error;
 use error::{READ, failed};
 pub use record::Record;
