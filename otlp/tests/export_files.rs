@@ -111,6 +111,29 @@ fn what_was_interrupted_is_removed_and_what_is_empty_not_written() {
 }
 
 #[test]
+fn files_are_for_their_owner_alone_and_follow_no_link() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("made/for/it");
+    let mode = |path: &Path| fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777;
+    let sink = FileSink::open(options(&directory, Format::Otlp)).unwrap();
+    assert_eq!((mode(&folder.path().join("made")), mode(&directory)), (0o700, 0o700));
+    let first = sink.write(&at(0)).unwrap().unwrap();
+    assert_eq!(mode(&first), 0o600);
+
+    // A link under the name that the next file has while it is written.
+    let name = first.file_name().unwrap().to_str().unwrap();
+    let victim = folder.path().join("victim");
+    fs::write(&victim, "untouched").unwrap();
+    symlink(&victim, directory.join(format!(".{}", name.replace("-0000", "-0001")))).unwrap();
+    let second = sink.write(&at(0)).unwrap().unwrap();
+    assert_eq!((mode(&second), fs::read_to_string(&victim).unwrap().as_str()), (0o600, "untouched"));
+    assert!(fs::symlink_metadata(&second).unwrap().is_file());
+    assert_eq!(samples(&format::read(&fs::read(&second).unwrap()).unwrap()), samples(&at(0)));
+    assert_eq!(names(&directory).len(), 2);
+}
+
+#[test]
 fn a_folder_that_is_gone_is_an_error_that_names_it_and_a_count() {
     let folder = tempfile::tempdir().unwrap();
     let directory = folder.path().join("gone");

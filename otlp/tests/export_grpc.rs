@@ -123,6 +123,21 @@ fn retry_info_is_honoured() {
 }
 
 #[test]
+fn retry_info_of_no_time_means_the_usual_wait() {
+    let receiver = GrpcReceiver::new([0, -1, 0].map(|seconds| fail_with_delay(Code::Unavailable, seconds)).into());
+    let mut options = options(receiver.url());
+    options.retry = RetryOptions { randomization: 0.0, multiplier: 2.0, ..options.retry };
+    let exporter = Exporter::start(options).unwrap();
+    exporter.export(&small(12));
+    let stats = drained(&exporter);
+    assert_eq!((stats.sent_samples, stats.retries), (12, 3));
+    let times = receiver.times.lock().unwrap().clone();
+    let waits: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    let growing = [20, 40, 80].map(Duration::from_millis);
+    assert!(waits.iter().zip(growing).all(|(wait, least)| *wait >= least), "{waits:?}");
+}
+
+#[test]
 fn each_code_is_retried_or_dropped_as_the_specification_says() {
     let retryable =
         [Code::Cancelled, Code::DeadlineExceeded, Code::Aborted, Code::OutOfRange, Code::Unavailable, Code::DataLoss];

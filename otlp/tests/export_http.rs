@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use common::{samples, small};
 use export_receivers::{GrpcReceiver, HttpReceiver, HttpReply, drained, http, options, wait_for};
 use profiler_otlp::{
-    export::{Compression, ExportStats, Exporter, ExporterOptions, Protocol},
+    export::{Compression, ExportStats, Exporter, ExporterOptions, MetricsClient, Protocol, RetryOptions},
     otlp,
 };
 
@@ -95,10 +95,19 @@ fn retry_after_as_a_date_is_honoured() {
 }
 
 #[test]
-fn a_date_that_is_past_or_none_means_the_usual_wait() {
-    for value in ["Wed, 21 Oct 2015 07:28:00 GMT", "soon", "-5", "1e3"] {
-        let (stats, _) = exported(10, vec![http("429 Too Many Requests", &format!("Retry-After: {value}\r\n"), b"")]);
-        assert_eq!((stats.sent_samples, stats.retries), (10, 1), "{value}");
+fn a_delay_of_nothing_or_none_at_all_means_the_usual_wait() {
+    for value in ["0", "Wed, 21 Oct 2015 07:28:00 GMT", "soon", "-5", "1e3"] {
+        let wait = || http("429 Too Many Requests", &format!("Retry-After: {value}\r\n"), b"");
+        let receiver = HttpReceiver::new(vec![wait(), wait(), wait()]);
+        let mut options = http_options(receiver.url());
+        options.retry = RetryOptions { randomization: 0.0, multiplier: 2.0, ..options.retry };
+        let exporter = Exporter::start(options).unwrap();
+        exporter.export(&small(10));
+        let stats = drained(&exporter);
+        assert_eq!((stats.sent_samples, stats.retries), (10, 3), "{value}");
+        let waits: Vec<_> = receiver.seen().windows(2).map(|pair| pair[1].time - pair[0].time).collect();
+        let growing = [20, 40, 80].map(Duration::from_millis);
+        assert!(waits.iter().zip(growing).all(|(wait, least)| *wait >= least), "{value}: {waits:?}");
     }
 }
 
@@ -116,6 +125,28 @@ fn statuses_that_are_final_are_dropped_under_their_number() {
         let (stats, receiver) = exported(10, vec![http(status, "location: http://elsewhere/\r\n", b"no")]);
         assert_eq!((dropped(&stats), receiver.seen().len()), (vec![(reason, 10)], 1));
     }
+}
+
+#[test]
+fn a_redirect_is_named_without_the_secrets_in_it() {
+    let location = "location: https://user:hunter2@elsewhere:1/in?token=hunter2&next=https://h/\r\n";
+    let body = b"<a href=\"https://user:hunter2@elsewhere:1/in?token=hunter2\">Temporary Redirect</a>";
+    let (stats, _) = exported(10, vec![http("307 Temporary Redirect", location, body)]);
+    let error = last_error(stats);
+    assert!(error.contains("HTTP 307") && error.contains("https://***@elsewhere:1/in?***"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn metrics_that_are_refused_name_the_path_and_not_its_query() {
+    let receiver = HttpReceiver::new(vec![http("404 Not Found", "", b"")]);
+    let endpoint = format!("{}/m?token=hunter2", receiver.url());
+    let options = ExporterOptions { endpoint_is_complete: true, ..http_options(endpoint) };
+    let mut client = MetricsClient::new(options).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let error = runtime.block_on(client.send(Vec::new())).unwrap_err();
+    assert!(error.ends_with("takes no metrics at /m"), "{error}");
+    assert_eq!(receiver.seen()[0].line, "POST /m?token=hunter2 HTTP/1.1");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::{
 use common::{samples, small};
 use export_receivers::{GrpcOptions, GrpcReceiver, Inbox, Reply, drained, fail, options, wait_for};
 use profiler_otlp::{
-    export::{Compression, Exporter, ExporterOptions, SpoolOptions},
+    export::{Compression, ExportStats, Exporter, ExporterOptions, SpoolOptions},
     model::{Process, Profile, Sample, Thread, builder::ProfileBuilder},
     otlp,
 };
@@ -120,6 +120,62 @@ fn a_spool_that_takes_nothing_leaves_the_queue_in_memory() {
     let stats = drained(&exporter);
     assert_eq!((stats.sent_samples, stats.total_dropped_samples()), (70, 0));
     assert!(stats.spool.unwrap().failure.unwrap().contains("cannot create"));
+}
+
+/// An exporter to nobody, uncompressed, with two records of 20,000 samples in its spool in a file each, the first of which it has read.
+fn two_files(directory: &Path) -> (Exporter, ExporterOptions) {
+    let spool = Some(SpoolOptions { directory: directory.to_owned(), max_bytes: 1 << 20 });
+    let mut patient = ExporterOptions {
+        spool,
+        compression: Compression::None,
+        max_request_bytes: 500_000,
+        ..options(address_of_nobody())
+    };
+    (patient.retry.initial_interval, patient.retry.max_interval) = (Duration::from_secs(600), Duration::from_secs(600));
+    let exporter = Exporter::start(patient.clone()).unwrap();
+    exporter.export(&small(20_000));
+    exporter.export(&small(20_000));
+    wait_for("the spool", || Some(exporter.stats()).filter(|stats| stats.spooled_samples() == 40_000));
+    wait_for("a failure", || (exporter.stats().failures_in_a_row > 0).then_some(()));
+    let files = std::fs::read_dir(directory).unwrap().filter(|entry| entry.as_ref().unwrap().file_name() != "lock");
+    assert_eq!(files.count(), 2);
+    (exporter, patient)
+}
+
+#[test]
+fn a_spool_that_cannot_be_read_for_a_while_waits_and_holds_nothing_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let (directory, elsewhere) = (folder.path().join("spool"), folder.path().join("elsewhere"));
+    let (exporter, patient) = two_files(&directory);
+    // As if its file system were away.
+    std::fs::rename(&directory, &elsewhere).unwrap();
+    let receiver = GrpcReceiver::new(Vec::new());
+    let quick = options(receiver.url());
+    exporter.reconfigure(ExporterOptions { endpoint: quick.endpoint, retry: quick.retry, ..patient }).unwrap();
+    let unreadable =
+        |stats: &ExportStats| stats.last_error.as_ref().is_some_and(|(_, text)| text.contains("cannot open"));
+    let stats = wait_for("an error", || Some(exporter.stats()).filter(unreadable));
+    assert_eq!((stats.sent_samples, stats.spooled_samples()), (20_000, 20_000));
+    assert_eq!((stats.total_dropped_samples(), stats.unaccounted_samples()), (0, 0));
+    exporter.export(&small(50));
+    wait_for("what is new", || Some(exporter.stats()).filter(|stats| stats.sent_samples == 20_050));
+    std::fs::rename(&elsewhere, &directory).unwrap();
+    let stats = drained(&exporter);
+    assert_eq!((stats.sent_samples, stats.total_dropped_samples()), (40_050, 0));
+    assert_eq!(receiver.inbox.samples(), 40_050);
+}
+
+#[test]
+fn what_is_gone_from_the_spool_is_lost_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (exporter, patient) = two_files(folder.path());
+    let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    std::fs::remove_file(&files[1]).unwrap();
+    let receiver = GrpcReceiver::new(Vec::new());
+    exporter.reconfigure(ExporterOptions { endpoint: receiver.url(), ..patient }).unwrap();
+    let stats = drained(&exporter);
+    assert_eq!((stats.sent_samples, stats.dropped_samples["damaged spool record"]), (20_000, 20_000));
 }
 
 /// Windows of the child that are in `inbox`, with the number of their samples; a window sent twice counts once.

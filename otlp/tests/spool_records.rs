@@ -139,6 +139,45 @@ fn the_oldest_make_room_and_are_counted() {
 }
 
 #[test]
+fn what_cannot_be_written_pushes_nothing_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let (directory, elsewhere) = (folder.path().join("spool"), folder.path().join("elsewhere"));
+    let mut spool = open_with(&directory, MIB);
+    // Each in a segment of its own, so that the next one needs a new file.
+    let records: Vec<Record> = (0..20).map(|seed| record(seed, 70_000)).collect();
+    let discarded: u64 = records.iter().map(|record| spool.append(record).unwrap()).sum();
+    assert!(discarded > 0);
+    let before = spool.stats().clone();
+    fs::rename(&directory, &elsewhere).unwrap();
+    for _ in 0..3 {
+        spool.append(&record(20, 70_000)).unwrap_err();
+        assert_eq!((spool.stats().samples, spool.stats().bytes), (before.samples, before.bytes));
+    }
+    fs::rename(&elsewhere, &directory).unwrap();
+    let discarded = discarded + spool.append(&record(20, 70_000)).unwrap();
+    let left = drain(&mut spool);
+    assert_eq!(discarded + left.iter().map(|record| record.samples).sum::<u64>(), (1..=21).sum::<u64>());
+    assert!(left.iter().any(|record| record.samples == 21));
+}
+
+#[test]
+fn a_small_spool_has_room_for_the_newest() {
+    // A limit below the least size of a segment: the segment that is appended to has to give way itself.
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open_with(folder.path(), 10_000);
+    let mut discarded = 0;
+    for seed in 0..20 {
+        discarded += spool.append(&record(seed, 4000)).unwrap();
+        assert!(spool.stats().bytes <= 10_000);
+        let on_disk: u64 = segments(folder.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+        assert_eq!(spool.stats().bytes, on_disk);
+    }
+    let left = drain(&mut spool);
+    assert_eq!(left.last(), Some(&record(19, 4000)));
+    assert_eq!(discarded + left.iter().map(|record| record.samples).sum::<u64>(), (1..=20).sum::<u64>());
+}
+
+#[test]
 fn a_record_that_is_being_sent_may_lose_its_segment() {
     for is_delivered in [true, false] {
         let folder = tempfile::tempdir().unwrap();
@@ -242,6 +281,69 @@ fn files_that_are_no_segments_are_set_aside_within_bounds() {
     assert!(Path::new("/etc/passwd").exists());
     spool.append(&record(1, 10)).unwrap();
     assert_eq!(drain(&mut spool), [record(1, 10)]);
+}
+
+#[test]
+fn names_that_are_not_written_here_are_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["00000000000000AB.spool", "+0000000000000ab.spool", "1.spool", ".spool", "000000000000000g.spool"] {
+        fs::write(folder.path().join(name), "not ours").unwrap();
+    }
+    let mut spool = open(folder.path());
+    assert_eq!((spool.stats().set_aside, spool.stats().records), (0, 0));
+    assert_eq!(segments(folder.path()).len(), 4, "all but .spool, which is no ending");
+    spool.append(&record(1, 10)).unwrap();
+    assert_eq!(drain(&mut spool), [record(1, 10)]);
+}
+
+#[test]
+fn what_cannot_be_set_aside_is_passed_over_and_blocks_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(folder.path());
+    fill(&mut spool, &[record(1, 10)]);
+    drop(spool);
+    // A folder and a file, where each would have to go there is a folder with something in it.
+    fs::create_dir(folder.path().join("0000000000000003.spool")).unwrap();
+    fs::write(folder.path().join("0000000000000004.spool"), "rubbish of some length").unwrap();
+    for number in 3..5 {
+        let taken = folder.path().join(format!("000000000000000{number}.spool.bad"));
+        fs::create_dir_all(taken.join("something")).unwrap();
+    }
+    let mut spool = open(folder.path());
+    assert_eq!((spool.stats().set_aside, spool.stats().records), (2, 1));
+    spool.append(&record(2, 10)).unwrap();
+    assert!(folder.path().join("0000000000000005.spool").exists());
+    assert_eq!(drain(&mut spool), [record(1, 10), record(2, 10)]);
+}
+
+#[test]
+fn the_last_number_of_all_leaves_numbers_for_new_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open_with(folder.path(), MIB);
+    let old: Vec<Record> = (0..3).map(|seed| record(seed, 70_000)).collect();
+    fill(&mut spool, &old);
+    drop(spool);
+    let last = |number: u64| folder.path().join(format!("{number:016x}.spool"));
+    fs::rename(last(2), last(u64::MAX)).unwrap();
+    fs::rename(last(1), last(u64::MAX - 1)).unwrap();
+    let mut spool = open_with(folder.path(), MIB);
+    let new: Vec<Record> = (10..14).map(|seed| record(seed, 70_000)).collect();
+    fill(&mut spool, &new);
+    assert!(last(6).exists());
+    assert_eq!(drain(&mut spool), [old, new].concat());
+}
+
+#[test]
+fn folders_that_are_made_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let mut spool = open(&folder.path().join("made/for/it"));
+    fill(&mut spool, &[record(1, 10)]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for made in ["made", "made/for", "made/for/it"] {
+        assert_eq!(mode(&folder.path().join(made)), 0o700, "{made}");
+    }
+    assert_eq!(mode(&segments(&folder.path().join("made/for/it"))[0]), 0o600);
 }
 
 #[test]

@@ -117,7 +117,12 @@ fn exporter(reader: &mut Reader<'_>) -> Exporter {
         "Names the exporter in logs, in metrics and for `--set`. By default `otlp` or `files`, after what it is",
     );
     let otlp = reader.optional_section(OTLP, "A receiver of OTLP profiles, such as an OpenTelemetry Collector", otlp);
-    let files = reader.optional_section(FILES, "A directory of files, one each window, the oldest removed", files);
+    let files = reader.optional_section(
+        FILES,
+        "A directory of files, one each window, the oldest removed. Files, and directories that are made, are for the agent's user \
+         alone (modes 0600 and 0700)",
+        files,
+    );
     let kind = match (otlp, files) {
         (_, Some(files)) => ExporterKind::Files(files),
         (Some(otlp), None) => ExporterKind::Otlp(Box::new(otlp)),

@@ -144,7 +144,8 @@ impl MetricsClient {
             }
             Outcome::Delivered(Some(partial)) => Ok(Some(partial.message)),
             Outcome::Refused { reason: reason @ ("grpc UNIMPLEMENTED" | "http 404" | "http 405"), .. } => {
-                Err(format!("{reason}: the receiver takes no metrics at {}", self.0.settings.endpoint.path))
+                // The path alone: a query may be a secret.
+                Err(format!("{reason}: the receiver takes no metrics at {}", self.0.settings.endpoint.path.path()))
             }
             Outcome::Retry { error, .. } | Outcome::TooLarge { error, .. } | Outcome::Refused { error, .. } => {
                 Err(error)

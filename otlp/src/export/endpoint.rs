@@ -27,7 +27,7 @@ pub(super) struct Endpoint {
 impl Endpoint {
     pub(super) fn parse(options: &ExporterOptions) -> Result<Self, Error> {
         let text = options.endpoint.trim();
-        let shown = hide_user(text);
+        let shown = hide_secrets(text);
         let wrong = |problem: &str| Error::Endpoint { endpoint: shown.clone(), problem: problem.to_owned() };
         let Some((scheme, _)) = text.split_once("://") else {
             let problem = format!("has no scheme; write http://{shown} or, with TLS, https://{shown}");
@@ -83,14 +83,15 @@ impl Endpoint {
     }
 }
 
-/// `text` without what stands before an `@` in its host part, or in its query.
-fn hide_user(text: &str) -> String {
-    let (scheme, rest) = text.split_once("://").map_or(("", text), |(scheme, rest)| (scheme, rest));
-    let host_end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (host, path) = rest.split_at_checked(host_end).unwrap_or((rest, ""));
-    let host = host.rsplit_once('@').map_or(host.to_owned(), |(_, host)| format!("***@{host}"));
-    let path = path.split_once('?').map_or(path.to_owned(), |(path, _)| format!("{path}?***"));
-    if scheme.is_empty() { format!("{host}{path}") } else { format!("{scheme}://{host}{path}") }
+/// The URL `text` without what stands before an `@` in its host part, or in its query or fragment. It may lack a scheme, as an
+/// endpoint by mistake and a redirect's target by right.
+pub(super) fn hide_secrets(text: &str) -> String {
+    // First of all: a query may well have a URL in it.
+    let (text, query) = text.split_once(['?', '#']).map_or((text, ""), |(text, _)| (text, "?***"));
+    let (scheme, slashes, rest) = text.split_once("//").map_or(("", "", text), |(scheme, rest)| (scheme, "//", rest));
+    let (host, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));
+    let (user, host) = host.rsplit_once('@').map_or(("", host), |(_, host)| ("***@", host));
+    format!("{scheme}{slashes}{user}{host}{path}{query}")
 }
 
 #[cfg(test)]
@@ -118,6 +119,23 @@ mod tests {
         assert_eq!(parsed("http://[::1]:5", Grpc, false), of("::1", 5, GRPC_PATH));
         assert_eq!(parsed("HTTP://[::1]", Grpc, false), of("::1", 4317, GRPC_PATH));
         assert!(parsed("https://h", Grpc, false).unwrap().0);
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_secrets() {
+        for (url, shown) in [
+            ("https://h:1/a/b", "https://h:1/a/b"),
+            ("https://u:p@h/a?b=c#d", "https://***@h/a?***"),
+            ("https://u:p@h", "https://***@h"),
+            ("//u:p@h/a", "//***@h/a"),
+            ("/a/@b?c", "/a/@b?***"),
+            ("/a?token=t&next=https://u:p@h/", "/a?***"),
+            ("https://h#token", "https://h?***"),
+            ("u:p@h/a", "***@h/a"),
+            ("", ""),
+        ] {
+            assert_eq!(hide_secrets(url), shown);
+        }
     }
 
     #[test]

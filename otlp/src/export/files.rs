@@ -2,8 +2,9 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -16,6 +17,7 @@ use crate::{
     format::{self, Format},
     model::Profile,
     rfc3339,
+    spool::create_folder,
 };
 
 /// Beginning of the names of files that belong to the sink.
@@ -51,7 +53,8 @@ pub struct FilesStats {
     pub removed_files: u64,
 }
 
-/// Writes each profile to a file of its own, named by the time of its start.
+/// Writes each profile to a file of its own, named by the time of its start. Profiles show paths and names of every process of the
+/// host: files, and folders that are made for them, are for their owner alone.
 #[derive(Debug)]
 pub struct FileSink {
     options: FilesOptions,
@@ -74,7 +77,7 @@ impl FileSink {
     /// Makes the folder if need be, and removes what an interrupted process left unfinished there.
     pub fn open(options: FilesOptions) -> Result<Self, Error> {
         let folder = &options.directory;
-        fs::create_dir_all(folder).map_err(failed("create", folder))?;
+        create_folder(folder).map_err(failed("create", folder))?;
         for entry in fs::read_dir(folder).map_err(failed("list", folder))?.filter_map(Result::ok) {
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
                 let _ = fs::remove_file(entry.path());
@@ -163,7 +166,7 @@ impl FileSink {
     }
 
     fn write_file(&self, profile: &Profile, path: &Path) -> io::Result<u64> {
-        let mut file = BufWriter::new(File::create(path)?);
+        let mut file = BufWriter::new(create(path)?);
         format::write(profile, self.options.format, &mut file)?;
         file.flush()?;
         let file = file.get_ref();
@@ -242,6 +245,18 @@ impl FileSink {
         let removed = oldest.is_some_and(|(path, _)| fs::remove_file(path).is_ok());
         self.removed_files.fetch_add(u64::from(removed), Ordering::Relaxed);
         removed
+    }
+}
+
+/// A new file for its owner alone. What stands there under its name, left over or planted, goes; a link is not followed.
+fn create(path: &Path) -> io::Result<File> {
+    let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match create() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            create()
+        }
+        result => result,
     }
 }
 

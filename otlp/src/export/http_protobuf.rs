@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::{
     connection::Answer,
+    endpoint::hide_secrets,
     outcome::{Outcome, PartialSuccess, Status, of_response},
     settings::Settings,
     text::excerpt,
@@ -40,8 +41,11 @@ pub(super) fn outcome(answer: &Answer) -> Outcome {
         429 | 502..=504 => Outcome::Retry { error: described(), after: answer.retry_after() },
         413 => Outcome::TooLarge { reason: "http 413", error: described() },
         300..=399 => {
-            let to = answer.headers.get(header::LOCATION).map(|value| excerpt(value.as_bytes())).unwrap_or_default();
-            let error = format!("{}, redirects to {to:?}; if that is right, make it the endpoint", described());
+            // Without the body, which repeats the target, and without the target's secrets.
+            let to = answer.headers.get(header::LOCATION).map(HeaderValue::as_bytes).unwrap_or_default();
+            let to = excerpt(hide_secrets(&String::from_utf8_lossy(to)).as_bytes());
+            let status = answer.status.as_u16();
+            let error = format!("HTTP {status}, redirects to {to:?}; if that is right, make it the endpoint");
             Outcome::Refused { reason: "http 3xx", error }
         }
         status => {

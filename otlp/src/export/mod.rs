@@ -16,7 +16,7 @@
 //!
 //! - Retried are gRPC's CANCELLED, DEADLINE_EXCEEDED, ABORTED, OUT_OF_RANGE, UNAVAILABLE and DATA_LOSS, RESOURCE_EXHAUSTED only
 //!   with `RetryInfo`, HTTP's 429, 502, 503 and 504, and whatever happens to a connection. A `RetryInfo` or `Retry-After` (at most
-//!   10 minutes) goes before the exporter's own backoff.
+//!   10 minutes) lengthens the exporter's own backoff and never shortens it.
 //! - Anything else is dropped and counted under its code. Partial success is counted and never retried.
 //! - 413, and gRPC's refusals for size, divide the request, and all later ones as far.
 //! - Requests go one after the other, the oldest first. When the receiver is back, all that waits is sent at once.
@@ -103,6 +103,8 @@ impl Exporter {
                 shared.write_spool();
                 // The sender may wait for nothing but this.
                 shared.wake.notify_one();
+                // In this order: whoever waits for the end may open the spool anew.
+                drop(shared);
                 drop(alive);
             };
             spooler.spawn(run).map_err(failed)?;
@@ -165,7 +167,7 @@ impl Exporter {
     }
 
     /// Sends what waits for at most `deadline`. What is left then stays in the spool if there is one, and else is counted as
-    /// dropped.
+    /// dropped. When this returns, the spool can be opened again, unless its disk hangs longer than 1 s after `deadline`.
     #[must_use]
     pub fn shutdown(self, deadline: Duration) -> ExportStats {
         let end = Instant::now() + deadline;

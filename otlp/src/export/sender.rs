@@ -18,13 +18,31 @@ use super::{
     settings::Settings,
     shared::{DAMAGED, Item, Next, Shared, Source, lock},
 };
-use crate::{otlp, spool::Record};
+use crate::{
+    otlp,
+    spool::{self, Record, RecordId},
+};
 
 /// Bytes below which a request is not divided any more: a receiver that refuses even this refuses for another reason.
 const LEAST_REQUEST: usize = 16 << 10;
 
 /// Reason of what failed for longer than [`RetryOptions::max_elapsed`](super::RetryOptions::max_elapsed).
 const TOO_OLD: &str = "retries exhausted";
+
+/// How long a record of the spool is tried whose file opens but whose bytes cannot be had: one bad sector must not hold up the rest
+/// for ever.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A spool whose next record cannot be read just now: no descriptor is free, a network file system is away.
+#[derive(Default)]
+struct Unreadable {
+    /// It is not tried before.
+    until: Option<Instant>,
+    /// The record whose bytes cannot be had, and since when.
+    record: Option<(RecordId, Instant)>,
+    backoff: Backoff,
+    quiet: Quiet,
+}
 
 pub(super) struct Sender {
     shared: Arc<Shared>,
@@ -37,6 +55,7 @@ pub(super) struct Sender {
     lost: Quiet,
     partial: Quiet,
     divided: Quiet,
+    unreadable: Unreadable,
 }
 
 /// Returns when the time to shut down is over.
@@ -48,6 +67,14 @@ async fn deadline(closing: &mut watch::Receiver<Option<Instant>>) {
     };
     if let Some(deadline) = deadline {
         tokio::time::sleep_until(deadline.into()).await;
+    }
+}
+
+/// Returns at `instant`, if there is one.
+async fn sleep_until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -64,6 +91,7 @@ impl Sender {
             lost: Quiet::default(),
             partial: Quiet::default(),
             divided: Quiet::default(),
+            unreadable: Unreadable::default(),
         }
     }
 
@@ -72,12 +100,25 @@ impl Sender {
         let mut closing = self.closing.clone();
         loop {
             self.adopt();
-            let item = match self.shared.next() {
-                Next::Send(item) => item,
+            let now = Instant::now();
+            let again = self.unreadable.until.filter(|until| now < *until);
+            let hopeless = self.unreadable.record.filter(|(_, since)| now.duration_since(*since) >= PATIENCE);
+            let item = match self.shared.next(again.is_some(), hopeless.map(|(id, _)| id)) {
+                Next::Send(item) => {
+                    if matches!(item.source, Source::Spool(_)) {
+                        self.unreadable = Unreadable::default();
+                    }
+                    item
+                }
+                Next::Unreadable(id, error) => {
+                    self.cannot_read(id, &error);
+                    continue;
+                }
                 Next::End => return,
                 Next::Wait => {
                     tokio::select! {
                         () = self.shared.wake.notified() => {}
+                        () = sleep_until(again) => {}
                         () = deadline(&mut closing) => return,
                     }
                     continue;
@@ -99,6 +140,20 @@ impl Sender {
         self.client = Client::new(settings);
         self.backoff.succeeded();
         self.unreachable.end();
+    }
+
+    /// The spool's record `id` cannot be read now: the spool is passed over for a while.
+    fn cannot_read(&mut self, id: RecordId, error: &spool::Error) {
+        let now = Instant::now();
+        let unreadable = &mut self.unreadable;
+        unreadable.until = Some(now + unreadable.backoff.failed(&self.client.settings.options.retry));
+        let known = unreadable.record.filter(|(known, _)| *known == id);
+        unreadable.record = error.is_of_reading().then(|| known.unwrap_or((id, now)));
+        if let Some(unsaid) = unreadable.quiet.speak(now) {
+            let exporter = &self.shared.name;
+            warn!(exporter, %error, unsaid, "The spool cannot be read; what is in it waits and is tried again");
+        }
+        self.shared.state().stats.last_error = Some((SystemTime::now(), error.to_string()));
     }
 
     async fn attempt(&mut self, record: &Record) -> Outcome {
@@ -270,7 +325,9 @@ impl Sender {
             // The spool keeps it for the next process.
             return false;
         }
-        let wait = after.unwrap_or_else(|| self.backoff.failed(&self.client.settings.options.retry));
+        // The receiver can ask for patience, not for haste: 0 s, or a date that a clock has passed, would mean at once.
+        let own = self.backoff.failed(&self.client.settings.options.retry);
+        let wait = after.map_or(own, |after| after.max(own));
         self.wait(wait, is_closing).await
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Item {
 /// What there is to do.
 pub(super) enum Next {
     Send(Item),
+    /// The spool's next record cannot be read just now; it waits.
+    Unreadable(RecordId, spool::Error),
     Wait,
     /// Nothing, and nothing will come.
     End,
@@ -105,14 +107,22 @@ impl Shared {
         if self.has_spool() { Stage::ForSpool } else { Stage::Ready }
     }
 
-    /// What the sender is to do next: the spool first, since it has what is oldest.
-    pub(super) fn next(&self) -> Next {
-        if let Some(spool) = &self.spool {
+    /// What the sender is to do next: the spool first, since it has what is oldest, unless it is to be `passed_over`. If its record
+    /// `hopeless` still cannot be read, it is given up.
+    pub(super) fn next(&self, passed_over: bool, hopeless: Option<RecordId>) -> Next {
+        if let Some(spool) = self.spool.as_ref().filter(|_| !passed_over) {
             let mut spool = lock(spool);
             while let Some((id, record)) = spool.take() {
                 match record {
                     Ok(record) => return Next::Send(Item { source: Source::Spool(id), record, since: None }),
-                    Err(error) => self.give_up_unreadable(&mut spool, id, &error),
+                    Err(error) if error.is_damage() || hopeless == Some(id) => {
+                        self.give_up_unreadable(&mut spool, id, &error);
+                    }
+                    Err(error) => {
+                        // Nobody took its segment meanwhile: the spool was locked all the time.
+                        spool.put_back(id);
+                        return Next::Unreadable(id, error);
+                    }
                 }
             }
         }

@@ -40,6 +40,27 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether the record is lost, however often it is read.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::File { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the disk gives the file but not what is in it, as with a bad sector.
+    pub(crate) fn is_of_reading(&self) -> bool {
+        matches!(self, Self::File { doing: READ, .. })
+    }
+}
+
+/// What was being done in an error of a file that was open already.
+pub(super) const READ: &str = "read";
+
 fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {

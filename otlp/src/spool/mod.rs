@@ -3,13 +3,17 @@
 //! A folder of segments, each a file of records (see [`Record`]), appended to in order:
 //!
 //! - Each [`append`](Spool::append) ends with `fdatasync`: when it returns, the record is on the disk. (A window of the agent is
-//!   10 s, so this is a few syncs a minute.) A new segment's folder entry is synced before its first record.
+//!   10 s, so this is a few syncs a minute.) A new segment's folder entry is synced before its first record,
+//!   and a new folder in the one above it when the spool is opened.
 //! - A delivered record is marked in place by one byte, which is not synced; a segment is removed when all its records are
 //!   marked. After a power cut, records whose mark was lost are sent once more: at least once, never zero times.
-//! - At the byte limit the oldest segment goes, and its samples are counted.
+//! - At the byte limit the oldest segment goes, once what is new is on the disk, and its samples are counted. For that moment
+//!   the files are larger than the limit by one record.
 //! - A record that is cut short at the end of a file is cut off and counted. Where a segment has bytes that nobody wrote, it is
 //!   read up to them; the rest is kept aside as `*.bad` (at most 8 such files), counted, and not read again.
-//! - A full disk is an error of `append` that leaves everything else as it was.
+//! - A full disk, or one that fails, is an error of `append` that leaves everything else as it was.
+//! - What else is in the folder never keeps the spool from opening: a segment that can neither be read nor set aside is passed
+//!   over and counted, and a name that is not written here is left alone.
 //! - A folder is locked: two processes never share one.
 
 mod directory;
@@ -19,13 +23,15 @@ mod record;
 use std::{
     collections::VecDeque,
     fs::{self, File},
+    io::ErrorKind,
     os::unix::fs::FileExt,
     path::PathBuf,
 };
 
 use directory::Directory;
+pub(crate) use directory::create_folder;
 pub use error::Error;
-use error::failed;
+use error::{READ, failed};
 pub use record::Record;
 use record::{DONE, End, HEADER, Header, MAGIC, STATE};
 
@@ -49,7 +55,7 @@ pub struct SpoolStats {
     pub samples: u64,
     /// Samples that were found when it was opened.
     pub restored_samples: u64,
-    /// Files, or ends of files, that were set aside as malformed.
+    /// Files, or ends of files, that were set aside as malformed or, where even that failed, passed over.
     pub set_aside: u64,
     /// Records at the end of a file that were not there in full.
     pub torn_records: u64,
@@ -114,7 +120,7 @@ impl Spool {
         };
         for number in spool.directory.segments()? {
             spool.next_segment = number.saturating_add(1);
-            spool.recover(number)?;
+            spool.recover(number);
         }
         spool.stats.restored_samples = spool.stats.samples;
         Ok(spool)
@@ -126,39 +132,47 @@ impl Spool {
         &self.stats
     }
 
-    /// Takes over segment `number` as an earlier process left it.
-    fn recover(&mut self, number: u64) -> Result<(), Error> {
-        let Ok(file) = self.directory.open_segment(number) else {
-            self.stats.set_aside += 1;
-            return self.directory.set_aside(number);
+    /// Takes over segment `number` as an earlier process left it. Nothing about one file keeps the rest from being of use: what can
+    /// neither be read nor set aside stays where it is, counted, and the next segments have higher numbers.
+    fn recover(&mut self, number: u64) {
+        let (file, length) = match self.directory.open_segment(number) {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.stats.set_aside += 1;
+                // Else it may be as good as any, and the next process can read it.
+                if error.kind() == ErrorKind::InvalidData {
+                    let _ = self.directory.set_aside(number);
+                }
+                return;
+            }
         };
-        let path = self.directory.segment(number);
-        let length = file.metadata().map_err(failed("examine", &path))?.len();
         let scan = record::scan(&file, length);
+        // Where cutting fails, what is good is of use all the same: nothing is appended to this file.
         match scan.end {
             End::Malformed if scan.good == 0 => {
                 self.stats.set_aside += 1;
-                return self.directory.set_aside(number);
+                let _ = self.directory.set_aside(number);
+                return;
             }
             End::Malformed => {
                 self.stats.set_aside += 1;
-                self.directory.set_rest_aside(number, &file, scan.good)?;
+                let _ = self.directory.set_rest_aside(number, &file, scan.good);
             }
             End::Torn => {
                 self.stats.torn_records += 1;
-                file.set_len(scan.good).and_then(|()| file.sync_all()).map_err(failed("cut", &path))?;
+                let _ = file.set_len(scan.good).and_then(|()| file.sync_all());
             }
             End::Clean => {}
         }
         if scan.waiting.is_empty() {
-            return fs::remove_file(&path).map_err(failed("remove", path));
+            let _ = fs::remove_file(self.directory.segment(number));
+            return;
         }
         self.segments.push_back(Segment { number, bytes: scan.good, waiting: 0 });
         self.stats.bytes += scan.good;
         for (offset, header) in scan.waiting {
             self.enter(number, offset, header);
         }
-        Ok(())
     }
 
     /// Notes a record of segment `number`, the last one.
@@ -201,14 +215,11 @@ impl Spool {
         if needed > self.max_bytes.min(record::MAX_SEGMENT) {
             return Err(too_large());
         }
-        if self.segments.back().is_some_and(|active| active.bytes >= self.segment_bytes()) {
+        let is_full = |active: &Segment| {
+            active.bytes >= self.segment_bytes() || active.bytes.saturating_add(header.span()) > self.max_bytes
+        };
+        if self.segments.back().is_some_and(is_full) {
             self.active = None;
-        }
-        let mut discarded = 0;
-        while self.stats.bytes + needed > self.max_bytes
-            && let Some(oldest) = self.segments.pop_front()
-        {
-            discarded += self.discard(&oldest);
         }
         let (number, file, offset) = self.active()?;
         let path = self.directory.segment(number);
@@ -226,6 +237,14 @@ impl Spool {
         }
         self.stats.bytes += header.span();
         self.enter(number, offset, header);
+        // Only now: what cannot be written must not push out what can be read. The last segment is within the limit by itself.
+        let mut discarded = 0;
+        while self.stats.bytes > self.max_bytes
+            && self.segments.len() > 1
+            && let Some(oldest) = self.segments.pop_front()
+        {
+            discarded += self.discard(&oldest);
+        }
         Ok(discarded)
     }
 
@@ -258,9 +277,6 @@ impl Spool {
     /// Removes the segment `oldest`, which is out of the list already; returns the samples that go with it.
     fn discard(&mut self, oldest: &Segment) -> u64 {
         self.stats.bytes = self.stats.bytes.saturating_sub(oldest.bytes);
-        if self.segments.is_empty() {
-            self.active = None;
-        }
         let mut discarded = 0;
         while let Some(entry) = self.entries.front().copied().filter(|entry| entry.segment == oldest.number) {
             self.entries.pop_front();
@@ -298,10 +314,20 @@ impl Spool {
 
     fn read(&mut self, entry: &Entry) -> Result<Record, Error> {
         let path = self.directory.segment(entry.segment);
-        let file = self.reader(entry.segment).map_err(failed("open", &path))?;
+        let damaged = |path| Error::Damaged { path, samples: entry.header.samples };
+        if let Err(error) = self.reader(entry.segment) {
+            // Somebody removed it; but where the whole folder is gone, it may be mounted again.
+            let is_removed = error.kind() == ErrorKind::NotFound && self.directory.is_there();
+            return Err(if is_removed { damaged(path) } else { failed("open", path)(error) });
+        }
         let mut payload = vec![0; entry.header.payload_length as usize];
-        file.read_exact_at(&mut payload, entry.offset + HEADER).map_err(failed("read", &path))?;
-        entry.header.record(payload).ok_or(Error::Damaged { path, samples: entry.header.samples })
+        let read = self.reader(entry.segment).and_then(|file| file.read_exact_at(&mut payload, entry.offset + HEADER));
+        if let Err(error) = read {
+            // A handle can be stale where the file is not.
+            self.reader = None;
+            return Err(failed(READ, path)(error));
+        }
+        entry.header.record(payload).ok_or_else(|| damaged(path))
     }
 
     fn reader(&mut self, number: u64) -> std::io::Result<&File> {
@@ -310,7 +336,7 @@ impl Spool {
         }
         match &mut self.reader {
             Some((_, file)) => Ok(file),
-            none => Ok(&none.insert((number, self.directory.open_segment(number)?)).1),
+            none => Ok(&none.insert((number, self.directory.open_segment(number)?.0)).1),
         }
     }
 
