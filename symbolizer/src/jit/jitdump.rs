@@ -385,7 +385,7 @@ mod tests {
     }
 
     fn name(dump: &JitDump, file: &[u8], address: u64, time: u64) -> String {
-        dump.find(&file[..], address, time, &mut (1 << 20)).map(|frame| frame.name.to_string()).unwrap_or_default()
+        dump.find(file, address, time, &mut (1 << 20)).map(|frame| frame.name.to_string()).unwrap_or_default()
     }
 
     #[test]
@@ -466,6 +466,18 @@ mod tests {
         version[4] = 2;
         assert_eq!(JitDump::new(1 << 20).read(&version[..]), Err(JitDumpError::Version(2)));
         assert_eq!(JitDump::new(1 << 20).read(&[0; 64][..]), Err(JitDumpError::Magic(0)));
+    }
+
+    #[test]
+    fn too_many_functions_stay_within_the_budget_and_the_newest_are_kept() {
+        let loads = (0..20_000u64).map(|i| load(i, 0x1000 + i * 16, 8, i, &format!("f{i}")));
+        let file = [header(0)].into_iter().chain(loads).collect::<Vec<_>>().concat();
+        let mut dump = JitDump::new(256 << 10);
+        dump.read(&file[..]).unwrap();
+        assert!(dump.bytes() <= 256 << 10, "{} bytes", dump.bytes());
+        assert_eq!(dump.left_out() + dump.codes.len() as u64, 20_000);
+        assert_eq!(name(&dump, &file, 0x1000 + 19_999 * 16, 30_000), "f19999");
+        assert_eq!(name(&dump, &file, 0x1000, 30_000), "");
     }
 
     proptest! {

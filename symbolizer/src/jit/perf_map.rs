@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn both_hex_forms_and_names_with_blanks() {
         let text: &[u8] =
-            (b"7f00 10 LazyCompile:*foo a.js:1:2\n0x00007f20 0x20 void java.lang.A.b(int, long)\n  7F40\t8\tx\r\n");
+            b"7f00 10 LazyCompile:*foo a.js:1:2\n0x00007f20 0x20 void java.lang.A.b(int, long)\n  7F40\t8\tx\r\n";
         let map = map(text);
         assert_eq!(name(&map, text, 0x7f00).as_deref(), Some("LazyCompile:*foo a.js:1:2"));
         assert_eq!(name(&map, text, 0x7f0f).as_deref(), Some("LazyCompile:*foo a.js:1:2"));
