@@ -11,11 +11,11 @@ use profiler_address::ElfVaddr;
 pub fn perf_map(bytes: &[u8]) {
     let (cut, bytes) = bytes.split_first().unwrap_or((&0, &[]));
     let first = bytes.len() * usize::from(*cut) / 255;
-    let mut map = PerfMap::default();
+    let mut map = PerfMap::new(64 * 16);
     let used = map.add_block(bytes.get(..first).unwrap_or_default());
     map.add_block(bytes.get(used..).unwrap_or_default());
     for address in [0, 1, 0x1000, u64::MAX] {
-        let _ = map.find(address);
+        let _ = map.find(bytes, address);
     }
 }
 
@@ -23,12 +23,12 @@ pub fn perf_map(bytes: &[u8]) {
 pub fn jitdump(bytes: &[u8]) {
     let (cut, bytes) = bytes.split_first().unwrap_or((&0, &[]));
     let first = bytes.len() * usize::from(*cut) / 255;
-    let mut dump = JitDump::default();
+    let mut dump = JitDump::new(4 << 10);
     if dump.read(bytes.get(..first).unwrap_or_default()).is_ok() {
         let _ = dump.read(bytes);
     }
     for (address, time) in [(0, 0), (0x1000, 1), (0x1010, u64::MAX), (u64::MAX, 5)] {
-        let _ = dump.find(address, time);
+        let _ = dump.find(bytes, address, time, &mut (1 << 20));
     }
 }
 

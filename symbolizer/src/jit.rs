@@ -11,7 +11,7 @@ use crate::{
     frame::{Language, Symbolized},
     symbolizer::Stats,
 };
-use jitdump::JitDump;
+use jitdump::{JitDump, MAX_DEBUG_BYTES};
 use perf_map::PerfMap;
 use profiler_address::UserAddr;
 use rustc_hash::FxHashMap;
@@ -36,6 +36,15 @@ pub struct JitProcess {
 
 /// Files that do not exist are looked for no more often than this.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
+/// A process whose tables were dropped is not read anew before this.
+const REST: Duration = Duration::from_secs(10);
+/// After much was read no more is until as much time has passed as this many bytes a second take; a little is free.
+const READ_RATE: u64 = 8 << 20;
+const READ_FREE: u64 = 1 << 20;
+/// Bytes that a record of a jitdump counts for.
+const RECORD_COST: u64 = 64;
+/// Most processes known.
+const MAX_PROCESSES: usize = 4096;
 
 #[derive(Default)]
 struct Process {
@@ -43,23 +52,35 @@ struct Process {
     dump: Option<(Source, JitDump)>,
     searched: Option<Instant>,
     refused: bool,
+    /// Said that names were left out.
+    told: bool,
+    /// Nothing is read before this.
+    rest_until: Option<Instant>,
     used: u64,
 }
 
 /// The JIT tables of processes.
-#[derive(Default)]
 pub(crate) struct Jit {
+    /// For one file, bytes.
+    budget: u64,
     processes: FxHashMap<(u32, u64), Process>,
     clock: u64,
 }
 
 impl Jit {
+    /// Each file may take `budget` bytes.
+    pub fn new(budget: u64) -> Self {
+        Self { budget, processes: FxHashMap::default(), clock: 0 }
+    }
+
     pub fn symbolize(&mut self, of: &JitProcess, addresses: &[(UserAddr, u64)], stats: &mut Stats) -> Vec<Symbolized> {
         let process = self.refreshed(of, stats);
+        let mut lines_left = MAX_DEBUG_BYTES;
         let look_up = |(address, time): &(UserAddr, u64)| {
             // A jitdump says more, and when; a perf map has what the JIT's stubs and interpreter are called.
-            let frame = process.dump.as_ref().and_then(|(_, dump)| dump.find(address.0, *time));
-            let frame = frame.or_else(|| process.map.as_ref().and_then(|(_, map)| map.find(address.0)));
+            let frame =
+                process.dump.as_ref().and_then(|(source, dump)| dump.find(source, address.0, *time, &mut lines_left));
+            let frame = frame.or_else(|| process.map.as_ref().and_then(|(source, map)| map.find(source, address.0)));
             Symbolized { frames: frame.into_iter().collect(), language: Language::Jit, module: None }
         };
         addresses.iter().map(look_up).collect()
@@ -72,21 +93,15 @@ impl Jit {
 
     fn refreshed(&mut self, of: &JitProcess, stats: &mut Stats) -> &Process {
         self.clock += 1;
-        let process = self.processes.entry((of.pid, of.start_time)).or_default();
+        let key = (of.pid, of.start_time);
+        if self.processes.len() >= MAX_PROCESSES && !self.processes.contains_key(&key) {
+            self.remove_oldest(|_| true);
+        }
+        let budget = self.budget;
+        let process = self.processes.entry(key).or_default();
         process.used = self.clock;
-        if process.searched.is_none_or(|at| at.elapsed() > SEARCH_INTERVAL) {
-            process.searched = Some(Instant::now());
-            process.search(of, stats);
-        }
-        if let Some((source, map)) = &mut process.map {
-            map.read(source);
-        }
-        if let Some((source, dump)) = &mut process.dump
-            && dump.read(source).is_err()
-        {
-            stats.jit_refused += 1;
-            process.dump = None;
-            process.refused = true;
+        if process.rest_until.is_none_or(|until| Instant::now() >= until) {
+            process.refresh(of, budget, stats);
         }
         process
     }
@@ -95,28 +110,75 @@ impl Jit {
         self.processes.values().map(Process::bytes).sum()
     }
 
-    /// Drops the process used longest ago, if there are several; says whether it did.
+    /// Drops the tables of the process used longest ago, the last ones too; says whether there were any. They are not read anew
+    /// at once: what is too much now will be too much then.
     pub fn drop_oldest(&mut self) -> bool {
-        if self.processes.len() < 2 {
-            return false;
+        let with_tables = self.processes.values_mut().filter(|process| process.map.is_some() || process.dump.is_some());
+        if let Some(process) = with_tables.min_by_key(|process| process.used) {
+            (process.map, process.dump, process.searched) = (None, None, None);
+            process.rest_until = Some(Instant::now() + REST);
+            return true;
         }
-        let oldest = self.processes.iter().min_by_key(|(_, process)| process.used).map(|(key, _)| *key);
-        oldest.is_some_and(|key| self.processes.remove(&key).is_some())
+        self.remove_oldest(|process| process.rest_until.is_none_or(|until| Instant::now() >= until))
+    }
+
+    fn remove_oldest(&mut self, may_go: impl Fn(&Process) -> bool) -> bool {
+        let oldest = self.processes.iter().filter(|(_, process)| may_go(process)).min_by_key(|(_, p)| p.used);
+        oldest.map(|(key, _)| *key).is_some_and(|key| self.processes.remove(&key).is_some())
     }
 }
 
 impl Process {
+    /// Reads what was written since.
+    fn refresh(&mut self, of: &JitProcess, budget: u64, stats: &mut Stats) {
+        if self.searched.is_none_or(|at| at.elapsed() > SEARCH_INTERVAL) {
+            self.searched = Some(Instant::now());
+            self.search(of, budget, stats);
+        }
+        let (mut read, mut left_out) = (0, 0);
+        if let Some((source, map)) = &mut self.map {
+            let before = map.left_out();
+            read += map.read(source);
+            left_out += map.left_out() - before;
+        }
+        if let Some((source, dump)) = &mut self.dump {
+            let before = dump.left_out();
+            match dump.read(source) {
+                Ok(records) => {
+                    read += records * RECORD_COST;
+                    left_out += dump.left_out() - before;
+                }
+                Err(_) => {
+                    stats.jit_refused += 1;
+                    self.dump = None;
+                    self.refused = true;
+                }
+            }
+        }
+        stats.jit_left_out += left_out;
+        if left_out > 0 && !std::mem::replace(&mut self.told, true) {
+            tracing::warn!(
+                pid = of.pid,
+                "The names of this process's JIT code take more memory than the budget has for them: the oldest are left out. Raise \
+                 `limits.memory` to keep them."
+            );
+        }
+        if read > READ_FREE {
+            self.rest_until = Some(Instant::now() + Duration::from_millis(read.saturating_mul(1000) / READ_RATE));
+        }
+    }
+
     fn bytes(&self) -> u64 {
         let map = self.map.as_ref().map_or(0, |(_, map)| map.bytes());
         map + self.dump.as_ref().map_or(0, |(_, dump)| dump.bytes()) + 256
     }
 
     /// Finds the files, or finds that another has taken the place of the one that is being read.
-    fn search(&mut self, of: &JitProcess, stats: &mut Stats) {
+    fn search(&mut self, of: &JitProcess, budget: u64, stats: &mut Stats) {
         match source::perf_map(of) {
             Ok(Some(source)) => {
                 if self.map.as_ref().is_none_or(|(known, _)| !known.is(&source)) {
-                    self.map = Some((source, PerfMap::default()));
+                    self.map = Some((source, PerfMap::new(budget)));
                 }
             }
             Ok(None) => {}
@@ -124,7 +186,7 @@ impl Process {
         }
         if self.dump.is_none() && !self.refused {
             match source::jit_dump(of) {
-                Ok(source) => self.dump = source.map(|source| (source, JitDump::default())),
+                Ok(source) => self.dump = source.map(|source| (source, JitDump::new(budget))),
                 Err(reason) => self.refuse(of, &reason, stats),
             }
         }

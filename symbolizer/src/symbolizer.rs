@@ -60,11 +60,16 @@ pub struct Stats {
     pub dwarf_failures: u64,
     /// Perf maps and jitdumps that were refused: not a regular file, of another user, too large, malformed.
     pub jit_refused: u64,
+    /// Entries of perf maps and jitdumps that were left out, the oldest of a process first, to stay within the budget.
+    pub jit_left_out: u64,
     /// Panics of parsers of others' making that were caught.
     pub panics: u64,
     /// Readings of /proc/kallsyms.
     pub kernel_loads: u64,
 }
+
+/// One perf map or jitdump may take this part of the budget; all of them together, half of it.
+const JIT_SHARE: u64 = 5;
 
 struct Entry {
     native: Native,
@@ -89,11 +94,11 @@ impl Symbolizer {
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
+            jit: Jit::new(options.budget_bytes / JIT_SHARE),
             options,
             objects: FxHashMap::default(),
             objects_bytes: 0,
             kernel: Kernel::new("/proc/kallsyms".into()),
-            jit: Jit::default(),
             clock: 0,
             stats: Stats::default(),
         }
@@ -202,6 +207,9 @@ impl Symbolizer {
 
     /// Drops what was used longest ago, files before JIT tables, until the budget holds; never what is in use.
     fn shrink(&mut self, in_use: Option<&ObjectKey>) {
+        while self.jit.bytes() > self.options.budget_bytes / 2 && self.jit.drop_oldest() {
+            self.stats.evictions += 1;
+        }
         while self.bytes() > self.options.budget_bytes {
             let others = self.objects.iter().filter(|(key, _)| Some(*key) != in_use);
             match others.min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone()) {

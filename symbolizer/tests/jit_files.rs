@@ -114,6 +114,50 @@ fn a_large_map_is_read_within_its_time_and_memory() {
     assert!(symbolizer.stats().bytes < 3 * text.len() as u64);
 }
 
+/// What the agent gives names by default.
+fn default_budget() -> Options {
+    Options { budget_bytes: (128 << 20) / 12, ..Options::default() }
+}
+
+fn write_map(process: &JitProcess, lines: u64) {
+    let line =
+        |i: u64| format!("{:x} 40 LazyCompile:~function{i} file:///app/lib/module.js:{i}:1\n", 0x10_0000 + i * 64);
+    let mut file = std::io::BufWriter::new(fs::File::create(process.root.join("tmp/perf-7.map")).unwrap());
+    (0..lines).for_each(|i| file.write_all(line(i).as_bytes()).unwrap());
+}
+
+#[test]
+fn a_hundred_thousand_functions_are_all_named_within_the_default_budget() {
+    let root = tempfile::tempdir().unwrap();
+    let process = process(root.path());
+    write_map(&process, 100_000);
+    let mut symbolizer = Symbolizer::new(default_budget());
+    let addresses: Vec<_> = (0..100_000).map(|i| (UserAddr(0x10_0000 + i * 64), 0)).collect();
+    let found = symbolizer.jit(&process, &addresses);
+    assert!(found.iter().enumerate().all(|(i, found)| found.frames[0].name.ends_with(&format!(".js:{i}:1"))));
+    assert_eq!((symbolizer.stats().jit_left_out, symbolizer.stats().evictions), (0, 0));
+    assert!(symbolizer.stats().bytes < 2 << 20);
+}
+
+#[test]
+fn a_map_of_millions_stays_within_the_budget_and_leaves_the_oldest_out() {
+    let (root, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let process_of_many = process(root.path());
+    write_map(&process_of_many, 1_500_000);
+    let mut symbolizer = Symbolizer::new(default_budget());
+    assert_eq!(
+        name(&mut symbolizer, &process_of_many, 0x10_0000 + 64 * 1_499_999),
+        "LazyCompile:~function1499999 file:///app/lib/module.js:1499999:1"
+    );
+    assert_eq!(name(&mut symbolizer, &process_of_many, 0x10_0000), "");
+    let stats = symbolizer.stats();
+    assert!(stats.bytes <= (128 << 20) / 12 / 4, "{} bytes", stats.bytes);
+    assert!(stats.jit_left_out > 1_300_000, "{} left out", stats.jit_left_out);
+    let process = JitProcess { start_time: 2, ..process(other.path()) };
+    write_map(&process, 10);
+    assert!(name(&mut symbolizer, &process, 0x10_0000).contains("function0 "));
+}
+
 #[test]
 fn a_map_of_another_user_is_refused() {
     if !rustix_is_root() {

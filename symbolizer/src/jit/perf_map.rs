@@ -1,31 +1,57 @@
 //! Perf maps: lines of `START SIZE name`, both hex, appended as a JIT makes code. What comes later in the file is newer and wins.
+//!
+//! Of a line 16 bytes are kept: what it covers and where it stands in the file, from which its name is read when it is asked for.
 
-use super::source::Source;
+use super::source::ReadAt;
 use crate::frame::{Frame, Names};
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Most ranges kept, and bytes of names; what comes after is left out.
-const MAX_RANGES: usize = 2 << 20;
-const MAX_NAMES: usize = 128 << 20;
-/// Longest name kept; a line may be longer.
+/// Longest name given; a line may be longer.
 const MAX_NAME: usize = 4 << 10;
+/// Bytes of a line that are looked at.
+const LINE_HEAD: usize = MAX_NAME + 128;
 /// Longest line: one without end is skipped.
 const MAX_LINE: usize = 64 << 10;
 /// Bytes before the place read up to that must be the same when reading goes on.
 const OVERLAP: usize = 64;
+/// Largest part of a file that is read: positions fit into 32 bits.
+pub(super) const MAX_FILE: u64 = 512 << 20;
+/// Bytes read at one lookup; the rest at a later one.
+const MAX_READ: u64 = 128 << 20;
+/// New ranges gathered before they are merged into those known.
+const BATCH: usize = 8 << 10;
 
+/// What a line covers, or what newer ones left of that.
 #[derive(Clone, Copy, Debug)]
 struct Range {
-    end: u64,
-    name: u32,
-    name_len: u16,
+    start: u64,
+    size: u32,
+    /// Where its line begins in the file, which is also its age.
+    at: u32,
 }
 
-/// The ranges of one map, disjoint: a newer one cuts off what it overlaps.
-#[derive(Debug, Default)]
+impl Range {
+    fn new(start: u64, end: u64, at: u32) -> Self {
+        Self { start, size: u32::try_from(end - start).unwrap_or(u32::MAX), at }
+    }
+
+    fn end(&self) -> u64 {
+        self.start.saturating_add(u64::from(self.size))
+    }
+}
+
+/// Ranges by start: their end, and where their lines begin.
+type Batch = BTreeMap<u64, (u64, u32)>;
+
+/// The ranges of one map.
+#[derive(Debug)]
 pub(crate) struct PerfMap {
-    ranges: BTreeMap<u64, Range>,
-    names: String,
+    /// By start and disjoint: a newer one cuts off what it overlaps.
+    ranges: Vec<Range>,
+    /// Most ranges kept.
+    max: usize,
+    /// Ranges that gave way to newer ones for want of room.
+    left_out: u64,
     /// Read up to here; what follows is an unfinished line.
     consumed: u64,
     /// The bytes before that place, and the state of the file then: to see that it was written anew.
@@ -36,110 +62,177 @@ pub(crate) struct PerfMap {
 }
 
 impl PerfMap {
-    /// Reads what was added to the file, or all of it if it was written anew.
-    pub(super) fn read(&mut self, source: &Source) {
+    /// Nothing is read yet; `budget` bytes may be held. While ranges are merged there are, for that moment, twice as many.
+    pub fn new(budget: u64) -> Self {
+        let max = usize::try_from(budget).unwrap_or(usize::MAX) / size_of::<Range>();
+        Self { ranges: Vec::new(), max, left_out: 0, consumed: 0, last: Vec::new(), state: (0, 0), skipping: false }
+    }
+
+    /// Reads what was added to the file, or all of it if it was written anew; gives the bytes read.
+    pub fn read(&mut self, source: &(impl ReadAt + ?Sized)) -> u64 {
         let state = source.state();
-        if state == self.state {
-            return;
+        let end = state.0.min(MAX_FILE);
+        if state == self.state && (self.consumed >= end || self.last.is_empty()) {
+            return 0;
         }
-        if state.0 < self.consumed || (state.0 == self.state.0 && state.1 != self.state.1) || !self.continues(source) {
-            *self = Self::default();
+        let anew = state.0 < self.consumed || (state.0 == self.state.0 && state.1 != self.state.1);
+        if anew || !self.continues(source) {
+            let left_out = self.left_out;
+            *self = Self { left_out, ..Self::new((self.max * size_of::<Range>()) as u64) };
         }
         self.state = state;
+        let begin = self.consumed;
         let mut buffer = vec![0; MAX_LINE * 4];
         // To the length at the start: a file that grows as fast as we read must not keep us.
-        while self.consumed < state.0 {
-            let want = usize::try_from(state.0 - self.consumed).unwrap_or(usize::MAX).min(buffer.len());
-            let Some(wanted) = buffer.get_mut(..want) else { return };
-            let Ok(read) = source.read_at(self.consumed, wanted) else { return };
+        while self.consumed < end && self.consumed - begin < MAX_READ {
+            let want = usize::try_from(end - self.consumed).unwrap_or(usize::MAX).min(buffer.len());
+            let Some(wanted) = buffer.get_mut(..want) else { break };
+            let read = source.read_at(self.consumed, wanted);
             let block = wanted.get(..read).unwrap_or_default();
             let used = self.add_block(block);
             if used == 0 {
-                return;
+                break;
             }
             let seen = block.get(..used).unwrap_or_default();
             self.last = seen.get(seen.len().saturating_sub(OVERLAP)..).unwrap_or_default().to_vec();
-            self.consumed += used as u64;
         }
+        self.consumed - begin
     }
 
-    fn continues(&self, source: &Source) -> bool {
+    fn continues(&self, source: &(impl ReadAt + ?Sized)) -> bool {
         let mut now = vec![0; self.last.len()];
         let from = self.consumed.saturating_sub(now.len() as u64);
-        source.read_at(from, &mut now).is_ok_and(|read| read == now.len()) && now == self.last
+        source.read_at(from, &mut now) == now.len() && now == self.last
     }
 
-    /// Takes the whole lines of a block; gives the bytes used.
+    /// Takes the whole lines of a block, the one that follows what was taken before; gives the bytes used.
     pub fn add_block(&mut self, block: &[u8]) -> usize {
         let Some(end) = block.iter().rposition(|byte| *byte == b'\n') else {
             if block.len() < MAX_LINE {
                 return 0;
             }
             self.skipping = true;
+            self.consumed += block.len() as u64;
             return block.len();
         };
         let lines = block.get(..end).unwrap_or_default();
+        let mut batch = Batch::new();
+        let mut at = self.consumed;
         for line in lines.split(|byte| *byte == b'\n') {
-            if !std::mem::take(&mut self.skipping) {
-                self.add_line(line);
+            if !std::mem::take(&mut self.skipping)
+                && let (Some((start, end, _)), Ok(at)) = (parse(line), u32::try_from(at))
+            {
+                insert(&mut batch, start, (end, at));
+            }
+            at += line.len() as u64 + 1;
+            if batch.len() >= BATCH {
+                self.merge(std::mem::take(&mut batch));
             }
         }
+        self.merge(batch);
+        self.consumed += end as u64 + 1;
         end + 1
     }
 
-    fn add_line(&mut self, line: &[u8]) {
-        if self.ranges.len() >= MAX_RANGES || self.names.len() >= MAX_NAMES {
+    /// Puts newer ranges in place of what they overlap.
+    fn merge(&mut self, batch: Batch) {
+        if batch.is_empty() {
             return;
         }
-        let Some((start, rest)) = hex(line) else { return };
-        let Some((size, name)) = hex(rest) else { return };
-        let Some(end) = start.checked_add(size).filter(|end| *end > start) else { return };
-        let name = name.trim_ascii();
-        if name.is_empty() {
-            return;
-        }
-        let name = String::from_utf8_lossy(name.get(..MAX_NAME).unwrap_or(name));
-        let range =
-            Range { end, name: self.names.len() as u32, name_len: name.len().min(usize::from(u16::MAX)) as u16 };
-        self.names.push_str(&name);
-        self.insert(start, range);
-    }
-
-    /// Puts a range in place of what it overlaps.
-    fn insert(&mut self, start: u64, range: Range) {
-        // The one that reaches in from below loses its end, and may go on behind.
-        if let Some((_, below)) = self.ranges.range_mut(..start).next_back()
-            && below.end > start
-        {
-            let whole = *below;
-            below.end = start;
-            if whole.end > range.end {
-                self.ranges.insert(range.end, whole);
+        let mut merged = Vec::with_capacity(self.ranges.len() + 2 * batch.len());
+        let mut newer = batch.into_iter().map(|(start, (end, at))| Range::new(start, end, at)).peekable();
+        for old in std::mem::take(&mut self.ranges) {
+            // What is still to be placed of the old one begins here.
+            let (mut start, end) = (old.start, old.end());
+            while let Some(new) = newer.next_if(|new| new.start < end && new.end() < end) {
+                if new.start > start {
+                    merged.push(Range::new(start, new.start, old.at));
+                }
+                start = start.max(new.end());
+                merged.push(new);
+            }
+            // One that reaches to its end or beyond may cover the next as well.
+            let end = newer.peek().map_or(end, |new| end.min(new.start));
+            if end > start {
+                merged.push(Range::new(start, end, old.at));
             }
         }
-        // Those that begin within go, but for what the last has behind.
-        while let Some((within, old)) = self.ranges.range(start..range.end).next().map(|(start, old)| (*start, *old)) {
-            self.ranges.remove(&within);
-            if old.end > range.end {
-                self.ranges.insert(range.end, old);
-            }
-        }
-        self.ranges.insert(start, range);
+        merged.extend(newer);
+        self.ranges = merged;
+        self.prune();
     }
 
-    /// The newest code at an address.
-    pub fn find(&self, address: u64) -> Option<Frame> {
-        let (_, range) = self.ranges.range(..=address).next_back().filter(|(_, range)| address < range.end)?;
-        let from = range.name as usize;
-        let name = self.names.get(from..from + usize::from(range.name_len))?;
-        let name: Arc<str> = name.into();
+    /// Drops the oldest if there are too many, and some more, so that this is seldom.
+    fn prune(&mut self) {
+        let before = self.ranges.len();
+        if before > self.max {
+            let mut ages: Vec<u32> = self.ranges.iter().map(|range| range.at).collect();
+            let drop = before - (self.max - self.max / 8);
+            let oldest_kept = if drop < ages.len() { *ages.select_nth_unstable(drop).1 } else { u32::MAX };
+            self.ranges.retain(|range| range.at >= oldest_kept);
+            // Newer lines may have cut one into many.
+            if self.ranges.len() > self.max {
+                self.ranges.retain(|range| range.at > oldest_kept);
+            }
+            self.left_out += (before - self.ranges.len()) as u64;
+        }
+        self.ranges.shrink_to_fit();
+    }
+
+    /// The newest code at an address, named by `source`, the file that was read.
+    pub fn find(&self, source: &(impl ReadAt + ?Sized), address: u64) -> Option<Frame> {
+        let next = self.ranges.partition_point(|range| range.start <= address);
+        let range = self.ranges.get(next.checked_sub(1)?).filter(|range| address < range.end())?;
+        let mut line = vec![0; LINE_HEAD];
+        let read = source.read_at(u64::from(range.at), &mut line);
+        let line = line.get(..read)?.split(|byte| *byte == b'\n').next()?;
+        // The file may have been written anew since.
+        let (_, _, name) = parse(line).filter(|(start, end, _)| (*start..*end).contains(&address))?;
+        let name: Arc<str> = String::from_utf8_lossy(name).into();
         Some(Frame::named(Names { system_name: name.clone(), name }))
     }
 
-    /// Memory held, bytes, estimated.
-    pub fn bytes(&self) -> u64 {
-        (self.ranges.len() * 40 + self.names.capacity()) as u64
+    /// Ranges that were left out since the start.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
     }
+
+    /// Memory held, bytes.
+    pub fn bytes(&self) -> u64 {
+        (self.ranges.capacity() * size_of::<Range>() + self.last.capacity()) as u64
+    }
+}
+
+/// Puts a range in place of what it overlaps.
+fn insert(batch: &mut Batch, start: u64, range: (u64, u32)) {
+    // The one that reaches in from below loses its end, and may go on behind.
+    if let Some((_, below)) = batch.range_mut(..start).next_back()
+        && below.0 > start
+    {
+        let whole = *below;
+        below.0 = start;
+        if whole.0 > range.0 {
+            batch.insert(range.0, whole);
+        }
+    }
+    // Those that begin within go, but for what the last has behind.
+    while let Some((within, old)) = batch.range(start..range.0).next().map(|(start, old)| (*start, *old)) {
+        batch.remove(&within);
+        if old.0 > range.0 {
+            batch.insert(range.0, old);
+        }
+    }
+    batch.insert(start, range);
+}
+
+/// Start, end and name of a line.
+fn parse(line: &[u8]) -> Option<(u64, u64, &[u8])> {
+    let line = line.get(..LINE_HEAD).unwrap_or(line);
+    let (start, rest) = hex(line)?;
+    let (size, name) = hex(rest)?;
+    let end = start.checked_add(size.min(u64::from(u32::MAX))).filter(|end| *end > start)?;
+    let name = name.trim_ascii();
+    (!name.is_empty()).then(|| (start, end, name.get(..MAX_NAME).unwrap_or(name)))
 }
 
 /// A hex number with or without `0x`, and what follows the blank behind it.
@@ -160,24 +253,25 @@ mod tests {
     use proptest::prelude::*;
 
     fn map(text: &[u8]) -> PerfMap {
-        let mut map = PerfMap::default();
+        let mut map = PerfMap::new(1 << 20);
         map.add_block(text);
         map
     }
 
-    fn name(map: &PerfMap, address: u64) -> Option<String> {
-        map.find(address).map(|frame| frame.name.to_string())
+    fn name(map: &PerfMap, text: &[u8], address: u64) -> Option<String> {
+        map.find(text, address).map(|frame| frame.name.to_string())
     }
 
     #[test]
     fn both_hex_forms_and_names_with_blanks() {
-        let map =
-            map(b"7f00 10 LazyCompile:*foo a.js:1:2\n0x00007f20 0x20 void java.lang.A.b(int, long)\n  7F40\t8\tx\r\n");
-        assert_eq!(name(&map, 0x7f00).as_deref(), Some("LazyCompile:*foo a.js:1:2"));
-        assert_eq!(name(&map, 0x7f0f).as_deref(), Some("LazyCompile:*foo a.js:1:2"));
-        assert_eq!(name(&map, 0x7f10), None);
-        assert_eq!(name(&map, 0x7f3f).as_deref(), Some("void java.lang.A.b(int, long)"));
-        assert_eq!(name(&map, 0x7f40).as_deref(), Some("x"));
+        let text: &[u8] =
+            b"7f00 10 LazyCompile:*foo a.js:1:2\n0x00007f20 0x20 void java.lang.A.b(int, long)\n  7F40\t8\tx\r\n";
+        let map = map(text);
+        assert_eq!(name(&map, text, 0x7f00).as_deref(), Some("LazyCompile:*foo a.js:1:2"));
+        assert_eq!(name(&map, text, 0x7f0f).as_deref(), Some("LazyCompile:*foo a.js:1:2"));
+        assert_eq!(name(&map, text, 0x7f10), None);
+        assert_eq!(name(&map, text, 0x7f3f).as_deref(), Some("void java.lang.A.b(int, long)"));
+        assert_eq!(name(&map, text, 0x7f40).as_deref(), Some("x"));
     }
 
     #[test]
@@ -186,21 +280,22 @@ mod tests {
                      11111111111111111 1 long\n-5 1 neg\n100 10 g\xffood\n200 10 torn";
         let map = map(text);
         assert_eq!(map.ranges.len(), 1);
-        assert_eq!(name(&map, 0x105).as_deref(), Some("g\u{fffd}ood"));
+        assert_eq!(name(&map, text, 0x105).as_deref(), Some("g\u{fffd}ood"));
     }
 
     #[test]
     fn the_newest_wins_where_ranges_overlap() {
-        let map = map(b"100 100 old\n140 20 new\n1f0 20 tail\n0f0 11 head\n");
+        let text = b"100 100 old\n140 20 new\n1f0 20 tail\n0f0 11 head\n";
+        let map = map(text);
         let names: Vec<_> = [0xef, 0xf0, 0x100, 0x101, 0x13f, 0x140, 0x15f, 0x160, 0x1ef, 0x1f0, 0x20f, 0x210]
-            .map(|address| name(&map, address).unwrap_or_default())
+            .map(|address| name(&map, text, address).unwrap_or_default())
             .into();
         assert_eq!(names, ["", "head", "head", "old", "old", "new", "new", "old", "old", "tail", "tail", ""]);
     }
 
     #[test]
     fn a_line_without_end_is_skipped() {
-        let mut map = PerfMap::default();
+        let mut map = PerfMap::new(1 << 20);
         let long = vec![b'a'; MAX_LINE];
         assert_eq!(map.add_block(&long), MAX_LINE);
         assert_eq!(map.add_block(b"the end\n100 10 good\n"), 20);
@@ -212,15 +307,16 @@ mod tests {
         #[test]
         fn as_the_last_line_that_covers(lines in prop::collection::vec((0u64..60, 1u64..30), 0..40)) {
             let text: String = lines.iter().enumerate().map(|(i, (start, size))| format!("{start:x} {size:#x} f{i}\n")).collect();
-            let map = map(text.as_bytes());
+            let mut map = PerfMap::new(1 << 20);
+            text.split_inclusive('\n').for_each(|line| { map.add_block(line.as_bytes()); });
             for address in 0..100 {
                 let last = lines.iter().rposition(|(start, size)| (*start..start + size).contains(&address));
-                prop_assert_eq!(name(&map, address), last.map(|i| format!("f{i}")));
+                prop_assert_eq!(name(&map, text.as_bytes(), address), last.map(|i| format!("f{i}")));
             }
             let mut end = 0;
-            for (start, range) in &map.ranges {
-                prop_assert!(*start >= end && range.end > *start);
-                end = range.end;
+            for range in &map.ranges {
+                prop_assert!(range.start >= end && range.end() > range.start);
+                end = range.end();
             }
         }
 
@@ -228,12 +324,13 @@ mod tests {
         #[test]
         fn any_bytes_in_any_pieces(text in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b' '), Just(b'1'), any::<u8>()], 0..300), cut in 0usize..300) {
             let whole = map(&text);
-            let mut pieces = PerfMap::default();
+            let mut pieces = PerfMap::new(1 << 20);
             let cut = cut.min(text.len());
             let used = pieces.add_block(&text[..cut]);
             pieces.add_block(&text[used..]);
             prop_assert_eq!(whole.ranges.len(), pieces.ranges.len());
-            prop_assert_eq!(whole.names, pieces.names);
+            let key = |map: &PerfMap| map.ranges.iter().map(|r| (r.start, r.size, r.at)).collect::<Vec<_>>();
+            prop_assert_eq!(key(&whole), key(&pieces));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The files that a JIT writes, found and checked before they are read: regular, of the process's user or root, no links, and
 //! within its own root directory.
 
-use super::JitProcess;
+use super::{JitProcess, perf_map::MAX_FILE};
 use crate::debug_files::open_within;
 use rustix::fs::OFlags;
 use std::{
@@ -12,9 +12,52 @@ use std::{
 };
 
 /// Largest file read, bytes: far above what JITs write.
-const MAX_MAP: u64 = 512 << 20;
 const MAX_DUMP: u64 = 16 << 30;
 const MAX_MAPS: u64 = 64 << 20;
+
+/// Where what a JIT wrote is read from.
+pub(crate) trait ReadAt {
+    /// Fills as much of `out` as there is at `at`.
+    fn read_at(&self, at: u64, out: &mut [u8]) -> usize;
+    /// Length now, and time of the last change, ns.
+    fn state(&self) -> (u64, i64);
+}
+
+impl ReadAt for [u8] {
+    fn read_at(&self, at: u64, out: &mut [u8]) -> usize {
+        let rest = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+        let len = rest.len().min(out.len());
+        if let (Some(out), Some(rest)) = (out.get_mut(..len), rest.get(..len)) {
+            out.copy_from_slice(rest);
+        }
+        len
+    }
+
+    fn state(&self) -> (u64, i64) {
+        (self.len() as u64, 0)
+    }
+}
+
+impl ReadAt for Source {
+    fn read_at(&self, at: u64, out: &mut [u8]) -> usize {
+        let mut done = 0;
+        while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, at.saturating_add(done as u64)) {
+                Ok(0) => break,
+                Ok(read) => done += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        done
+    }
+
+    fn state(&self) -> (u64, i64) {
+        self.file
+            .metadata()
+            .map_or((0, 0), |m| (m.len(), m.mtime().wrapping_mul(1_000_000_000).wrapping_add(m.mtime_nsec())))
+    }
+}
 
 /// A file that grows.
 #[derive(Debug)]
@@ -40,27 +83,6 @@ impl Source {
     pub fn is(&self, other: &Self) -> bool {
         self.inode == other.inode
     }
-
-    /// Length now, and time of the last change, ns.
-    pub fn state(&self) -> (u64, i64) {
-        self.file
-            .metadata()
-            .map_or((0, 0), |m| (m.len(), m.mtime().wrapping_mul(1_000_000_000).wrapping_add(m.mtime_nsec())))
-    }
-
-    /// Fills as much of `out` as there is at `at`.
-    pub fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<usize> {
-        let mut done = 0;
-        while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match self.file.read_at(rest, at.saturating_add(done as u64)) {
-                Ok(0) => break,
-                Ok(read) => done += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(done)
-    }
 }
 
 /// `/tmp/perf-PID.map` of a process: as it sees it, then, for one that writes to ours, as we do. None if there is none.
@@ -71,7 +93,7 @@ pub(super) fn perf_map(of: &JitProcess) -> io::Result<Option<Source>> {
     for (root, pid) in candidates {
         let path = format!("/tmp/perf-{pid}.map");
         match open_within(root, Path::new(&path), OFlags::NOFOLLOW)
-            .and_then(|file| Source::accept(file, owner, MAX_MAP))
+            .and_then(|file| Source::accept(file, owner, MAX_FILE))
         {
             Ok(source) => return Ok(Some(source)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
