@@ -1,7 +1,7 @@
 //! Names of code that JITs make at run time: from perf maps (`/tmp/perf-PID.map`) and jitdumps (`jit-PID.dump`).
 //!
 //! Both are files that the process writes while it runs. They are read as far as they go at each lookup, kept while the process
-//! is asked about, and read no further when it is gone; so what was read in its life survives it.
+//! is asked about, and read no further when it is gone; so what was read in its life survives it, unless the file is emptied.
 
 pub(crate) mod jitdump;
 pub(crate) mod perf_map;
