@@ -14,20 +14,7 @@ use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
 
 use crate::error::{Error, Result};
 use crate::sampler::Batch;
-use skeleton::{FeedSkel, FeedSkelBuilder};
-
-mod skeleton {
-    #![allow(
-        missing_docs,
-        clippy::all,
-        clippy::pedantic,
-        unsafe_op_in_unsafe_fn,
-        dead_code,
-        unused_imports,
-        non_snake_case
-    )]
-    include!(concat!(env!("OUT_DIR"), "/feed.skel.rs"));
-}
+use crate::skeleton::feed::{FeedSkel, FeedSkelBuilder};
 
 /// Bytes that a record may have: 115 frames.
 pub const MAX_RECORD_BYTES: usize = 1016;

@@ -1,4 +1,4 @@
-//! The generated skeleton of the BPF object.
+//! The generated skeletons of the BPF objects.
 #![allow(
     missing_docs,
     clippy::all,
@@ -10,3 +10,8 @@
 )]
 
 include!(concat!(env!("OUT_DIR"), "/profiler.skel.rs"));
+
+#[cfg(feature = "feed")]
+pub(crate) mod feed {
+    include!(concat!(env!("OUT_DIR"), "/feed.skel.rs"));
+}

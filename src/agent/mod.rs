@@ -309,7 +309,7 @@ impl Agent {
                 self.sampling.forget_images();
             }
         }
-        if changes.rate && self.decision.is_none_or(|decision| decision.reason.is_none()) {
+        if changes.rate && self.is_within_budget() {
             self.sampling.set_frequency(new.rate).with_context(|| format!("the rate cannot become {} Hz", new.rate))?;
         }
         if changes.exporters {
@@ -318,6 +318,11 @@ impl Agent {
             self.sinks = sinks;
         }
         Ok(())
+    }
+
+    /// Out of it, the rate is the governor's.
+    fn is_within_budget(&self) -> bool {
+        self.decision.is_none_or(|decision| decision.reason.is_none())
     }
 
     /// To what runs, after a part of another configuration was refused. The exporters have seen to themselves.
@@ -329,7 +334,7 @@ impl Agent {
         if changes.resource {
             failed.extend(self.resources.reconfigure((&self.config).into()).err().map(Into::into));
         }
-        if changes.rate && self.decision.is_none_or(|decision| decision.reason.is_none()) {
+        if changes.rate && self.is_within_budget() {
             failed.extend(self.sampling.set_frequency(self.config.rate).err().map(Into::into));
         }
         for error in failed {

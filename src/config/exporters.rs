@@ -196,7 +196,7 @@ fn otlp(reader: &mut Reader<'_>) -> OtlpExporter {
             (Spool { directory, max_size }, origin)
         },
     );
-    if let Some((spool, spool_origin)) = spool.as_ref().map(|(spool, origin)| (spool, origin))
+    if let Some((spool, spool_origin)) = &spool
         && spool.max_size < 2 * max_request_size
     {
         let (at, key) = blame((&origin, "max_request_size"), (spool_origin, "spool.max_size"));
