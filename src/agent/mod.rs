@@ -14,6 +14,7 @@ mod window;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -355,6 +356,14 @@ impl Agent {
         self.telemetry.shutdown(SECOND);
         tracing::info!(samples = state.samples, "The agent has ended.");
     }
+}
+
+/// Waits for the end of `thread`, until then at most; whether it has ended.
+fn ends_by(thread: &JoinHandle<()>, until: Instant) -> bool {
+    while !thread.is_finished() && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    thread.is_finished()
 }
 
 fn symbols(config: &Config) -> profiler_symbolizer::Options {

@@ -11,6 +11,7 @@ use profiler_otlp::model::Loss;
 use profiler_otlp::resource::Resources;
 use profiler_symbolizer::Symbolizer;
 
+use super::ends_by;
 use super::sinks::Sinks;
 use crate::pipeline::{Aggregate, Files, Image, Names, Span, assemble, origin};
 
@@ -123,17 +124,9 @@ impl Publisher {
     pub fn finish(&mut self, deadline: Duration) {
         self.jobs = None;
         let Some(thread) = self.thread.take() else { return };
-        let until = Instant::now() + deadline;
-        while !thread.is_finished() {
-            if Instant::now() >= until {
-                let windows = self.waiting.load(Ordering::Acquire);
-                tracing::error!(
-                    windows,
-                    "What was sampled last could not be published within {deadline:?} and is lost."
-                );
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(10));
+        if !ends_by(&thread, Instant::now() + deadline) {
+            let windows = self.waiting.load(Ordering::Acquire);
+            tracing::error!(windows, "What was sampled last could not be published within {deadline:?} and is lost.");
         }
     }
 

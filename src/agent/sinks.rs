@@ -9,6 +9,7 @@ use profiler_otlp::export::{ExportStats, Exporter, FileSink, FilesOptions, Files
 use profiler_otlp::format::Format;
 use profiler_otlp::model::Profile;
 
+use super::ends_by;
 use crate::config::{self, ExporterKind};
 use crate::once_a_minute;
 
@@ -121,10 +122,7 @@ impl Sinks {
             let _ = end.join();
         }
         for (exporter, end) in self.ending.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            while !end.is_finished() && Instant::now() < until {
-                std::thread::sleep(Duration::from_millis(10));
-            }
-            if !end.is_finished() {
+            if !ends_by(&end, until) {
                 tracing::error!(
                     exporter,
                     "The exporter was no longer configured; what it still held and has no spool for is lost."
