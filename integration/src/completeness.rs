@@ -72,18 +72,26 @@ pub fn is_root(frame: &Frame) -> bool {
         && (file.starts_with("libc.so") || file.starts_with("ld-linux") || file.starts_with("ld-musl"))
 }
 
+/// True if `row` has no whole stack of user space, and cannot have one: its process is just made, in exec, or exiting.
+#[must_use]
+pub fn is_kernel_only(row: &Row) -> bool {
+    row.user_frames().next_back().is_none_or(|root| root.kind == FrameKind::Marker)
+        && row
+            .frames
+            .iter()
+            .flat_map(|frame| &frame.functions)
+            .any(|name| WITHOUT_USER_STACK.iter().any(|function| is_function(name, function)))
+}
+
 /// Judges `rows`. `is_entry` tells the entry code of executables that have no symbols.
 pub fn completeness<'a>(rows: impl IntoIterator<Item = &'a Row>, is_entry: impl Fn(&Frame) -> bool) -> Completeness {
     let mut result = Completeness::default();
     for row in rows {
         let root = row.user_frames().next_back();
         let is_whole = root.is_some_and(|root| is_root(root) || is_entry(root)) && row.marker().is_none();
-        let names = row.frames.iter().flat_map(|frame| &frame.functions);
         if is_whole {
             result.complete += row.count;
-        } else if root.is_none_or(|root| root.kind == FrameKind::Marker)
-            && names.into_iter().any(|name| WITHOUT_USER_STACK.iter().any(|function| is_function(name, function)))
-        {
+        } else if is_kernel_only(row) {
             result.kernel_only += row.count;
         } else {
             result.incomplete += row.count;
