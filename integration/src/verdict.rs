@@ -104,6 +104,13 @@ impl Verdict {
         !self.problems.is_empty() && !self.miscounted && self.completeness.share() >= 0.99 && few_wrong
     }
 
+    /// The problems, but for what may be of the moment and is little: one share, fewer than one stack in a hundred. For tests of what
+    /// comes after sampling, which do not record a second time.
+    #[must_use]
+    pub fn lasting_problems(&self) -> &[String] {
+        if self.is_of_the_moment_perhaps() && self.shares.len() < 2 { &[] } else { &self.problems }
+    }
+
     /// One line of figures.
     #[must_use]
     pub fn summary(&self) -> String {

@@ -120,7 +120,8 @@ fn streams(test: &str, protocol: Protocol, security: Security) {
             received.iter().filter(|sample| plain(&sample.resource, "process.pid") == pid).cloned().collect();
         let found = verdict(&as_rows(&own), &truth, HERTZ, COMPLETE, |_| false);
         println!("{test}: {service}: {}", found.summary());
-        assert!(found.problems.is_empty(), "{test}: {service}: {}", found.problems.join("\n  "));
+        let problems = found.lasting_problems();
+        assert!(problems.is_empty(), "{test}: {service}: {}", problems.join("\n  "));
 
         let resources: BTreeSet<_> = own.iter().map(|sample| &sample.resource).collect();
         assert_eq!(resources.len(), 1, "one process is one resource: {resources:#?}");

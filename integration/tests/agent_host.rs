@@ -69,7 +69,8 @@ fn of_pid(sampled: &[Seen], pid: u32) -> Vec<Row> {
 fn assert_truth(test: &str, sampled: &[Seen], truth: &Truth, bar: f64) {
     let found = verdict(&of_pid(sampled, truth.pid_on_host()), truth, HERTZ, bar, |_| false);
     println!("{test}: {}", found.summary());
-    assert!(found.problems.is_empty(), "{test}: {}", found.problems.join("\n  "));
+    let problems = found.lasting_problems();
+    assert!(problems.is_empty(), "{test}: {}", problems.join("\n  "));
 }
 
 /// The agent's own account of its memory, kernel maps included, against its budget.

@@ -56,7 +56,7 @@ fn beside(test: &str, arguments: &[&str]) {
         verdict(&own, &truth, HERTZ, COMPLETE, |_| false)
     };
     let mut found = attempt();
-    if found.is_noise_perhaps() {
+    if found.is_of_the_moment_perhaps() {
         found = attempt();
     }
     assert!(found.problems.is_empty(), "{test}: {}\n{}", found.summary(), found.problems.join("\n"));

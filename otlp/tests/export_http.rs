@@ -133,7 +133,7 @@ fn a_redirect_is_named_without_the_secrets_in_it() {
     let body = b"<a href=\"https://user:hunter2@elsewhere:1/in?token=hunter2\">Temporary Redirect</a>";
     let (stats, _) = exported(10, vec![http("307 Temporary Redirect", location, body)]);
     let error = last_error(stats);
-    assert!(error.contains("HTTP 307") && error.contains("https://***@elsewhere:1/in?***"), "{error}");
+    assert!(error.contains("HTTP 307") && error.contains("https://[hidden]@elsewhere:1/in?[hidden]"), "{error}");
     assert!(!error.contains("hunter2"), "{error}");
 }
 

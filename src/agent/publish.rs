@@ -1,6 +1,7 @@
 //! Windows become profiles and go out, on a thread of their own: reading a large file's symbols takes longer than new processes can
 //! wait for their unwind tables.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,7 @@ use profiler_symbolizer::Symbolizer;
 
 use super::ends_by;
 use super::sinks::Sinks;
-use crate::pipeline::{Aggregate, Files, Image, Names, Span, assemble, origin};
+use crate::pipeline::{Aggregate, Files, Image, Names, Span, assemble, losses, origin};
 
 /// Windows that may wait to be published; while they do, the next one goes on.
 const MAX_WAITING: usize = 2;
@@ -44,6 +45,8 @@ enum Job {
 pub struct Report {
     /// Bytes of names, and of what they are looked up in.
     pub names_bytes: u64,
+    /// What could not be read for names, or not kept, by reason, since the start.
+    pub name_losses: BTreeMap<&'static str, u64>,
     /// Windows published.
     pub windows: u64,
     /// How long the last one took.
@@ -77,7 +80,8 @@ impl Publisher {
         let (counter, told) = (Arc::clone(&waiting), Arc::clone(&report));
         let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
             let names = Names::kept(Symbolizer::new(options), names_budget);
-            Worker { names, names_budget, resources, sinks, waiting: counter, report: told }.run(&inbox);
+            let name_losses = NameLosses::default();
+            Worker { names, names_budget, name_losses, resources, sinks, waiting: counter, report: told }.run(&inbox);
         })?;
         Ok(Self { jobs: Some(jobs), waiting, report, thread: Some(thread) })
     }
@@ -141,10 +145,36 @@ impl Publisher {
 struct Worker {
     names: Names,
     names_budget: usize,
+    name_losses: NameLosses,
     resources: Arc<Resources>,
     sinks: Sinks,
     waiting: Arc<AtomicUsize>,
     report: Arc<Mutex<Report>>,
+}
+
+/// What could not be read for names, or not kept, over one symbolizer after the other.
+#[derive(Default)]
+struct NameLosses {
+    /// Of the present symbolizer, as of the last look.
+    seen: BTreeMap<&'static str, u64>,
+    /// Of all.
+    total: BTreeMap<&'static str, u64>,
+}
+
+impl NameLosses {
+    /// Those since the last look.
+    fn since(&mut self, stats: &profiler_symbolizer::Stats) -> Vec<Loss> {
+        losses::of_names(losses::names(stats).map(|(reason, count)| {
+            let new = count.saturating_sub(self.seen.insert(reason, count).unwrap_or_default());
+            *self.total.entry(reason).or_default() += new;
+            (reason, new)
+        }))
+    }
+
+    /// A new symbolizer counts from 0.
+    fn begin_anew(&mut self) {
+        self.seen.clear();
+    }
 }
 
 impl Worker {
@@ -160,6 +190,7 @@ impl Worker {
                     report.windows += 1;
                     report.last_took = begun.elapsed();
                     report.names_bytes = self.names.bytes();
+                    report.name_losses.clone_from(&self.name_losses.total);
                     report.kernel_trouble = kernel_trouble;
                 }
                 Job::Jit(images) => images.iter().for_each(|image| self.names.prefetch(image)),
@@ -170,6 +201,7 @@ impl Worker {
                 Job::Symbolizer(options, names_budget) => {
                     self.names_budget = names_budget;
                     self.names = Names::kept(Symbolizer::new(options), self.names_budget);
+                    self.name_losses.begin_anew();
                 }
                 Job::Forget => self.names.forget(),
             }
@@ -187,7 +219,30 @@ impl Worker {
             profile.origin = origin(frequency, "all processes".to_owned());
             // Said once, whatever the number of profiles.
             profile.losses = std::mem::take(&mut losses);
+            profile.losses.extend(self.name_losses.since(&self.names.stats()));
             self.sinks.export(&profile);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_of_names_go_on_over_symbolizers() {
+        let refused = |count| {
+            let mut stats = profiler_symbolizer::Stats::default();
+            stats.jit_refused = count;
+            stats
+        };
+        let mut losses = NameLosses::default();
+        for (count, told) in [(0, None), (3, Some(3)), (3, None)] {
+            assert_eq!(losses.since(&refused(count)).first().map(|loss| loss.count), told);
+        }
+        losses.begin_anew();
+        let new = losses.since(&refused(2));
+        assert_eq!(new, [Loss { reason: "names: perf map or jitdump refused".to_owned(), count: 2 }]);
+        assert_eq!(losses.total.values().sum::<u64>(), 5);
     }
 }

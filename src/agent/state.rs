@@ -120,6 +120,7 @@ pub fn of(agent: &Agent) -> AgentState {
             ("process table full", unwinder.unpublished),
         ]
         .into(),
+        name_trouble: report.name_losses.clone(),
         caches: [
             ("rows", bytes(memory.rows)),
             ("unwinder", bytes(memory.unwinder)),

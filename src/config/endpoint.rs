@@ -3,6 +3,7 @@
 use std::fmt;
 
 use http::Uri;
+use profiler_otlp::export::hide_secrets;
 
 use super::errors::quoted;
 use super::model::Protocol;
@@ -23,7 +24,7 @@ impl Endpoint {
     pub fn parse(text: &str) -> Result<Self, String> {
         const RIGHT: &str = "write http://HOST:PORT, or https://HOST:PORT for TLS";
         let text = text.trim();
-        let shown = || quoted(&redacted(text));
+        let shown = || quoted(&hide_secrets(text));
         if text.is_empty() {
             return Err(format!("is empty: {RIGHT}"));
         }
@@ -99,33 +100,15 @@ impl Endpoint {
     }
 }
 
-/// The URL without what may be secret in it: user, password and query.
-fn redacted(url: &str) -> String {
-    let (before, query) = match url.split_once('?') {
-        Some((before, _)) => (before, "?[hidden]"),
-        None => (url, ""),
-    };
-    let (scheme, rest) = match before.split_once("://") {
-        Some((scheme, rest)) => (format!("{scheme}://"), rest),
-        None => (String::new(), before),
-    };
-    // A password may itself hold a slash, so the last @ counts.
-    let rest = match rest.rsplit_once('@') {
-        Some((_, host)) => format!("[hidden]@{host}"),
-        None => rest.to_owned(),
-    };
-    format!("{scheme}{rest}{query}")
-}
-
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&redacted(&self.url))
+        f.write_str(&hide_secrets(&self.url))
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", redacted(&self.url))
+        write!(f, "{:?}", hide_secrets(&self.url))
     }
 }
 
@@ -170,7 +153,6 @@ mod tests {
         let endpoint = Endpoint::parse("http://collector:4318/p?token=geheim").expect("right");
         let shown = format!("{endpoint} {endpoint:?}");
         assert!(!shown.contains("geheim") && shown.contains("collector:4318/p"), "{shown}");
-        assert_eq!(redacted("http://u:p/q@host/x"), "http://[hidden]@host/x");
     }
 
     #[test]

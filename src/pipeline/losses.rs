@@ -24,3 +24,25 @@ pub fn of(totals: &Totals, unwinder: &Stats) -> Vec<Loss> {
         .map(|(reason, count)| Loss { reason: reason.to_owned(), count })
         .collect()
 }
+
+/// What could not be read for names, or not kept, by reason; see [`of_names`].
+#[must_use]
+pub fn names(stats: &profiler_symbolizer::Stats) -> [(&'static str, u64); 6] {
+    [
+        ("perf map or jitdump entries over the memory budget", stats.jit_left_out),
+        ("perf map or jitdump refused", stats.jit_refused),
+        ("file unreadable", stats.unreadable_objects),
+        ("debug info too large, no lines", stats.dwarf_too_large),
+        ("debug info malformed or too costly, no lines", stats.dwarf_failures),
+        ("parser failed on a file", stats.panics),
+    ]
+}
+
+/// The same for a user to see.
+pub fn of_names(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Vec<Loss> {
+    counts
+        .into_iter()
+        .filter(|&(_, count)| count > 0)
+        .map(|(reason, count)| Loss { reason: format!("names: {reason}"), count })
+        .collect()
+}

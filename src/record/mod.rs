@@ -207,6 +207,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     span.bound(&mut profile);
     profile.origin = origin(options.frequency, what(&options.target));
     profile.losses = losses::of(&totals, &session.unwind_stats());
+    profile.losses.extend(losses::of_names(losses::names(&names.stats())));
     drop(aggregate);
 
     // One that cannot be written is no reason not to write the others.

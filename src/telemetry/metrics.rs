@@ -21,6 +21,7 @@ descriptions! {
     UNFINISHED = "profiler.stacks.unfinished", "{stack}", "Stacks that do not reach the root of their thread, by reason; they are kept and marked";
     EVENTS_LOST = "profiler.process.events.lost", "{event}", "Process events (exec, mmap, exit) that the kernel dropped; affected processes are scanned anew";
     TROUBLE = "profiler.unwind.trouble", "{occurrence}", "What unwind tables could not hold or read, by reason; frame pointers are followed instead";
+    NAME_TROUBLE = "profiler.names.trouble", "{occurrence}", "What could not be read for names, or not kept, by reason; the samples are kept";
     CACHE = "profiler.cache.size", "By", "Memory of a cache in user space";
     MAP = "profiler.map.size", "By", "Memory of the maps of the kernel half";
     TABLE = "profiler.table.entries", "{entry}", "Entries in a table of the kernel half";
@@ -65,6 +66,8 @@ pub struct AgentState {
     pub events_lost: u64,
     /// What unwind tables could not hold or read, by reason.
     pub trouble: BTreeMap<&'static str, u64>,
+    /// What could not be read for names, or not kept, by reason.
+    pub name_trouble: BTreeMap<&'static str, u64>,
     /// Bytes of caches in user space, by cache.
     pub caches: BTreeMap<&'static str, u64>,
     /// Bytes of BPF maps, by map.
@@ -168,6 +171,9 @@ fn samples(state: &AgentState, metrics: &mut Snapshot) {
     metrics.counter(EVENTS_LOST, &[], state.events_lost);
     for (reason, &count) in &state.trouble {
         metrics.counter(TROUBLE, &[("reason", reason)], count);
+    }
+    for (reason, &count) in &state.name_trouble {
+        metrics.counter(NAME_TROUBLE, &[("reason", reason)], count);
     }
 }
 

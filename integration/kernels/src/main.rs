@@ -4,6 +4,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
@@ -106,19 +108,31 @@ fn kernels(options: &Kernels) -> Result<ExitCode, Error> {
     let until = Instant::now() + Duration::from_secs(options.minutes * 60);
     let mut unreachable = 0;
     let mut tables = Vec::new();
-    for (releases, initramfs) in guests {
-        let mut columns = Vec::new();
-        for release in releases {
-            let matrix = Matrix { folder: &folder, initramfs: &initramfs, keep_log: options.keep_log };
-            let column = matrix.prove(release, until, options.minutes).unwrap_or_else(|error| {
-                unreachable += usize::from(matches!(error, Error::Unreachable { .. }));
-                Column::failed(release.name, &error)
-            });
-            eprintln!("{}", column.verdict());
-            columns.push(column);
+    thread::scope(|scope| {
+        // While one kernel runs, the next ones are fetched, in the same order.
+        let order: Vec<&Release> = guests.iter().flat_map(|(releases, _)| releases.iter().copied()).collect();
+        let (fetched, kernels) = mpsc::channel();
+        let folder = &folder;
+        scope.spawn(move || {
+            for release in order {
+                let _ = fetched.send(packages::kernel(folder, release));
+            }
+        });
+        for (releases, initramfs) in &guests {
+            let mut columns = Vec::new();
+            for (release, kernel) in releases.iter().zip(&kernels) {
+                let matrix = Matrix { folder, initramfs, keep_log: options.keep_log };
+                let column = kernel.and_then(|kernel| matrix.prove(release, &kernel, until, options.minutes));
+                let column = column.unwrap_or_else(|error| {
+                    unreachable += usize::from(matches!(error, Error::Unreachable { .. }));
+                    Column::failed(release.name, &error)
+                });
+                eprintln!("{}", column.verdict());
+                columns.push(column);
+            }
+            tables.push(columns);
         }
-        tables.push(columns);
-    }
+    });
     for columns in &tables {
         println!("{}", table::markdown(&columns.iter().collect::<Vec<_>>()));
     }
@@ -149,8 +163,7 @@ struct Matrix<'a> {
 
 impl Matrix<'_> {
     /// Tries one kernel, a second time if it failed: what disturbs a host for a moment passes, a fault stays.
-    fn prove(&self, release: &Release, until: Instant, minutes: u64) -> Result<Column, Error> {
-        let kernel = packages::kernel(self.folder, release)?;
+    fn prove(&self, release: &Release, kernel: &Kernel, until: Instant, minutes: u64) -> Result<Column, Error> {
         let mut column = Column::default();
         for attempt in 1..=2 {
             let left = until.saturating_duration_since(Instant::now());
@@ -158,7 +171,7 @@ impl Matrix<'_> {
                 return if attempt == 1 { Err(Error::NoTimeLeft { minutes }) } else { Ok(column) };
             }
             eprintln!("{}: booting {}", release.name, kernel.version);
-            column = self.attempt(release, &kernel, left.min(PATIENCE))?;
+            column = self.attempt(release, kernel, left.min(PATIENCE))?;
             match &column.failure {
                 Some(failure) if attempt == 1 => eprintln!("{}: again, for: {failure}", release.name),
                 _ => break,

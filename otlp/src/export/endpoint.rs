@@ -4,7 +4,7 @@ use http::{Uri, uri::PathAndQuery};
 
 use super::{
     error::Error,
-    options::{ExporterOptions, Protocol},
+    options::{ExporterOptions, HIDDEN, Protocol},
 };
 
 /// The method that exports profiles.
@@ -83,15 +83,18 @@ impl Endpoint {
     }
 }
 
-/// The URL `text` without what stands before an `@` in its host part, or in its query or fragment. It may lack a scheme, as an
-/// endpoint by mistake and a redirect's target by right.
-pub(super) fn hide_secrets(text: &str) -> String {
+/// The URL `text` with [`HIDDEN`] for its user, password, query and fragment, for logs and messages. It need not be a right one, and
+/// may lack a scheme, as an endpoint by mistake and a redirect's target by right.
+#[must_use]
+pub fn hide_secrets(text: &str) -> String {
     // First of all: a query may well have a URL in it.
-    let (text, query) = text.split_once(['?', '#']).map_or((text, ""), |(text, _)| (text, "?***"));
+    let (text, has_query) = text.split_once(['?', '#']).map_or((text, false), |(text, _)| (text, true));
     let (scheme, slashes, rest) = text.split_once("//").map_or(("", "", text), |(scheme, rest)| (scheme, "//", rest));
-    let (host, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).unwrap_or((rest, ""));
-    let (user, host) = host.rsplit_once('@').map_or(("", host), |(_, host)| ("***@", host));
-    format!("{scheme}{slashes}{user}{host}{path}{query}")
+    // A password may have a slash in it, by mistake: the last @ counts, even where it is the path's. A path alone has no password.
+    let user_ends = if rest.starts_with('/') { None } else { rest.rfind('@') };
+    let (user, rest) = user_ends.map_or(("", rest), |at| (HIDDEN, rest.get(at..).unwrap_or_default()));
+    let query = if has_query { format!("?{HIDDEN}") } else { String::new() };
+    format!("{scheme}{slashes}{user}{rest}{query}")
 }
 
 #[cfg(test)]
@@ -125,13 +128,14 @@ mod tests {
     fn a_url_is_shown_without_its_secrets() {
         for (url, shown) in [
             ("https://h:1/a/b", "https://h:1/a/b"),
-            ("https://u:p@h/a?b=c#d", "https://***@h/a?***"),
-            ("https://u:p@h", "https://***@h"),
-            ("//u:p@h/a", "//***@h/a"),
-            ("/a/@b?c", "/a/@b?***"),
-            ("/a?token=t&next=https://u:p@h/", "/a?***"),
-            ("https://h#token", "https://h?***"),
-            ("u:p@h/a", "***@h/a"),
+            ("https://u:p@h/a?b=c#d", "https://[hidden]@h/a?[hidden]"),
+            ("https://u:p@h", "https://[hidden]@h"),
+            ("//u:p@h/a", "//[hidden]@h/a"),
+            ("http://u:p/q@h/x", "http://[hidden]@h/x"),
+            ("/a/@b?c", "/a/@b?[hidden]"),
+            ("/a?token=t&next=https://u:p@h/", "/a?[hidden]"),
+            ("https://h#token", "https://h?[hidden]"),
+            ("u:p@h/a", "[hidden]@h/a"),
             ("", ""),
         ] {
             assert_eq!(hide_secrets(url), shown);
