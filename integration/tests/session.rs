@@ -460,3 +460,38 @@ fn root_a_process_of_50_000_mappings_is_bounded_and_sampled() {
     assert!(burn as f64 > due * 0.9 - 3.0, "{burn} samples of {due:.0}");
     assert!(found.completeness.share() > 0.9, "{:?}", found.completeness.evidence);
 }
+
+#[test]
+fn root_process_first_sampled_in_exec_has_its_program_from_the_first_window_on() {
+    let test = "root_process_first_sampled_in_exec_has_its_program_from_the_first_window_on";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let file = build(&programs::c("shares"));
+    let mut session = session(Targets::All, 4_999, Budgets::default());
+    session.start().expect("clocks");
+    let script = format!("for i in $(seq 100); do {} --ms 60 >/dev/null; done", file.display());
+    let shell = children::start(Command::new("sh").args(["-c", &script])).expect("a shell");
+    let mut programs: BTreeMap<u32, Vec<Option<String>>> = BTreeMap::new();
+    for _ in 0..120 {
+        run(&mut session, STEP);
+        for image in session.take_aggregates().iter().flat_map(|(_, aggregate)| &aggregate.images) {
+            if image.exe.ends_with(b"shares") {
+                let program = image.executable.as_ref().map(|executable| executable.htlhash.clone());
+                programs.entry(image.serial).or_default().push(program);
+            }
+        }
+    }
+    session.finish().expect("an end");
+    drop(shell);
+    let several = programs.values().filter(|programs| programs.len() > 1).count();
+    println!("{test}: {} images, {several} in several windows", programs.len());
+    assert!(several > 20, "{several}");
+    let change: Vec<_> = programs
+        .values()
+        .filter(|programs| programs.iter().any(|program| *program != programs[programs.len() - 1]))
+        .collect();
+    // A window that ends in the midst of an exec cannot know it; that is one in a thousand here.
+    assert!(change.len() <= 2, "{} of {} change: {:?}", change.len(), programs.len(), change[0]);
+}

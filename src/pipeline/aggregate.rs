@@ -200,18 +200,25 @@ impl Aggregate {
         self.image_ids.get(&serial).copied()
     }
 
-    /// Adds an image, or brings what is known of it up to date.
+    /// Adds an image that [`Self::known_image`] does not know.
     pub fn image(&mut self, image: Image) -> ImageId {
-        if let Some(&id) = self.image_ids.get(&image.serial) {
-            if let Some(known) = self.images.get_mut(id as usize) {
-                *known = image;
-            }
-            return id;
-        }
         let id = self.images.len() as u32;
         self.image_ids.insert(image.serial, id);
         self.images.push(image);
         id
+    }
+
+    /// Whether the program's file of an image is not known.
+    #[must_use]
+    pub fn lacks_executable(&self, image: ImageId) -> bool {
+        self.images.get(image as usize).is_some_and(|image| image.executable.is_none())
+    }
+
+    /// Notes the program's file of an image.
+    pub fn set_executable(&mut self, image: ImageId, executable: Option<Arc<Executable>>) {
+        if let Some(image) = self.images.get_mut(image as usize) {
+            image.executable = executable;
+        }
     }
 
     /// The id of `thread`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use profiler_address::UserAddr;
 use profiler_bpf::native::Walk;
 use profiler_bpf::record::{Continuation, Sample, UnwindEnd, UserFrame, comm_bytes};
-use profiler_unwinders::executable::Executable;
+use profiler_unwinders::executable::{Executable, Executables};
 use profiler_unwinders::native::{Located, NativeUnwinder};
 use profiler_unwinders::process::{AddressSpace, Clock, Comm, Process};
 
@@ -243,6 +243,9 @@ impl Session {
         if let Some(process) = process_at(&self.processes, pid, time) {
             let serial = process.serial;
             if let Some(id) = self.windows.now.aggregate.known_image(serial) {
+                if self.windows.now.aggregate.lacks_executable(id) {
+                    self.find_program((pid, time), id, now);
+                }
                 return id;
             }
             if process.container_inherited {
@@ -253,8 +256,9 @@ impl Session {
         let aggregate = &mut self.windows.now.aggregate;
         if let Some(process) = process_at(&self.processes, pid, time) {
             self.images.sampled(process);
-            let executable = program(&mut self.unwinder, process, now);
-            return aggregate.image(Image { executable, ..image(process) });
+            let id = aggregate.image(image(process));
+            self.find_program((pid, time), id, now);
+            return id;
         }
         // Nothing is known but what the sample says.
         let serial = u32::MAX - pid;
@@ -272,11 +276,25 @@ impl Session {
             })
         })
     }
+
+    /// Looks for the program's file, of which nothing is known yet at a sample in the midst of an exec.
+    fn find_program(&mut self, (pid, time): (u32, u64), image: ImageId, now: u64) {
+        if let Some(process) = process_at(&self.processes, pid, time) {
+            let executable = program(&mut self.unwinder, &mut self.executables, process, now);
+            self.windows.now.aggregate.set_executable(image, executable);
+        }
+    }
 }
 
 /// The file in which the program's code starts; a library is none.
-fn program(unwinder: &mut NativeUnwinder, process: &Process, now: u64) -> Option<Arc<Executable>> {
+pub(super) fn program(
+    unwinder: &mut NativeUnwinder,
+    executables: &mut Executables,
+    process: &Process,
+    now: u64,
+) -> Option<Arc<Executable>> {
     let code = UserAddr(process.address_space?.start_code);
+    unwinder.publish(process, executables, now);
     match unwinder.locate(process.pid, code, now) {
         Located::Executable(executable, _) => Some(executable),
         Located::Other | Located::Nowhere => None,

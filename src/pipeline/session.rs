@@ -432,16 +432,26 @@ impl Session {
     ///
     /// Files that no living process maps are closed here, except those of what is returned.
     pub fn take_aggregates(&mut self) -> Vec<(u64, Aggregate)> {
+        let now = Clock::monotonic_now();
         for window in self.windows.iter_mut() {
-            // Names and paths that became known after the first sample of an image.
-            let aggregate = &mut window.aggregate;
-            for index in 0..aggregate.images.len() {
-                let Some(known) = aggregate.images.get(index) else { continue };
-                if let Some(process) = self.processes.get(known.pid)
-                    && process.serial == known.serial
-                {
-                    let executable = known.executable.clone();
-                    aggregate.image(Image { executable, ..resolve::image(process) });
+            // Names and paths that became known after the first sample of an image, and its program after the last.
+            for image in &mut window.aggregate.images {
+                let pid = image.pid;
+                let is_current = |process: &&Process| process.serial == image.serial;
+                let Some(process) = self.processes.get(pid).filter(is_current) else { continue };
+                let mut executable = image.executable.take();
+                if executable.is_none() && !process.kthread && process.ended.is_none() {
+                    if process.address_space.is_none() {
+                        // One that ends meanwhile has no further samples that could tell.
+                        let _ = self.processes.read_address_space(pid);
+                    }
+                    executable =
+                        self.processes.get(pid).filter(is_current).and_then(|process| {
+                            resolve::program(&mut self.unwinder, &mut self.executables, process, now)
+                        });
+                }
+                if let Some(process) = self.processes.get(pid) {
+                    *image = Image { executable, ..resolve::image(process) };
                 }
             }
         }
