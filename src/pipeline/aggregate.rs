@@ -208,19 +208,6 @@ impl Aggregate {
         id
     }
 
-    /// Whether the program's file of an image is not known.
-    #[must_use]
-    pub fn lacks_executable(&self, image: ImageId) -> bool {
-        self.images.get(image as usize).is_some_and(|image| image.executable.is_none())
-    }
-
-    /// Notes the program's file of an image.
-    pub fn set_executable(&mut self, image: ImageId, executable: Option<Arc<Executable>>) {
-        if let Some(image) = self.images.get_mut(image as usize) {
-            image.executable = executable;
-        }
-    }
-
     /// The id of `thread`.
     pub fn thread(&mut self, thread: Thread) -> ThreadId {
         *self.thread_ids.entry(thread).or_insert_with(|| {

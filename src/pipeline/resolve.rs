@@ -241,10 +241,13 @@ impl Session {
     /// The image that `pid` was at `time`, added to the aggregate when it is sampled for the first time.
     fn image_of(&mut self, (pid, time): (u32, u64), comm: &[u8; 16], now: u64) -> ImageId {
         if let Some(process) = process_at(&self.processes, pid, time) {
-            let serial = process.serial;
-            if let Some(id) = self.windows.now.aggregate.known_image(serial) {
-                if self.windows.now.aggregate.lacks_executable(id) {
-                    self.find_program((pid, time), id, now);
+            let aggregate = &mut self.windows.now.aggregate;
+            if let Some(id) = aggregate.known_image(process.serial) {
+                // Nothing is known of it yet at a sample in the midst of an exec.
+                if let Some(known) = aggregate.images.get_mut(id as usize)
+                    && known.executable.is_none()
+                {
+                    known.executable = program(&mut self.unwinder, &mut self.executables, process, now);
                 }
                 return id;
             }
@@ -256,9 +259,8 @@ impl Session {
         let aggregate = &mut self.windows.now.aggregate;
         if let Some(process) = process_at(&self.processes, pid, time) {
             self.images.sampled(process);
-            let id = aggregate.image(image(process));
-            self.find_program((pid, time), id, now);
-            return id;
+            let executable = program(&mut self.unwinder, &mut self.executables, process, now);
+            return aggregate.image(Image { executable, ..image(process) });
         }
         // Nothing is known but what the sample says.
         let serial = u32::MAX - pid;
@@ -275,14 +277,6 @@ impl Session {
                 namespace_pid: pid,
             })
         })
-    }
-
-    /// Looks for the program's file, of which nothing is known yet at a sample in the midst of an exec.
-    fn find_program(&mut self, (pid, time): (u32, u64), image: ImageId, now: u64) {
-        if let Some(process) = process_at(&self.processes, pid, time) {
-            let executable = program(&mut self.unwinder, &mut self.executables, process, now);
-            self.windows.now.aggregate.set_executable(image, executable);
-        }
     }
 }
 

@@ -437,22 +437,20 @@ impl Session {
             // Names and paths that became known after the first sample of an image, and its program after the last.
             for image in &mut window.aggregate.images {
                 let pid = image.pid;
-                let is_current = |process: &&Process| process.serial == image.serial;
-                let Some(process) = self.processes.get(pid).filter(is_current) else { continue };
-                let mut executable = image.executable.take();
-                if executable.is_none() && !process.kthread && process.ended.is_none() {
-                    if process.address_space.is_none() {
-                        // One that ends meanwhile has no further samples that could tell.
-                        let _ = self.processes.read_address_space(pid);
-                    }
-                    executable =
-                        self.processes.get(pid).filter(is_current).and_then(|process| {
-                            resolve::program(&mut self.unwinder, &mut self.executables, process, now)
-                        });
+                let same = |process: &&Process| process.serial == image.serial;
+                let Some(process) = self.processes.get(pid).filter(same) else { continue };
+                let can_tell = image.executable.is_none() && !process.kthread && process.ended.is_none();
+                if can_tell && process.address_space.is_none() {
+                    // One that ends meanwhile has no further samples that could tell.
+                    let _ = self.processes.read_address_space(pid);
                 }
-                if let Some(process) = self.processes.get(pid) {
-                    *image = Image { executable, ..resolve::image(process) };
-                }
+                let Some(process) = self.processes.get(pid) else { continue };
+                let executable = if can_tell {
+                    resolve::program(&mut self.unwinder, &mut self.executables, process, now)
+                } else {
+                    image.executable.take()
+                };
+                *image = Image { executable, ..resolve::image(process) };
             }
         }
         self.full = false;
