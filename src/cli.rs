@@ -138,7 +138,7 @@ struct AgentArgs {
 }
 
 impl AgentArgs {
-    fn flags(self, verbose: u8) -> crate::config::Flags {
+    fn flags(self, verbose: u8) -> profiler_config::Flags {
         let variable = || std::env::var_os("PROFILER_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
         self.values.flags(self.config.or_else(variable), verbose)
     }

@@ -5,12 +5,10 @@
 
 mod agent;
 pub mod cli;
-pub mod config;
 mod convert;
 mod doctor;
 mod exit;
 mod launch;
-pub mod limits;
 mod output;
 pub mod pipeline;
 mod record;

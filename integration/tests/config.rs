@@ -195,7 +195,8 @@ fn verdicts(python: &str, files: &[&Path]) -> Vec<String> {
 #[test]
 fn others_read_the_schema_as_we_mean_it() {
     let Some(python) = python() else { return };
-    let right = ["src/config/tests/everything.yaml", "deploy/config.example.yaml"].map(|name| repository().join(name));
+    let right = ["controller/config/src/tests/everything.yaml", "deploy/config.example.yaml"]
+        .map(|name| repository().join(name));
     let right: Vec<&Path> = right.iter().map(AsRef::as_ref).collect();
     assert_eq!(verdicts(python, &right), ["right", "right"]);
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use profiler::pipeline::{Aggregate, Budgets, Names, Rule, Session, SessionOptions, TargetRules, assemble, files};
+use profiler::pipeline::{Aggregate, Budgets, Names, Session, SessionOptions, assemble, files};
 use profiler_bpf::Targets;
 use profiler_integration::children::{self, Running, copy_program};
 use profiler_integration::environment::{have_root, one_at_a_time};
@@ -18,6 +18,7 @@ use profiler_integration::truth::Truth;
 use profiler_integration::verdict::verdict;
 use profiler_otlp::resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
+use profiler_targets::{Rule, TargetRules};
 use profiler_unwinders::executable::htlhash;
 use rustix::process::Signal;
 

@@ -5,6 +5,7 @@
 //!  each second     configuration, kill switch, budgets ─> rate, targets, sinks;  state.rs ─> telemetry
 //! ```
 
+mod options;
 mod publish;
 mod sampling;
 mod signals;
@@ -18,6 +19,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use profiler_config::{self as config, Change, Changes, Config, Loaded, Watcher};
+use profiler_limits::{Decision, Governor, KillSwitch, Shed, Usage};
 use profiler_otlp::resource::Resources;
 
 use self::publish::Publisher;
@@ -26,10 +29,9 @@ use self::signals::Signals;
 use self::sinks::Sinks;
 use self::state::OwnUse;
 use self::window::Windows;
-use crate::config::{self, Change, Changes, Config, Loaded, Watcher};
-use crate::limits::{Decision, Governor, KillSwitch, Limits, Shed, Usage};
-use crate::pipeline::{TargetRules, process_facts};
-use crate::telemetry::{Notifier, Telemetry, TelemetryOptions, log, metrics};
+use crate::once_a_minute;
+use crate::pipeline::process_facts;
+use crate::telemetry::{Notifier, Telemetry, log, metrics};
 
 /// How often signals and the window's end are looked at.
 const STEP: Duration = Duration::from_millis(200);
@@ -44,7 +46,7 @@ const PRIORITY: i32 = -10;
 /// Runs until SIGTERM or SIGINT.
 pub fn run(flags: config::Flags) -> anyhow::Result<ExitCode> {
     let loaded = config::load(&flags).map_err(crate::exit::usage)?;
-    let log = log::init(loaded.config.log.level.name(), loaded.config.log.format.into())?;
+    let log = log::init(loaded.config.log.level.name(), options::log_format(loaded.config.log.format))?;
     let signals = Signals::install()?;
     let mut agent = Agent::start(flags, loaded, log)?;
     agent.run(&signals);
@@ -77,15 +79,15 @@ impl Agent {
         raise_open_files();
         let notifier = Notifier::from_environment().context("cannot reach systemd by NOTIFY_SOCKET")?;
         // Who cannot be answered ends the start, before anything of the kernel's is touched.
-        let telemetry = Telemetry::start(TelemetryOptions::from(&config.telemetry))?;
-        let resources = Arc::new(Resources::start((&config).into())?);
+        let telemetry = Telemetry::start(options::telemetry(&config.telemetry))?;
+        let resources = Arc::new(Resources::start(options::resource(&config))?);
         let sinks = Sinks::start(&config.exporters)?;
         let publisher =
             Publisher::start(symbols(&config), names_budget(&config), Arc::clone(&resources), sinks.clone())
                 .context("cannot start the thread that publishes")?;
-        let kill_switch = KillSwitch::new(&config.kill_switch);
+        let mut kill_switch = KillSwitch::new(&config.kill_switch);
         let mut sampling = Sampling::new(SamplingOptions::of(&config));
-        let killed = kill_switch.is_on();
+        let killed = is_on(&mut kill_switch);
         if killed {
             tracing::warn!(file = %config.kill_switch.display(), "The kill switch is on: nothing is sampled.");
         } else {
@@ -94,7 +96,7 @@ impl Agent {
         // On a host with more work than CPUs a new process is known sooner so; without the right to it nothing is worse than before.
         let _ = rustix::process::setpriority_process(None, PRIORITY);
         let windows = Windows::new(config.window, config.jitter.of(config.window), Instant::now());
-        let governor = Governor::new(Limits::from(&config.limits));
+        let governor = Governor::new(config.limits);
         tracing::info!(
             rate = config.rate,
             window = ?config.window,
@@ -190,7 +192,7 @@ impl Agent {
     }
 
     fn obey_kill_switch(&mut self) {
-        let on = self.kill_switch.is_on();
+        let on = is_on(&mut self.kill_switch);
         if on == self.killed {
             return;
         }
@@ -274,12 +276,12 @@ impl Agent {
             return Err(error);
         }
         if changes.targets {
-            self.sampling.set_targets(TargetRules::from(&new.targets));
+            self.sampling.set_targets(new.targets.clone());
         }
         if changes.window {
             self.windows = Windows::new(new.window, new.jitter.of(new.window), Instant::now());
         }
-        let has_other_budgets = new.limits.memory != self.config.limits.memory;
+        let has_other_budgets = new.limits.memory_bytes != self.config.limits.memory_bytes;
         if changes.symbols || has_other_budgets {
             self.publisher.set_symbols(symbols(new), names_budget(new));
         }
@@ -287,7 +289,7 @@ impl Agent {
             self.sampling.set_row_budget(sampling::row_budget(new));
         }
         if changes.limits {
-            self.governor.set_limits(Limits::from(&new.limits));
+            self.governor.set_limits(new.limits);
         }
         if changes.kill_switch {
             self.kill_switch = KillSwitch::new(&new.kill_switch);
@@ -304,7 +306,7 @@ impl Agent {
             self.log.set_level(new.log.level.name())?;
         }
         if changes.resource {
-            self.resources.reconfigure(new.into())?;
+            self.resources.reconfigure(options::resource(new))?;
             if new.resource.environment_variables != self.config.resource.environment_variables {
                 // They are read anew, of every process.
                 self.sampling.forget_images();
@@ -333,7 +335,7 @@ impl Agent {
             failed.extend(self.log.set_level(self.config.log.level.name()).err().map(Into::into));
         }
         if changes.resource {
-            failed.extend(self.resources.reconfigure((&self.config).into()).err().map(Into::into));
+            failed.extend(self.resources.reconfigure(options::resource(&self.config)).err().map(Into::into));
         }
         if changes.rate && self.is_within_budget() {
             failed.extend(self.sampling.set_frequency(self.config.rate).err().map(Into::into));
@@ -358,6 +360,15 @@ impl Agent {
     }
 }
 
+/// What the kill switch says, or said last.
+fn is_on(switch: &mut KillSwitch) -> bool {
+    switch.look().unwrap_or_else(|error| {
+        let path = switch.path().display();
+        once_a_minute!(warn, "kill switch", %path, %error, "The kill switch cannot be looked at.");
+        switch.is_on()
+    })
+}
+
 /// Waits for the end of `thread`, until then at most; whether it has ended.
 fn ends_by(thread: &JoinHandle<()>, until: Instant) -> bool {
     while !thread.is_finished() && Instant::now() < until {
@@ -367,7 +378,7 @@ fn ends_by(thread: &JoinHandle<()>, until: Instant) -> bool {
 }
 
 fn symbols(config: &Config) -> profiler_symbolizer::Options {
-    let memory = config.limits.memory.unwrap_or(u64::MAX);
+    let memory = config.limits.memory_bytes.unwrap_or(u64::MAX);
     profiler_symbolizer::Options {
         source_lines: config.symbols == config::Symbols::Lines,
         budget_bytes: (memory / 12).clamp(4 << 20, 64 << 20),
@@ -377,7 +388,7 @@ fn symbols(config: &Config) -> profiler_symbolizer::Options {
 
 /// Bytes of names that are kept.
 fn names_budget(config: &Config) -> usize {
-    let memory = config.limits.memory.unwrap_or(u64::MAX);
+    let memory = config.limits.memory_bytes.unwrap_or(u64::MAX);
     usize::try_from(memory / 24).unwrap_or(usize::MAX).clamp(2 << 20, 32 << 20)
 }
 

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use profiler_config::Config;
 use profiler_otlp::model::Loss;
+use profiler_targets::TargetRules;
 use profiler_unwinders::native::Stats;
 use profiler_unwinders::process::Clock;
 
 use super::publish::Window;
-use crate::config::Config;
 use crate::pipeline::{
-    Budgets, Files, Image, ImageFacts, MemoryUse, Session, SessionOptions, Span, TableUse, TargetRules, Totals, files,
-    losses,
+    Budgets, Files, Image, ImageFacts, MemoryUse, Session, SessionOptions, Span, TableUse, Totals, files, losses,
 };
 
 /// Between two attempts to sample again after the kernel refused.
@@ -53,14 +53,14 @@ impl SamplingOptions {
     /// As the configuration has it.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        Self { frequency: config.rate, targets: TargetRules::from(&config.targets), row_budget: row_budget(config) }
+        Self { frequency: config.rate, targets: config.targets.clone(), row_budget: row_budget(config) }
     }
 }
 
 /// Bytes of unwind rows, as the configuration's budget has room for them.
 #[must_use]
 pub fn row_budget(config: &Config) -> usize {
-    let memory = config.limits.memory.unwrap_or(u64::MAX);
+    let memory = config.limits.memory_bytes.unwrap_or(u64::MAX);
     usize::try_from(memory / 3).unwrap_or(usize::MAX).clamp(4 << 20, 128 << 20)
 }
 

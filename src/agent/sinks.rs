@@ -5,12 +5,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use profiler_config::{self as config, ExporterKind};
 use profiler_otlp::export::{ExportStats, Exporter, FileSink, FilesOptions, FilesStats};
 use profiler_otlp::format::Format;
 use profiler_otlp::model::Profile;
 
-use super::ends_by;
-use crate::config::{self, ExporterKind};
+use super::{ends_by, options};
 use crate::once_a_minute;
 
 /// Time that an exporter has for what it still holds when the configuration drops it.
@@ -137,7 +137,7 @@ impl Sink {
         let context = || format!("the exporter {:?} cannot work", config.name);
         let kind = match &config.kind {
             ExporterKind::Otlp(_) => {
-                let exporter = Exporter::start(config.into()).with_context(context)?;
+                let exporter = Exporter::start(options::exporter(config)).with_context(context)?;
                 Kind::Otlp(RwLock::new(Some(exporter)))
             }
             ExporterKind::Files(files) => Kind::Files(FileSink::open(folder(files)).with_context(context)?),
@@ -176,7 +176,7 @@ impl Sink {
             && let Some(exporter) = &*exporter.read().unwrap_or_else(PoisonError::into_inner)
         {
             let context = || format!("the exporter {:?} cannot work so", new.name);
-            exporter.reconfigure(new.into()).with_context(context)?;
+            exporter.reconfigure(options::exporter(new)).with_context(context)?;
         }
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone_from(new);
         Ok(old)

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use profiler_bpf::{RunTime, online_cpus};
+use profiler_limits::Shed;
 use profiler_otlp::export::{ExportStats, FilesStats, LATENCY_BOUNDS};
 
 use super::Agent;
@@ -151,9 +152,9 @@ pub fn of(agent: &Agent) -> AgentState {
         rate: if agent.sampling.is_on() { agent.sampling.frequency() } else { 0 },
         configured_rate: agent.config.rate,
         sampling: agent.sampling.is_on(),
-        shed_level: agent.decision.and_then(|decision| decision.shed).map_or(0, crate::limits::Shed::level),
-        memory_limit: agent.config.limits.memory,
-        cpu_limit: agent.config.limits.cpu.map(crate::config::Percent::fraction),
+        shed_level: agent.decision.and_then(|decision| decision.shed).map_or(0, Shed::level),
+        memory_limit: agent.config.limits.memory_bytes,
+        cpu_limit: agent.config.limits.cpu_fraction,
         host_cpu: own.last.host_cpu,
         exporters: agent.sinks.stats().into_iter().map(|(name, stats)| exporter(name, stats)).collect(),
     }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use profiler_config::{self as config, Flags};
 
-use crate::config::{self, Flags};
 use crate::exit;
 use crate::telemetry::log;
 

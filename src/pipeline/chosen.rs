@@ -3,10 +3,9 @@
 use profiler_bpf::Sampler;
 use profiler_bpf::abi::Verdict;
 use profiler_bpf::record::SampleHead;
+use profiler_targets::{Facts, TargetRules};
 use profiler_unwinders::process::Process;
 use rustc_hash::FxHashMap;
-
-use super::targets::{Facts, TargetRules};
 
 /// Verdicts kept; beyond it each sample is judged anew.
 const MAX_VERDICTS: usize = profiler_bpf::abi::MAX_PROCESSES;

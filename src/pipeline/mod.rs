@@ -13,7 +13,6 @@ mod origin;
 mod resolve;
 mod session;
 mod span;
-mod targets;
 mod window;
 
 pub use aggregate::{Aggregate, Frame, Image};
@@ -25,4 +24,3 @@ pub use names::{Files, Names, files};
 pub use origin::origin;
 pub use session::{Session, SessionOptions, Totals};
 pub use span::Span;
-pub use targets::{Facts, Rule, TargetRules};

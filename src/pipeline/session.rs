@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use profiler_bpf::record::Sample;
 use profiler_bpf::sideband::{Event, Kind, Sideband};
 use profiler_bpf::{Batch, Counters, Sampler, Targets, online_cpus};
+use profiler_targets::TargetRules;
 use profiler_unwinders::executable::Executables;
 use profiler_unwinders::native::NativeUnwinder;
 use profiler_unwinders::process::{Clock, Process, ProcessTable};
@@ -17,7 +18,6 @@ use super::collect::{Collector, Intake};
 use super::images::{ImageFacts, Images};
 use super::memory::{Budgets, MemoryUse, TableUse};
 use super::resolve;
-use super::targets::TargetRules;
 use super::window::Windows;
 
 /// Time given to scanning processes that wait for it, a step, ns.

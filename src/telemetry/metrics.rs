@@ -90,7 +90,7 @@ pub struct AgentState {
     pub configured_rate: u64,
     /// Whether sampling is going on.
     pub sampling: bool,
-    /// What is given up to stay within the budget, 0 to 3; see [`crate::limits::Shed`].
+    /// What is given up to stay within the budget, 0 to 3; see [`profiler_limits::Shed`].
     pub shed_level: u64,
     /// The memory budget, bytes.
     pub memory_limit: Option<u64>,

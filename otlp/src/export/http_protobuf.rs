@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use http::{HeaderValue, Request, header};
 use http_body_util::Full;
+use profiler_receiver::hide_secrets;
 use prost::Message;
 
 use super::{
     connection::Answer,
-    endpoint::hide_secrets,
     outcome::{Outcome, PartialSuccess, Status, of_response},
     settings::Settings,
     text::excerpt,

@@ -52,7 +52,6 @@ use std::{
 };
 
 pub use client::MetricsClient;
-pub use endpoint::hide_secrets;
 pub use error::Error;
 pub use files::{FileSink, FilesOptions, FilesStats};
 pub use options::{Compression, ExporterOptions, HIDDEN, Protocol, RetryOptions, Secret, SpoolOptions, TlsOptions};

@@ -1,92 +1,10 @@
 //! What an exporter is told, with the defaults of OTLP and of the Collector's own exporters.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
+
+pub use profiler_receiver::{Compression, HIDDEN, Protocol, Secret, TlsOptions};
 
 pub use crate::spool::SpoolOptions;
-
-/// What is shown in place of a [`Secret`].
-pub const HIDDEN: &str = "[hidden]";
-
-/// Text that no message, log or listing shows: a token, a password.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// `text`, from now on hidden.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The text, for who sends it.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(HIDDEN)
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(HIDDEN)
-    }
-}
-
-impl From<&str> for Secret {
-    fn from(text: &str) -> Self {
-        Self::new(text)
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-/// How OTLP is transported.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// gRPC over HTTP/2, by convention to port 4317.
-    #[default]
-    Grpc,
-    /// Protobuf in an HTTP/1.1 POST, by convention to port 4318.
-    HttpProtobuf,
-}
-
-/// How a request is compressed on the wire, in the queue and in the spool.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Compression {
-    /// Not at all.
-    None,
-    /// gzip, which every receiver has to accept.
-    #[default]
-    Gzip,
-    /// Zstandard, which receivers may accept; the Collector does.
-    Zstd,
-}
-
-/// Certificates. The files are read again when they change; one that cannot be used leaves the former in place.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TlsOptions {
-    /// PEM file of the certificate authorities to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// PEM file of the client's certificate chain, for mTLS; needs [`Self::key_file`].
-    pub cert_file: Option<PathBuf>,
-    /// PEM file of the client's private key.
-    pub key_file: Option<PathBuf>,
-    /// Name that the receiver's certificate has to be for, and that is sent as SNI; the endpoint's host if `None`.
-    pub server_name: Option<String>,
-    /// Accept any certificate. Whoever is on the way can then read and change what is sent.
-    pub insecure_skip_verify: bool,
-}
 
 /// When a request that failed is sent again. A delay that the receiver asks for goes before all of these.
 #[derive(Clone, Debug, PartialEq)]

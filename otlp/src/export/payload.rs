@@ -8,17 +8,6 @@ use flate2::{read::MultiGzDecoder, write::GzEncoder};
 use super::options::Compression;
 use crate::{otlp::Request, spool::Record};
 
-impl Compression {
-    /// Name in `content-encoding` and `grpc-encoding`; `None` for no compression.
-    pub(super) fn name(self) -> Option<&'static str> {
-        match self {
-            Self::None => None,
-            Self::Gzip => Some("gzip"),
-            Self::Zstd => Some("zstd"),
-        }
-    }
-}
-
 /// `raw`, compressed.
 pub(super) fn compress(raw: &Bytes, compression: Compression) -> Bytes {
     match compression {

@@ -5,7 +5,7 @@
 //! [JSON Schema](schema()) and the [reference](reference()) come from those definitions.
 //!
 //! ```
-//! use profiler::config::{self, Flags};
+//! use profiler_config::{self as config, Flags};
 //!
 //! let mut flags = Flags::default();
 //! flags.rate("--rate", "49");
@@ -20,10 +20,11 @@
 //! # Ok::<(), config::ConfigErrors>(())
 //! ```
 //!
+//! The crate knows nothing of the parts that the values are for: whoever starts them makes their options of a [`Config`].
 //! Not done here: opening certificates, resolving names, reaching receivers. A configuration may be checked on another
 //! machine than the one that it is for.
+#![forbid(unsafe_code)]
 
-mod convert;
 mod describe;
 mod endpoint;
 mod entry;
@@ -56,9 +57,9 @@ pub use endpoint::Endpoint;
 pub use errors::{ConfigErrors, Problem};
 pub use flags::Flags;
 pub use model::{
-    Changes, Compression, Config, Connection, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter, Kubernetes,
-    KubernetesSource, Limits, Log, LogFormat, LogLevel, OtlpExporter, Percent, Protocol, Resource, Retry, Spool,
-    Symbols, TargetRule, Targets, Telemetry, TelemetryOtlp, Tls,
+    Changes, Config, Connection, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter, Kubernetes,
+    KubernetesSource, Log, LogFormat, LogLevel, OtlpExporter, Percent, Resource, Retry, Spool, Symbols, Telemetry,
+    TelemetryOtlp,
 };
 pub use origin::Origin;
 pub use schema::{reference, schema};

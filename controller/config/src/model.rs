@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use profiler_otlp::export::Secret;
+use profiler_limits::Limits;
+use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
+use profiler_targets::TargetRules;
 
 use super::endpoint::Endpoint;
 use super::kind::Choice;
@@ -72,7 +74,7 @@ pub struct Config {
     /// Added to the Resource of every process, whatever the process says.
     pub labels: BTreeMap<String, String>,
     /// Which processes are sampled.
-    pub targets: Targets,
+    pub targets: TargetRules,
     /// What the Resource of a process says.
     pub resource: Resource,
     /// Where profiles go; at least one, names differ.
@@ -166,36 +168,16 @@ pub enum Symbols {
     Lines,
 }
 
+impl Choice for Protocol {
+    const WORDS: &'static [(&'static str, Self)] = &[("grpc", Self::Grpc), ("http/protobuf", Self::HttpProtobuf)];
+}
+
+impl Choice for Compression {
+    const WORDS: &'static [(&'static str, Self)] = &[("gzip", Self::Gzip), ("zstd", Self::Zstd), ("none", Self::None)];
+}
+
 impl Choice for Symbols {
     const WORDS: &'static [(&'static str, Self)] = &[("names", Self::Names), ("lines", Self::Lines)];
-}
-
-/// Which processes are sampled: those that a rule of `include` matches (all if there is none) and no rule of `exclude`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Targets {
-    /// Any one suffices; empty means all.
-    pub include: Vec<TargetRule>,
-    /// Any one refuses.
-    pub exclude: Vec<TargetRule>,
-    /// Processes younger than this are not sampled.
-    pub min_age: Duration,
-}
-
-/// Matches a process if every list that is not empty holds something that matches. In patterns, `*` stands for any text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TargetRule {
-    /// Process ids, as the host sees them.
-    pub pids: Vec<u32>,
-    /// Patterns of cgroup (v2) paths, as in `/system.slice/*`; a process below a matching cgroup matches.
-    pub cgroups: Vec<String>,
-    /// Ids of v2 cgroups: the inodes of their directories.
-    pub cgroup_ids: Vec<u64>,
-    /// Patterns of container ids.
-    pub containers: Vec<String>,
-    /// Patterns of thread-group names (`/proc/PID/comm`, up to 15 bytes).
-    pub comms: Vec<String>,
-    /// Patterns of executable paths.
-    pub executables: Vec<String>,
 }
 
 /// What the Resource of a process says beyond what is always there.
@@ -300,53 +282,8 @@ pub struct Connection {
     pub headers_file: Option<PathBuf>,
     /// How long one request may take.
     pub timeout: Duration,
-    /// Certificates.
-    pub tls: Tls,
-}
-
-/// What is spoken with an OTLP receiver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// OTLP/gRPC.
-    Grpc,
-    /// OTLP/HTTP with protobuf bodies.
-    HttpProtobuf,
-}
-
-impl Choice for Protocol {
-    const WORDS: &'static [(&'static str, Self)] = &[("grpc", Self::Grpc), ("http/protobuf", Self::HttpProtobuf)];
-}
-
-/// How requests are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    /// Not.
-    None,
-    /// gzip, which every receiver knows.
-    Gzip,
-    /// Zstandard, which the Collector knows.
-    Zstd,
-}
-
-impl Choice for Compression {
-    const WORDS: &'static [(&'static str, Self)] = &[("gzip", Self::Gzip), ("zstd", Self::Zstd), ("none", Self::None)];
-}
-
-/// Certificates of a TLS connection. The files are read again when they change.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tls {
-    /// No TLS, for an endpoint without a scheme.
-    pub insecure: bool,
-    /// Whatever certificate the receiver shows is taken.
-    pub insecure_skip_verify: bool,
-    /// Who vouches for the receiver's certificate, PEM; without it the public authorities.
-    pub ca_file: Option<PathBuf>,
-    /// Our certificate, PEM.
-    pub cert_file: Option<PathBuf>,
-    /// Its key, PEM.
-    pub key_file: Option<PathBuf>,
-    /// The name that the receiver's certificate must hold, if not the endpoint's.
-    pub server_name: Option<String>,
+    /// Certificates. Whether TLS is spoken at all, the endpoint says.
+    pub tls: TlsOptions,
 }
 
 /// What happens when a receiver refuses for a while.
@@ -470,13 +407,4 @@ pub enum LogFormat {
 
 impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
-}
-
-/// What the agent may use; over it, the rate falls first, then parts are shed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    /// Bytes of memory, kernel maps included.
-    pub memory: Option<u64>,
-    /// CPU time, kernel side included, as a share of the whole host.
-    pub cpu: Option<Percent>,
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use profiler_otlp::export::{HIDDEN, Secret};
+use profiler_receiver::{HIDDEN, Secret};
 
 use super::errors::quoted;
 use super::model::{Jitter, Percent};

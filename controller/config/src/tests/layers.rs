@@ -1,6 +1,8 @@
 //! Flags over the environment over the file over defaults.
 
-use super::super::{Config, ExporterKind, Flags, KubernetesSource, OtlpExporter, Protocol, load_with};
+use profiler_receiver::Protocol;
+
+use super::super::{Config, ExporterKind, Flags, KubernetesSource, OtlpExporter, load_with};
 use super::{file, flags, loaded};
 
 fn otlp(config: &Config, index: usize) -> &OtlpExporter {
@@ -181,7 +183,7 @@ fn flags_reach_any_key_by_its_path() {
         ("--set", "exporters.backend.otlp.spool.directory", "/s"),
     ]);
     let config = loaded(&flags, &[], text).unwrap_or_else(|errors| panic!("{errors}")).config;
-    assert_eq!((config.limits.memory, config.telemetry.listen), (Some(64 << 20), None));
+    assert_eq!((config.limits.memory_bytes, config.telemetry.listen), (Some(64 << 20), None));
     assert_eq!(config.resource.environment_variables, ["A", "B"]);
     assert_eq!(otlp(&config, 0).retry.max_interval.as_secs(), 60);
     assert_eq!(otlp(&config, 0).spool.as_ref().expect("set").directory.to_str(), Some("/s"));
@@ -192,7 +194,7 @@ fn flags_reach_any_key_by_its_path() {
 fn false_is_off() {
     let text = "limits: {memory: false, cpu: off}\nresource: {kubernetes: {source: false}}\ntelemetry: {listen: false}";
     let config = file(text).config;
-    assert_eq!((config.limits.memory, config.limits.cpu, config.telemetry.listen), (None, None, None));
+    assert_eq!((config.limits.memory_bytes, config.limits.cpu_fraction, config.telemetry.listen), (None, None, None));
     assert_eq!(config.resource.kubernetes.source, KubernetesSource::Off);
 }
 

@@ -1,4 +1,14 @@
 //! Which processes are sampled, by rules over what is known of a process.
+//!
+//! ```
+//! use profiler_targets::{Facts, Rule, TargetRules};
+//!
+//! let nginx = Rule { comms: vec!["nginx*".to_owned()], ..Rule::default() };
+//! let rules = TargetRules { include: vec![nginx], ..TargetRules::default() };
+//! assert!(rules.allow(&Facts { comm: b"nginx", ..Facts::default() }));
+//! assert!(!rules.allow(&Facts { comm: b"sshd", ..Facts::default() }));
+//! ```
+#![forbid(unsafe_code)]
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use profiler_otlp::export::HIDDEN;
+use profiler_receiver::HIDDEN;
 
 use super::entry::{About, Content, Entry, Shown};
 use super::errors::{Problem, quoted};

@@ -149,7 +149,7 @@ fn files_that_are_none_are_refused() {
 /// A file that was cut off anywhere is refused, or is a configuration in itself; it is never a panic.
 #[test]
 fn torn_files_do_not_panic() {
-    let whole = include_str!("../../../deploy/config.example.yaml");
+    let whole = include_str!("../../../../deploy/config.example.yaml");
     for end in (0..whole.len()).filter(|end| whole.is_char_boundary(*end)) {
         let _ = loaded(&Flags::default(), &[], &whole[..end]);
     }

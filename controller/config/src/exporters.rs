@@ -3,15 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use profiler_otlp::export::Secret;
+use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
 
 use super::endpoint::Endpoint;
 use super::errors::quoted;
 use super::kind::{self, Kind};
-use super::model::{
-    Compression, Connection, Exporter, ExporterKind, FileFormat, FilesExporter, OtlpExporter, Protocol, Retry, Spool,
-    Tls,
-};
+use super::model::{Connection, Exporter, ExporterKind, FileFormat, FilesExporter, OtlpExporter, Retry, Spool};
 use super::origin::Origin;
 use super::reader::Reader;
 use super::yaml::{Key, Node, Value};
@@ -281,22 +278,24 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
         10 * SECOND,
         "How long one request may take, answer included",
     );
-    let (tls, insecure) = reader.section("tls", "Certificates. The files are read again when they change", tls);
+    let (tls, insecure, insecure_origin) =
+        reader.section("tls", "Certificates. The files are read again when they change", tls);
     // The URL of the signal counts unless the other was set from nearer by.
     let complete = complete.filter(|(_, origin)| origin.precedence() >= base_origin.precedence());
     let (url, origin, key, as_is) = match complete {
         Some((url, origin)) => (url, origin, signal.complete_endpoint, protocol == Protocol::HttpProtobuf),
         None => (base, base_origin, "endpoint", false),
     };
-    let endpoint = url.resolved(protocol, tls.insecure, as_is).unwrap_or_else(|message| {
+    let endpoint = url.resolved(protocol, insecure, as_is).unwrap_or_else(|message| {
         // What was set last made it wrong.
         let later = protocol_origin.precedence() > origin.precedence();
         reader.problem(if later { protocol_origin } else { origin.clone() }, key, message);
         url
     });
-    if endpoint.is_tls() && tls.insecure && insecure.precedence() >= origin.precedence() && insecure.is_deliberate() {
+    let nearer = insecure_origin.precedence() >= origin.precedence() && insecure_origin.is_deliberate();
+    if endpoint.is_tls() && insecure && nearer {
         let message = format!("{endpoint} asks for TLS, and insecure for none: change either");
-        reader.problem(insecure, "tls.insecure", message);
+        reader.problem(insecure_origin, "tls.insecure", message);
     }
     Connection {
         endpoint,
@@ -309,7 +308,8 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
     }
 }
 
-fn tls(reader: &mut Reader<'_>) -> (Tls, Origin) {
+/// Certificates, whether TLS is not wanted, and where that was said.
+fn tls(reader: &mut Reader<'_>) -> (TlsOptions, bool, Origin) {
     let (insecure, origin) = reader.located(
         "insecure",
         kind::boolean(),
@@ -337,15 +337,14 @@ fn tls(reader: &mut Reader<'_>) -> (Tls, Origin) {
         "The name that the receiver's certificate must be for, if it is not the endpoint's",
     );
     let first = |found: Option<(PathBuf, Origin)>| found.map(|(path, _)| path);
-    let tls = Tls {
-        insecure,
+    let tls = TlsOptions {
         insecure_skip_verify,
         ca_file: first(ca_file),
         cert_file: first(cert_file),
         key_file: first(key_file),
         server_name: server_name.map(|(name, _)| name),
     };
-    (tls, origin)
+    (tls, insecure, origin)
 }
 
 /// Names of headers are lower case in HTTP/2, and some are not the user's to set.

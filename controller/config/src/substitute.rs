@@ -5,6 +5,8 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 use super::errors::quoted;
 
 /// The longest text that a file may stand for, bytes.
@@ -89,7 +91,11 @@ fn variable(name: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, 
 fn contents(path: &Path) -> Result<String, String> {
     let cannot = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", quoted(&path.to_string_lossy()));
     // Not to wait for the other end of a pipe.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| cannot(&error))?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)
+        .map_err(|error| cannot(&error))?;
     // A device might never end; what a secret lies in is a file.
     if !file.metadata().map_err(|error| cannot(&error))?.is_file() {
         return Err(cannot(&"not a regular file"));

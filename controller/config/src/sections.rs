@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use profiler_limits::Limits;
+use profiler_targets::{Rule, TargetRules};
+
 use super::errors::quoted;
 use super::exporters::{self, METRICS};
 use super::kind::{self, Kind, OFF};
 use super::model::{
-    Config, Jitter, Kubernetes, KubernetesSource, Limits, Log, LogFormat, LogLevel, Percent, Resource, Symbols,
-    TargetRule, Targets, Telemetry, TelemetryOtlp,
+    Config, Jitter, Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Percent, Resource, Symbols, Telemetry,
+    TelemetryOtlp,
 };
 use super::reader::Reader;
 use super::units;
@@ -78,7 +81,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
     }
 }
 
-fn targets(reader: &mut Reader<'_>) -> Targets {
+fn targets(reader: &mut Reader<'_>) -> TargetRules {
     let nameless = |_: &super::yaml::Node| None;
     let include = reader.sections(
         "include",
@@ -98,11 +101,11 @@ fn targets(reader: &mut Reader<'_>) -> Targets {
         Duration::ZERO,
         "Processes younger than this are not sampled",
     );
-    Targets { include, exclude, min_age }
+    TargetRules { include, exclude, min_age }
 }
 
 /// All lists of a rule must match; in each, one item suffices.
-fn rule(reader: &mut Reader<'_>) -> TargetRule {
+fn rule(reader: &mut Reader<'_>) -> Rule {
     let pids = reader.list(
         "pids",
         kind::whole(1_u32, 4_194_304, ""),
@@ -124,8 +127,8 @@ fn rule(reader: &mut Reader<'_>) -> TargetRule {
     let comms = patterns("comms", "Names of processes as in `/proc/PID/comm`: at most 15 bytes");
     let executables =
         patterns("executables", "Paths of executables, such as `/usr/bin/*`; without a `/` their file names");
-    let rule = TargetRule { pids, cgroups, cgroup_ids, containers, comms, executables };
-    if rule == TargetRule::default() {
+    let rule = Rule { pids, cgroups, cgroup_ids, containers, comms, executables };
+    if rule == Rule::default() {
         let message =
             "names nothing, and so would match everything: give pids, cgroups, containers, comms or executables";
         reader.problem(reader.origin(), "", message);
@@ -283,7 +286,7 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         Some(Percent(2.0)),
         "CPU time of the agent, its kernel side included, as a share of all CPUs of the host",
     );
-    Limits { memory, cpu }
+    Limits { memory_bytes: memory, cpu_fraction: cpu.map(Percent::fraction) }
 }
 
 /// Names of attributes, as OpenTelemetry has them.

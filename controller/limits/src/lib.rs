@@ -1,6 +1,7 @@
 //! The agent within its means: budgets of memory and CPU, and the kill switch.
 //!
-//! Pure decisions. Somebody else measures ([`crate::telemetry::usage`]) and acts.
+//! Pure decisions: somebody else measures and acts.
+#![forbid(unsafe_code)]
 
 mod governor;
 mod kill_switch;

@@ -3,10 +3,9 @@
 use std::fmt;
 
 use http::Uri;
-use profiler_otlp::export::hide_secrets;
+use profiler_receiver::{Protocol, hide_secrets};
 
 use super::errors::quoted;
-use super::model::Protocol;
 
 /// The URL of a receiver. Never shows what a query holds.
 #[derive(Clone, Default, PartialEq, Eq)]

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use profiler_otlp::export::Secret;
+use profiler_limits::Limits;
+use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
+use profiler_targets::{Rule, TargetRules};
 
 use super::super::{
-    Compression, Config, Connection, Endpoint, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter, Kubernetes,
-    KubernetesSource, Limits, Log, LogFormat, LogLevel, OtlpExporter, Percent, Protocol, Resource, Retry, Spool,
-    Symbols, TargetRule, Targets, Telemetry, TelemetryOtlp, Tls,
+    Config, Connection, Endpoint, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter, Kubernetes,
+    KubernetesSource, Log, LogFormat, LogLevel, OtlpExporter, Resource, Retry, Spool, Symbols, Telemetry,
+    TelemetryOtlp,
 };
 use super::file;
 
@@ -30,9 +32,8 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-fn tls() -> Tls {
-    Tls {
-        insecure: false,
+fn tls() -> TlsOptions {
+    TlsOptions {
         insecure_skip_verify: true,
         ca_file: Some("/tls/ca.pem".into()),
         cert_file: Some("/tls/cert.pem".into()),
@@ -42,7 +43,7 @@ fn tls() -> Tls {
 }
 
 fn everything() -> Config {
-    let rule = TargetRule {
+    let rule = Rule {
         pids: vec![1, 2],
         cgroups: texts(&["/system.slice/*"]),
         cgroup_ids: vec![4242],
@@ -50,7 +51,7 @@ fn everything() -> Config {
         comms: texts(&["nginx"]),
         executables: texts(&["/usr/bin/*"]),
     };
-    let not_ssh = TargetRule { comms: texts(&["sshd"]), ..TargetRule::default() };
+    let not_ssh = Rule { comms: texts(&["sshd"]), ..Rule::default() };
     let otlp = OtlpExporter {
         connection: Connection {
             endpoint: endpoint("https://otlp.example.com/p", true),
@@ -78,7 +79,7 @@ fn everything() -> Config {
         jitter: Jitter::Time(seconds(1)),
         symbols: Symbols::Lines,
         labels: pairs(vec![("team", "web".to_owned()), ("version", "1.10".to_owned())]),
-        targets: Targets { include: vec![rule], exclude: vec![not_ssh], min_age: seconds(5) },
+        targets: TargetRules { include: vec![rule], exclude: vec![not_ssh], min_age: seconds(5) },
         resource: Resource {
             environment_variables: texts(&["OTEL_SERVICE_NAME", "DD_SERVICE"]),
             attributes: pairs(vec![("cloud.region", "eu-west-1".to_owned())]),
@@ -117,7 +118,7 @@ fn everything() -> Config {
             }),
         },
         log: Log { level: LogLevel::Debug, format: LogFormat::Json },
-        limits: Limits { memory: None, cpu: Some(Percent(0.5)) },
+        limits: Limits { memory_bytes: None, cpu_fraction: Some(0.005) },
         kill_switch: "/run/stop".into(),
     }
 }
@@ -159,7 +160,7 @@ fn the_defaults_are_those_of_the_documentation() {
     let config = file("").config;
     assert_eq!((config.rate, config.window), (99, seconds(10)));
     assert_eq!(config.jitter.of(config.window), seconds(1));
-    assert_eq!(config.limits, Limits { memory: Some(128 << 20), cpu: Some(Percent(2.0)) });
+    assert_eq!(config.limits, Limits { memory_bytes: Some(128 << 20), cpu_fraction: Some(0.02) });
     assert_eq!(config.telemetry.listen, Some(([127, 0, 0, 1], 9464).into()));
     assert_eq!(config.kill_switch.to_str(), Some("/run/profiler/disabled"));
     assert_eq!(config.resource.environment_variables, ["OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES"]);

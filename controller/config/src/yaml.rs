@@ -255,7 +255,7 @@ impl Builder {
                         _ => return Err(Refusal::at(node.place, "a key must be one word, not a list or mapping")),
                     };
                     if let Some(first) = seen.insert(text.clone(), node.place) {
-                        let shown = crate::config::errors::quoted(&text);
+                        let shown = super::errors::quoted(&text);
                         let message = format!("{shown} is given a second time; the first is in line {}", first.line);
                         return Err(Refusal::at(node.place, message));
                     }
@@ -272,7 +272,7 @@ fn refuse_tag(tag: Option<&Tag>, place: Place) -> Result<(), Refusal> {
     let harmless = |tag: &&Tag| tag.is_yaml_core_schema() || (tag.handle == "!" && tag.suffix.is_empty());
     match tag {
         Some(tag) if !harmless(&tag) => {
-            let shown = crate::config::errors::quoted(&tag.to_string());
+            let shown = super::errors::quoted(&tag.to_string());
             Err(Refusal::at(place, format!("the tag {shown} means nothing here")))
         }
         _ => Ok(()),

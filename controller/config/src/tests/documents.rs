@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use super::super::{reference, schema};
 use super::file;
 
-const BEGIN: &str = "<!-- keys: written by the tests of src/config, do not edit below -->\n";
+const BEGIN: &str = "<!-- keys: written by the tests of controller/config, do not edit below -->\n";
 const END: &str = "<!-- end of keys -->\n";
 
 fn path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(name)
 }
 
 /// `name` holds `wanted`. With `UPDATE_DOCUMENTS=1` it is written first.
@@ -20,7 +20,7 @@ fn holds(name: &str, wanted: &str) {
         fs::write(&path, wanted).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     }
     let found = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    assert!(found == wanted, "{name} is out of date; run: UPDATE_DOCUMENTS=1 cargo test -p profiler --lib config");
+    assert!(found == wanted, "{name} is out of date; run: UPDATE_DOCUMENTS=1 cargo test -p profiler-config");
 }
 
 #[test]
