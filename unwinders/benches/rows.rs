@@ -12,8 +12,9 @@ use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindContext, Unwin
 use profiler_unwinders::elf::ElfImage;
 use profiler_unwinders::rows::{RuleDictionary, compile};
 
-#[path = "../tests/rows_common/mod.rs"]
-mod rows_common;
+#[path = "../tests/it/rows/machine.rs"]
+#[allow(dead_code)]
+mod machine;
 
 /// Evaluates all rows of `.eh_frame` and counts them.
 fn gimli_scan(image: &ElfImage<'_>) -> usize {
@@ -58,14 +59,14 @@ fn best_times(image: &ElfImage<'_>) -> (Duration, Duration) {
 }
 
 fn build(criterion: &mut Criterion) {
-    let rust = rows_common::rust_library_folder();
+    let rust = machine::rust_library_folder();
     let mut paths = vec![
         "/lib/x86_64-linux-gnu/libc.so.6".to_owned(),
         "/usr/lib/x86_64-linux-gnu/libLLVM-14.so.1".to_owned(),
         "/usr/bin/node".to_owned(),
     ];
-    paths.extend(rows_common::find(&[&rust], "libLLVM.so"));
-    paths.extend(rows_common::find(&[&rust], "librustc_driver-"));
+    paths.extend(machine::find(&[&rust], "libLLVM.so"));
+    paths.extend(machine::find(&[&rust], "librustc_driver-"));
     let mut group = criterion.benchmark_group("rows");
     group.sample_size(10);
     for path in paths {

@@ -20,7 +20,7 @@ use profiler::telemetry::metric::{Histogram, SECONDS};
 use profiler::telemetry::usage::CpuTime;
 use profiler::telemetry::{AgentState, ExporterState, PushOptions, SpoolState, Telemetry, TelemetryOptions, metrics};
 use profiler_integration::agent::{Agent, Configuration, Home};
-use profiler_integration::environment::{MUST_RUN, have_root, have_tools, one_at_a_time};
+use profiler_integration::environment::{have_root, have_tools, one_at_a_time, python_with};
 use profiler_otlp::export::{Compression, ExporterOptions, Protocol};
 use prost::Message;
 use rustix::process::Signal;
@@ -104,7 +104,7 @@ fn curl(address: SocketAddr, path: &str, arguments: &[&str]) -> (u16, String, St
 }
 
 /// Samples as prometheus_client's parser for the format sees them: `name{key=value,...}` -> value, and the family of each name.
-fn parsed(page: &str, open_metrics: bool) -> (HashMap<String, f64>, HashMap<String, String>) {
+fn parsed(python: &str, page: &str, open_metrics: bool) -> (HashMap<String, f64>, HashMap<String, String>) {
     const PARSE: &str = r"
 import json, sys
 if sys.argv[1] == 'open':
@@ -121,7 +121,7 @@ for family in parse(sys.stdin.read()):
         samples[key] = sample.value
 print(json.dumps([samples, kinds]))
 ";
-    let mut child = Command::new(python().unwrap())
+    let mut child = Command::new(python)
         .args(["-c", PARSE, if open_metrics { "open" } else { "text" }])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -131,6 +131,11 @@ print(json.dumps([samples, kinds]))
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "prometheus_client refuses the page:\n{page}");
     serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A Python that reads a page of metrics.
+fn python(test: &str) -> Option<&'static str> {
+    python_with(test, "prometheus_client", "python3-prometheus-client")
 }
 
 fn series(name: &str, labels: &[(&str, &str)]) -> String {
@@ -150,9 +155,7 @@ fn python_json(text: &str) -> String {
 #[test]
 fn prometheus_reads_every_metric() {
     const TEST: &str = "prometheus_reads_every_metric";
-    if !have_tools(TEST, &["curl"]) || !have_prometheus_client(TEST) {
-        return;
-    }
+    let Some(python) = python(TEST).filter(|_| have_tools(TEST, &["curl"])) else { return };
     let (telemetry, address) = start(listening());
     telemetry.publish(metrics::of(&state()));
     for (accept, content_type, open_metrics) in [
@@ -165,7 +168,7 @@ fn prometheus_reads_every_metric() {
     ] {
         let (status, kind, page) = curl(address, "/metrics", &["-H", &format!("Accept: {accept}")]);
         assert_eq!((status, kind.as_str()), (200, content_type));
-        let (samples, kinds) = parsed(&page, open_metrics);
+        let (samples, kinds) = parsed(python, &page, open_metrics);
         let is = |name: &str, labels: &[(&str, &str)], value: f64| {
             let found = samples.get(&series(name, labels)).copied();
             assert_eq!(found, Some(value), "{name} {labels:?} in\n{page}");
@@ -196,24 +199,6 @@ fn prometheus_reads_every_metric() {
         // Every metric that there can be, and what describes the agent.
         assert_eq!(kinds.len(), metrics::ALL.len() + 1, "{kinds:?}");
     }
-}
-
-/// A Python that has prometheus_client: the first on the PATH may not be the distribution's.
-fn python() -> Option<&'static str> {
-    ["python3", "/usr/bin/python3"].into_iter().find(|python| {
-        let status = Command::new(python).args(["-c", "import prometheus_client"]).stderr(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    })
-}
-
-fn have_prometheus_client(test: &str) -> bool {
-    let present = python().is_some();
-    let what = format!("{test}: needs Python's prometheus_client (scripts/setup --tests installs it)");
-    assert!(present || std::env::var_os(MUST_RUN).is_none(), "{what}");
-    if !present {
-        let _ = writeln!(std::io::stderr(), "SKIPPED {what}");
-    }
-    present
 }
 
 #[test]
@@ -644,9 +629,9 @@ fn root_the_agent_tells_what_it_costs() {
     assert!(own(&metrics) > 0.0);
     let host = metrics.sum("host_cpu_ratio", &[]);
     assert!((0.0..=1.0).contains(&host), "{host}");
-    if have_prometheus_client(TEST) {
+    if let Some(python) = python(TEST) {
         let (_, page) = agent.get("/metrics").unwrap();
-        assert!(parsed(&page, false).0.len() > 40, "{page}");
+        assert!(parsed(python, &page, false).0.len() > 40, "{page}");
     }
 }
 

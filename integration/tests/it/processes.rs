@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use profiler_integration::completeness::is_kernel_only;
-use profiler_integration::environment::{have_root, one_at_a_time};
+use profiler_integration::environment::{have, have_root, one_at_a_time};
 use profiler_integration::programs::{self, Linking, Program};
 use profiler_integration::proof::{HERTZ, prove};
 use profiler_integration::recording::{Recorded, Recorder, folder, record_command, record_host};
@@ -17,10 +17,17 @@ use profiler_integration::truth::Truth;
 use profiler_integration::{Error, children};
 use profiler_otlp::model::FrameKind;
 
+use crate::cgroup::Group;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn build(program: &Program) -> PathBuf {
     program.build().unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// True if this kernel runs `file`.
+fn runs(file: &Path) -> bool {
+    Command::new(file).args(["--ms", "1"]).output().is_ok_and(|output| output.status.success())
 }
 
 fn in_function(rows: &[Row], function: &str) -> u64 {
@@ -159,10 +166,10 @@ fn root_process_of_32_bits_has_its_kernel_stack_and_one_marked_frame() {
     }
     let _one = one_at_a_time();
     let file = build(&programs::go("shares").architecture("386"));
-    let Ok(recorded) = record_command(HERTZ, &file, &["--ms", "1000"]) else {
-        eprintln!("SKIPPED {test}: this kernel may not run 32-bit programs");
+    if !have(test, runs(&file), "a kernel that runs 32-bit programs") {
         return;
-    };
+    }
+    let recorded = record_command(HERTZ, &file, &["--ms", "1000"]).expect("a recording");
     let own = recorded.own_rows();
     let due = recorded.truth.cpu_ns as f64 * f64::from(HERTZ) / 1e9;
     assert!(total(&own) as f64 > due * 0.9, "{} samples of {due:.0}", total(&own));
@@ -216,22 +223,23 @@ fn root_a_cgroup_is_recorded_and_nothing_else() {
         return;
     }
     let _one = one_at_a_time();
-    let group = PathBuf::from(format!("/sys/fs/cgroup/profiler-test-{}", std::process::id()));
-    if !Path::new("/sys/fs/cgroup/cgroup.procs").exists() || fs::create_dir(&group).is_err() {
-        eprintln!("SKIPPED {test}: no cgroup v2 hierarchy can be made at /sys/fs/cgroup");
+    let scratch = folder().expect("a folder");
+    let group = Group::new(scratch.path());
+    if !have(test, group.is_some(), "a hierarchy of cgroup v2 that is mounted, or can be") {
         return;
     }
+    let group = group.expect("asked for above");
     let file = build(&programs::c("shares"));
     let start = || children::start(Command::new(&file).args(["--ms", "60000"])).expect("it starts");
     let (inside, outside) = (start(), start());
-    fs::write(group.join("cgroup.procs"), inside.pid().to_string()).expect("it can be moved");
+    group.enter(inside.pid());
     let recording = Recorder::new(HERTZ)
-        .and_then(|recorder| recorder.arg("--cgroup").arg(&group).arg("-d").arg("2s").start())
+        .and_then(|recorder| recorder.arg("--cgroup").arg(&group.folder).arg("-d").arg("2s").start())
         .and_then(|started| started.finish());
     let pids = (inside.pid(), outside.pid());
     drop((inside, outside));
     sleep(Duration::from_millis(100));
-    let _ = fs::remove_dir(&group);
+    drop(group);
     let seen = rows(&recording.expect("a recording").profile);
     assert!(in_function(&seen, "main") > 200, "{} samples", total(&seen));
     assert!(seen.iter().all(|row| row.pid == pids.0), "samples from outside the cgroup");

@@ -1,7 +1,5 @@
 //! Rows against gimli: at every row boundary, what the rule computes and what gimli's evaluated row computes must be the same.
 
-mod rows_common;
-
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, EhFrame, EndianSlice, Evaluation, EvaluationResult, Expression, LittleEndian,
     Location, Register, RegisterRule, UnwindContext, UnwindExpression, UnwindSection, UnwindTableRow, Value,
@@ -10,7 +8,8 @@ use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, Rule};
 use profiler_unwinders::elf::ElfImage;
 use profiler_unwinders::rows::{Registers, RowStats, RuleDictionary, Step, compile, step};
-use rows_common::memory;
+
+use super::machine::{self, memory};
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -157,7 +156,7 @@ fn compare(path: &str) -> Option<(Tally, RowStats)> {
             addresses.retain(|&address| address < past);
             addresses.dedup();
             for address in addresses {
-                let registers = rows_common::registers(address);
+                let registers = machine::registers(address);
                 let rule = rules.rules()[usize::from(rows.rule_at(ElfVaddr(address)))];
                 check(&oracle, row, &rule, address, &registers, &mut tally);
             }
@@ -267,21 +266,21 @@ fn node() {
 
 #[test]
 fn libjvm() {
-    for path in rows_common::find(&["/usr/lib/jvm"], "libjvm.so") {
+    for path in machine::find(&["/usr/lib/jvm"], "libjvm.so") {
         agrees(&path, 0, 0);
     }
 }
 
 #[test]
 fn rustc_driver() {
-    for path in rows_common::find(&[&rows_common::rust_library_folder()], "librustc_driver-") {
+    for path in machine::find(&[&machine::rust_library_folder()], "librustc_driver-") {
         agrees(&path, 0, 0);
     }
 }
 
 #[test]
 fn libllvm() {
-    for path in rows_common::find(&[&rows_common::rust_library_folder()], "libLLVM.so") {
+    for path in machine::find(&[&machine::rust_library_folder()], "libLLVM.so") {
         agrees(&path, 0, 0);
     }
 }

@@ -1,5 +1,4 @@
-//! What the tests of rows share: files of this machine, and synthetic registers and memory.
-#![allow(dead_code)]
+//! Files of this machine, and registers and memory made up.
 
 use std::path::Path;
 

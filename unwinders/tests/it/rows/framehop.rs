@@ -1,7 +1,5 @@
 //! Rows against framehop, frame by frame, on stacks made up of code addresses and stack addresses.
 
-mod rows_common;
-
 use framehop::x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder};
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection};
@@ -9,6 +7,8 @@ use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, RaKind, Rule};
 use profiler_unwinders::elf::ElfImage;
 use profiler_unwinders::rows::{Registers, RuleDictionary, Step, compile, step};
+
+use super::machine;
 
 const STACK: u64 = 0x7000_0000_0000;
 /// Stacks made for each file.
@@ -84,7 +84,7 @@ fn agrees(path: &str) {
     for (round, &place) in places.iter().step_by(stride).enumerate() {
         // Half of the words are return addresses, one byte into a rule; half lead up the stack.
         let word = |address: u64| {
-            let random = rows_common::memory(address.wrapping_add(round as u64)).unwrap_or(0);
+            let random = machine::memory(address.wrapping_add(round as u64)).unwrap_or(0);
             if random & 1 == 0 {
                 places[(random >> 8) as usize % places.len()] + 1
             } else {
@@ -180,14 +180,14 @@ fn node() {
 
 #[test]
 fn libjvm() {
-    for path in rows_common::find(&["/usr/lib/jvm"], "libjvm.so") {
+    for path in machine::find(&["/usr/lib/jvm"], "libjvm.so") {
         agrees(&path);
     }
 }
 
 #[test]
 fn rustc_driver() {
-    for path in rows_common::find(&[&rows_common::rust_library_folder()], "librustc_driver-") {
+    for path in machine::find(&[&machine::rust_library_folder()], "librustc_driver-") {
         agrees(&path);
     }
 }

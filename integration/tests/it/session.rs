@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use profiler::pipeline::{Aggregate, Budgets, Names, Session, SessionOptions, assemble, files};
 use profiler_bpf::Targets;
 use profiler_integration::children::{self, Running, copy_program};
-use profiler_integration::environment::{have_root, one_at_a_time};
+use profiler_integration::environment::{have, have_root, one_at_a_time};
 use profiler_integration::programs::{self, Program};
 use profiler_integration::recording::folder;
 use profiler_integration::rows::{Row, rows};
@@ -21,6 +21,8 @@ use profiler_symbolizer::Symbolizer;
 use profiler_targets::{Rule, TargetRules};
 use profiler_unwinders::executable::htlhash;
 use rustix::process::Signal;
+
+use crate::cgroup::Group;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How often the session is stepped.
@@ -145,52 +147,6 @@ fn root_rate_changes_live_and_every_sample_has_its_own_period() {
     assert!((weighed - used).abs() < slack + 0.7e9, "{weighed} ns sampled of {used} ns used");
 }
 
-/// A control group of the v2 hierarchy, removed when dropped.
-struct Group {
-    folder: PathBuf,
-    /// Where the hierarchy was mounted for it.
-    mounted: Option<PathBuf>,
-}
-
-impl Group {
-    /// A group in the hierarchy as it is mounted, or, on hosts that use v1, as it can be.
-    fn new(scratch: &Path) -> Option<Self> {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
-        let there = mounts.lines().find_map(|line| {
-            let mut words = line.split(' ').skip(1);
-            let place = words.next()?;
-            (words.next() == Some("cgroup2")).then(|| PathBuf::from(place))
-        });
-        let mounted = if there.is_some() { None } else { Some(scratch.join("cgroup2")) };
-        if let Some(place) = &mounted {
-            fs::create_dir(place).ok()?;
-            children::run_well(Command::new("mount").args(["-t", "cgroup2", "none"]).arg(place), PATIENCE).ok()?;
-        }
-        let root = there.or_else(|| mounted.clone())?;
-        let group = Self { folder: root.join(format!("profiler-rules-{}", std::process::id())), mounted };
-        fs::create_dir(&group.folder).ok()?;
-        Some(group)
-    }
-
-    fn enter(&self, pid: u32) {
-        fs::write(self.folder.join("cgroup.procs"), pid.to_string()).expect("it can be moved");
-    }
-
-    fn leave(&self, pid: u32) {
-        let root = self.folder.parent().expect("a hierarchy");
-        fs::write(root.join("cgroup.procs"), pid.to_string()).expect("it can be moved back");
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.folder);
-        if let Some(place) = &self.mounted {
-            let _ = Command::new("umount").arg(place).status();
-        }
-    }
-}
-
 #[test]
 fn root_targets_change_live_by_every_kind_of_rule() {
     let test = "root_targets_change_live_by_every_kind_of_rule";
@@ -208,6 +164,7 @@ fn root_targets_change_live_by_every_kind_of_rule() {
     let (one, two) = (start("rule-one"), start("rule-two"));
     let (first, second) = (one.pid(), two.pid());
     let group = Group::new(folder.path());
+    let have_group = have(test, group.is_some(), "a hierarchy of cgroup v2 that is mounted, or can be");
 
     let mut session = session(Targets::Rules, 199, Budgets::default());
     session.start().expect("clocks");
@@ -258,7 +215,7 @@ fn root_targets_change_live_by_every_kind_of_rule() {
     let (counts, ..) = seen(&mut session, TargetRules { min_age: Duration::from_secs(3600), ..without }, "age");
     assert!(counts.is_empty(), "{counts:?}");
 
-    if let Some(group) = &group {
+    if let Some(group) = group.as_ref().filter(|_| have_group) {
         use std::os::unix::fs::MetadataExt;
         let id = fs::metadata(&group.folder).expect("it was made").ino();
         let name = format!("/{}", group.folder.file_name().expect("a name").display());
@@ -275,8 +232,6 @@ fn root_targets_change_live_by_every_kind_of_rule() {
             assert!(counts.keys().eq([&second]), "{counts:?}");
         }
         group.leave(second);
-    } else {
-        eprintln!("SKIPPED part of {test}: no cgroup v2 hierarchy can be mounted");
     }
 
     let (all, ..) = seen(&mut session, TargetRules::default(), "all again");

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use profiler_integration::children::{self, Finished};
-use profiler_integration::environment::{MUST_RUN, profiler, repository};
+use profiler_integration::environment::{profiler, python_with, repository};
 use profiler_integration::recording::folder;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -168,22 +168,6 @@ for path in sys.argv[2:]:
     print('right' if not errors else errors[0].message.splitlines()[0])
 ";
 
-/// A Python that has both packages; Debian's may be another one than that on the PATH.
-fn python() -> Option<&'static str> {
-    let found = ["python3", "/usr/bin/python3"].into_iter().find(|python| {
-        let finished = children::run(Command::new(python).args(["-c", "import jsonschema, yaml"]), PATIENCE);
-        finished.is_ok_and(|finished| finished.status.success())
-    });
-    if found.is_none() {
-        assert!(
-            std::env::var_os(MUST_RUN).is_none(),
-            "needs python3-jsonschema and python3-yaml (scripts/setup --tests)"
-        );
-        eprintln!("SKIPPED: needs python3-jsonschema and python3-yaml (scripts/setup --tests installs them)");
-    }
-    found
-}
-
 /// The verdicts of another implementation.
 fn verdicts(python: &str, files: &[&Path]) -> Vec<String> {
     let mut command = Command::new(python);
@@ -194,7 +178,8 @@ fn verdicts(python: &str, files: &[&Path]) -> Vec<String> {
 
 #[test]
 fn others_read_the_schema_as_we_mean_it() {
-    let Some(python) = python() else { return };
+    let test = "others_read_the_schema_as_we_mean_it";
+    let Some(python) = python_with(test, "jsonschema, yaml", "python3-jsonschema and python3-yaml") else { return };
     let right = ["controller/config/src/tests/everything.yaml", "deploy/config.example.yaml"]
         .map(|name| repository().join(name));
     let right: Vec<&Path> = right.iter().map(AsRef::as_ref).collect();

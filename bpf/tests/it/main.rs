@@ -1,0 +1,3 @@
+//! The kernel half, loaded.
+
+mod prog_test_root;

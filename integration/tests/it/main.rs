@@ -1,0 +1,20 @@
+//! What `profiler` records and sends, end to end: one binary of tests, so that what they share is built and linked once. Those that
+//! record do so one at a time (`environment::one_at_a_time`).
+#![forbid(unsafe_code)]
+
+mod against_other_tools;
+mod agent;
+mod agent_faults;
+mod agent_host;
+mod cgroup;
+mod collector;
+mod command_line;
+mod config;
+mod depth;
+mod hostile;
+mod native;
+mod processes;
+mod ring;
+mod session;
+mod telemetry;
+mod unusual_stacks;

@@ -1,0 +1,5 @@
+//! Processes and rows against what is real: `/proc`, the kernel's side band, other unwinders, running programs.
+#![forbid(unsafe_code)]
+
+mod process;
+mod rows;

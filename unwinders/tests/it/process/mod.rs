@@ -1,0 +1,7 @@
+//! Processes, their mappings and executables.
+
+mod events;
+mod executables;
+mod mappings;
+mod real;
+mod sideband;
