@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use profiler::pipeline::{Budgets, Names, Session, SessionOptions, assemble, files};
 use profiler_bpf::{Batch, Targets};
-use profiler_otlp::format::{self, Format};
-use profiler_otlp::resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
+use profiler_formats::format::{self, Format};
+use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::{Clock, procfs::Stat};
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use profiler_otlp::format::Format;
+use profiler_formats::format::Format;
 
 use crate::exit::{self, ExitError};
 use crate::{agent, convert, doctor, launch, record};

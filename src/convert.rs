@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use profiler_otlp::format::{self, Format};
+use profiler_formats::format::{self, Format};
 
 use crate::output::{Output, human_bytes};
 

@@ -5,8 +5,8 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use profiler_otlp::format::{self, Format};
-use profiler_otlp::model::Profile;
+use profiler_formats::format::{self, Format};
+use profiler_model::Profile;
 
 use crate::exit;
 

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use profiler_otlp::model::{FrameKind, Profile};
-use profiler_otlp::{Summary, summary};
+use profiler_model::{FrameKind, Profile};
+use profiler_model::{Summary, summary};
 
 use crate::output::{Written, human_bytes};
 use crate::pipeline::Totals;

@@ -3,10 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use profiler_otlp::{
-    format::{self, Format},
-    otlp,
-};
+use profiler_formats::{format::{self, Format}, otlp};
 
 fuzz_target!(|data: &[u8]| {
     let _ = otlp::check(data);
@@ -17,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     let written = otlp::encode(&profile);
     assert_eq!(otlp::check(&written), []);
     let back = otlp::decode(&written).expect("what we write we read");
-    let timed = |profile: &profiler_otlp::model::Profile| {
+    let timed = |profile: &profiler_model::Profile| {
         profile.samples.iter().filter(|sample| sample.time_unix_nanos.is_some()).count()
     };
     assert_eq!(timed(&profile), timed(&back));

@@ -3,10 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use profiler_otlp::{
-    format::{self, Format},
-    otlp, pprof,
-};
+use profiler_formats::{format::{self, Format}, otlp, pprof};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(profile) = pprof::decode(data) else { return };
@@ -18,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let mut written = Vec::new();
     pprof::encode(&profile, &mut written).expect("a vector takes whatever is written");
     let back = pprof::decode(&written).expect("what we write we read");
-    let sum = |profile: &profiler_otlp::model::Profile| {
+    let sum = |profile: &profiler_model::Profile| {
         profile.samples.iter().fold(0_u64, |sum, sample| sum.saturating_add(sample.first_value()))
     };
     // Adding up samples that agree can make a count saturate or negative ones cancel out; else none is lost.

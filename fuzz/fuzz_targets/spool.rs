@@ -4,10 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use profiler_otlp::{
-    export::Compression,
-    spool::{Record, Spool, SpoolOptions},
-};
+use profiler_export::{Compression, spool::{Record, Spool, SpoolOptions}};
 
 fuzz_target!(|data: &[u8]| {
     let memory = Path::new("/dev/shm");

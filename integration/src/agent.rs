@@ -9,7 +9,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use profiler_otlp::otlp::ExportProfilesServiceRequest;
+use profiler_formats::otlp::ExportProfilesServiceRequest;
 use prost::Message;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;

@@ -1,6 +1,6 @@
 //! Whether stacks reach the root of their process or thread.
 
-use profiler_otlp::model::FrameKind;
+use profiler_model::FrameKind;
 
 use crate::rows::{Frame, Row, is_function};
 

@@ -59,7 +59,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: profiler_otlp::pprof::Error,
+        source: profiler_formats::pprof::Error,
     },
     /// The Collector or another receiver of a test failed.
     #[error("{problem}\n{log}")]

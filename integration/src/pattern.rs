@@ -103,7 +103,7 @@ fn outwards(steps: &[Step], names: &[String]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use profiler_otlp::model::FrameKind;
+    use profiler_model::FrameKind;
 
     use super::*;
     use crate::rows::Frame;

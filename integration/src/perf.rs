@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use profiler_otlp::model::FrameKind;
+use profiler_model::FrameKind;
 use tempfile::TempDir;
 
 use crate::children::{self, Running};

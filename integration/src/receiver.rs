@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use profiler_otlp::otlp::ExportProfilesServiceRequest;
+use profiler_formats::otlp::ExportProfilesServiceRequest;
 use prost::Message;
 use serde::Deserialize;
 use tempfile::TempDir;

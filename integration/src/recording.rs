@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use profiler_otlp::model::Profile;
+use profiler_model::Profile;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -89,7 +89,7 @@ impl Recorder {
     fn read(folder: TempDir, file: PathBuf, finished: Finished) -> Result<Recording, Error> {
         let bytes = fs::read(&file).map_err(Error::file("read", &file))?;
         let profile =
-            profiler_otlp::pprof::decode(&bytes).map_err(|source| Error::Profile { path: file.clone(), source })?;
+            profiler_formats::pprof::decode(&bytes).map_err(|source| Error::Profile { path: file.clone(), source })?;
         Ok(Recording { finished, profile, file, _folder: folder })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use profiler_otlp::model::{FrameKind, LocationId, Profile};
+use profiler_model::{FrameKind, LocationId, Profile};
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
 use opentelemetry_proto::tonic::profiles::v1development::{Location, Profile, ProfilesDictionary, ValueType};
-use profiler_otlp::model::FrameKind;
-use profiler_otlp::otlp::ExportProfilesServiceRequest;
+use profiler_formats::otlp::ExportProfilesServiceRequest;
+use profiler_model::FrameKind;
 
 use crate::rows::{Frame, Row};
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use profiler_config::{self as config, Change, Changes, Config, Loaded, Watcher};
 use profiler_limits::{Decision, Governor, KillSwitch, Shed, Usage};
-use profiler_otlp::resource::Resources;
+use profiler_resource::Resources;
 
 use self::publish::Publisher;
 use self::sampling::{Sampling, SamplingOptions};

@@ -1,8 +1,8 @@
 //! The configuration as the options of the parts that it is for.
 
 use profiler_config::{Config, Connection, Exporter, ExporterKind, Kubernetes, KubernetesSource, LogFormat};
-use profiler_otlp::export::{ExporterOptions, RetryOptions, SpoolOptions};
-use profiler_otlp::resource::{KubernetesOptions, KubernetesSource as PodSource, ResourceOptions};
+use profiler_export::{ExporterOptions, RetryOptions, SpoolOptions};
+use profiler_resource::{KubernetesOptions, KubernetesSource as PodSource, ResourceOptions};
 
 use crate::telemetry::{self, PushOptions, TelemetryOptions};
 
@@ -105,7 +105,7 @@ mod tests {
     use std::time::Duration;
 
     use profiler_config::{Flags, load_text};
-    use profiler_otlp::export::{Compression, Protocol, TlsOptions};
+    use profiler_export::{Compression, Protocol, TlsOptions};
 
     use super::*;
 
@@ -131,7 +131,7 @@ mod tests {
             endpoint_is_complete: true,
             protocol: Protocol::HttpProtobuf,
             compression: Compression::None,
-            headers: vec![("x-tenant".to_owned(), profiler_otlp::export::Secret::new("43"))],
+            headers: vec![("x-tenant".to_owned(), profiler_export::Secret::new("43"))],
             headers_file: Some("/run/metrics-headers".into()),
             timeout: Duration::from_secs(4),
             tls: tls.clone(),
@@ -141,7 +141,7 @@ mod tests {
             name: "backend".to_owned(),
             endpoint: "https://otlp.example.com/p".to_owned(),
             compression: Compression::Zstd,
-            headers: vec![("x-tenant".to_owned(), profiler_otlp::export::Secret::new("42"))],
+            headers: vec![("x-tenant".to_owned(), profiler_export::Secret::new("42"))],
             headers_file: Some("/run/headers".into()),
             timeout: Duration::from_secs(3),
             retry: RetryOptions {

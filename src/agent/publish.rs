@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use profiler_otlp::model::Loss;
-use profiler_otlp::resource::Resources;
+use profiler_model::Loss;
+use profiler_resource::Resources;
 use profiler_symbolizer::Symbolizer;
 
 use super::ends_by;

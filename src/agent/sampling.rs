@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use profiler_config::Config;
-use profiler_otlp::model::Loss;
+use profiler_model::Loss;
 use profiler_targets::TargetRules;
 use profiler_unwinders::native::Stats;
 use profiler_unwinders::process::Clock;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use profiler_config::{self as config, ExporterKind};
-use profiler_otlp::export::{ExportStats, Exporter, FileSink, FilesOptions, FilesStats};
-use profiler_otlp::format::Format;
-use profiler_otlp::model::Profile;
+use profiler_export::{ExportStats, Exporter, FileSink, FilesOptions, FilesStats};
+use profiler_formats::format::Format;
+use profiler_model::Profile;
 
 use super::{ends_by, options};
 use crate::once_a_minute;

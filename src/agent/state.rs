@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use profiler_bpf::{RunTime, online_cpus};
+use profiler_export::{ExportStats, FilesStats, LATENCY_BOUNDS};
 use profiler_limits::Shed;
-use profiler_otlp::export::{ExportStats, FilesStats, LATENCY_BOUNDS};
 
 use super::Agent;
 use super::sampling::Sampling;

@@ -1,12 +1,12 @@
 //! An aggregate and names become a profile.
 
 use profiler_bpf::record::{UnwindEnd, comm_bytes};
-use profiler_otlp::model::builder::ProfileBuilder;
-use profiler_otlp::model::{
+use profiler_model::builder::ProfileBuilder;
+use profiler_model::{
     FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Sample, Thread, ValueType,
     Values,
 };
-use profiler_otlp::resource::Resources;
+use profiler_resource::Resources;
 use profiler_symbolizer::{Language, Symbolized};
 use profiler_unwinders::executable::ExecutableId;
 use profiler_unwinders::process::Clock;

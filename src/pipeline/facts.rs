@@ -1,6 +1,6 @@
 //! What the Resource of a process is made of, as the session knows it.
 
-use profiler_otlp::resource::ProcessFacts;
+use profiler_resource::ProcessFacts;
 
 use super::aggregate::Image;
 use super::images::ImageFacts;

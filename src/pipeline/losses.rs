@@ -1,6 +1,6 @@
 //! Everything that is missing from a profile, by reason.
 
-use profiler_otlp::model::Loss;
+use profiler_model::Loss;
 use profiler_unwinders::native::Stats;
 
 use super::Totals;

@@ -1,6 +1,6 @@
 //! The machine and the recording, as text for people.
 
-use profiler_otlp::model::Origin;
+use profiler_model::Origin;
 use profiler_unwinders::process::host;
 
 /// This host, sampled at `frequency` Hz; `target` says in words what was sampled.

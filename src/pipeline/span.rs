@@ -1,6 +1,6 @@
 //! When an aggregate was sampled, and how that is told in Unix time.
 
-use profiler_otlp::model::Profile;
+use profiler_model::Profile;
 use profiler_unwinders::process::Clock;
 
 /// From when to when an aggregate was sampled. One clock tells all its times: where Unix time was stepped meanwhile, start, end and
@@ -31,7 +31,7 @@ impl Span {
 
 #[cfg(test)]
 mod tests {
-    use profiler_otlp::model::Sample;
+    use profiler_model::Sample;
 
     use super::*;
 

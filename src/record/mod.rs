@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use profiler_bpf::Targets;
-use profiler_otlp::format::Format;
-use profiler_otlp::resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
+use profiler_formats::format::Format;
+use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
 use rustix::process::Signal;

@@ -79,7 +79,7 @@ pub enum Error {
     },
     /// Where the profiler's own metrics are to be sent makes no sense.
     #[error("the profiler's own metrics cannot be sent: {0}")]
-    Otlp(#[from] profiler_otlp::export::Error),
+    Otlp(#[from] profiler_export::Error),
     /// They are to be sent too often.
     #[error(
         "the profiler's own metrics cannot be sent every {interval:?}: make telemetry.otlp.interval at least a second"

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use profiler_otlp::export::{ExporterOptions, MetricsClient};
+use profiler_export::{ExporterOptions, MetricsClient};
 use prost::Message;
 use tokio::time::MissedTickBehavior;
 

@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::profiles::v1development::{
     ScopeProfiles, Stack, ValueType,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use profiler_otlp::otlp::ExportProfilesServiceRequest;
+use profiler_formats::otlp::ExportProfilesServiceRequest;
 use serde_json::Value;
 
 /// The request of one line.

@@ -13,7 +13,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use profiler_otlp::otlp::ExportProfilesServiceRequest;
+use profiler_formats::otlp::ExportProfilesServiceRequest;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 

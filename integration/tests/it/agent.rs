@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use profiler_formats::otlp::{ExportProfilesServiceRequest, check_message};
 use profiler_integration::agent::{Agent, Configuration, otlp_exporter};
 use profiler_integration::children::{self, Finished};
 use profiler_integration::collector::certificates::{Certificates, Valid};
@@ -19,7 +20,6 @@ use profiler_integration::recording::folder;
 use profiler_integration::seen::{as_rows, difference, plain, seen};
 use profiler_integration::truth::Truth;
 use profiler_integration::verdict::{COMPLETE, verdict};
-use profiler_otlp::otlp::{ExportProfilesServiceRequest, check_message};
 use profiler_unwinders::executable::htlhash;
 
 const PATIENCE: Duration = Duration::from_secs(60);

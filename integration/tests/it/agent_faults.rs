@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use profiler_formats::otlp::ExportProfilesServiceRequest;
 use profiler_integration::agent::{Agent, Configuration, Home, Metrics, otlp_exporter};
 use profiler_integration::children::{self, Running};
 use profiler_integration::collector::certificates::{Certificates, Valid};
@@ -19,7 +20,6 @@ use profiler_integration::programs;
 use profiler_integration::receiver::{Event, Receiver};
 use profiler_integration::recording::folder;
 use profiler_integration::seen::{Seen, difference, seen};
-use profiler_otlp::otlp::ExportProfilesServiceRequest;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use profiler_formats::otlp::{ExportProfilesServiceRequest, check, check_message};
 use profiler_integration::collector::certificates::{Certificates, Valid};
 use profiler_integration::collector::{Collector, CollectorOptions, Protocol, free_port, listens};
 use profiler_integration::environment::repository;
@@ -13,11 +14,10 @@ use profiler_integration::receiver::Receiver;
 use profiler_integration::recording::folder;
 use profiler_integration::seen::{Seen, difference, plain, seen};
 use profiler_integration::{Error, children};
-use profiler_otlp::model::builder::ProfileBuilder;
-use profiler_otlp::model::{
+use profiler_model::builder::ProfileBuilder;
+use profiler_model::{
     FrameKind, Function, Line, Location, Mapping, Process, Profile, Sample, Thread, ValueType, Values,
 };
-use profiler_otlp::otlp::{ExportProfilesServiceRequest, check, check_message};
 use prost::Message;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -87,7 +87,7 @@ fn profile() -> Profile {
 
 /// The profile as a request in a file, and all that it says.
 fn prepared(folder: &Path) -> (std::path::PathBuf, Vec<Seen>) {
-    let bytes = profiler_otlp::otlp::encode(&profile());
+    let bytes = profiler_formats::otlp::encode(&profile());
     assert_eq!(check(&bytes), []);
     let file = folder.join("profile.otlp");
     fs::write(&file, &bytes).unwrap();

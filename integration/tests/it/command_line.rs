@@ -191,7 +191,7 @@ fn root_every_format_by_its_extension_and_convert_between_them() {
     check(converted.path());
     let back = converted.path().join("back.pb.gz");
     convert(&converted.path().join("p.otlp"), &back);
-    let again = profiler_otlp::pprof::decode(&fs::read(&back).expect("it is there")).expect("a profile");
+    let again = profiler_formats::pprof::decode(&fs::read(&back).expect("it is there")).expect("a profile");
     assert_eq!(total(&rows(&again)), total(&rows(&recording.profile)), "samples after pprof -> OTLP -> pprof");
 }
 
@@ -242,7 +242,7 @@ fn root_the_commands_own_ctrl_c_ends_it_and_the_files_are_written() {
     let finished = running.wait(PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(code(&finished), 128 + 2, "{}", finished.stderr);
     let bytes = fs::read(place.path().join("p.pb.gz")).expect("the file is written");
-    assert!(total(&rows(&profiler_otlp::pprof::decode(&bytes).expect("a profile"))) > 50);
+    assert!(total(&rows(&profiler_formats::pprof::decode(&bytes).expect("a profile"))) > 50);
 }
 
 #[test]
@@ -293,7 +293,7 @@ fn root_a_full_disk_loses_nothing() {
         .find(|path| path.is_file() && !path.starts_with(&disk));
     drop(mount);
     let saved: PathBuf = saved.unwrap_or_else(|| panic!("no other file is named in\n{said}"));
-    let profile = profiler_otlp::pprof::decode(&fs::read(&saved).expect("it is there")).expect("a whole profile");
+    let profile = profiler_formats::pprof::decode(&fs::read(&saved).expect("it is there")).expect("a whole profile");
     assert!(!rows(&profile).is_empty());
     assert_eq!(code(&finished), 1, "the output is not where it was asked for: {said}");
     assert!(said.contains("space") || said.contains("full"), "the reason is not told: {said}");

@@ -6,7 +6,7 @@ use profiler_integration::proof::HERTZ;
 use profiler_integration::recording::record_command;
 use profiler_integration::rows::total;
 use profiler_integration::shares::group_of;
-use profiler_otlp::model::FrameKind;
+use profiler_model::FrameKind;
 
 const LIMIT: usize = 1024;
 

@@ -15,7 +15,7 @@ use profiler_integration::rows::{Row, is_function, rows, total};
 use profiler_integration::shares::off_from_truth;
 use profiler_integration::truth::Truth;
 use profiler_integration::{Error, children};
-use profiler_otlp::model::FrameKind;
+use profiler_model::FrameKind;
 
 use crate::cgroup::Group;
 

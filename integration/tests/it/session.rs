@@ -16,7 +16,7 @@ use profiler_integration::rows::{Row, rows};
 use profiler_integration::shares::{by_group, off_from_truth};
 use profiler_integration::truth::Truth;
 use profiler_integration::verdict::verdict;
-use profiler_otlp::resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
+use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_targets::{Rule, TargetRules};
 use profiler_unwinders::executable::htlhash;

@@ -7,7 +7,7 @@ use profiler_integration::programs::{self, Linking, Program};
 use profiler_integration::proof::{HERTZ, prove, prove_mostly};
 use profiler_integration::recording::{record_command, record_running};
 use profiler_integration::rows::{is_function, total};
-use profiler_otlp::model::FrameKind;
+use profiler_model::FrameKind;
 
 const MS: [&str; 2] = ["--ms", "2000"];
 

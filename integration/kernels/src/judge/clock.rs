@@ -7,7 +7,7 @@ use std::path::Path;
 use profiler_integration::rows::{Row, rows};
 use profiler_integration::truth::Truth;
 use profiler_integration::verdict::verdict;
-use profiler_otlp::model::Profile;
+use profiler_model::Profile;
 
 use super::{COMPLETE, require, shares_are_near, step};
 use crate::table::Column;
@@ -55,7 +55,7 @@ fn windows(folder: &Path) -> Result<Vec<Profile>, String> {
     for entry in fs::read_dir(folder).map_err(|error| failed(&error))? {
         let path = entry.map_err(|error| failed(&error))?.path();
         let bytes = fs::read(&path).map_err(|error| failed(&error))?;
-        windows.push(profiler_otlp::otlp::decode(&bytes).map_err(|error| failed(&error))?);
+        windows.push(profiler_formats::otlp::decode(&bytes).map_err(|error| failed(&error))?);
     }
     Ok(windows)
 }
@@ -104,7 +104,7 @@ fn counted(log: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use profiler_otlp::model::Sample;
+    use profiler_model::Sample;
 
     use super::*;
 

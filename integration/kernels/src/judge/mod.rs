@@ -9,7 +9,7 @@ use profiler_integration::rows::{Row, is_function, rows, total};
 use profiler_integration::shares::group_of;
 use profiler_integration::truth::Truth;
 use profiler_integration::verdict::{Verdict, verdict};
-use profiler_otlp::model::FrameKind;
+use profiler_model::FrameKind;
 
 use crate::loaded::Loaded;
 use crate::table::Column;
@@ -153,7 +153,7 @@ fn recorded(steps: &Steps, name: &str) -> Result<(Vec<Row>, Truth), String> {
 fn all_rows(step: &Step, name: &str) -> Result<Vec<Row>, String> {
     let path = step.profile.as_ref().ok_or_else(|| format!("{name}: no profile was written: {}", step.stderr))?;
     let bytes = fs::read(path).map_err(|error| format!("{name}: {error}"))?;
-    profiler_otlp::pprof::decode(&bytes).map(|profile| rows(&profile)).map_err(|error| format!("{name}: {error}"))
+    profiler_formats::pprof::decode(&bytes).map(|profile| rows(&profile)).map_err(|error| format!("{name}: {error}"))
 }
 
 /// True if every share is within five sigma. The matrix looks at some hundred shares, so that three are met by noise alone.

@@ -9,8 +9,8 @@ use profiler::pipeline::{Budgets, Names, Session, SessionOptions, assemble, file
 use profiler_bpf::{Options, Targets};
 use profiler_integration::children;
 use profiler_integration::truth::Truth;
-use profiler_otlp::model::Profile;
-use profiler_otlp::resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
+use profiler_model::Profile;
+use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 
 use profiler_kernels::Error;

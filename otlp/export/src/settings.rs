@@ -1,0 +1,129 @@
+//! Options, resolved: what the sender works with, and what it reads again.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use tokio_rustls::rustls::ClientConfig;
+use tracing::{info, warn};
+
+use super::{
+    endpoint::Endpoint,
+    error::Error,
+    headers::headers,
+    options::{ExporterOptions, TlsOptions},
+    tls::client_config,
+    watched::Watched,
+};
+
+/// Options that have been checked, with the files that they name.
+pub(super) struct Settings {
+    pub(super) options: ExporterOptions,
+    pub(super) endpoint: Endpoint,
+    pub(super) headers: HeaderMap,
+    pub(super) tls: Option<Arc<ClientConfig>>,
+    tls_files: Watched,
+    headers_files: Watched,
+}
+
+fn out_of_range(option: &'static str, problem: impl Into<String>) -> Error {
+    Error::Option { option, problem: problem.into() }
+}
+
+fn check(options: &ExporterOptions) -> Result<(), Error> {
+    if options.timeout.is_zero() {
+        return Err(out_of_range("timeout", "is 0, in which nothing can be sent; the default is 10 s"));
+    }
+    if options.max_request_bytes < 4096 {
+        return Err(out_of_range(
+            "max_request_bytes",
+            "is less than 4096, which few samples fit in; the default is 4 MiB",
+        ));
+    }
+    if options.max_request_bytes > profiler_formats::wire::MAX_BYTES {
+        return Err(out_of_range("max_request_bytes", "is more than 512 MiB, which no receiver takes"));
+    }
+    let retry = &options.retry;
+    if !(retry.multiplier.is_finite() && retry.multiplier >= 1.0) {
+        return Err(out_of_range("retry.multiplier", "is not a number of at least 1; the default is 1.5"));
+    }
+    if !(0.0..=1.0).contains(&retry.randomization) {
+        return Err(out_of_range("retry.randomization", "is not from 0 to 1; the default is 0.5"));
+    }
+    if retry.initial_interval.is_zero() || retry.max_interval < retry.initial_interval {
+        let problem = "has to be more than 0 and at most retry.max_interval; the defaults are 5 s and 30 s";
+        return Err(out_of_range("retry.initial_interval", problem));
+    }
+    if let Some(spool) = &options.spool {
+        let least = (2 * options.max_request_bytes as u64).max(1 << 20);
+        if spool.max_bytes < least {
+            let problem =
+                format!("is {} bytes; it has to hold two requests at least: {least} or more", spool.max_bytes);
+            return Err(out_of_range("spool.max_bytes", problem));
+        }
+    }
+    Ok(())
+}
+
+impl Settings {
+    pub(super) fn new(options: ExporterOptions) -> Result<Self, Error> {
+        check(&options)?;
+        let endpoint = Endpoint::parse(&options)?;
+        let name = &options.name;
+        if !endpoint.tls && options.tls != TlsOptions::default() {
+            warn!(
+                exporter = name,
+                endpoint = endpoint.shown(),
+                "TLS options have no effect on http://; write https://"
+            );
+        }
+        if endpoint.tls && options.tls.insecure_skip_verify {
+            warn!(
+                exporter = name,
+                "The receiver's certificate is not verified; anyone on the way can read what is sent"
+            );
+        }
+        let files = [&options.tls.ca_file, &options.tls.cert_file, &options.tls.key_file];
+        // Seen before they are read: what changes in between is read once more.
+        let tls_files = Watched::new(files.into_iter().flatten().filter(|_| endpoint.tls).cloned());
+        let headers_files = Watched::new(options.headers_file.clone());
+        let tls = endpoint.tls.then(|| client_config(&options.tls, options.protocol)).transpose()?;
+        let headers = headers(&options)?;
+        Ok(Self { options, endpoint, headers, tls, tls_files, headers_files })
+    }
+
+    /// Whether certificate files are not as they were when they were last read.
+    pub(super) fn wants_refresh(&self) -> bool {
+        self.tls_files.differs()
+    }
+
+    /// Reads files again that changed. Returns whether there are new certificates, so that connections are to be made anew. What
+    /// cannot be used leaves the former in place.
+    pub(super) fn refresh(&mut self) -> bool {
+        let exporter = &self.options.name;
+        if self.headers_files.changed() {
+            match headers(&self.options) {
+                Ok(found) => {
+                    info!(exporter, "The headers file changed and was read again");
+                    self.headers = found;
+                }
+                Err(error) => {
+                    warn!(exporter, %error, "The headers file changed but cannot be used; the former headers stay")
+                }
+            }
+        }
+        if !self.tls_files.changed() {
+            return false;
+        }
+        match client_config(&self.options.tls, self.options.protocol) {
+            Ok(config) => {
+                info!(exporter, "Certificate files changed and were read again");
+                self.tls = Some(config);
+                true
+            }
+            Err(error) => {
+                warn!(exporter, %error, "Certificate files changed but cannot be used; the former ones stay");
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! OTLP -> Profile.
+//!
+//! The dictionary stands behind the profiles in the bytes, so it is read first, in a pass of its own. Attributes that the model
+//! has no field for become labels of samples, or attributes of processes; values that are no text and no integer become text.
+
+use opentelemetry_proto::tonic::{
+    common::v1::{InstrumentationScope, KeyValue, any_value},
+    profiles::v1development as proto,
+    resource::v1::Resource,
+};
+use profiler_model::{
+    AttributeValue, Label, LabelValue, Loss, Origin, Process, ProcessId, Profile, Sample, StackId, StringId, Thread,
+    ThreadId, ValueType, Values, attribute, builder::ProfileBuilder, rfc3339,
+};
+use rustc_hash::FxHashMap;
+
+use super::{dictionary::Dictionary, resource::fallback_service, shared::Shared};
+use crate::{
+    error::Error,
+    texts,
+    wire::{MAX_LABELS, MAX_SAMPLES, Value, check_count, decompressed, fields, message},
+};
+
+/// Sample types that a request may have.
+const MAX_TYPES: usize = 64;
+
+/// Reads an `ExportProfilesServiceRequest` (or `ProfilesData`, which is the same), raw or gzipped, of at most 512 MiB.
+pub fn decode(bytes: &[u8]) -> Result<Profile, Error> {
+    decode_raw(&decompressed(bytes)?)
+}
+
+/// Reads a request that is not compressed.
+pub(crate) fn decode_raw(bytes: &[u8]) -> Result<Profile, Error> {
+    let mut builder = ProfileBuilder::new();
+    let dictionary = Dictionary::read(bytes, &mut builder)?;
+    let mut decoder = Decoder { builder, dictionary, ..Decoder::default() };
+    for profile in messages(bytes, &[1, 2, 2]) {
+        decoder.profile_head(profile?)?;
+    }
+    for resource in messages(bytes, &[1]) {
+        decoder.resource(resource?)?;
+    }
+    let mut profile = decoder.builder.finish();
+    decoder.shared.finish(&mut profile);
+    let (start, end) = decoder.window.unwrap_or_default();
+    profile.start_unix_nanos = start;
+    profile.duration_nanos = end - start;
+    Ok(profile)
+}
+
+/// The messages at the end of a path of field numbers; iterative, so that depth costs nothing.
+fn messages<'a>(bytes: &'a [u8], path: &'static [u64]) -> impl Iterator<Item = Result<&'a [u8], Error>> {
+    let mut levels = vec![fields(bytes, "OTLP request")];
+    std::iter::from_fn(move || {
+        loop {
+            let number = *path.get(levels.len().checked_sub(1)?)?;
+            match levels.last_mut()?.next() {
+                None => {
+                    levels.pop();
+                }
+                Some(Err(error)) => {
+                    levels.clear();
+                    return Some(Err(error));
+                }
+                Some(Ok((found, Value::Bytes(inner)))) if found == number => {
+                    if levels.len() == path.len() {
+                        return Some(Ok(inner));
+                    }
+                    levels.push(fields(inner, "OTLP profiles"));
+                }
+                Some(Ok(_)) => {}
+            }
+        }
+    })
+}
+
+/// What the attributes of a sample say.
+#[derive(Clone, Default)]
+struct Context {
+    thread: Option<ThreadId>,
+    cpu: Option<u32>,
+    labels: Vec<Label>,
+}
+
+/// What makes samples of several sample types one.
+type Identity = (ProcessId, StackId, usize, Option<u64>);
+
+#[derive(Default)]
+struct Decoder {
+    builder: ProfileBuilder,
+    dictionary: Dictionary,
+    /// Type and unit of each sample type.
+    kinds: Vec<(StringId, StringId)>,
+    window: Option<(u64, u64)>,
+    /// Attributes of samples by their indices, for the current resource.
+    contexts: Vec<Context>,
+    context_ids: FxHashMap<Vec<i32>, usize>,
+    /// Samples of an identity, where there is more than one sample type.
+    joined: FxHashMap<Identity, Vec<usize>>,
+    /// How many of them the current profile has met.
+    met: FxHashMap<Identity, usize>,
+    /// Losses by the key of their attribute.
+    losses: FxHashMap<StringId, usize>,
+    /// What resources say of the machine.
+    shared: Shared,
+    /// All labels so far.
+    labels: usize,
+}
+
+impl Decoder {
+    fn value_type(&self, kind: Option<proto::ValueType>) -> Result<(StringId, StringId), Error> {
+        let kind = kind.unwrap_or_default();
+        let name = self.dictionary.string("a value type", kind.type_strindex)?;
+        Ok((name, self.dictionary.string("a value type's unit", kind.unit_strindex)?))
+    }
+
+    fn owned(&mut self, (kind, unit): (StringId, StringId)) -> Result<ValueType, Error> {
+        Ok(ValueType {
+            kind: self.dictionary.copy(kind, &mut self.builder)?,
+            unit: self.dictionary.copy(unit, &mut self.builder)?,
+        })
+    }
+
+    /// Reads all of a Profile message but its samples.
+    fn head(&mut self, bytes: &[u8]) -> Result<proto::Profile, Error> {
+        let mut head = proto::Profile::default();
+        for field in fields(bytes, "OTLP profile") {
+            match field? {
+                (1, Value::Bytes(kind)) => head.sample_type = Some(message(kind, "OTLP sample type")?),
+                (3, Value::Fixed64(time)) => head.time_unix_nano = time,
+                (4, Value::Varint(duration)) => head.duration_nano = duration,
+                (5, Value::Bytes(kind)) => head.period_type = Some(message(kind, "OTLP period type")?),
+                (6, Value::Varint(period)) => head.period = period as i64,
+                (11, Value::Varint(index)) => head.attribute_indices.push(index as i32),
+                (11, Value::Bytes(packed)) => {
+                    let mut wrapped = Vec::with_capacity(packed.len() + 11);
+                    crate::wire::put_bytes(&mut wrapped, 11, packed);
+                    let profile: proto::Profile = message(&wrapped, "attributes of an OTLP profile")?;
+                    head.attribute_indices.extend(profile.attribute_indices);
+                }
+                _ => {}
+            }
+        }
+        Ok(head)
+    }
+
+    /// First pass: sample types, period, time, comments.
+    fn profile_head(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let head = self.head(bytes)?;
+        let end = head.time_unix_nano.saturating_add(head.duration_nano);
+        let window = self.window.get_or_insert((head.time_unix_nano, end));
+        *window = (window.0.min(head.time_unix_nano), window.1.max(end));
+        for &index in &head.attribute_indices {
+            self.comments(index)?;
+        }
+        let kind = self.value_type(head.sample_type)?;
+        if !self.kinds.contains(&kind) {
+            check_count(self.kinds.len(), MAX_TYPES, "sample types")?;
+            self.kinds.push(kind);
+            let kind = self.owned(kind)?;
+            self.builder.profile_mut().sample_types.push(kind);
+        }
+        let period_type = self.value_type(head.period_type)?;
+        let profile = self.builder.profile_mut();
+        if profile.period == 0 && profile.period_type == ValueType::default() {
+            profile.period = head.period;
+            let period_type = self.owned(period_type)?;
+            self.builder.profile_mut().period_type = period_type;
+        }
+        Ok(())
+    }
+
+    /// Takes over the comments of a pprof file if attribute `index` of a profile has them and no earlier one did.
+    fn comments(&mut self, index: i32) -> Result<(), Error> {
+        let found = self.dictionary.attribute("a profile", index)?;
+        let profile = self.builder.profile_mut();
+        if profile.string(found.key) != attribute::COMMENT || !profile.comments.is_empty() {
+            return Ok(());
+        }
+        let texts = found.values.iter().filter_map(|value| match value {
+            LabelValue::Text(text) => Some(*text),
+            LabelValue::Number(..) => None,
+        });
+        for text in texts.collect::<Vec<_>>() {
+            let text = self.dictionary.copy(text, &mut self.builder)?;
+            self.builder.profile_mut().comments.push(text);
+        }
+        Ok(())
+    }
+
+    fn resource(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut resource = Resource::default();
+        for field in fields(bytes, "OTLP resource profiles") {
+            if let (1, Value::Bytes(found)) = field? {
+                resource = message(found, "OTLP resource")?;
+            }
+        }
+        let process = self.process(&resource.attributes)?;
+        self.contexts.clear();
+        self.context_ids.clear();
+        for scope in messages(bytes, &[2]) {
+            let scope = scope?;
+            for found in messages(scope, &[1]) {
+                self.scope(&message(found?, "OTLP scope")?)?;
+            }
+            for profile in messages(scope, &[2]) {
+                self.profile(profile?, process)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Key and value of an attribute as text, and the value if it is a number.
+    fn pair(&mut self, pair: &KeyValue) -> Result<(StringId, StringId, Option<i64>), Error> {
+        let key = match pair.key_strindex {
+            0 => texts::intern(pair.key.as_bytes(), &mut self.builder),
+            index => self.dictionary.string("an attribute's key", index)?,
+        };
+        let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
+        let integer = match value {
+            Some(any_value::Value::IntValue(number)) => Some(*number),
+            _ => None,
+        };
+        let text = match value {
+            Some(value) => self.dictionary.text(value, &mut self.builder)?,
+            None => 0,
+        };
+        Ok((key, text, integer))
+    }
+
+    /// The value of an attribute that the model has no field for: what is no number and no list of texts is text.
+    fn value(&mut self, pair: &KeyValue, text: StringId) -> Result<AttributeValue, Error> {
+        let value = pair.value.as_ref().and_then(|value| value.value.as_ref());
+        if let Some(any_value::Value::IntValue(number)) = value {
+            return Ok(AttributeValue::Integer(*number));
+        }
+        let Some(any_value::Value::ArrayValue(list)) = value else { return Ok(AttributeValue::Text(text)) };
+        let mut texts = Vec::with_capacity(list.values.len());
+        for value in &list.values {
+            match &value.value {
+                Some(value @ (any_value::Value::StringValue(_) | any_value::Value::StringValueStrindex(_))) => {
+                    texts.push(self.dictionary.text(value, &mut self.builder)?);
+                }
+                _ => return Ok(AttributeValue::Text(text)),
+            }
+        }
+        Ok(AttributeValue::Texts(texts))
+    }
+
+    /// The process that a resource describes, if it describes one; what it says of the host goes to the profile.
+    fn process(&mut self, attributes: &[KeyValue]) -> Result<Option<ProcessId>, Error> {
+        let mut process = Process::default();
+        let mut found = false;
+        for pair in attributes {
+            let (key, text, integer) = self.pair(pair)?;
+            if self.of_origin(key, text)? {
+                continue;
+            }
+            let profile = self.builder.profile();
+            let (name, value) = (profile.string(key), profile.string(text));
+            found |= name.starts_with("process.") || name == attribute::CONTAINER_ID || name == attribute::SERVICE_NAME;
+            match name {
+                attribute::PROCESS_PID => process.pid = integer.and_then(|pid| pid.try_into().ok()).unwrap_or(0),
+                attribute::PROCESS_CREATION_TIME => process.start_unix_nanos = rfc3339::parse(value).unwrap_or(0),
+                attribute::PROCESS_EXECUTABLE_NAME => process.name = text,
+                attribute::PROCESS_EXECUTABLE_PATH => process.executable = text,
+                attribute::CONTAINER_ID => process.container_id = text,
+                _ => process.attributes.push((key, self.value(pair, text)?)),
+            }
+        }
+        self.shared.add(self.builder.profile(), &process.attributes);
+        if !found {
+            // Attributes of samples that belong to no process have no place in the model.
+            return Ok(None);
+        }
+        let profile = self.builder.profile_mut();
+        let fallback = fallback_service(profile.string(process.executable), profile.string(process.name));
+        process.attributes.retain(|(key, value)| {
+            profile.string(*key) != attribute::SERVICE_NAME || profile.attribute_text(value) != fallback
+        });
+        Ok(Some(self.builder.process(process)))
+    }
+
+    /// Whether the attribute `key` is one that the origin has a field for, and says what that says.
+    fn of_origin(&mut self, key: StringId, text: StringId) -> Result<bool, Error> {
+        match self.builder.profile().string(key) {
+            attribute::HOST_NAME => self.host(|origin| &mut origin.host_name, text),
+            attribute::HOST_ARCH => self.host(|origin| &mut origin.arch, text),
+            attribute::OS_BUILD_ID => self.host(|origin| &mut origin.kernel_release, text),
+            _ => Ok(false),
+        }
+    }
+
+    /// Puts `text` into a field of the origin, unless that has a text; says whether it is what the field says now.
+    fn host(&mut self, field: impl Fn(&mut Origin) -> &mut String, text: StringId) -> Result<bool, Error> {
+        if field(&mut self.builder.profile_mut().origin).is_empty() {
+            let text = self.dictionary.copy(text, &mut self.builder)?;
+            *field(&mut self.builder.profile_mut().origin) = text;
+            return Ok(true);
+        }
+        let known = std::mem::take(field(&mut self.builder.profile_mut().origin));
+        let same = known == self.builder.profile().string(text);
+        *field(&mut self.builder.profile_mut().origin) = known;
+        Ok(same)
+    }
+
+    /// Who recorded, how, and what was lost. Each process's scope says the same, so nothing is added up.
+    fn scope(&mut self, scope: &InstrumentationScope) -> Result<(), Error> {
+        let producer = match (scope.name.as_str(), scope.version.as_str()) {
+            (name, "") => name.to_owned(),
+            (name, version) => format!("{name} {version}"),
+        };
+        let origin = &mut self.builder.profile_mut().origin;
+        if origin.producer.is_empty() {
+            origin.producer = producer;
+        }
+        for pair in &scope.attributes {
+            let (key, text, integer) = self.pair(pair)?;
+            let number = integer.and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
+            let profile = self.builder.profile_mut();
+            match profile.string(key) {
+                attribute::CPUS => profile.origin.cpus = number,
+                attribute::FREQUENCY => profile.origin.frequency = number,
+                attribute::TARGET => {
+                    self.host(|origin| &mut origin.target, text)?;
+                }
+                name if name.starts_with(attribute::LOSS) => {
+                    let count = integer.and_then(|count| u64::try_from(count).ok());
+                    self.loss(key, count.unwrap_or(0))?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes the loss whose attribute has this key.
+    fn loss(&mut self, key: StringId, count: u64) -> Result<(), Error> {
+        let losses = &mut self.builder.profile_mut().losses;
+        if let Some(&position) = self.losses.get(&key) {
+            if let Some(known) = losses.get_mut(position) {
+                known.count = known.count.max(count);
+            }
+            return Ok(());
+        }
+        self.losses.insert(key, losses.len());
+        let name = self.dictionary.copy(key, &mut self.builder)?;
+        let reason = name.strip_prefix(attribute::LOSS).unwrap_or(&name).to_owned();
+        self.builder.profile_mut().losses.push(Loss { reason, count });
+        Ok(())
+    }
+
+    fn profile(&mut self, bytes: &[u8], process: Option<ProcessId>) -> Result<(), Error> {
+        let head = self.head(bytes)?;
+        let kind = self.value_type(head.sample_type)?;
+        let index = self.kinds.iter().position(|known| *known == kind).unwrap_or(0);
+        self.met.clear();
+        for field in fields(bytes, "OTLP profile") {
+            if let (2, Value::Bytes(sample)) = field? {
+                self.sample(&message(sample, "OTLP sample")?, index, process)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn sample(&mut self, sample: &proto::Sample, kind: usize, process: Option<ProcessId>) -> Result<(), Error> {
+        let stack = self.dictionary.stack(sample.stack_index)?;
+        let context = self.context(&sample.attribute_indices, process)?;
+        let (values, times) = (&sample.values, &sample.timestamps_unix_nano);
+        match (values.len(), times.len()) {
+            (0, 0) => Err(Error::malformed("an OTLP sample", "it has neither a value nor a time")),
+            (0, _) => times.iter().try_for_each(|&time| self.push(stack, context, process, kind, 1, Some(time))),
+            (_, 0) => {
+                let sum = values.iter().fold(0, |sum: i64, value| sum.saturating_add(*value));
+                self.push(stack, context, process, kind, sum, None)
+            }
+            (one, other) if one == other => {
+                let pairs = values.iter().zip(times);
+                pairs
+                    .into_iter()
+                    .try_for_each(|(&value, &time)| self.push(stack, context, process, kind, value, Some(time)))
+            }
+            (values, times) => {
+                let problem = format!("it has {values} values and {times} times, which should be as many");
+                Err(Error::malformed("an OTLP sample", problem))
+            }
+        }
+    }
+
+    /// Adds a sample, or another value to the same sample of another sample type.
+    fn push(
+        &mut self,
+        stack: StackId,
+        context: usize,
+        process: Option<ProcessId>,
+        kind: usize,
+        value: i64,
+        time: Option<u64>,
+    ) -> Result<(), Error> {
+        let profile = self.builder.profile_mut();
+        let types = profile.sample_types.len();
+        let position = profile.samples.len();
+        if types > 1 {
+            let identity = (process.unwrap_or(u32::MAX), stack, context, time);
+            let met = self.met.entry(identity).or_insert(0);
+            let known = self.joined.entry(identity).or_default();
+            let earlier = known.get(*met).copied();
+            *met += 1;
+            if let Some(earlier) = earlier {
+                if let Some(Sample { values: Values::Many(values), .. }) = profile.samples.get_mut(earlier)
+                    && let Some(slot) = values.get_mut(kind)
+                {
+                    *slot = value;
+                }
+                return Ok(());
+            }
+            known.push(position);
+        }
+        check_count(position, MAX_SAMPLES, "samples")?;
+        let context = self.contexts.get(context).cloned().unwrap_or_default();
+        self.labels += context.labels.len();
+        check_count(self.labels, MAX_SAMPLES, "labels")?;
+        let values = if types > 1 {
+            let mut values = vec![0; types].into_boxed_slice();
+            if let Some(slot) = values.get_mut(kind) {
+                *slot = value;
+            }
+            Values::Many(values)
+        } else {
+            Values::One(value)
+        };
+        let Context { thread, cpu, labels } = context;
+        let labels = (!labels.is_empty()).then(|| Box::new(labels));
+        profile.samples.push(Sample { stack, thread, cpu, time_unix_nanos: time, values, labels });
+        Ok(())
+    }
+
+    /// The index of what `indices` say of a sample of `process`.
+    fn context(&mut self, indices: &[i32], process: Option<ProcessId>) -> Result<usize, Error> {
+        if let Some(&known) = self.context_ids.get(indices) {
+            return Ok(known);
+        }
+        if indices.len() > MAX_LABELS {
+            return Err(Error::TooLarge { what: "attributes on one sample", limit: MAX_LABELS });
+        }
+        let (mut tid, mut name, mut cpu) = (None, None, None);
+        let mut labels = Vec::new();
+        for &index in indices {
+            let found = self.dictionary.attribute("a sample", index)?;
+            let number = match found.values.first() {
+                Some(LabelValue::Number(number, _)) => u32::try_from(*number).ok(),
+                _ => None,
+            };
+            match (self.builder.profile().string(found.key), found.values.first()) {
+                (attribute::THREAD_ID, _) if number.is_some() => tid = number,
+                (attribute::CPU, _) if number.is_some() => cpu = number,
+                (attribute::THREAD_NAME, Some(LabelValue::Text(text))) => name = Some(*text),
+                _ => {
+                    if labels.len() + found.values.len() > MAX_LABELS {
+                        return Err(Error::TooLarge { what: "labels on one sample", limit: MAX_LABELS });
+                    }
+                    let key = found.label;
+                    labels.extend(found.values.iter().map(|value| Label { key, value: value.clone() }));
+                }
+            }
+        }
+        let process = match process {
+            None if tid.is_none() && name.is_none() => None,
+            None => Some(self.builder.process(Process::default())),
+            known => known,
+        };
+        let thread = process
+            .map(|process| self.builder.thread(Thread { process, tid: tid.unwrap_or(0), name: name.unwrap_or(0) }));
+        self.contexts.push(Context { thread, cpu, labels });
+        self.context_ids.insert(indices.to_vec(), self.contexts.len() - 1);
+        Ok(self.contexts.len() - 1)
+    }
+}

@@ -1,0 +1,139 @@
+//! OTLP files through the OpenTelemetry Collector's own data model (`integration/pdata`).
+
+use std::{path::PathBuf, process::Command};
+
+use profiler_formats::otlp;
+use profiler_model::{FrameKind, Profile, Sample};
+use serde_json::{Value, json};
+
+/// What the Collector sees in `profile`; `None` without Go.
+fn collector(profile: &Profile) -> Option<Vec<Value>> {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("profile.otlp");
+    std::fs::write(&file, otlp::encode(profile)).unwrap();
+    let module = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../integration/pdata");
+    let run = Command::new("go").args(["run", "."]).arg(&file).current_dir(module).output();
+    let Ok(output) = run else {
+        eprintln!("SKIPPED: there is no `go` to run the Collector's data model with; install Go to run this test");
+        return None;
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    Some(printed.as_array().unwrap().clone())
+}
+
+/// A sample of the model as the Go program prints it.
+fn expected(profile: &Profile, sample: &Sample) -> Value {
+    let thread = &profile.threads[sample.thread.unwrap() as usize];
+    let mut frames = Vec::new();
+    for &id in profile.stack(sample.stack) {
+        let location = profile.location(id).unwrap();
+        let mapping = location.mapping.map(|id| &profile.mappings[id as usize]);
+        let mut ids = json!({});
+        if let Some(mapping) = mapping {
+            let gnu = profile.string(mapping.build_id_gnu);
+            if !gnu.is_empty() {
+                ids["process.executable.build_id.gnu"] = gnu.into();
+                ids["process.executable.build_id.htlhash"] = profile.string(mapping.build_id_htlhash).into();
+            }
+        }
+        let kind = match location.kind {
+            FrameKind::Kernel => "kernel",
+            FrameKind::Marker => "abort-marker",
+            _ => "native",
+        };
+        let mut attributes = json!({ "profile.frame.type": kind });
+        if location.kind == FrameKind::Jit {
+            attributes["profiler.frame.jit"] = true.into();
+        }
+        let frame = |function: &str, file: &str, line: u32| {
+            json!({
+                "function": function,
+                "file": file,
+                "line": line,
+                "address": location.address,
+                "mapping": mapping.map_or("", |mapping| profile.string(mapping.file)),
+                "mapping_ids": ids,
+                "attributes": attributes,
+            })
+        };
+        if location.lines.is_empty() {
+            frames.push(frame("", "", 0));
+        }
+        for line in &location.lines {
+            let function = profile.function(line.function).unwrap();
+            frames.push(frame(profile.string(function.name), profile.string(function.file), line.line));
+        }
+    }
+    json!({
+        "frames": frames,
+        "attributes": {
+            "thread.id": thread.tid,
+            "thread.name": profile.string(thread.name),
+            "cpu.logical_number": sample.cpu.unwrap(),
+        },
+        "time": sample.time_unix_nanos.unwrap(),
+        "value": 1,
+    })
+}
+
+#[test]
+fn the_collector_sees_every_sample() {
+    let profile = crate::profiles::small(1200);
+    let Some(mut resources) = collector(&profile) else { return };
+    assert_eq!(resources.len(), 2);
+    resources.sort_by_key(|resource| resource["attributes"]["process.pid"].as_u64());
+    for (resource, pid) in resources.iter_mut().zip([100, 200]) {
+        let of_process = |sample: &&Sample| {
+            let process = profile.process_of(sample).unwrap();
+            profile.process(process).unwrap().pid == pid
+        };
+        let mut expected: Vec<String> =
+            profile.samples.iter().filter(of_process).map(|sample| expected(&profile, sample).to_string()).collect();
+        let mut found = Vec::new();
+        for sample in resource["samples"].as_array_mut().unwrap() {
+            // A stand-in identifies the mapping that has no build id.
+            for frame in sample["frames"].as_array_mut().unwrap() {
+                if frame["mapping"] == "//anon" {
+                    let ids = frame["mapping_ids"].as_object_mut().unwrap();
+                    assert_eq!(ids.remove("process.executable.build_id.htlhash").unwrap().as_str().unwrap().len(), 32);
+                }
+            }
+            found.push(sample.to_string());
+        }
+        expected.sort();
+        found.sort();
+        assert_eq!(expected, found);
+        assert_eq!(resource["sample_type"], "samples/count");
+        assert_eq!(resource["period_type"], "cpu/nanoseconds");
+        assert_eq!(resource["period"], profile.period);
+        assert_eq!(resource["time"], profile.start_unix_nanos);
+        assert_eq!(resource["duration"], profile.duration_nanos);
+        assert_eq!(resource["scope"], "profiler 0.1.0");
+        assert_eq!(
+            resource["scope_attributes"],
+            json!({
+                "profiler.cpus": 2,
+                "profiler.frequency": 99,
+                "profiler.target": "all processes",
+                "profiler.loss.lost: ring full": 3,
+            })
+        );
+    }
+    assert_eq!(
+        resources[0]["attributes"],
+        json!({
+            "process.pid": 100,
+            "process.creation.time": "2026-11-23T12:46:54.999999995Z",
+            "process.executable.name": "server",
+            "process.executable.path": "/usr/bin/server",
+            "container.id": "f".repeat(64),
+            "service.name": "server",
+            "host.name": "alder",
+            "host.arch": "amd64",
+            "os.type": "linux",
+            "os.build_id": "6.18.0",
+        })
+    );
+    assert_eq!(resources[1]["attributes"]["service.name"], "sh");
+}

@@ -1,0 +1,10 @@
+//! What the formats promise, from outside.
+
+mod check;
+mod collector;
+mod foreign;
+mod go_pprof;
+mod profiles;
+mod round_trip;
+mod split;
+mod viewers;

@@ -1,0 +1,277 @@
+//! A profile in memory: what a recording, a pprof file and an OTLP request have in common.
+//!
+//! Tables are plain vectors and an id is an index into one of them. Nothing is merged that differs in any field: a
+//! [`Location`] carries its whole identity (kind, mapping, address, lines), and two stacks are one only when all their
+//! locations are. [`ProfileBuilder`](builder::ProfileBuilder) interns each table.
+//!
+//! Beside the model: [`summary`], the names of [`frames`], what every format says of a profile at its [head](headline), and the
+//! names of [attributes](attribute). Not here: formats, the network, who a process is.
+#![forbid(unsafe_code)]
+
+mod access;
+pub mod attribute;
+pub mod builder;
+pub mod frames;
+pub mod headline;
+pub mod rfc3339;
+mod summary;
+
+pub use profiler_measure::ValueType;
+pub use summary::{FunctionCount, ProcessCount, Summary, summary};
+
+/// Index into [`Profile::strings`]; 0 is the empty string.
+pub type StringId = u32;
+/// Index into [`Profile::mappings`].
+pub type MappingId = u32;
+/// Index into [`Profile::functions`].
+pub type FunctionId = u32;
+/// Index into [`Profile::locations`].
+pub type LocationId = u32;
+/// Index into [`Profile::stacks`].
+pub type StackId = u32;
+/// Index into [`Profile::processes`].
+pub type ProcessId = u32;
+/// Index into [`Profile::threads`].
+pub type ThreadId = u32;
+
+/// Everything that one recording, window or file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profile {
+    /// Start, ns since the Unix epoch.
+    pub start_unix_nanos: u64,
+    /// Length, ns. Every sample's time is in `[start, start + duration)`.
+    pub duration_nanos: u64,
+    /// What each of a sample's values counts; a recording has one, `samples`/`count`.
+    pub sample_types: Vec<ValueType>,
+    /// What [`Self::period`] counts; for CPU samples `cpu`/`nanoseconds`.
+    pub period_type: ValueType,
+    /// Distance between samples in units of `period_type`; 0 if unknown.
+    pub period: i64,
+    /// The machine and the recording, as text for people.
+    pub origin: Origin,
+    /// What was lost or could not be finished, by reason; shown to the user in every format that has a place for it.
+    pub losses: Vec<Loss>,
+    /// Interned strings; `[0]` is "".
+    pub strings: Vec<String>,
+    /// Interned mappings.
+    pub mappings: Vec<Mapping>,
+    /// Interned functions.
+    pub functions: Vec<Function>,
+    /// Interned locations.
+    pub locations: Vec<Location>,
+    /// Interned stacks, each leaf first.
+    pub stacks: Vec<Vec<LocationId>>,
+    /// What the resources of all processes say beside [`Self::origin`]: host, operating system, cloud, what the agent was told.
+    /// Where a process has an attribute of the same key, that one counts.
+    pub resource_attributes: Vec<(StringId, AttributeValue)>,
+    /// Processes that samples belong to.
+    pub processes: Vec<Process>,
+    /// Threads that samples belong to.
+    pub threads: Vec<Thread>,
+    /// The samples, in no promised order.
+    pub samples: Vec<Sample>,
+    /// Free text of a pprof file, or of the recording.
+    pub comments: Vec<String>,
+}
+
+/// Where a profile comes from, for its reader.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Host name; "" if unknown.
+    pub host_name: String,
+    /// Kernel release (`uname -r`).
+    pub kernel_release: String,
+    /// Machine architecture as OTLP spells it (`amd64`, `arm64`).
+    pub arch: String,
+    /// Number of CPUs online at the start.
+    pub cpus: u32,
+    /// Sampling rate, Hz; 0 if unknown.
+    pub frequency: u32,
+    /// What was recorded, in words (`all processes`, `pid 17`, `command: make -j2`).
+    pub target: String,
+    /// The profiler and its version.
+    pub producer: String,
+}
+
+/// A count of samples or events that are missing or damaged, under a stable reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Stable text such as `lost: ring full` or `unwind: no mapping`.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// A mapped executable. Addresses are ELF virtual addresses for files, so one executable is one mapping on a whole host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Mapping {
+    /// First address (ELF virtual for files, as mapped otherwise).
+    pub start: u64,
+    /// One past the last address.
+    pub end: u64,
+    /// File offset of `start`, bytes.
+    pub file_offset: u64,
+    /// Path as the process sees it, or `[vdso]`, `[kernel.kallsyms]`, `[module]`, `//anon`.
+    pub file: StringId,
+    /// GNU build id, lower-case hex; "" if the file has none.
+    pub build_id_gnu: StringId,
+    /// htlhash (semantic conventions `process.executable.build_id.htlhash`), hex; "" if unknown.
+    pub build_id_htlhash: StringId,
+    /// Go build id; "" if none.
+    pub build_id_go: StringId,
+}
+
+/// A function or, for what has no function, a name that stands in for one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Function {
+    /// Demangled name.
+    pub name: StringId,
+    /// Name as in the symbol table; "" if the same as `name` or unknown.
+    pub system_name: StringId,
+    /// Source file; "" if unknown.
+    pub file: StringId,
+    /// First line; 0 if unknown.
+    pub start_line: u32,
+}
+
+/// What runs in a frame (semantic conventions `profile.frame.type`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FrameKind {
+    /// Compiled code of an ELF file.
+    #[default]
+    Native,
+    /// The kernel, its modules and BPF programs.
+    Kernel,
+    /// Go.
+    Go,
+    /// Code made at run time by a JIT that left a perf map or jitdump (no OTLP value: `native` there).
+    Jit,
+    /// No code: says why a stack is not finished (`abort-marker`).
+    Marker,
+}
+
+/// One place in code, with its inlined callees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Location {
+    /// What runs here.
+    pub kind: FrameKind,
+    /// The mapping that holds it.
+    pub mapping: Option<MappingId>,
+    /// Address in the space of `mapping`; for a caller's frame the return address minus one. 0 if there is none.
+    pub address: u64,
+    /// Functions at this address, innermost inlined callee first; empty if unsymbolized.
+    pub lines: Vec<Line>,
+    /// The frame was found by following the frame pointer where no unwind row existed: likely but not certain.
+    pub guessed: bool,
+}
+
+/// A function and a line in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Line {
+    /// The function.
+    pub function: FunctionId,
+    /// Line; 0 if unknown.
+    pub line: u32,
+    /// Column, from 1; 0 if unknown.
+    pub column: u32,
+}
+
+/// A process, identified by pid and start time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Process {
+    /// Process id in the profiler's pid namespace.
+    pub pid: u32,
+    /// Start, ns since the Unix epoch; 0 if unknown.
+    pub start_unix_nanos: u64,
+    /// Name: the kernel's comm of the main thread.
+    pub name: StringId,
+    /// Path of the executable; "" if unknown.
+    pub executable: StringId,
+    /// Container id (64 hex digits); "" outside containers.
+    pub container_id: StringId,
+    /// Further resource attributes, by key; a key occurs once.
+    pub attributes: Vec<(StringId, AttributeValue)>,
+}
+
+/// The value of a resource attribute.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum AttributeValue {
+    /// Text.
+    Text(StringId),
+    /// A number.
+    Integer(i64),
+    /// A list of texts.
+    Texts(Vec<StringId>),
+}
+
+/// A thread of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Thread {
+    /// The process.
+    pub process: ProcessId,
+    /// Thread id in the profiler's pid namespace.
+    pub tid: u32,
+    /// The kernel's comm of the thread.
+    pub name: StringId,
+}
+
+/// One sample, or several of the same stack when it has no time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// The stack.
+    pub stack: StackId,
+    /// The thread; `None` in files that do not say.
+    pub thread: Option<ThreadId>,
+    /// Logical CPU number.
+    pub cpu: Option<u32>,
+    /// Time, ns since the Unix epoch.
+    pub time_unix_nanos: Option<u64>,
+    /// One value for each of [`Profile::sample_types`].
+    pub values: Values,
+    /// Labels that are not one of the fields above; boxed since a recording has none.
+    pub labels: Option<Box<Vec<Label>>>,
+}
+
+/// A sample's values; inline for the one value that a recording has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// One value.
+    One(i64),
+    /// As many as there are sample types.
+    Many(Box<[i64]>),
+}
+
+impl Default for Values {
+    fn default() -> Self {
+        Self::One(1)
+    }
+}
+
+impl Values {
+    /// The values in the order of [`Profile::sample_types`].
+    #[must_use]
+    pub fn as_slice(&self) -> &[i64] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
+        }
+    }
+}
+
+/// A label of a sample.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Label {
+    /// Key.
+    pub key: StringId,
+    /// Value.
+    pub value: LabelValue,
+}
+
+/// The value of a [`Label`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum LabelValue {
+    /// Text.
+    Text(StringId),
+    /// A number and its unit (0: none).
+    Number(i64, StringId),
+}

@@ -1,0 +1,215 @@
+//! The data block of the page, before compression.
+//!
+//! ```text
+//! u32, little-endian   bytes of JSON
+//! JSON                 what is small or text: origin, losses, sample types, processes, threads, strings, counts
+//! columns              each one LEB128 number an entry; "delta": zigzag of the difference to the entry before
+//!   functions   name (delta) | module | file | line
+//!   frames      function (delta) | flags: kind, 16 inlined, 32 guessed, 64 name is an address
+//!   places      frame (delta) | line | address, low 32 bits (delta) | high 32 bits (delta)
+//!   nodes       depth | place * 2 + (has several)
+//!   rows        node (delta) | thread | place (delta) | a value column for each sample type
+//! ```
+//!
+//! The reader is `otlp/page/viewer/src/decode.js`.
+
+use std::io::{self, Write};
+
+use profiler_model::{FrameKind, Profile, StringId};
+use rustc_hash::FxHashMap;
+use serde_json::{Value, json};
+
+use super::tree::{self, Name, Tree};
+
+/// The greatest integer that a JavaScript number holds exactly.
+const MAX_SAFE: u64 = (1 << 53) - 1;
+
+/// Writes `profile` as the viewer reads it.
+pub(super) fn write(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
+    let tree = Tree::of(profile)?;
+    let mut strings = Strings::new(profile);
+    let mut columns = Columns::default();
+
+    let functions = &tree.functions;
+    let mut names = Vec::with_capacity(functions.len());
+    for function in functions {
+        names.push(match function.name {
+            Name::Known(id) => strings.of(id)?,
+            Name::Address(address) => strings.own(format!("{address:#x}")),
+        });
+    }
+    columns.delta(names.iter().map(|&name| u64::from(name)));
+    for function in functions {
+        columns.number(strings.of(function.module)?.into());
+    }
+    for function in functions {
+        columns.number(strings.of(function.file)?.into());
+    }
+    columns.plain(functions.iter().map(|function| function.line.into()));
+
+    columns.delta(tree.frames.iter().map(|frame| frame.function.into()));
+    for frame in &tree.frames {
+        let function = functions.get(frame.function as usize);
+        let address = function.is_some_and(|function| matches!(function.name, Name::Address(_)));
+        let flags = u64::from(frame.inlined) << 4 | u64::from(frame.guessed) << 5 | u64::from(address) << 6;
+        columns.number(kind(frame.kind) | flags);
+    }
+
+    columns.delta(tree.places.iter().map(|place| place.frame.into()));
+    columns.plain(tree.places.iter().map(|place| place.line.into()));
+    columns.delta(tree.places.iter().map(|place| place.address & 0xffff_ffff));
+    columns.delta(tree.places.iter().map(|place| place.address >> 32));
+
+    columns.plain(tree.nodes.iter().map(|node| node.depth.into()));
+    columns.plain(tree.nodes.iter().map(|node| u64::from(node.place) << 1 | u64::from(node.several)));
+
+    columns.delta(tree.rows.iter().map(|row| row.node.into()));
+    columns.plain(tree.rows.iter().map(|row| row.thread.into()));
+    columns.delta(tree.rows.iter().map(|row| row.place.into()));
+    for nth in 0..profile.sample_types.len().max(1) {
+        columns.plain(tree.rows.iter().map(|row| row.values.get(nth).copied().unwrap_or(0).min(MAX_SAFE)));
+    }
+
+    let header = header(profile, &tree, &mut strings)?;
+    let length = u32::try_from(header.len())
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "names of more than 4 GiB"))?;
+    out.write_all(&length.to_le_bytes())?;
+    out.write_all(&header)?;
+    out.write_all(&columns.bytes)
+}
+
+/// The JSON part. Comes last, since it holds the strings that the columns use.
+fn header(profile: &Profile, tree: &Tree, strings: &mut Strings<'_>) -> io::Result<Vec<u8>> {
+    let mut processes = Vec::with_capacity(profile.processes.len());
+    for process in &profile.processes {
+        let name = strings.of(process.name)?;
+        let (executable, container) = (strings.of(process.executable)?, strings.of(process.container_id)?);
+        processes.push(json!([process.pid, name, executable, container]));
+    }
+    let mut threads = Vec::with_capacity(profile.threads.len());
+    for thread in &profile.threads {
+        if thread.process as usize >= profile.processes.len() {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a thread names a process that is not there"));
+        }
+        threads.push(json!([thread.process, thread.tid, strings.of(thread.name)?]));
+    }
+    let types: Vec<Value> = profile.sample_types.iter().map(|t| json!([t.kind, t.unit])).collect();
+    let losses: Vec<Value> = profile.losses.iter().map(|loss| json!([loss.reason, loss.count.min(MAX_SAFE)])).collect();
+    let origin = &profile.origin;
+    let header = json!({
+        "version": 1,
+        "origin": {
+            "host": origin.host_name, "kernel": origin.kernel_release, "arch": origin.arch, "cpus": origin.cpus,
+            "frequency": origin.frequency, "target": origin.target, "producer": origin.producer,
+        },
+        "start_ms": profile.start_unix_nanos / 1_000_000,
+        "duration_ns": profile.duration_nanos.min(MAX_SAFE),
+        "types": types,
+        "shown": tree::shown_first(profile),
+        "period": [profile.period_type.kind, profile.period_type.unit, profile.period],
+        "losses": losses,
+        "comments": profile.comments,
+        "negative": tree.negative,
+        "processes": processes,
+        "threads": threads,
+        "strings": strings.table,
+        "counts": {
+            "functions": tree.functions.len(), "frames": tree.frames.len(), "places": tree.places.len(),
+            "nodes": tree.nodes.len(), "rows": tree.rows.len(), "samples": profile.samples.len(),
+        },
+    });
+    Ok(serde_json::to_vec(&header)?)
+}
+
+/// The number of a kind in the page; `otlp/page/viewer/src/colors.js` names and paints them.
+fn kind(kind: FrameKind) -> u64 {
+    match kind {
+        FrameKind::Native => 0,
+        FrameKind::Kernel => 1,
+        FrameKind::Go => 2,
+        FrameKind::Jit => 3,
+        FrameKind::Marker => 4,
+    }
+}
+
+/// The strings that the page needs, in the order of their first use; 0 is "".
+struct Strings<'a> {
+    profile: &'a Profile,
+    ids: FxHashMap<StringId, u32>,
+    table: Vec<std::borrow::Cow<'a, str>>,
+}
+
+impl<'a> Strings<'a> {
+    fn new(profile: &'a Profile) -> Self {
+        Self { profile, ids: std::iter::once((0, 0)).collect(), table: vec!["".into()] }
+    }
+
+    /// The page's id for string `id` of the profile.
+    fn of(&mut self, id: StringId) -> io::Result<u32> {
+        if let Some(&known) = self.ids.get(&id) {
+            return Ok(known);
+        }
+        let text = self.profile.strings.get(id as usize).ok_or_else(|| {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the profile refers to string {id}, which it does not have"),
+            )
+        })?;
+        let new = self.own(text.as_str());
+        self.ids.insert(id, new);
+        Ok(new)
+    }
+
+    /// The page's id for a text that is no string of the profile.
+    fn own(&mut self, text: impl Into<std::borrow::Cow<'a, str>>) -> u32 {
+        self.table.push(text.into());
+        (self.table.len() - 1) as u32
+    }
+}
+
+/// The columns so far.
+#[derive(Default)]
+struct Columns {
+    bytes: Vec<u8>,
+}
+
+impl Columns {
+    fn number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value as u8);
+    }
+
+    fn plain(&mut self, values: impl Iterator<Item = u64>) {
+        for value in values {
+            self.number(value);
+        }
+    }
+
+    /// Values below 2^53: their differences fit an `i64`.
+    fn delta(&mut self, values: impl Iterator<Item = u64>) {
+        let mut before = 0_i64;
+        for value in values {
+            let difference = (value as i64).wrapping_sub(before);
+            self.number((difference << 1 ^ difference >> 63) as u64);
+            before = value as i64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_leb128_and_deltas_zigzag() {
+        let mut columns = Columns::default();
+        columns.plain([0, 127, 128, MAX_SAFE].into_iter());
+        assert_eq!(columns.bytes, [0, 127, 0x80, 1, 255, 255, 255, 255, 255, 255, 255, 15]);
+        let mut columns = Columns::default();
+        columns.delta([5, 3, 4].into_iter());
+        assert_eq!(columns.bytes, [10, 3, 2]);
+    }
+}
