@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use profiler_unwinders::elf::ElfImage;
+use profiler_elf::ElfImage;
 use profiler_unwinders::rows::{RuleDictionary, compile};
 
 /// An executable with one segment of 1 MiB of code at 0x10000 (no bytes in the file), and these frames behind `PT_GNU_EH_FRAME`.

@@ -3,12 +3,27 @@
 
 use libfuzzer_sys::fuzz_target;
 use profiler_address::{ElfVaddr, FileOffset};
-use profiler_unwinders::elf::ElfImage;
+use profiler_elf::{Bytes, Elf, ElfImage, Pieces};
 use profiler_unwinders::rows::{RuleDictionary, compile};
 
 fuzz_target!(|data: &[u8]| {
     let Ok(image) = ElfImage::parse(data) else { return };
     let _ = (image.gnu_build_id(), image.go_build_id(), image.is_go(), image.interpreter(), image.eh_frame());
+    // By pieces there is nothing but what is there in the whole.
+    let bytes = Bytes::Memory(data.into());
+    let elf = Elf::parse(bytes).expect("read as the slice was");
+    let mut pieces = Pieces::of(data.len() as u64);
+    let ranges = elf.sections().iter().map(|s| s.offset.0..s.offset.0.saturating_add(s.size)).take(64).collect();
+    pieces.add(&elf.bytes, ranges, 1 << 20).expect("memory");
+    for (at, piece) in pieces.iter() {
+        assert_eq!(piece, &data[at as usize..at as usize + piece.len()]);
+    }
+    let parts = ElfImage::of_pieces(&elf, &pieces);
+    for segment in parts.segments() {
+        if let (Some(part), Some(whole)) = (parts.bytes_from(segment.vaddr), image.bytes_from(segment.vaddr)) {
+            assert!(whole.starts_with(part));
+        }
+    }
     let _ = image.section_content(".debug_frame", 1 << 20);
     let _ = image.to_vaddr(FileOffset(data.len() as u64 / 2));
     for segment in image.segments() {

@@ -1,10 +1,7 @@
 //! Finding the separate debug info of a stripped file: by build id, by debug link, or within the file itself.
 
-use crate::{
-    bytes::{Bytes, ReadError},
-    elf::{Elf, ElfError, SHT_NOBITS, SHT_SYMTAB, compressed},
-    object::Object,
-};
+use crate::object::Object;
+use profiler_elf::{Bytes, Elf, Error, ReadError, SHT_NOBITS, SHT_SYMTAB, decompress};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use std::{
     fs::File,
@@ -32,9 +29,14 @@ pub(crate) fn open_within(root: &Path, path: &Path, extra: OFlags) -> std::io::R
     Ok(file)
 }
 
+/// The GNU build id, lower-case hex.
+fn build_id_of(elf: &Elf) -> Option<String> {
+    Some(elf.gnu_build_id()?.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// The separate debug file of `elf`, if there is one that belongs to it.
 pub(crate) fn find(object: &Object, elf: &Elf, debug_dirs: &[PathBuf]) -> Option<Elf> {
-    let build_id = elf.build_id();
+    let build_id = build_id_of(elf);
     let link = debug_link(elf);
     let mut candidates = Vec::new();
     if let Some((head, rest)) =
@@ -74,10 +76,10 @@ fn accept(file: File, of: &Elf, build_id: Option<&str>, crc: Option<u32>) -> Res
     let bytes = Bytes::of_file(file.clone()).map_err(|_| "unreadable")?;
     let len = bytes.len();
     let elf = Elf::parse(bytes).map_err(|_| "not an ELF file")?;
-    if elf.machine != of.machine {
+    if elf.machine() != of.machine() {
         return Err("of another machine");
     }
-    match (build_id, elf.build_id()) {
+    match (build_id, build_id_of(&elf)) {
         (Some(ours), Some(theirs)) if ours == theirs => {}
         (Some(_), Some(_)) => return Err("of another build"),
         _ => {
@@ -88,7 +90,7 @@ fn accept(file: File, of: &Elf, build_id: Option<&str>, crc: Option<u32>) -> Res
         }
     }
     let useful =
-        elf.sections.iter().any(|s| s.kind != SHT_NOBITS && (s.kind == SHT_SYMTAB || s.name.contains("debug_info")));
+        elf.sections().iter().any(|s| s.kind != SHT_NOBITS && (s.kind == SHT_SYMTAB || s.name.contains("debug_info")));
     if useful { Ok(elf) } else { Err("without symbols and debug info") }
 }
 
@@ -118,10 +120,10 @@ fn debug_link(elf: &Elf) -> Option<(String, u32)> {
 }
 
 /// The file within `.gnu_debugdata`: a symbol table of local functions, packed with xz.
-pub(crate) fn mini_debug_info(elf: &Elf) -> Option<Result<Elf, ElfError>> {
+pub(crate) fn mini_debug_info(elf: &Elf) -> Option<Result<Elf, Error>> {
     let section = elf.section(".gnu_debugdata")?;
     let unpack = || {
-        let content = compressed::unxz(&elf.data(section, MAX_MINI)?, MAX_MINI)?;
+        let content = decompress::xz(&elf.data(section, MAX_MINI)?, MAX_MINI)?;
         Elf::parse(Bytes::Memory(content.into()))
     };
     Some(unpack())

@@ -15,13 +15,10 @@ mod index;
 mod reader;
 mod unit;
 
-use crate::{
-    bytes::{Bytes, Paged},
-    elf::{Elf, ElfError, SHT_NOBITS, compressed},
-    frame::{Frame, Names},
-};
+use crate::frame::{Frame, Names};
 use function::{Described, Function};
 use index::Index;
+use profiler_elf::{Bytes, Elf, Paged, SHT_NOBITS, decompress};
 use reader::PagedReader;
 use rustc_hash::FxHashMap;
 use std::{rc::Rc, sync::Arc, time::Duration};
@@ -48,7 +45,7 @@ pub(crate) enum DwarfError {
     #[error("{found} bytes of debug info where at most {limit} are looked into")]
     TooLarge { found: u64, limit: u64 },
     #[error("debug info cannot be read: {0}")]
-    Elf(#[from] ElfError),
+    Elf(#[from] profiler_elf::Error),
     #[error("malformed debug info: {0}")]
     Malformed(#[from] gimli::Error),
     #[error("debug info takes too much work")]
@@ -81,7 +78,7 @@ impl Dwarf {
     /// `inflated_limit` those that are compressed, once unpacked: they are held in memory.
     pub fn open(elf: &Elf, limit: u64, inflated_limit: u64) -> Result<Self, DwarfError> {
         let started = cpu_time();
-        let debug = elf.sections.iter().filter(|s| s.kind != SHT_NOBITS);
+        let debug = elf.sections().iter().filter(|s| s.kind != SHT_NOBITS);
         let debug = debug.filter(|s| s.name.starts_with(".debug_") || s.name.starts_with(".zdebug_"));
         let found = debug.clone().fold(0u64, |sum, s| sum.saturating_add(s.size));
         if elf.section(".debug_info").or_else(|| elf.section(".zdebug_info")).is_none() {
@@ -302,7 +299,7 @@ fn section(
         _ if slots == 0 => Paged::empty(),
         (Some(section), _) if section.is_compressed() => of_memory(elf.data(section, left)?),
         (Some(section), _) => elf.paged(section, slots),
-        (None, Some(section)) => of_memory(compressed::decompress_gnu(&elf.data(section, left)?, left)?),
+        (None, Some(section)) => of_memory(decompress::gnu(&elf.data(section, left)?, left)?),
         (None, None) => Paged::empty(),
     };
     *inflated_left -= if content.is_memory() { content.len().min(left) } else { 0 };

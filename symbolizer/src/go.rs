@@ -13,11 +13,9 @@
 
 mod locate;
 
-use crate::{
-    bytes::{Bytes, Paged, ReadError},
-    elf::Elf,
-    frame::{Frame, Language, Names, Symbolized},
-};
+use crate::frame::{Frame, Language, Names, Symbolized};
+use profiler_address::ElfVaddr;
+use profiler_elf::{Bytes, Elf, Paged, ReadError, Segment};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -102,7 +100,7 @@ struct Function {
 /// The line table of a Go program.
 pub(crate) struct Go {
     bytes: Bytes,
-    elf_segments: Vec<crate::elf::Segment>,
+    segments: Vec<Segment>,
     table: Paged,
     header: Header,
     text: u64,
@@ -120,7 +118,7 @@ impl Go {
         tracing::debug!(header = ?found.header, text = found.text, trees = found.trees, "Go line table");
         Some(Self {
             bytes: elf.bytes.clone(),
-            elf_segments: elf.segments.clone(),
+            segments: elf.segments().to_vec(),
             table: found.table,
             header: found.header,
             text: found.text,
@@ -280,12 +278,9 @@ impl Go {
         let address = tree.wrapping_add(index.wrapping_mul(size));
         let mut call = [0; 20];
         let call = call.get_mut(..size as usize).unwrap_or_default();
-        let segment = self.elf_segments.iter().filter(|s| s.kind == crate::elf::PT_LOAD).find_map(|s| {
-            let within = address.checked_sub(s.address).filter(|within| *within < s.file_size)?;
-            s.offset.checked_add(within)
-        });
-        let at = segment.ok_or(ReadError::OutOfBounds { at: address, wanted: size, len: self.bytes.len() })?;
-        self.bytes.read_exact_at(at, call)?;
+        let at = self.segments.iter().find_map(|segment| segment.file_offset(ElfVaddr(address)));
+        let at = at.ok_or(ReadError::OutOfBounds { at: address, wanted: size, len: self.bytes.len() })?;
+        self.bytes.read_exact_at(at.0, call)?;
         let field = |at: usize| call.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes);
         Ok(if self.header.layout >= Layout::Go120 {
             InlinedCall { name: field(4), parent: field(8), start_line: field(12) }

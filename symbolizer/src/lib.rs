@@ -9,11 +9,9 @@
 //! Not done here: unwinding, fetching of debug files over the network, frames of interpreters, 32-bit programs.
 #![forbid(unsafe_code)]
 
-mod bytes;
 mod debug_files;
 mod demangle;
 mod dwarf;
-mod elf;
 mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -22,7 +20,9 @@ mod jit;
 mod kernel;
 mod native;
 mod object;
+mod plt;
 mod symbolizer;
+mod symbols;
 
 pub use frame::{Frame, Language, Symbolized};
 pub use jit::JitProcess;

@@ -1,16 +1,17 @@
 //! One ELF file's names: from its symbol tables, Go's tables or debug info, in the file or beside it.
 
 use crate::{
-    bytes::Bytes,
     debug_files,
     dwarf::{Dwarf, DwarfError},
-    elf::{Elf, ElfError, SHT_DYNSYM, SHT_SYMTAB, plt, symbols::SymbolTable},
     frame::{Frame, Language, Names, Symbolized},
     go::Go,
     object::Object,
+    plt,
     symbolizer::{Options, Stats},
+    symbols::SymbolTable,
 };
 use profiler_address::ElfVaddr;
+use profiler_elf::{Bytes, Elf, Error, SHT_DYNSYM, SHT_SYMTAB};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;
 
@@ -39,13 +40,13 @@ enum Lines {
 }
 
 impl Native {
-    pub fn load(object: &Object, options: &Options) -> Result<Self, ElfError> {
-        let bytes = Bytes::of_file(object.file.clone()).map_err(ElfError::read("the file"))?;
+    pub fn load(object: &Object, options: &Options) -> Result<Self, Error> {
+        let bytes = Bytes::of_file(object.file.clone()).map_err(Error::read("the file"))?;
         Ok(Self::load_elf(Elf::parse(bytes)?, Some(object), options))
     }
 
     /// Loads a file that is in memory.
-    pub fn load_bytes(bytes: Arc<[u8]>, options: &Options) -> Result<Self, ElfError> {
+    pub fn load_bytes(bytes: Arc<[u8]>, options: &Options) -> Result<Self, Error> {
         Ok(Self::load_elf(Elf::parse(Bytes::Memory(bytes))?, None, options))
     }
 
@@ -158,7 +159,7 @@ fn count(error: &DwarfError, stats: &mut Stats) {
 }
 
 fn read_table(elf: &Elf, kind: u32) -> Option<SymbolTable> {
-    let section = elf.sections.iter().find(|s| s.kind == kind && s.size > 0)?;
+    let section = elf.sections().iter().find(|s| s.kind == kind && s.size > 0)?;
     match SymbolTable::read(elf, section) {
         Ok(table) => (table.len() > 0).then_some(table),
         Err(error) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindContext, UnwindSection};
-use profiler_unwinders::elf::ElfImage;
+use profiler_elf::ElfImage;
 use profiler_unwinders::rows::{RuleDictionary, compile};
 
 #[path = "../tests/it/rows/machine.rs"]

@@ -1,7 +1,8 @@
 //! Prints the unwind rule at addresses of an ELF file: `rule FILE ADDRESS...` (hexadecimal).
 
 use profiler_address::ElfVaddr;
-use profiler_unwinders::{elf::ElfImage, rows};
+use profiler_elf::ElfImage;
+use profiler_unwinders::rows;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);

@@ -24,10 +24,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use profiler_address::{ElfVaddr, FileOffset};
 
 pub use identity::{Identity, htlhash};
-pub use image::{ImageBytes, MAX_IMAGE_BYTES, read_image};
+pub use image::{ImageBytes, read_image};
 pub use registry::Executables;
 
-use crate::elf::Segment;
+use profiler_elf::Segment;
 
 /// Names an executable within one [`Executables`]; never used again for another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

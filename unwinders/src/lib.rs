@@ -2,7 +2,6 @@
 //! frame of a mapped executable to its caller.
 #![forbid(unsafe_code)]
 
-pub mod elf;
 pub mod executable;
 pub mod maps;
 pub mod native;

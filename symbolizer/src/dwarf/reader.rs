@@ -2,8 +2,8 @@
 //!
 //! The limit is what bounds time: a hostile file can make any walk over DWARF long, but no walk can go on without reading.
 
-use crate::bytes::{Paged, ReadError};
 use gimli::{Error, LittleEndian, ReaderOffsetId, Result};
+use profiler_elf::{Paged, ReadError};
 use std::{borrow::Cow, rc::Rc};
 
 /// A range of one section.
@@ -145,8 +145,8 @@ impl gimli::Reader for PagedReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bytes::Bytes;
     use gimli::Reader;
+    use profiler_elf::Bytes;
 
     proptest::proptest! {
         /// The same operations on gimli's own slice reader give the same answers.

@@ -1,10 +1,8 @@
 //! Finding the line table in a file, and what only the module data knows: where code and the inline trees start.
 
 use super::{Header, Layout};
-use crate::{
-    bytes::Paged,
-    elf::{Elf, PT_LOAD, SHT_NOBITS, SHT_RELA, Section},
-};
+use profiler_address::ElfVaddr;
+use profiler_elf::{Elf, Paged, SHF_WRITE, SHT_NOBITS, SHT_RELA, Section};
 
 /// Most bytes searched for a table or for module data.
 const MAX_SEARCH: u64 = 512 << 20;
@@ -18,18 +16,18 @@ pub(super) struct Located {
 }
 
 pub(super) fn locate(elf: &Elf) -> Option<Located> {
-    let named = elf.sections.iter().find(|s| s.kind != SHT_NOBITS && s.name.ends_with(".gopclntab"));
+    let named = elf.sections().iter().find(|s| s.kind != SHT_NOBITS && s.name.ends_with(".gopclntab"));
     let (address, table) = match named {
-        Some(section) => (section.address, elf.paged(section, SLOTS)),
+        Some(section) => (section.address.0, elf.paged(section, SLOTS)),
         // Programs of C are not searched: they are many, and a search reads the whole file.
-        None if elf.sections.is_empty() || elf.section(".go.buildinfo").is_some() => search(elf)?,
+        None if elf.sections().is_empty() || elf.section(".go.buildinfo").is_some() => search(elf)?,
         None => return None,
     };
     let header = Header::read(&table)?;
     let module = ModuleData::find(elf, address, &header);
     let text = module.as_ref().and_then(|m| m.text(elf)).or(Some(header.text).filter(|text| *text != 0));
     // Without module data: code starts at .text where Go's own linker made the file.
-    let text = text.or_else(|| elf.section(".text").map(|s| s.address)).unwrap_or(0);
+    let text = text.or_else(|| elf.section(".text").map(|s| s.address.0)).unwrap_or(0);
     let trees = module.and_then(|m| m.trees(elf, &header)).unwrap_or(0);
     Some(Located { table, header, text, trees })
 }
@@ -37,21 +35,21 @@ pub(super) fn locate(elf: &Elf) -> Option<Located> {
 /// Looks for a header in the loaded segments of a file without section names.
 fn search(elf: &Elf) -> Option<(u64, Paged)> {
     let mut searched = 0;
-    for segment in elf.segments.iter().filter(|s| s.kind == PT_LOAD) {
+    for segment in elf.segments() {
         let mut at = 0;
         while at < segment.file_size && searched < MAX_SEARCH {
             let len = (segment.file_size - at).min(1 << 20);
-            let block = elf.bytes.read_vec(segment.offset.saturating_add(at), len).ok()?;
+            let block = elf.bytes.read_vec(segment.offset.0.saturating_add(at), len).ok()?;
             for (index, start) in block.chunks_exact(8).enumerate() {
                 // Magic, two zeros, quantum, pointer size; the linker aligns tables to 32 bytes.
                 if !matches!(start, [0xf0 | 0xf1 | 0xfa, 0xff, 0xff, 0xff, 0, 0, 1 | 2 | 4, 8]) {
                     continue;
                 }
                 let from = at + index as u64 * 8;
-                let offset = segment.offset.saturating_add(from);
+                let offset = segment.offset.0.saturating_add(from);
                 let table = Paged::new(elf.bytes.clone(), offset, segment.file_size - from, SLOTS);
                 if Header::read(&table).is_some() {
-                    return Some((segment.address.saturating_add(from), table));
+                    return Some((segment.vaddr.0.saturating_add(from), table));
                 }
             }
             at += len;
@@ -78,15 +76,13 @@ impl ModuleData {
     }
 
     fn find_in_data(elf: &Elf, table: u64, names: u64) -> Option<Self> {
-        const WRITE: u64 = 1;
-        let writable = |s: &&Section| s.flags & WRITE != 0 && s.kind != SHT_NOBITS;
+        let writable = |s: &&Section| s.flags & SHF_WRITE != 0 && s.kind != SHT_NOBITS;
         // From 1.26 it has a section of its own.
-        let own = elf.sections.iter().filter(|s| &*s.name == ".go.module");
+        let own = elf.sections().iter().filter(|s| &*s.name == ".go.module");
         let mut areas: Vec<_> =
-            own.chain(elf.sections.iter().filter(writable)).map(|s| (s.address, s.offset, s.size)).collect();
-        if elf.sections.is_empty() {
-            areas =
-                elf.segments.iter().filter(|s| s.kind == PT_LOAD).map(|s| (s.address, s.offset, s.file_size)).collect();
+            own.chain(elf.sections().iter().filter(writable)).map(|s| (s.address.0, s.offset.0, s.size)).collect();
+        if elf.sections().is_empty() {
+            areas = elf.segments().iter().map(|s| (s.vaddr.0, s.offset.0, s.file_size)).collect();
         }
         let wanted = [table.to_le_bytes(), names.to_le_bytes()].concat();
         let mut searched = 0;
@@ -133,7 +129,7 @@ impl ModuleData {
             return Some(*value);
         }
         let mut word = [0; 8];
-        elf.bytes.read_exact_at(elf.file_offset(address)?, &mut word).ok()?;
+        elf.bytes.read_exact_at(elf.file_offset(ElfVaddr(address))?.0, &mut word).ok()?;
         Some(u64::from_le_bytes(word))
     }
 
@@ -158,11 +154,11 @@ impl ModuleData {
 
 /// Gives (place, value) of each relocation that adds the load address: R_X86_64_RELATIVE, R_AARCH64_RELATIVE.
 fn each_relative(elf: &Elf, mut f: impl FnMut(u64, u64)) {
-    for section in elf.sections.iter().filter(|s| s.kind == SHT_RELA).take(8) {
+    for section in elf.sections().iter().filter(|s| s.kind == SHT_RELA).take(8) {
         let mut at = 0;
         while at < section.size.min(MAX_SEARCH) {
             let len = (section.size - at).min(24 * 8192);
-            let Ok(batch) = elf.bytes.read_vec(section.offset.saturating_add(at), len) else { break };
+            let Ok(batch) = elf.bytes.read_vec(section.offset.0.saturating_add(at), len) else { break };
             for relocation in batch.chunks_exact(24) {
                 let word = |at: usize| {
                     relocation.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)

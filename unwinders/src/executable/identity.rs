@@ -3,16 +3,16 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::{Format, image::ImageBytes};
-use crate::elf::{ElfImage, Segment};
+use profiler_elf::{Bytes, Error, Headers, Segment};
+
+use super::Format;
 
 /// Segments kept of one file. Linkers make four to eight that are loaded; a thousand are possible.
 const MAX_SEGMENTS: usize = 64;
-/// Longest path of a dynamic linker kept (`PATH_MAX`).
-const MAX_INTERPRETER: usize = 4096;
 /// Bytes hashed at either end of a file.
 const HASHED: u64 = 4096;
 
@@ -38,17 +38,19 @@ impl Identity {
     ///
     /// # Errors
     /// If reading fails.
-    pub fn read(file: &File, size: u64) -> io::Result<Self> {
+    pub fn read(file: &Arc<File>, size: u64) -> io::Result<Self> {
         let htlhash = htlhash_of_file(file, size)?;
-        let image = ImageBytes::headers(file, size)?;
-        Ok(Self::of_image(&image, htlhash))
+        match Headers::read(&Bytes::File { file: Arc::clone(file), len: size }) {
+            Err(Error::Read { source, .. }) => Err(io::Error::other(source)),
+            headers => Ok(Self::of_headers(headers, htlhash)),
+        }
     }
 
     pub(super) fn of_bytes(bytes: &[u8]) -> Self {
-        Self::of_image(bytes, htlhash(bytes))
+        Self::of_headers(Headers::read(bytes), htlhash(bytes))
     }
 
-    fn of_image(bytes: &[u8], htlhash: String) -> Self {
+    fn of_headers(headers: Result<Headers, Error>, htlhash: String) -> Self {
         let mut identity = Self {
             format: Format::Other,
             build_id_gnu: None,
@@ -57,16 +59,15 @@ impl Identity {
             segments: Vec::new(),
             interpreter: None,
         };
-        match ElfImage::parse(bytes) {
+        match headers {
             Ok(elf) => {
                 identity.format = Format::Elf64;
                 identity.build_id_gnu = elf.gnu_build_id().map(hex);
                 identity.build_id_go = elf.go_build_id().map(|id| String::from_utf8_lossy(id).into_owned());
                 identity.segments = elf.segments().iter().take(MAX_SEGMENTS).copied().collect();
-                identity.interpreter =
-                    elf.interpreter().filter(|path| path.len() <= MAX_INTERPRETER).map(<[u8]>::to_vec);
+                identity.interpreter = elf.interpreter().map(<[u8]>::to_vec);
             }
-            Err(_) if bytes.starts_with(b"\x7fELF\x01") => identity.format = Format::Elf32,
+            Err(Error::Unsupported { class: 1, .. }) => identity.format = Format::Elf32,
             Err(_) => {}
         }
         identity

@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 use super::identity::Identity;
 use super::open::{self, FileKey};
 use super::{Content, Executable, ExecutableId, Format, ImageBytes, OpenError, read_image, vdso};
-use crate::elf::Segment;
 use crate::maps::{Backing, FileId, Mapping};
 use crate::process::Process;
+use profiler_elf::Segment;
 
 /// Executables known by default.
 const MAX_EXECUTABLES: usize = 8192;
@@ -177,8 +177,9 @@ impl Executables {
         let safe = self.safe_devices.get(&(id.major, id.minor)).and_then(|known| self.entries.get(known));
         let safe = safe.is_some_and(|entry| entry.executable.is_open());
         let (file, key) = open::open_mapped(process, mapping, safe)?;
+        let file = Arc::new(file);
         if let Some(&known) = self.by_key.get(&key)
-            && let Some(executable) = self.reuse(known, mapper, file.try_clone().ok())
+            && let Some(executable) = self.reuse(known, mapper, Some(Arc::clone(&file)))
         {
             self.note_file(id, &key, known);
             return Ok(executable);
@@ -187,7 +188,7 @@ impl Executables {
         let identity = Identity::read(&file, key.size).map_err(failed)?;
         let content = ContentKey::new(&key, &identity);
         if let Some(&known) = self.by_content.get(&content)
-            && let Some(executable) = self.reuse(known, mapper, Some(file.try_clone().map_err(failed)?))
+            && let Some(executable) = self.reuse(known, mapper, Some(Arc::clone(&file)))
         {
             self.by_key.insert(key, known);
             if let Some(entry) = self.entries.get_mut(&known) {
@@ -206,7 +207,7 @@ impl Executables {
             Arc::clone(path),
             key.size,
             identity,
-            Content::File(Mutex::new(Some(Arc::new(file)))),
+            Content::File(Mutex::new(Some(file))),
         ));
         self.open_files += 1;
         self.by_key.insert(key, executable.id);
@@ -307,7 +308,7 @@ impl Executables {
         &mut self,
         id: ExecutableId,
         mapper: (u32, UserAddr, UserAddr),
-        file: Option<File>,
+        file: Option<Arc<File>>,
     ) -> Option<Arc<Executable>> {
         let entry = self.entries.get_mut(&id)?;
         entry.last_use = self.uses;
@@ -321,7 +322,7 @@ impl Executables {
         if let Some(file) = file
             && !executable.is_open()
         {
-            executable.set_file(Some(Arc::new(file)));
+            executable.set_file(Some(file));
             self.open_files += 1;
             self.close_some();
         }

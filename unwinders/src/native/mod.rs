@@ -24,7 +24,6 @@ use rustc_hash::FxHashMap;
 
 use self::ranges::Ranges;
 use self::slots::Slots;
-use crate::elf::ElfImage;
 use crate::executable::{Executable, ExecutableId, Executables};
 use crate::maps::{Backing, FileId, Mapping};
 use crate::process::{AddressSpace, Clock, Process};
@@ -376,8 +375,8 @@ impl NativeUnwinder {
         executables: &mut Executables,
     ) -> Result<rows::UnwindRows, LoadError> {
         let bytes = executables.image(executable).map_err(|error| LoadError::Read(error.to_string()))?;
-        let image = ElfImage::parse(&bytes).map_err(|error| LoadError::Parse(error.to_string()))?;
-        let compiled = rows::compile(&image, &mut self.rules).map_err(|error| LoadError::Parse(error.to_string()))?;
+        let compiled =
+            rows::compile(&bytes.image(), &mut self.rules).map_err(|error| LoadError::Parse(error.to_string()))?;
         self.write_rules().map_err(|error| LoadError::Parse(error.to_string()))?;
         if compiled.page_starts.len() < 2 {
             return Err(LoadError::Parse("it has no unwind information".to_owned()));

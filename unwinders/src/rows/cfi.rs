@@ -2,7 +2,7 @@
 
 use profiler_address::ElfVaddr;
 
-use crate::elf::{Cursor, ElfImage};
+use profiler_elf::{Cursor, ElfImage};
 
 use super::cfi_common::{self, Outcome};
 use super::encoding::{self, Bases};

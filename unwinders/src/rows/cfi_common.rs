@@ -3,7 +3,7 @@
 //! It knows CFAs of the form register + offset, and saves at the CFA. At the first instruction beyond that it hands over to the
 //! general interpreter, [`super::cfi`]; there is nothing that only this one understands.
 
-use crate::elf::Cursor;
+use profiler_elf::Cursor;
 
 use super::cfi::Program;
 use super::packed::{PackedRule, Slot};

@@ -2,7 +2,7 @@
 
 use profiler_address::ElfVaddr;
 
-use crate::elf::{Cursor, ElfImage};
+use profiler_elf::{Cursor, ElfImage};
 
 pub(super) const ABSOLUTE: u8 = 0;
 pub(super) const OMIT: u8 = 0xff;

@@ -1,6 +1,6 @@
 //! The few DWARF expressions that compilers and assemblers write into unwind information, recognised by form.
 
-use crate::elf::Cursor;
+use profiler_elf::Cursor;
 
 use super::state::{Cfa, Place};
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use profiler_address::ElfVaddr;
 use rustc_hash::FxHashMap;
 
-use crate::elf::{Cursor, EhFrame, ElfImage};
+use profiler_elf::{Cursor, EhFrame, ElfImage};
 
 use super::RowStats;
 use super::cfi::{self, Alignment};

@@ -2,7 +2,7 @@
 
 use profiler_bpf::abi::ROW_PAGE_SHIFT;
 
-use crate::elf::ElfImage;
+use profiler_elf::ElfImage;
 
 use super::RowStats;
 use super::pages::MAX_PAGES;

@@ -13,7 +13,7 @@
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::Rule;
 
-use crate::elf::ElfImage;
+use profiler_elf::ElfImage;
 
 use super::flow::{Flow, Frame};
 use super::instructions::{self, Effect, Instruction, OUTSIDE, Saved};

@@ -6,7 +6,7 @@
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, Rule};
 
-use crate::elf::ElfImage;
+use profiler_elf::ElfImage;
 
 use super::go::GREGS_AFTER_UCONTEXT;
 use super::state;

@@ -38,11 +38,11 @@ pub use dictionary::RuleDictionary;
 pub(crate) use gaps::{MAX_NAMES_BYTES, MAX_SYMBOLS_BYTES};
 pub use step::{Registers, Step, step};
 
-use crate::elf::{ElfImage, MACHINE_X86_64};
 use functions::Functions;
 use gaps::Gaps;
 use packed::{PackedRule, RuleCache};
 use pages::Pages;
+use profiler_elf::{ElfImage, MACHINE_X86_64};
 use sources::Sources;
 
 /// Between two functions, this many bytes and more get a row that says that nothing is known; less is padding.
@@ -211,7 +211,9 @@ fn fill_gap(
     let code = functions.code();
     let first_segment = code.partition_point(|segment| segment.1 <= start);
     for &(code_start, code_end) in code.iter().skip(first_segment).take_while(|segment| segment.0 < end) {
-        gaps.write_rows((start.max(code_start), end.min(code_end)), image, writer, stats);
+        for part in image.present((start.max(code_start), end.min(code_end))) {
+            gaps.write_rows(part, image, writer, stats);
+        }
     }
 }
 

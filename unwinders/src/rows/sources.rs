@@ -1,6 +1,6 @@
 //! All that can say how a function is unwound, and which comes first where several do.
 
-use crate::elf::ElfImage;
+use profiler_elf::ElfImage;
 
 use super::cfi::{Interpreter, Program};
 use super::frames::{LastCie, Section};
@@ -9,7 +9,7 @@ use super::go::GoFunctions;
 use super::{RowStats, Writer};
 
 /// Largest `.debug_frame` that is decompressed, bytes.
-const LARGEST_DEBUG_FRAME: usize = 128 << 20;
+const LARGEST_DEBUG_FRAME: u64 = 128 << 20;
 /// Bytes of `.eh_frame` that describe a function: at least, in large programs. Room is made by this.
 const BYTES_A_FUNCTION: usize = 36;
 

@@ -2,7 +2,7 @@ use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, SAVED_SAME};
 
 use super::{RuleDictionary, UnwindRows, compile};
-use crate::elf::ElfImage;
+use profiler_elf::ElfImage;
 
 fn compiled(path: &str) -> Option<(UnwindRows, RuleDictionary)> {
     let bytes = std::fs::read(path).ok()?;

@@ -11,7 +11,7 @@ mod special;
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, Rule, SAVED_SAME};
 
-use crate::elf::ElfImage;
+use profiler_elf::ElfImage;
 
 use super::functions::Functions;
 use super::packed::PackedRule;

@@ -2,7 +2,7 @@
 
 use profiler_address::ElfVaddr;
 
-use crate::elf::{Cursor, ElfImage};
+use profiler_elf::{Cursor, ElfImage};
 
 /// In 64-bit words: `moduledata` starts with a pointer to the pc table's header, then has six slices, `findfunctab`, `minpc`,
 /// `maxpc`, `text`. The same from Go 1.16 to 1.26.

@@ -1,6 +1,6 @@
 //! `.gopclntab`: Go's table of functions (runtime/symtab.go, internal/abi/symtab.go, debug/gosym/pclntab.go of each version).
 
-use crate::elf::{Cursor, ElfImage};
+use profiler_elf::{Cursor, ElfImage};
 
 use super::module;
 

@@ -5,7 +5,7 @@ use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder};
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection};
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, RaKind, Rule};
-use profiler_unwinders::elf::ElfImage;
+use profiler_elf::ElfImage;
 use profiler_unwinders::rows::{Registers, RuleDictionary, Step, compile, step};
 
 use super::machine;

@@ -6,7 +6,7 @@ use gimli::{
 };
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, Rule};
-use profiler_unwinders::elf::ElfImage;
+use profiler_elf::ElfImage;
 use profiler_unwinders::rows::{Registers, RowStats, RuleDictionary, Step, compile, step};
 
 use super::machine::{self, memory};

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use profiler_address::ElfVaddr;
-use profiler_unwinders::elf::ElfImage;
+use profiler_elf::ElfImage;
 use profiler_unwinders::rows::{RuleDictionary, UnwindRows, compile};
 
 const CODE: u64 = 0x10000;
@@ -233,7 +233,7 @@ fn truncations_and_changes_of_a_real_program_are_survived() {
         let _ = rows(&bytes[..bytes.len() * part / 64]);
     }
     let image = ElfImage::parse(&bytes).unwrap();
-    let section = *image.section(".eh_frame").unwrap();
+    let section = image.section(".eh_frame").unwrap();
     let (start, size) = (section.offset.0 as usize, section.size as usize);
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..500 {

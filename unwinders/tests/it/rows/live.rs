@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use profiler_address::{ElfVaddr, FileOffset};
-use profiler_unwinders::elf::ElfImage;
+use profiler_elf::ElfImage;
 use profiler_unwinders::rows::{Registers, RuleDictionary, Step, UnwindRows, compile, step};
 
 const NAMES: [&str; 17] = [

@@ -1,77 +1,10 @@
-//! Reading of files that others may change under us.
-//!
-//! Files are read with `pread(2)`, never mapped: a process can truncate a library that it maps, and a mapping of ours would
-//! then deliver SIGBUS. What is read at random (strings, DWARF, line tables) goes through [`Paged`], which keeps a bounded
-//! number of chunks and a limit on work.
+//! A part of a file, for many small reads at random: strings, DWARF, line tables.
 
+use crate::bytes::{Bytes, ReadError};
 use std::{
     cell::{Cell, RefCell},
-    fs::File,
-    os::unix::fs::FileExt,
     sync::Arc,
 };
-
-/// Why bytes could not be had.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadError {
-    #[error("wanted {wanted} bytes at {at:#x} of {len:#x}")]
-    OutOfBounds { at: u64, wanted: u64, len: u64 },
-    #[error("the limit of work for one file is used up")]
-    WorkLimit,
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-}
-
-/// A file, or memory that stands for one.
-#[derive(Clone, Debug)]
-pub(crate) enum Bytes {
-    File { file: Arc<File>, len: u64 },
-    Memory(Arc<[u8]>),
-}
-
-impl Bytes {
-    /// The whole of a regular file.
-    pub fn of_file(file: Arc<File>) -> Result<Self, ReadError> {
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(ReadError::Io(std::io::Error::other("not a regular file")));
-        }
-        Ok(Self::File { file, len: metadata.len() })
-    }
-
-    pub fn len(&self) -> u64 {
-        match self {
-            Self::File { len, .. } => *len,
-            Self::Memory(memory) => memory.len() as u64,
-        }
-    }
-
-    /// Fills `out` from `at`, wholly or not at all.
-    pub fn read_exact_at(&self, at: u64, out: &mut [u8]) -> Result<(), ReadError> {
-        let wanted = out.len() as u64;
-        let out_of_bounds = || ReadError::OutOfBounds { at, wanted, len: self.len() };
-        let end = at.checked_add(wanted).filter(|end| *end <= self.len()).ok_or_else(out_of_bounds)?;
-        match self {
-            Self::File { file, .. } => Ok(file.read_exact_at(out, at)?),
-            Self::Memory(memory) => {
-                let range = usize::try_from(at).ok().zip(usize::try_from(end).ok());
-                let bytes = range.and_then(|(start, end)| memory.get(start..end)).ok_or_else(out_of_bounds)?;
-                out.copy_from_slice(bytes);
-                Ok(())
-            }
-        }
-    }
-
-    /// `len` bytes from `at`. Whoever calls bounds `len`.
-    pub fn read_vec(&self, at: u64, len: u64) -> Result<Vec<u8>, ReadError> {
-        let out_of_bounds = || ReadError::OutOfBounds { at, wanted: len, len: self.len() };
-        // Before allocating: a header may claim any size.
-        at.checked_add(len).filter(|end| *end <= self.len()).ok_or_else(out_of_bounds)?;
-        let mut out = vec![0; usize::try_from(len).map_err(|_| out_of_bounds())?];
-        self.read_exact_at(at, &mut out)?;
-        Ok(out)
-    }
-}
 
 const CHUNK_BITS: u32 = 14;
 /// Bytes read from a file at once.
@@ -80,7 +13,7 @@ const CHUNK: usize = 1 << CHUNK_BITS;
 /// A part of a file, for many small reads. Keeps at most `slots` chunks of 16 KiB, each in the one slot that its number
 /// selects, so that memory is bounded without any order of use to be kept.
 #[derive(Debug)]
-pub(crate) struct Paged {
+pub struct Paged {
     bytes: Bytes,
     start: u64,
     len: u64,
@@ -96,6 +29,7 @@ struct Chunk {
 
 impl Paged {
     /// The `len` bytes from `start`; as much of them as the file has. Work starts unlimited.
+    #[must_use]
     pub fn new(bytes: Bytes, start: u64, len: u64, slots: usize) -> Self {
         let len = len.min(bytes.len().saturating_sub(start));
         let wanted = usize::try_from(len >> CHUNK_BITS).unwrap_or(usize::MAX).saturating_add(1);
@@ -107,20 +41,31 @@ impl Paged {
     }
 
     /// Nothing.
+    #[must_use]
     pub fn empty() -> Self {
         Self::new(Bytes::Memory(Arc::from([])), 0, 0, 0)
     }
 
+    /// Bytes in all.
+    #[must_use]
     pub fn len(&self) -> u64 {
         self.len
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Whether the bytes are in memory, not in a file.
+    #[must_use]
     pub fn is_memory(&self) -> bool {
         matches!(self.bytes, Bytes::Memory(_))
     }
 
     /// Bytes of memory that this holds when its chunks are all in use.
+    #[must_use]
     pub fn max_bytes(&self) -> u64 {
         match &self.bytes {
             Bytes::File { .. } => (self.slots.borrow().len() * CHUNK) as u64,
@@ -134,6 +79,7 @@ impl Paged {
     }
 
     /// What is left of the limit.
+    #[must_use]
     pub fn work(&self) -> u64 {
         self.work.get()
     }
@@ -147,6 +93,9 @@ impl Paged {
     }
 
     /// Fills `out` from `at`, wholly or not at all.
+    ///
+    /// # Errors
+    /// There are fewer bytes, reading fails, or the limit of work is used up.
     pub fn read_exact_at(&self, at: u64, out: &mut [u8]) -> Result<(), ReadError> {
         self.spend(out.len())?;
         let wanted = out.len() as u64;
@@ -201,23 +150,38 @@ impl Paged {
     }
 
     /// One byte: what parsing of DWARF does most.
+    ///
+    /// # Errors
+    /// There are fewer bytes, reading fails, or the limit of work is used up.
     pub fn u8_at(&self, at: u64) -> Result<u8, ReadError> {
         self.spend(1)?;
         self.with_chunk(at, |chunk| chunk.first().copied().unwrap_or(0))
     }
 
+    /// The 16-bit number at `at`.
+    ///
+    /// # Errors
+    /// There are fewer bytes, reading fails, or the limit of work is used up.
     pub fn u16_at(&self, at: u64) -> Result<u16, ReadError> {
         let mut out = [0; 2];
         self.read_exact_at(at, &mut out)?;
         Ok(u16::from_le_bytes(out))
     }
 
+    /// The 32-bit number at `at`.
+    ///
+    /// # Errors
+    /// There are fewer bytes, reading fails, or the limit of work is used up.
     pub fn u32_at(&self, at: u64) -> Result<u32, ReadError> {
         let mut out = [0; 4];
         self.read_exact_at(at, &mut out)?;
         Ok(u32::from_le_bytes(out))
     }
 
+    /// The 64-bit number at `at`.
+    ///
+    /// # Errors
+    /// There are fewer bytes, reading fails, or the limit of work is used up.
     pub fn u64_at(&self, at: u64) -> Result<u64, ReadError> {
         let mut out = [0; 8];
         self.read_exact_at(at, &mut out)?;
@@ -225,6 +189,9 @@ impl Paged {
     }
 
     /// Offset from `at` of the first `byte`, looking no further than `limit` bytes.
+    ///
+    /// # Errors
+    /// There are fewer bytes, reading fails, or the limit of work is used up.
     pub fn find(&self, at: u64, byte: u8, limit: u64) -> Result<Option<u64>, ReadError> {
         let limit = limit.min(self.len.saturating_sub(at));
         let mut done = 0;
@@ -244,6 +211,9 @@ impl Paged {
     }
 
     /// The NUL-terminated string at `at`, at most `limit` bytes long; bytes that are not UTF-8 are replaced.
+    ///
+    /// # Errors
+    /// There are fewer bytes, reading fails, or the limit of work is used up.
     pub fn string_at(&self, at: u64, limit: u64) -> Result<Option<String>, ReadError> {
         let Some(len) = self.find(at, 0, limit)? else { return Ok(None) };
         let mut out = vec![0; usize::try_from(len).unwrap_or(0)];

@@ -1,9 +1,7 @@
 //! Names, files, lines and inlined functions against llvm-symbolizer's, on real files; and the same names from stripped files by
 //! each way that there is to debug info.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use profiler_address::ElfVaddr;
 use profiler_symbolizer::{Language, Options, Symbolizer};
 use std::{fs, path::Path};

@@ -1,6 +1,8 @@
+//! The program that tests it, whole, in pieces and damaged.
+
 use profiler_address::{ElfVaddr, FileOffset};
 
-use super::{ElfImage, Error, MACHINE_X86_64};
+use profiler_elf::{Bytes, Elf, ElfImage, Error, MACHINE_X86_64, Pieces};
 
 fn own() -> Vec<u8> {
     std::fs::read("/proc/self/exe").unwrap()
@@ -58,5 +60,33 @@ fn every_truncation_is_an_error_or_an_image() {
 fn class_and_byte_order_are_named() {
     let mut bytes = own();
     bytes[4] = 1;
-    assert_eq!(ElfImage::parse(&bytes).unwrap_err(), Error::Unsupported { class: 1, data: 1 });
+    assert!(matches!(ElfImage::parse(&bytes), Err(Error::Unsupported { class: 1, data: 1 })));
+}
+
+#[test]
+fn a_file_read_by_its_headers_is_the_image_of_its_bytes() {
+    let bytes = own();
+    let whole = ElfImage::parse(&bytes).unwrap();
+    let file = std::sync::Arc::new(std::fs::File::open("/proc/self/exe").unwrap());
+    let elf = Elf::parse(Bytes::of_file(file).unwrap()).unwrap();
+    assert_eq!((elf.segments(), elf.sections()), (whole.segments(), whole.sections()));
+    assert_eq!((elf.gnu_build_id(), elf.interpreter()), (whole.gnu_build_id(), whole.interpreter()));
+    let text = elf.section(".text").unwrap().clone();
+    assert_eq!(elf.data(&text, u64::MAX).unwrap(), whole.section_bytes(&text).unwrap());
+    assert!(matches!(elf.data(&text, 10), Err(Error::TooLarge { .. })));
+
+    let mut pieces = Pieces::of(bytes.len() as u64);
+    let wanted = elf.section(".eh_frame").unwrap();
+    let range = wanted.offset.0..wanted.offset.0 + wanted.size;
+    pieces.add(&elf.bytes, Vec::from([range]), u64::MAX).unwrap();
+    let image = ElfImage::of_pieces(&elf, &pieces);
+    assert_eq!(image.eh_frame().unwrap().bytes, whole.eh_frame().unwrap().bytes);
+    assert_eq!(image.section_bytes(&text), None, "not read");
+    assert!(image.bytes_from(text.address).is_none() && image.present((text.address.0, text.end())).is_empty());
+    let range = text.offset.0 + 16..text.offset.0 + 48;
+    pieces.add(&elf.bytes, Vec::from([range]), u64::MAX).unwrap();
+    let image = ElfImage::of_pieces(&elf, &pieces);
+    let present = image.present((text.address.0, text.end()));
+    assert_eq!(present, [(text.address.0 + 16, text.address.0 + 48)]);
+    assert_eq!(image.bytes_at(ElfVaddr(present[0].0), 32), whole.bytes_at(ElfVaddr(present[0].0), 32));
 }

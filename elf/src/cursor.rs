@@ -2,22 +2,30 @@
 
 /// What is left to read. Every read that would pass the end gives `None` and leaves the cursor where it was or at the end.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cursor<'a>(&'a [u8]);
+pub struct Cursor<'a>(&'a [u8]);
 
 impl<'a> Cursor<'a> {
-    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+    /// All of `bytes`.
+    #[must_use]
+    pub const fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    pub(crate) const fn rest(&self) -> &'a [u8] {
+    /// What is left.
+    #[must_use]
+    pub const fn rest(&self) -> &'a [u8] {
         self.0
     }
 
-    pub(crate) const fn len(&self) -> usize {
+    /// How much is left, bytes.
+    #[must_use]
+    pub const fn len(&self) -> usize {
         self.0.len()
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
+    /// Whether nothing is left.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
@@ -28,41 +36,47 @@ impl<'a> Cursor<'a> {
         Some(*head)
     }
 
+    /// The next 8 bits.
     #[inline]
-    pub(crate) fn u8(&mut self) -> Option<u8> {
+    pub fn u8(&mut self) -> Option<u8> {
         let (&byte, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(byte)
     }
 
+    /// The next 16 bits.
     #[inline]
-    pub(crate) fn u16(&mut self) -> Option<u16> {
+    pub fn u16(&mut self) -> Option<u16> {
         self.array().map(u16::from_le_bytes)
     }
 
+    /// The next 32 bits.
     #[inline]
-    pub(crate) fn u32(&mut self) -> Option<u32> {
+    pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_le_bytes)
     }
 
+    /// The next 64 bits.
     #[inline]
-    pub(crate) fn u64(&mut self) -> Option<u64> {
+    pub fn u64(&mut self) -> Option<u64> {
         self.array().map(u64::from_le_bytes)
     }
 
-    pub(crate) fn skip(&mut self, count: usize) -> Option<()> {
+    /// Passes over `count` bytes.
+    pub fn skip(&mut self, count: usize) -> Option<()> {
         self.take(count).map(|_| ())
     }
 
+    /// The next `count` bytes.
     #[inline]
-    pub(crate) fn take(&mut self, count: usize) -> Option<&'a [u8]> {
+    pub fn take(&mut self, count: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(head)
     }
 
     /// The bytes before the next zero; the zero is read too.
-    pub(crate) fn c_string(&mut self, longest: usize) -> Option<&'a [u8]> {
+    pub fn c_string(&mut self, longest: usize) -> Option<&'a [u8]> {
         let window = self.0.get(..longest).unwrap_or(self.0);
         let text = self.0.get(..window.iter().position(|&byte| byte == 0)?)?;
         self.0 = self.0.get(text.len() + 1..)?;
@@ -71,7 +85,7 @@ impl<'a> Cursor<'a> {
 
     /// An unsigned LEB128; bits past the 64th are dropped, more than ten bytes are refused.
     #[inline]
-    pub(crate) fn uleb(&mut self) -> Option<u64> {
+    pub fn uleb(&mut self) -> Option<u64> {
         let first = self.u8()?;
         if first < 0x80 {
             return Some(u64::from(first));
@@ -89,7 +103,7 @@ impl<'a> Cursor<'a> {
 
     /// A signed LEB128; the same limits.
     #[inline]
-    pub(crate) fn sleb(&mut self) -> Option<i64> {
+    pub fn sleb(&mut self) -> Option<i64> {
         let mut value = 0_i64;
         for shift in (0..70_u32).step_by(7) {
             let byte = self.u8()?;

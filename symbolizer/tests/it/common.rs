@@ -1,5 +1,4 @@
 //! Programs to look into, and other people's tools to compare with.
-#![allow(dead_code)]
 
 use profiler_address::ElfVaddr;
 use profiler_symbolizer::{Object, ObjectKey, Options, Symbolized, Symbolizer};

@@ -3,7 +3,9 @@
 //! Sections differ by linker and hardening (`.plt`, `.plt.sec`, `.plt.got`, lazy or not), but every stub jumps through one slot
 //! of the GOT and a relocation says whose slot that is. So the code is read instead of its layout assumed.
 
-use super::{Elf, Machine, SHT_DYNSYM, SHT_RELA, Section, symbols::SymbolTable, u32_in, u64_in};
+use crate::symbols::SymbolTable;
+use profiler_elf::le::{u32_in, u64_in};
+use profiler_elf::{Elf, MACHINE_AARCH64, MACHINE_X86_64, SHT_DYNSYM, SHT_RELA, Section};
 use rustc_hash::FxHashMap;
 
 const MAX_RELOCATIONS: u64 = 4 << 20;
@@ -14,14 +16,14 @@ const MAX_NAMES: usize = 32 << 20;
 /// The stubs of a file as a symbol table; none if there are none.
 pub(crate) fn stubs(elf: &Elf) -> Option<SymbolTable> {
     let sections =
-        elf.sections.iter().filter(|s| s.name.starts_with(".plt") && s.is_code() && s.size <= MAX_PLT).take(8);
+        elf.sections().iter().filter(|s| s.name.starts_with(".plt") && s.is_code() && s.size <= MAX_PLT).take(8);
     let mut jumps = Vec::new();
     for section in sections {
-        let Ok(code) = elf.bytes.read_vec(section.offset, section.size) else { continue };
-        match elf.machine {
-            Machine::X86_64 => x86_64(section, &code, &mut jumps),
-            Machine::Aarch64 => aarch64(section, &code, &mut jumps),
-            Machine::Other => {}
+        let Ok(code) = elf.bytes.read_vec(section.offset.0, section.size) else { continue };
+        match elf.machine() {
+            MACHINE_X86_64 => x86_64(section, &code, &mut jumps),
+            MACHINE_AARCH64 => aarch64(section, &code, &mut jumps),
+            _ => {}
         }
     }
     if jumps.is_empty() {
@@ -29,8 +31,8 @@ pub(crate) fn stubs(elf: &Elf) -> Option<SymbolTable> {
     }
     let wanted: rustc_hash::FxHashSet<u64> = jumps.iter().map(|jump| jump.slot).collect();
     let symbol_of = slots(elf, &wanted);
-    let symbols = elf.sections.iter().find(|s| s.kind == SHT_DYNSYM)?;
-    let strings = elf.paged(elf.sections.get(symbols.link as usize)?, 16);
+    let symbols = elf.sections().iter().find(|s| s.kind == SHT_DYNSYM)?;
+    let strings = elf.paged(elf.sections().get(symbols.link as usize)?, 16);
     let symbols = elf.paged(symbols, 16);
     let (mut stubs, mut names) = (Vec::new(), Vec::new());
     for jump in jumps {
@@ -57,7 +59,7 @@ struct Jump {
 fn x86_64(section: &Section, code: &[u8], jumps: &mut Vec<Jump>) {
     let size = if &*section.name == ".plt.got" && !section_has_endbr(code) { 8 } else { 16 };
     for (index, stub) in code.chunks(size).enumerate() {
-        let start = section.address.wrapping_add((index * size) as u64);
+        let start = section.address.0.wrapping_add((index * size) as u64);
         // The first stub of a lazy PLT pushes, then jumps to the resolver: `ff 35 ... ff 25`.
         if stub.starts_with(&[0xff, 0x35]) {
             continue;
@@ -85,7 +87,7 @@ fn aarch64(section: &Section, code: &[u8], jumps: &mut Vec<Jump>) {
         if adrp & 0x9f00_001f != 0x9000_0010 || ldr & 0xffc0_03ff != 0xf940_0211 {
             continue;
         }
-        let at = section.address.wrapping_add(index as u64 * 4);
+        let at = section.address.0.wrapping_add(index as u64 * 4);
         let pages = i64::from((((adrp >> 5) & 0x7_ffff) << 2 | (adrp >> 29) & 3) as i32) << 43 >> 43;
         let slot = (at & !0xfff).wrapping_add_signed(pages << 12).wrapping_add(u64::from((ldr >> 10) & 0xfff) * 8);
         let landing_pad = index.checked_sub(1).and_then(|i| words.get(i)).is_some_and(|word| *word == 0xd503_245f);
@@ -101,12 +103,12 @@ fn aarch64(section: &Section, code: &[u8], jumps: &mut Vec<Jump>) {
 /// GOT slot -> index in .dynsym, for the slots wanted.
 fn slots(elf: &Elf, wanted: &rustc_hash::FxHashSet<u64>) -> FxHashMap<u64, u32> {
     let mut found = FxHashMap::default();
-    let sections = elf.sections.iter().filter(|s| s.kind == SHT_RELA && s.size / 24 <= MAX_RELOCATIONS);
+    let sections = elf.sections().iter().filter(|s| s.kind == SHT_RELA && s.size / 24 <= MAX_RELOCATIONS);
     for section in sections.take(8) {
         let mut at = 0;
         while at < section.size {
             let len = (section.size - at).min(24 * 4096);
-            let Ok(batch) = elf.bytes.read_vec(section.offset.saturating_add(at), len) else { break };
+            let Ok(batch) = elf.bytes.read_vec(section.offset.0.saturating_add(at), len) else { break };
             for relocation in batch.chunks_exact(24) {
                 let (slot, symbol) = (u64_in(relocation, 0), u32_in(relocation, 12));
                 if symbol != 0 && wanted.contains(&slot) {

@@ -1,7 +1,8 @@
 //! A symbol table as a sorted array of 16 bytes a function. Names stay in the file until they are asked for.
 
-use super::{Elf, ElfError, Machine, Section, u16_in, u32_in, u64_in};
-use crate::bytes::{Bytes, Paged};
+use profiler_address::ElfVaddr;
+use profiler_elf::le::{u16_in, u32_in, u64_in};
+use profiler_elf::{Bytes, Elf, Error, MACHINE_AARCH64, Paged, Section};
 use std::cmp::Reverse;
 
 /// Most symbols taken from one table; Chromium with everything has about two million.
@@ -38,7 +39,8 @@ struct CodeSections(Vec<(u64, u64)>);
 
 impl CodeSections {
     fn of(elf: &Elf) -> Self {
-        let mut sections: Vec<_> = elf.sections.iter().filter(|s| s.is_code()).map(|s| (s.address, s.end())).collect();
+        let mut sections: Vec<_> =
+            elf.sections().iter().filter(|s| s.is_code()).map(|s| (s.address.0, s.end())).collect();
         sections.sort_unstable();
         Self(sections)
     }
@@ -71,12 +73,12 @@ pub(crate) struct SymbolTable {
 
 impl SymbolTable {
     /// Reads the functions of a `SHT_SYMTAB` or `SHT_DYNSYM` section.
-    pub fn read(elf: &Elf, table: &Section) -> Result<Self, ElfError> {
+    pub fn read(elf: &Elf, table: &Section) -> Result<Self, Error> {
         let count = table.size / SYMBOL_SIZE as u64;
         if count > MAX_SYMBOLS {
-            return Err(ElfError::TooLarge { what: "symbols", found: count, limit: MAX_SYMBOLS });
+            return Err(Error::TooLarge { what: "symbols", found: count, limit: MAX_SYMBOLS });
         }
-        let strings = elf.sections.get(table.link as usize).ok_or(ElfError::Malformed("symbol table link"))?;
+        let strings = elf.sections().get(table.link as usize).ok_or(Error::Malformed("symbol table link"))?;
         let (table, strings) = if table.is_compressed() || strings.is_compressed() {
             let bytes = |section: &Section| elf.data(section, MAX_SYMBOLS * 64).map(|data| Bytes::Memory(data.into()));
             let (table, strings) = (bytes(table)?, bytes(strings)?);
@@ -91,7 +93,7 @@ impl SymbolTable {
         while at < table.len() {
             let len = usize::try_from(table.len() - at).unwrap_or(usize::MAX).min(batch.len());
             let batch = batch.get_mut(..len).unwrap_or_default();
-            table.read_exact_at(at, batch).map_err(ElfError::read("symbols"))?;
+            table.read_exact_at(at, batch).map_err(Error::read("symbols"))?;
             entries
                 .extend(batch.chunks_exact(SYMBOL_SIZE).filter_map(|symbol| Self::entry(elf, &code, symbol, &strings)));
             at += len as u64;
@@ -118,15 +120,16 @@ impl SymbolTable {
             return None;
         }
         // By its section; a symbol of no section (SHN_ABS, or one of more than 65,000) by its address.
-        let here = match elf.sections.get(usize::from(section)) {
-            Some(section) => section.is_code() && section.contains(start),
+        let here = match elf.sections().get(usize::from(section)) {
+            Some(section) => section.is_code() && section.contains(ElfVaddr(start)),
             None => code.end_of(start).is_some(),
         };
         if !here {
             return None;
         }
         // Mapping symbols of arm64 ($x, $d) mark code and data, they do not name it.
-        if elf.machine == Machine::Aarch64 && kind == 0 && strings.u8_at(name.into()).is_ok_and(|first| first == b'$') {
+        if elf.machine() == MACHINE_AARCH64 && kind == 0 && strings.u8_at(name.into()).is_ok_and(|first| first == b'$')
+        {
             return None;
         }
         let mut flags = if size == 0 { GUESSED } else { 0 };

@@ -1,0 +1,3 @@
+//! Everything that is tested of this crate from outside.
+
+mod image;
