@@ -84,10 +84,7 @@ fn fill(tables: &mut Tables, random: &mut Random, rule_count: u64) {
 
 #[test]
 fn root_bpf_and_native_unwinder_agree_frame_by_frame() {
-    let root = std::fs::read_to_string("/proc/self/status").unwrap().contains("\nUid:\t0\t0");
-    if !root {
-        eprintln!("SKIPPED: BPF_PROG_TEST_RUN needs root");
-        assert!(std::env::var_os("PROFILER_TESTS_NEED_ROOT").is_none(), "root is required here");
+    if !profiler_need::have_root("root_bpf_and_native_unwinder_agree_frame_by_frame") {
         return;
     }
     let mut random = Random(0x9e37_79b9_7f4a_7c15);

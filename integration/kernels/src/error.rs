@@ -32,6 +32,15 @@ pub enum Error {
         /// Where.
         release: &'static str,
     },
+    /// No source of this machine's apt has the release, which says nothing of any kernel.
+    #[error(
+        "no source of this machine's apt is an archive of Debian that has {release}: name one with --archive, and with \
+         --security-archive the one of security updates"
+    )]
+    NoArchive {
+        /// Whose packages were to be fetched.
+        release: &'static str,
+    },
     /// The mirror cannot be asked, which says nothing of any kernel.
     #[error("cannot fetch packages of {release}: {source}")]
     Unreachable {
@@ -95,6 +104,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// True if packages cannot be had, which says nothing of any kernel.
+    #[must_use]
+    pub fn is_of_packages(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::NoArchive { .. })
+    }
+
     /// A file operation that failed.
     pub fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();

@@ -11,19 +11,19 @@ use profiler_integration::programs::{self, Linking};
 
 use crate::error::Error;
 use crate::image::File;
-use crate::packages::{self, Processor};
+use crate::packages::{Packages, Processor};
 
 /// Patience with cargo, which builds the whole profiler where nothing is built yet.
 const PATIENCE: Duration = Duration::from_secs(1200);
 
-/// All files of a machine; what is built is built below `folder`.
+/// All files of a machine.
 ///
 /// # Errors
 /// A program cannot be built, or the profiler is not static.
-pub fn files(folder: &Path, profiler: &Path) -> Result<Vec<File>, Error> {
+pub fn files(packages: &Packages, profiler: &Path) -> Result<Vec<File>, Error> {
     check_static(profiler)?;
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest");
-    let without = folder.join("without_sys_admin");
+    let without = packages.folder().join("without_sys_admin");
     let mut gcc = Command::new("gcc");
     gcc.args(["-O2", "-static", "-o"]).arg(&without).arg(here.join("without_sys_admin.c"));
     children::run_well(&mut gcc, Duration::from_secs(60))?;
@@ -36,7 +36,7 @@ pub fn files(folder: &Path, profiler: &Path) -> Result<Vec<File>, Error> {
     let files = [
         ("init", here.join("init")),
         ("steps", here.join("steps")),
-        ("bin/busybox", packages::busybox(folder, Processor::X86)?),
+        ("bin/busybox", packages.busybox(Processor::X86)?),
         ("bin/profiler", profiler.to_owned()),
         ("bin/kernel-check", kernel_check()?),
         ("bin/without_sys_admin", without),
@@ -53,24 +53,24 @@ pub fn files(folder: &Path, profiler: &Path) -> Result<Vec<File>, Error> {
 ///
 /// # Errors
 /// The loader cannot be built.
-pub fn arm64_files(folder: &Path) -> Result<Vec<File>, Error> {
+pub fn arm64_files(packages: &Packages) -> Result<Vec<File>, Error> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest");
-    let object = folder.join("profiler_arm64.o");
+    let object = packages.folder().join("profiler_arm64.o");
     fs::write(&object, profiler_bpf::OBJECT_ARM64).map_err(Error::file("write", &object))?;
-    let walk = folder.join("walk");
+    let walk = packages.folder().join("walk");
     let mut gcc = Command::new("aarch64-linux-gnu-gcc");
     gcc.args(["-O2", "-Wall", "-Werror", "-fno-omit-frame-pointer", "-mbranch-protection=pac-ret", "-static"]);
-    gcc.arg("-I").arg(packages::tool(folder, Processor::Arm64, "libbpf-dev")?.join("usr/include"));
+    gcc.arg("-I").arg(packages.tool(Processor::Arm64, "libbpf-dev")?.join("usr/include"));
     gcc.arg("-I").arg(repository().join("bpf/src/bpf")).arg(here.join("arm64/walk.c")).arg("-o").arg(&walk);
     for (package, library) in [("libbpf-dev", "libbpf.a"), ("libelf-dev", "libelf.a"), ("zlib1g-dev", "libz.a")] {
-        let tree = packages::tool(folder, Processor::Arm64, package)?;
+        let tree = packages.tool(Processor::Arm64, package)?;
         gcc.arg(tree.join("usr/lib/aarch64-linux-gnu").join(library));
     }
     children::run_well(&mut gcc, Duration::from_secs(60))?;
     let files = [
         ("init", here.join("init")),
         ("steps", here.join("steps")),
-        ("bin/busybox", packages::busybox(folder, Processor::Arm64)?),
+        ("bin/busybox", packages.busybox(Processor::Arm64)?),
         ("bin/walk", walk),
         ("profiler.o", object),
     ];

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use profiler_integration::environment::{repository, target_folder};
+use profiler_kernels::archives::Archives;
 use profiler_kernels::machine::{self, Boot};
-use profiler_kernels::packages::{self, Kernel, Processor, RELEASES, Release};
+use profiler_kernels::packages::{Kernel, Packages, Processor, RELEASES, Release};
 use profiler_kernels::table::{self, Column};
 use profiler_kernels::{Error, bundle, guest, image, judge, transcript};
 
@@ -33,6 +34,8 @@ enum Task {
 
 #[derive(Args)]
 struct Kernels {
+    #[command(flatten)]
+    sources: Sources,
     /// Only this kernel (5.10, 6.1, 6.12, sid, or one of these with -arm64); may be repeated
     #[arg(long, value_name = "KERNEL")]
     only: Vec<String>,
@@ -47,14 +50,27 @@ struct Kernels {
     profiler: Option<PathBuf>,
 }
 
+/// Where packages come from; by default, where this machine's apt has them from.
+#[derive(Args)]
+struct Sources {
+    /// The archive of Debian
+    #[arg(long, value_name = "URI", env = "DEBIAN_ARCHIVE")]
+    archive: Option<String>,
+    /// The archive of Debian's security updates
+    #[arg(long, value_name = "URI", env = "DEBIAN_SECURITY_ARCHIVE")]
+    security_archive: Option<String>,
+}
+
 #[derive(Args)]
 struct Bundle {
+    #[command(flatten)]
+    sources: Sources,
     /// The static profiler to test; see scripts/build
     #[arg(long, value_name = "FILE", env = "PROFILER_BIN")]
     profiler: Option<PathBuf>,
 }
 
-/// Exit code: the mirror could not be reached, so that some kernels were not tried; all others passed.
+/// Exit code: packages could not be had, so that some kernels were not tried; all others passed.
 const UNREACHABLE: u8 = 3;
 /// Patience with one guest, which needs about a minute on two cores.
 const PATIENCE: Duration = Duration::from_secs(400);
@@ -68,22 +84,24 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("cargo xtask: {error}");
-            ExitCode::from(if matches!(error, Error::Unreachable { .. }) { UNREACHABLE } else { 2 })
+            ExitCode::from(if error.is_of_packages() { UNREACHABLE } else { 2 })
         }
     }
 }
 
-/// Where everything of the matrix is, and the profiler to test.
-fn places(profiler: Option<&PathBuf>) -> Result<(PathBuf, PathBuf), Error> {
+/// Packages, with the folder of everything that the matrix has, and the profiler to test.
+fn places(sources: &Sources, profiler: Option<&PathBuf>) -> Result<(Packages, PathBuf), Error> {
     let folder = target_folder().join("kernels");
     fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
-    Ok((folder, profiler.cloned().unwrap_or_else(|| repository().join("target/release/profiler"))))
+    let given = Archives { main: sources.archive.clone(), security: sources.security_archive.clone() };
+    let packages = Packages::new(&folder, Archives::find(given)?);
+    Ok((packages, profiler.cloned().unwrap_or_else(|| repository().join("target/release/profiler"))))
 }
 
 fn lay_out(options: &Bundle) -> Result<ExitCode, Error> {
-    let (folder, profiler) = places(options.profiler.as_ref())?;
-    let bundle = folder.join("bundle");
-    let mut files = guest::files(&folder, &profiler)?;
+    let (packages, profiler) = places(&options.sources, options.profiler.as_ref())?;
+    let bundle = packages.folder().join("bundle");
+    let mut files = guest::files(&packages, &profiler)?;
     files.push(image::File { path: "profiler-matrix".into(), from: repository().join("vagrant/profiler-matrix") });
     bundle::write(&bundle, &files)?;
     println!("{}", bundle.display());
@@ -95,14 +113,14 @@ fn kernels(options: &Kernels) -> Result<ExitCode, Error> {
     if let Some(unknown) = options.only.iter().find(|only| !known.contains(&only.as_str())) {
         return Err(Error::UnknownKernel { name: unknown.clone(), known: known.join(", ") });
     }
-    let (folder, profiler) = places(options.profiler.as_ref())?;
+    let (packages, profiler) = places(&options.sources, options.profiler.as_ref())?;
     let wanted = |release: &&Release| options.only.is_empty() || options.only.iter().any(|only| only == release.name);
     let mut guests = Vec::new();
     for processor in [Processor::X86, Processor::Arm64] {
         let releases: Vec<&Release> =
             RELEASES.iter().filter(wanted).filter(|release| release.processor == processor).collect();
         if !releases.is_empty() {
-            guests.push((releases, initramfs(processor, &folder, &profiler)?));
+            guests.push((releases, initramfs(processor, &packages, &profiler)?));
         }
     }
     let until = Instant::now() + Duration::from_secs(options.minutes * 60);
@@ -112,19 +130,19 @@ fn kernels(options: &Kernels) -> Result<ExitCode, Error> {
         // While one kernel runs, the next ones are fetched, in the same order.
         let order: Vec<&Release> = guests.iter().flat_map(|(releases, _)| releases.iter().copied()).collect();
         let (fetched, kernels) = mpsc::channel();
-        let folder = &folder;
+        let packages = &packages;
         scope.spawn(move || {
             for release in order {
-                let _ = fetched.send(packages::kernel(folder, release));
+                let _ = fetched.send(packages.kernel(release));
             }
         });
         for (releases, initramfs) in &guests {
             let mut columns = Vec::new();
             for (release, kernel) in releases.iter().zip(&kernels) {
-                let matrix = Matrix { folder, initramfs, keep_log: options.keep_log };
+                let matrix = Matrix { folder: packages.folder(), initramfs, keep_log: options.keep_log };
                 let column = kernel.and_then(|kernel| matrix.prove(release, &kernel, until, options.minutes));
                 let column = column.unwrap_or_else(|error| {
-                    unreachable += usize::from(matches!(error, Error::Unreachable { .. }));
+                    unreachable += usize::from(error.is_of_packages());
                     Column::failed(release.name, &error)
                 });
                 eprintln!("{}", column.verdict());
@@ -144,12 +162,12 @@ fn kernels(options: &Kernels) -> Result<ExitCode, Error> {
     })
 }
 
-fn initramfs(processor: Processor, folder: &Path, profiler: &Path) -> Result<PathBuf, Error> {
+fn initramfs(processor: Processor, packages: &Packages, profiler: &Path) -> Result<PathBuf, Error> {
     let (name, files) = match processor {
-        Processor::X86 => ("initramfs.cpio", guest::files(folder, profiler)?),
-        Processor::Arm64 => ("initramfs-arm64.cpio", guest::arm64_files(folder)?),
+        Processor::X86 => ("initramfs.cpio", guest::files(packages, profiler)?),
+        Processor::Arm64 => ("initramfs-arm64.cpio", guest::arm64_files(packages)?),
     };
-    let path = folder.join(name);
+    let path = packages.folder().join(name);
     image::write(&path, &files)?;
     Ok(path)
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use profiler_integration::children;
 
+use crate::archives::{Archive, Archives};
 use crate::error::Error;
 
 /// Lists older than this are fetched anew.
@@ -24,11 +25,8 @@ pub struct Release {
     /// Its processor.
     pub processor: Processor,
     /// Archive and suite.
-    sources: &'static [(&'static str, &'static str)],
+    sources: &'static [(Archive, &'static str)],
 }
-
-const DEBIAN: &str = "http://deb.debian.org/debian";
-const SECURITY: &str = "http://deb.debian.org/debian-security";
 
 /// A processor that is emulated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +47,10 @@ impl Processor {
     }
 }
 
-const BULLSEYE: &[(&str, &str)] = &[(SECURITY, "bullseye-security")];
-const BOOKWORM: &[(&str, &str)] = &[(SECURITY, "bookworm-security"), (DEBIAN, "bookworm")];
-const TRIXIE: &[(&str, &str)] = &[(SECURITY, "trixie-security"), (DEBIAN, "trixie")];
-const SID: &[(&str, &str)] = &[(DEBIAN, "sid")];
+const BULLSEYE: &[(Archive, &str)] = &[(Archive::Security, "bullseye-security")];
+const BOOKWORM: &[(Archive, &str)] = &[(Archive::Security, "bookworm-security"), (Archive::Main, "bookworm")];
+const TRIXIE: &[(Archive, &str)] = &[(Archive::Security, "trixie-security"), (Archive::Main, "trixie")];
+const SID: &[(Archive, &str)] = &[(Archive::Main, "sid")];
 
 /// What is promised, oldest first, and then where only the kernel half is shown.
 pub const RELEASES: &[Release] = &[
@@ -60,7 +58,7 @@ pub const RELEASES: &[Release] = &[
     Release { name: "6.1", processor: Processor::X86, sources: BOOKWORM },
     Release { name: "6.12", processor: Processor::X86, sources: TRIXIE },
     Release { name: "sid", processor: Processor::X86, sources: SID },
-    Release { name: "5.10-arm64", processor: Processor::Arm64, sources: &[(DEBIAN, "bullseye")] },
+    Release { name: "5.10-arm64", processor: Processor::Arm64, sources: &[(Archive::Main, "bullseye")] },
     Release { name: "6.1-arm64", processor: Processor::Arm64, sources: BOOKWORM },
     Release { name: "6.12-arm64", processor: Processor::Arm64, sources: TRIXIE },
     Release { name: "sid-arm64", processor: Processor::Arm64, sources: SID },
@@ -77,49 +75,71 @@ pub struct Kernel {
     pub image: PathBuf,
 }
 
-/// The newest cloud kernel of `release`, below `folder`.
-///
-/// # Errors
-/// It cannot be fetched.
-pub fn kernel(folder: &Path, release: &Release) -> Result<Kernel, Error> {
-    let apt = Apt::new(folder, release)?;
-    let missing = |what: &str| Error::NoPackage { what: what.into(), release: release.name };
-    let flavour = format!("-cloud-{}", release.processor.debian());
-    let meta = format!("linux-image{flavour}");
-    let meta = apt.newest(&meta)?.ok_or_else(|| missing(&meta))?;
-    let is_kernel = |name: &&str| name.starts_with("linux-image-") && name.ends_with(&flavour);
-    let image = meta.dependencies().find(is_kernel).ok_or_else(|| missing("kernel that linux-image-cloud-* names"))?;
-    // From 6.19 on the image has a package of its own, and linux-image-* is empty.
-    let split = apt
-        .newest(image)?
-        .and_then(|package| package.dependencies().find(|name| name.starts_with("linux-binary-")).map(str::to_owned));
-    let package = split.as_deref().unwrap_or(image);
-    let tree = apt.unpacked(package)?;
-    let image = ["boot", "usr/lib/modules"].iter().find_map(|at| find(&tree.join(at), "vmlinuz", 1));
-    Ok(Kernel {
-        version: meta.version().to_owned(),
-        image: image.ok_or_else(|| missing(&format!("vmlinuz of {package}")))?,
-    })
+/// Debian's packages, kept below a folder.
+#[derive(Clone, Debug)]
+pub struct Packages {
+    folder: PathBuf,
+    archives: Archives,
 }
 
-/// The folder with the files of `package` for guests with `processor`, below `folder`.
-///
-/// # Errors
-/// It cannot be fetched.
-pub fn tool(folder: &Path, processor: Processor, package: &str) -> Result<PathBuf, Error> {
-    let of = |release: &&Release| TOOLS.contains(&release.name) && release.processor == processor;
-    let release = RELEASES.iter().find(of).unwrap_or(&RELEASES[0]);
-    Apt::new(folder, release)?.unpacked(package)
-}
+impl Packages {
+    /// Packages from `archives`, kept below `folder`.
+    #[must_use]
+    pub fn new(folder: &Path, archives: Archives) -> Self {
+        Self { folder: folder.to_owned(), archives }
+    }
 
-/// A static busybox, for the guest's shell.
-///
-/// # Errors
-/// It cannot be fetched.
-pub fn busybox(folder: &Path, processor: Processor) -> Result<PathBuf, Error> {
-    let tree = tool(folder, processor, "busybox-static")?;
-    let found = ["bin", "usr/bin"].iter().map(|at| tree.join(at).join("busybox")).find(|file| file.is_file());
-    found.ok_or_else(|| Error::NoPackage { what: "busybox".into(), release: "what was fetched" })
+    /// The folder of everything that is fetched or built for guests.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The newest cloud kernel of `release`.
+    ///
+    /// # Errors
+    /// It cannot be fetched.
+    pub fn kernel(&self, release: &Release) -> Result<Kernel, Error> {
+        let apt = Apt::new(self, release)?;
+        let missing = |what: &str| Error::NoPackage { what: what.into(), release: release.name };
+        let flavour = format!("-cloud-{}", release.processor.debian());
+        let meta = format!("linux-image{flavour}");
+        let meta = apt.newest(&meta)?.ok_or_else(|| missing(&meta))?;
+        let is_kernel = |name: &&str| name.starts_with("linux-image-") && name.ends_with(&flavour);
+        let image =
+            meta.dependencies().find(is_kernel).ok_or_else(|| missing("kernel that linux-image-cloud-* names"))?;
+        // From 6.19 on the image has a package of its own, and linux-image-* is empty.
+        let split = apt.newest(image)?.and_then(|package| {
+            package.dependencies().find(|name| name.starts_with("linux-binary-")).map(str::to_owned)
+        });
+        let package = split.as_deref().unwrap_or(image);
+        let tree = apt.unpacked(package)?;
+        let image = ["boot", "usr/lib/modules"].iter().find_map(|at| find(&tree.join(at), "vmlinuz", 1));
+        Ok(Kernel {
+            version: meta.version().to_owned(),
+            image: image.ok_or_else(|| missing(&format!("vmlinuz of {package}")))?,
+        })
+    }
+
+    /// The folder with the files of `package` for guests with `processor`.
+    ///
+    /// # Errors
+    /// It cannot be fetched.
+    pub fn tool(&self, processor: Processor, package: &str) -> Result<PathBuf, Error> {
+        let of = |release: &&Release| TOOLS.contains(&release.name) && release.processor == processor;
+        let release = RELEASES.iter().find(of).unwrap_or(&RELEASES[0]);
+        Apt::new(self, release)?.unpacked(package)
+    }
+
+    /// A static busybox, for the guest's shell.
+    ///
+    /// # Errors
+    /// It cannot be fetched.
+    pub fn busybox(&self, processor: Processor) -> Result<PathBuf, Error> {
+        let tree = self.tool(processor, "busybox-static")?;
+        let found = ["bin", "usr/bin"].iter().map(|at| tree.join(at).join("busybox")).find(|file| file.is_file());
+        found.ok_or_else(|| Error::NoPackage { what: "busybox".into(), release: "what was fetched" })
+    }
 }
 
 /// The first file below `folder`, at most `depth` folders down, whose name begins with `name`.
@@ -159,7 +179,8 @@ struct Apt {
 }
 
 impl Apt {
-    fn new(folder: &Path, release: &Release) -> Result<Self, Error> {
+    fn new(packages: &Packages, release: &Release) -> Result<Self, Error> {
+        let folder = &packages.folder;
         let architecture = release.processor.debian();
         let debs = folder.join("debs").join(architecture);
         let apt = Self { root: folder.join("apt").join(release.name), debs, architecture };
@@ -172,10 +193,14 @@ impl Apt {
             let file = apt.root.join(name);
             fs::write(&file, text).map_err(Error::file("write", &file))
         };
-        let source = |(archive, suite): &(&str, &str)| {
-            format!("deb [arch={architecture} signed-by={KEYRING}] {archive} {suite} main\n")
+        let source = |(archive, suite): &(Archive, &str)| {
+            let uri = packages.archives.uri(*archive)?;
+            Some(format!("deb [arch={architecture} signed-by={KEYRING}] {uri} {suite} main\n"))
         };
-        let sources: String = release.sources.iter().map(source).collect();
+        let sources: String = release.sources.iter().filter_map(source).collect();
+        if sources.is_empty() {
+            return Err(Error::NoArchive { release: release.name });
+        }
         write("sources.list", &sources)?;
         write("status", "")?;
         let updated = apt.root.join("updated");

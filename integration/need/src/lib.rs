@@ -57,15 +57,10 @@ fn decide(test: &str, present: bool, what: &str, must_run: bool) -> bool {
 
 /// Like [`have`], for what widens a test on the machines that happen to have it, such as the library of a JVM: where it is missing,
 /// that is said, and is no failure.
-#[must_use]
-pub fn have_by_chance(test: &str, present: bool, what: &str) -> bool {
+pub fn have_by_chance(test: &str, present: bool, what: &str) {
     if !present {
-        skipped(
-            test,
-            &format!("there is no {what} here, which is one more thing to look at on the machines that have it"),
-        );
+        skipped(test, &format!("there is no {what} here, one more thing to look at on the machines that have it"));
     }
-    present
 }
 
 fn skipped(test: &str, why: &str) {
@@ -106,6 +101,16 @@ pub fn python_with(test: &str, modules: &str, packages: &str) -> Option<&'static
         output.is_ok_and(|output| output.status.success())
     });
     have(test, found.is_some(), &format!("{packages} (scripts/setup --tests installs it)")).then_some(found).flatten()
+}
+
+/// The name of a program of LLVM's, such as `clang`, in the version that the project is tested with, or else the newest one; see
+/// [`have`].
+#[must_use]
+#[track_caller]
+pub fn llvm_tool(test: &str, name: &str) -> Option<String> {
+    let versions = [19].into_iter().chain((14..=25).rev()).map(|version| format!("{name}-{version}"));
+    let found = versions.chain([name.to_owned()]).find(|name| find(name).is_some());
+    have(test, found.is_some(), &format!("{name} (scripts/setup --tests installs it)")).then_some(found).flatten()
 }
 
 /// The file that `name` on the PATH is, with the folders that root's PATH may lack.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use profiler_address::{FileOffset, UserAddr};
 use profiler_elf::ElfImage;
+use profiler_need::{have, have_root};
 use profiler_unwinders::executable::{Executables, Format, ImageBytes, OpenError, htlhash, read_image};
 use profiler_unwinders::maps::{Backing, FileId, Mapping};
 use profiler_unwinders::process::{Clock, Process, ProcessTable, procfs};
@@ -65,14 +66,6 @@ fn copy_program(from: &Path, to: &Path) {
 fn sleep_program() -> PathBuf {
     let found = ["/bin/sleep", "/usr/bin/sleep"].iter().find(|path| Path::new(path).exists());
     std::fs::canonicalize(found.expect("a sleep program")).unwrap()
-}
-
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: this test needs root");
-    }
-    root
 }
 
 fn copy_of_sleep(directory: &Path) -> PathBuf {
@@ -269,7 +262,7 @@ fn what_is_found_at_a_dead_processs_path_is_not_trusted() {
 
 #[test]
 fn root_a_program_in_another_mount_namespace() {
-    if !is_root() {
+    if !have_root("root_a_program_in_another_mount_namespace") {
         return;
     }
     // The same path is another file inside and outside.
@@ -301,7 +294,7 @@ fn root_a_program_in_another_mount_namespace() {
 
 #[test]
 fn root_a_program_on_an_overlay_is_opened_and_shares_its_content() {
-    if !is_root() {
+    if !have_root("root_a_program_on_an_overlay_is_opened_and_shares_its_content") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();
@@ -417,10 +410,11 @@ fn few_files_are_open_and_closed_ones_come_back() {
 #[test]
 fn the_vdso_is_an_executable_without_a_file() {
     let process = scan(std::process::id());
-    let Some(mapping) = process.mappings.iter().find(|mapping| mapping.backing == Backing::Vdso) else {
-        eprintln!("SKIPPED: this kernel maps no vDSO");
+    let mapping = process.mappings.iter().find(|mapping| mapping.backing == Backing::Vdso);
+    if !have("the_vdso_is_an_executable_without_a_file", mapping.is_some(), "a kernel that maps a vDSO") {
         return;
-    };
+    }
+    let mapping = mapping.unwrap();
     let mut executables = Executables::new();
     let vdso = executables.open(&process, mapping).unwrap();
     assert_eq!((vdso.format, vdso.path_text().as_ref()), (Format::Vdso, "[vdso]"));

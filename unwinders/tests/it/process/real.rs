@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use profiler_bpf::sideband::{Event, Kind};
+use profiler_need::{have, have_root};
 use profiler_unwinders::process::{Clock, ProcessTable, ScanError, procfs};
 
 /// A child that is killed when the test ends, however it ends.
@@ -53,14 +54,6 @@ fn wait_to_run(pid: u32, program: &str) {
         let exe = procfs::exe_path(pid).filter(|exe| exe.ends_with(program.as_bytes()))?;
         procfs::Stat::read(pid).ok()?.image().map(|_| exe)
     });
-}
-
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED: this test needs root");
-    }
-    root
 }
 
 #[test]
@@ -191,7 +184,7 @@ fn a_zombie_has_ended() {
 
 #[test]
 fn root_another_pid_namespace() {
-    if !is_root() {
+    if !have_root("root_another_pid_namespace") {
         return;
     }
     let mut child =
@@ -212,10 +205,11 @@ fn root_another_pid_namespace() {
 fn root_kernel_threads_are_told_apart() {
     let kthread =
         ProcessTable::existing_pids().into_iter().find(|&pid| procfs::Stat::read(pid).is_ok_and(|stat| stat.kthread));
-    let Some(pid) = kthread else {
-        eprintln!("SKIPPED: no kernel thread is visible in this pid namespace");
+    let test = "root_kernel_threads_are_told_apart";
+    if !have(test, kthread.is_some(), "the host's pid namespace, which has the kernel's threads") {
         return;
-    };
+    }
+    let pid = kthread.unwrap();
     let mut table = ProcessTable::new();
     table.scan(pid, Clock::monotonic_now()).unwrap();
     let process = table.get(pid).unwrap();

@@ -1,9 +1,10 @@
-//! The table fed by the kernel's own side band, against `/proc`. Needs root (or CAP_PERFMON).
+//! The table fed by the kernel's own side band, against `/proc`. Needs root.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use profiler_bpf::sideband::{Event, Kind, Sideband};
+use profiler_need::have_root;
 use profiler_unwinders::executable::Executables;
 use profiler_unwinders::maps::Backing;
 use profiler_unwinders::process::{Clock, Process, ProcessTable, procfs};
@@ -15,15 +16,13 @@ struct Watch {
 }
 
 impl Watch {
-    /// `None`, and a word about it, where the kernel does not let us.
-    fn start() -> Option<Self> {
-        match Sideband::open(&profiler_bpf::online_cpus().unwrap(), 1 << 20) {
-            Ok(sideband) => Some(Self { sideband, table: ProcessTable::new(), events: Vec::new() }),
-            Err(error) => {
-                eprintln!("SKIPPED: no side band: {error}");
-                None
-            }
+    /// `None` where `test` cannot run for want of root.
+    fn start(test: &str) -> Option<Self> {
+        if !have_root(test) {
+            return None;
         }
+        let sideband = Sideband::open(&profiler_bpf::online_cpus().unwrap(), 1 << 20).unwrap();
+        Some(Self { sideband, table: ProcessTable::new(), events: Vec::new() })
     }
 
     fn drain(&mut self) {
@@ -54,7 +53,7 @@ fn files(process: &Process) -> Vec<(u64, u64, u64, Vec<u8>)> {
 
 #[test]
 fn root_events_tell_what_proc_says() {
-    let Some(mut watch) = Watch::start() else { return };
+    let Some(mut watch) = Watch::start("root_events_tell_what_proc_says") else { return };
     let mut child = Command::new("sh").args(["-c", "true; exec sleep 60"]).stdin(Stdio::null()).spawn().unwrap();
     let pid = child.id();
     watch.until(|table| table.get(pid).is_some_and(|process| process.comm.as_bytes() == b"sleep"));
@@ -87,7 +86,7 @@ fn root_events_tell_what_proc_says() {
 
 #[test]
 fn root_files_of_programs_that_are_gone_before_we_look() {
-    let Some(mut watch) = Watch::start() else { return };
+    let Some(mut watch) = Watch::start("root_files_of_programs_that_are_gone_before_we_look") else { return };
     let mut executables = Executables::new();
     for _ in 0..50 {
         assert!(Command::new("true").status().unwrap().success());
@@ -111,7 +110,7 @@ fn root_files_of_programs_that_are_gone_before_we_look() {
 
 #[test]
 fn root_a_thread_that_is_not_the_main_one_executes() {
-    let Some(mut watch) = Watch::start() else { return };
+    let Some(mut watch) = Watch::start("root_a_thread_that_is_not_the_main_one_executes") else { return };
     let directory = tempfile::tempdir().unwrap();
     let source = directory.path().join("thief.c");
     let program = directory.path().join("thief");

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use profiler_address::{ElfVaddr, FileOffset};
 use profiler_elf::ElfImage;
+use profiler_need::{find, have_tools, llvm_tool};
 use profiler_unwinders::rows::{Registers, RuleDictionary, Step, UnwindRows, compile, step};
 
 const NAMES: [&str; 17] = [
@@ -136,8 +137,8 @@ fn follow(tables: &mut Tables, mappings: &[Mapping], memory: &File, leaf: [u64; 
 
 /// Stops the program `rounds` times; every stack must be whole. Gives how many stacks there were, and the deepest.
 fn all_stacks_end(program: &Path, rounds: usize) -> Option<(usize, usize)> {
-    if Command::new("gdb").arg("--version").stdout(Stdio::null()).status().is_err() {
-        eprintln!("skipped: gdb, which reads registers here, is not installed");
+    // It reads the registers.
+    if !have_tools(&program.display().to_string(), &["gdb"]) {
         return None;
     }
     let child = Running(Command::new(program).spawn().unwrap());
@@ -181,14 +182,12 @@ fn build(folder: &Path, source: &str, command: &[&str]) -> Option<std::path::Pat
         "PROGRAM" => program.as_os_str(),
         other => other.as_ref(),
     });
-    match Command::new(command[0]).args(arguments).current_dir(folder).status() {
-        Ok(status) if status.success() => Some(program),
-        Ok(status) => panic!("{command:?}: {status}"),
-        Err(error) => {
-            eprintln!("skipped: {}: {error}", command[0]);
-            None
-        }
+    if !have_tools(&format!("{command:?}"), &command[..1]) {
+        return None;
     }
+    let status = Command::new(find(command[0]).unwrap()).args(arguments).current_dir(folder).status().unwrap();
+    assert!(status.success(), "{command:?}: {status}");
+    Some(program)
 }
 
 fn check(source: &str, command: &[&str], least_depth: usize) {
@@ -240,7 +239,8 @@ fn c_static() {
 
 #[test]
 fn c_static_pie_by_clang() {
-    check("threads.c", &["clang-19", "-O2", "-static-pie", "-fPIE", "-pthread", "-o", "PROGRAM", "SOURCE", "-lm"], 500);
+    let Some(clang) = llvm_tool("c_static_pie_by_clang", "clang") else { return };
+    check("threads.c", &[&clang, "-O2", "-static-pie", "-fPIE", "-pthread", "-o", "PROGRAM", "SOURCE", "-lm"], 500);
 }
 
 /// musl has no call frame instructions: what counts is that the program's own stacks end, and go on behind a signal.

@@ -38,6 +38,12 @@ fn walk(folder: &Path, name: &str, depth: usize, found: &mut Vec<String>) {
     }
 }
 
+/// Node, which has the largest `.eh_frame` of what tests need anyhow.
+pub fn node() -> String {
+    let path = profiler_need::find("node");
+    path.map_or_else(|| "/usr/bin/node".to_owned(), |path| path.to_string_lossy().into_owned())
+}
+
 /// Where the libraries of the compiler that built this are.
 pub fn rust_library_folder() -> String {
     let rustc = std::process::Command::new("rustc").args(["--print", "sysroot"]).output();
