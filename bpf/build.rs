@@ -6,7 +6,7 @@ use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "abi.h",
     "arch.h",
     "arch_arm64.h",
@@ -15,6 +15,7 @@ const SOURCES: [&str; 10] = [
     "maps.h",
     "profiler.bpf.c",
     "ring.h",
+    "sources.h",
     "unwind.h",
     "vmlinux_min.h",
 ];

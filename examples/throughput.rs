@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use profiler::pipeline::{Budgets, Names, Session, SessionOptions, assemble, files};
-use profiler_bpf::{Batch, Targets};
+use profiler_bpf::{Batch, Source, Targets};
 use profiler_formats::format::{self, Format};
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
@@ -29,7 +29,7 @@ fn main() -> anyhow::Result<()> {
     for stacks in [100, 1_000, 10_000] {
         let mut session = Session::new(SessionOptions {
             sampler: profiler_bpf::Options {
-                frequency: 99,
+                sources: vec![Source::cpu_clock(99)],
                 targets: Targets::Rules,
                 ring_bytes: 1 << 20,
                 btf: None,
@@ -49,13 +49,13 @@ fn main() -> anyhow::Result<()> {
             let again = Instant::now();
             batch = session.replay(batch);
             then = then.min(again.elapsed().as_secs_f64());
-            session.take_aggregates();
+            session.take_aggregate();
 
             let started = Instant::now();
             batch = session.replay(batch);
-            for (period, aggregate) in session.take_aggregates() {
-                let files = files(&aggregate, session.executables());
-                let profile = assemble(&aggregate, &mut names, &files, &resources, session.clock(), period);
+            let aggregate = session.take_aggregate();
+            let files = files(&aggregate, session.executables());
+            for profile in assemble(&aggregate, &mut names, &files, &resources, session.clock()) {
                 format::write(&profile, Format::Otlp, std::io::sink())?;
             }
             whole = whole.min(started.elapsed().as_secs_f64());
@@ -78,7 +78,7 @@ fn batch(stacks: u64) -> anyhow::Result<Batch> {
     for index in 0..SAMPLES as u64 {
         let stack = index.wrapping_mul(0x9e37_79b9_7f4a_7c15) % stacks;
         record.clear();
-        // time, start_time, start_code, start_stack, period, cgroup
+        // time, start_time, start_code, start_stack, value, cgroup
         for word in [start + index * 1000, 0, space.start_code, space.start_stack, 10_101_010, 0] {
             record.extend(word.to_ne_bytes());
         }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use profiler_bpf::{Options, Sampler, Targets, online_cpus, paranoid};
+use profiler_bpf::{Options, Sampler, Source, Targets, online_cpus, paranoid};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::host;
 
@@ -171,7 +171,7 @@ fn perf_events() -> Finding {
 
 fn programs(btf: Option<&Path>) -> Finding {
     let options = Options {
-        frequency: 99,
+        sources: vec![Source::cpu_clock(99)],
         targets: Targets::All,
         ring_bytes: 1 << 16,
         btf: btf.map(Path::to_path_buf),

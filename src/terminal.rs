@@ -8,7 +8,7 @@ use profiler_model::{FrameKind, Profile};
 use profiler_model::{Summary, summary};
 
 use crate::output::{Written, human_bytes};
-use crate::pipeline::Totals;
+use crate::pipeline::{Totals, losses};
 
 /// Functions listed at the end.
 const TOP: usize = 10;
@@ -47,8 +47,8 @@ impl Terminal {
         self.bar.set_position(elapsed.as_millis() as u64);
         self.bar.set_message(format!(
             "{} samples, {} lost, {} incomplete",
-            totals.samples,
-            totals.kernel.ring_full,
+            totals.samples(),
+            losses::lost(totals).values().sum::<u64>(),
             totals.incomplete()
         ));
     }

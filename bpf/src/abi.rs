@@ -3,6 +3,8 @@
 //! Every struct here has its twin in `abi.h`; sizes and offsets are asserted on both sides. Integers are native-endian: both
 //! sides run on the same machine.
 
+use std::mem::offset_of;
+
 /// Unwind rows describe pages of this many bytes of ELF address space.
 pub const ROW_PAGE_SHIFT: u32 = 16;
 /// Rows in one slab: one inner map of 256 KiB.
@@ -99,6 +101,17 @@ pub struct Rule {
     pub rbx_off8: i16,
 }
 const _: () = assert!(size_of::<Rule>() == 16);
+const _: () = assert!(
+    offset_of!(Rule, cfa_kind) == 0
+        && offset_of!(Rule, cfa_reg) == 1
+        && offset_of!(Rule, ra_kind) == 2
+        && offset_of!(Rule, flags) == 3
+        && offset_of!(Rule, cfa_off) == 4
+        && offset_of!(Rule, cfa_off2) == 8
+        && offset_of!(Rule, ra) == 10
+        && offset_of!(Rule, fp_off8) == 12
+        && offset_of!(Rule, rbx_off8) == 14
+);
 
 impl Rule {
     /// Rule 0: nothing is known.
@@ -144,6 +157,12 @@ pub struct Mapping {
     pub pad: u32,
 }
 const _: () = assert!(size_of::<Mapping>() == 32);
+const _: () = assert!(
+    offset_of!(Mapping, start) == 0
+        && offset_of!(Mapping, end) == 8
+        && offset_of!(Mapping, bias) == 16
+        && offset_of!(Mapping, executable) == 24
+);
 
 /// `struct executable`: where an executable's row pages are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -159,6 +178,11 @@ pub struct Executable {
     pub pad: u32,
 }
 const _: () = assert!(size_of::<Executable>() == 16);
+const _: () = assert!(
+    offset_of!(Executable, first_page) == 0
+        && offset_of!(Executable, page_count) == 4
+        && offset_of!(Executable, page_base) == 8
+);
 
 /// `struct row_page`: the rows of 64 KiB of an executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -170,6 +194,7 @@ pub struct RowPage {
     pub count: u32,
 }
 const _: () = assert!(size_of::<RowPage>() == 8);
+const _: () = assert!(offset_of!(RowPage, first) == 0 && offset_of!(RowPage, count) == 4);
 
 /// `struct verdict`: what the rules say of one process image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -189,6 +214,13 @@ pub struct Verdict {
     pub pad: u32,
 }
 const _: () = assert!(size_of::<Verdict>() == 40);
+const _: () = assert!(
+    offset_of!(Verdict, start_time) == 0
+        && offset_of!(Verdict, start_code) == 8
+        && offset_of!(Verdict, start_stack) == 16
+        && offset_of!(Verdict, cgroup) == 24
+        && offset_of!(Verdict, refused) == 32
+);
 
 /// `struct process`: whose mappings are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -208,3 +240,10 @@ pub struct Process {
     pub pad: u32,
 }
 const _: () = assert!(size_of::<Process>() == 32);
+const _: () = assert!(
+    offset_of!(Process, start_code) == 0
+        && offset_of!(Process, start_stack) == 8
+        && offset_of!(Process, serial) == 16
+        && offset_of!(Process, first) == 20
+        && offset_of!(Process, count) == 24
+);

@@ -27,6 +27,42 @@ pub enum Error {
         /// What to do about it; starts with a separator or is empty.
         hint: String,
     },
+    /// An event cannot be sampled here.
+    #[error("cannot sample {event} on CPU {cpu}: {source}{hint}")]
+    Event {
+        /// As users write it.
+        event: String,
+        /// The CPU.
+        cpu: u32,
+        /// The kernel's word.
+        source: io::Error,
+        /// What to do about it; starts with a separator or is empty.
+        hint: String,
+    },
+    /// A tracepoint is not to be found.
+    #[error("cannot sample tracepoint:{group}:{name}: {hint}")]
+    Tracepoint {
+        /// Its group.
+        group: String,
+        /// Its name.
+        name: String,
+        /// Why, and what to do about it.
+        hint: String,
+    },
+    /// There are no sources, or too many.
+    #[error("{count} events cannot be sampled at once: 1 to {limit} can")]
+    Sources {
+        /// As asked.
+        count: usize,
+        /// At most.
+        limit: usize,
+    },
+    /// One event is to be sampled in two ways.
+    #[error("{event} is given twice: an event has one rate")]
+    SourceTwice {
+        /// Which.
+        event: String,
+    },
     /// A map, ring or file could not be set up.
     #[error("cannot {action}: {source}")]
     Io {

@@ -13,7 +13,7 @@ use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
 
 use crate::error::{Error, Result};
-use crate::sampler::Batch;
+use crate::ring::Batch;
 use crate::skeleton::feed::{FeedSkel, FeedSkelBuilder};
 
 /// Bytes that a record may have: 115 frames.

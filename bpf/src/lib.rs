@@ -4,7 +4,7 @@
 //! data and knows nothing of processes, files or names.
 //!
 //! ```text
-//!  clock tick ── sample_cpu ── kernel stack ── unwind_frame × n ── ring ── SampleRing::take ── Sample
+//!  event of a source ── sample_event ── kernel stack ── unwind_frame × n ── the source's ring ── SampleRing::take ── Sample
 //!                                  ▲ Tables: processes ─ mappings ─ executables ─ row pages ─ rows ─ rules
 //!  side band ── Sideband::drain ── Event
 //! ```
@@ -12,7 +12,9 @@
 //! Not here: building unwind rows, reading `/proc`, symbols, aggregation.
 
 pub mod abi;
+pub mod counter;
 mod error;
+pub mod event;
 #[cfg(feature = "feed")]
 pub mod feed;
 pub mod memory;
@@ -21,16 +23,20 @@ mod perf;
 pub mod prog_test;
 pub mod record;
 pub mod resolver;
+mod ring;
 mod run_time;
 mod sampler;
 pub mod sideband;
 mod skeleton;
 mod tables;
 
+pub use counter::{Counter, Counters};
 pub use error::{Error, Result};
-pub use perf::{max_frequency, online_cpus, paranoid, probe_clock};
+pub use event::{Event, Rate, Source};
+pub use perf::{max_frequency, online_cpus, paranoid, probe, probe_clock};
+pub use ring::{Batch, SampleRing};
 pub use run_time::RunTime;
-pub use sampler::{Batch, Counters, Options, SampleRing, Sampler, Targets};
+pub use sampler::{MAX_SOURCES, Options, Sampler, Targets};
 pub use tables::Tables;
 
 /// The programs compiled for arm64, which this crate does not load: an ELF object for libbpf.

@@ -1,4 +1,4 @@
-//! perf events: one sampling clock a CPU, and one side band a CPU.
+//! perf events: those of the sources, and the side band, each a CPU.
 
 use std::fs;
 use std::io;
@@ -8,6 +8,7 @@ use perf_event_open_sys as sys;
 use sys::bindings as b;
 
 use crate::error::{Error, Result};
+use crate::event::{Event, Rate, Source};
 
 /// The highest sampling rate that the kernel allows, Hz (`kernel.perf_event_max_sample_rate`).
 #[must_use]
@@ -47,22 +48,59 @@ fn parse_cpu_list(text: &str) -> Vec<u32> {
     cpus
 }
 
-/// A clock that ticks every `period` ns of CPU time on `cpu`, whatever runs there except idle. Not enabled yet.
-pub(crate) fn open_clock(cpu: u32, period: u64) -> Result<OwnedFd> {
-    let mut attr = b::perf_event_attr {
-        size: size_of::<b::perf_event_attr>() as u32,
-        type_: b::PERF_TYPE_SOFTWARE,
-        config: u64::from(b::PERF_COUNT_SW_CPU_CLOCK),
-        ..Default::default()
-    };
-    attr.__bindgen_anon_1.sample_period = period;
+/// An event of `source` on `cpu`, whatever runs there; a clock does not tick while the CPU is idle. Not enabled yet.
+pub(crate) fn open_source(cpu: u32, source: &Source) -> Result<OwnedFd> {
+    let (type_, config) = source.event.attribute()?;
+    let mut attr =
+        b::perf_event_attr { size: size_of::<b::perf_event_attr>() as u32, type_, config, ..Default::default() };
+    match source.rate {
+        // Its program counts by itself, and needs no overflow.
+        _ if source.event.is_tracepoint() => {}
+        _ if source.counted().is_some() => attr.__bindgen_anon_1.sample_period = 1,
+        _ if source.event.is_clock() => attr.__bindgen_anon_1.sample_period = source.clock_period(),
+        Rate::Every(period) => attr.__bindgen_anon_1.sample_period = period,
+        Rate::Frequency(frequency) => {
+            attr.__bindgen_anon_1.sample_freq = frequency;
+            attr.set_freq(1);
+        }
+    }
     attr.set_disabled(1);
-    attr.set_exclude_idle(1);
-    open(&mut attr, cpu)
+    attr.set_exclude_idle(u64::from(source.event.is_clock()));
+    open(&mut attr, cpu).map_err(|error| match error {
+        Error::PerfEvent { cpu, source: cause, hint } => {
+            let hint = if is_missing(&cause) { missing(&source.event) } else { hint };
+            Error::Event { event: source.event.to_string(), cpu, source: cause, hint }
+        }
+        other => other,
+    })
 }
 
-/// Stops a clock, gives it another period (ns), calls `meanwhile`, and starts it again. What it ticked before had the old period,
-/// what it ticks after has the new one, and nothing ticks in between. After an error it goes on as before.
+/// The kernel, or the machine, has no such event.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP | libc::ENODEV | libc::ENXIO | libc::EINVAL))
+}
+
+fn missing(event: &Event) -> String {
+    match event.attribute() {
+        Ok((b::PERF_TYPE_HARDWARE | b::PERF_TYPE_RAW, _)) => {
+            "\n  this machine shows no such hardware counter, as most virtual machines: sample cpu-clock instead"
+                .to_owned()
+        }
+        _ => "\n  this kernel has no such event, or does not take this rate of it".to_owned(),
+    }
+}
+
+/// Whether `source` can be sampled on this host.
+///
+/// # Errors
+/// What [`crate::Sampler::follow_cpus`] would fail with.
+pub fn probe(source: &Source) -> Result<()> {
+    let cpu = online_cpus()?.first().copied().unwrap_or_default();
+    open_source(cpu, source).map(drop)
+}
+
+/// Stops an event, gives it another period (or frequency, if it has one), calls `meanwhile`, and starts it again. What a clock ticked
+/// before had the old period, what it ticks after has the new one, and nothing ticks in between. After an error it goes on as before.
 pub(crate) fn change_period(fd: &OwnedFd, period: u64, meanwhile: impl FnOnce()) -> Result<()> {
     let failed = || Error::io("change the rate of a perf event", io::Error::last_os_error());
     // SAFETY: a perf event's descriptor, and an ioctl without argument.
@@ -84,7 +122,7 @@ pub(crate) fn change_period(fd: &OwnedFd, period: u64, meanwhile: impl FnOnce())
 /// # Errors
 /// What [`crate::Sampler::follow_cpus`] would fail with.
 pub fn probe_clock(cpu: u32) -> Result<()> {
-    open_clock(cpu, 1_000_000_000).map(drop)
+    open_source(cpu, &Source::cpu_clock(1)).map(drop)
 }
 
 /// The side band of `cpu`: forks, execs, exits, names and executable mappings. Readers wake when there are `watermark` bytes.

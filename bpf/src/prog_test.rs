@@ -11,7 +11,7 @@ use crate::skeleton::{ProfilerSkel, ProfilerSkelBuilder};
 use crate::tables::Tables;
 
 /// Offset of the frames in `struct scratch`; the C side asserts it.
-const SCRATCH_BODY: usize = 34_192;
+const SCRATCH_BODY: usize = 34_272;
 
 /// Twin of `struct test_input`.
 #[repr(C)]
@@ -44,8 +44,9 @@ impl ProgTest {
         let bpf = |source| Error::Bpf { action: "load the test entry of", source, hint: String::new() };
         let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
         let mut open = ProfilerSkelBuilder::default().open(storage).map_err(bpf)?;
-        for program in [&mut open.progs.sample_cpu, &mut open.progs.follow_fork, &mut open.progs.forget_exit] {
-            program.set_autoload(false);
+        for mut program in open.open_object_mut().progs_mut() {
+            let wanted = program.name() == "test_unwind";
+            program.set_autoload(wanted);
         }
         Ok(Self { skeleton: open.load().map_err(bpf)? })
     }

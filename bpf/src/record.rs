@@ -141,8 +141,8 @@ pub struct SampleHead {
     pub start_code: u64,
     /// `mm->start_stack` of its address space.
     pub start_stack: u64,
-    /// CPU time that the sample stands for, ns.
-    pub period: u64,
+    /// What the sample stands for: ns of CPU time if a clock made it, else events.
+    pub value: u64,
     /// Id of its v2 control group, the inode of its folder; 0 unless targets are rules.
     pub cgroup: u64,
     /// Thread group id.
@@ -163,12 +163,33 @@ pub struct SampleHead {
     pub user_frames: u16,
     /// [`UnwindEnd`]
     pub end: u8,
+    /// Which of the sources made it; see [`crate::Sampler::sources`].
+    pub source: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
     /// The thread's comm, NUL padded.
     pub comm: [u8; 16],
 }
 const _: () = assert!(size_of::<SampleHead>() == 96);
+const _: () = assert!(
+    offset_of!(SampleHead, time) == 0
+        && offset_of!(SampleHead, start_time) == 8
+        && offset_of!(SampleHead, start_code) == 16
+        && offset_of!(SampleHead, start_stack) == 24
+        && offset_of!(SampleHead, value) == 32
+        && offset_of!(SampleHead, cgroup) == 40
+        && offset_of!(SampleHead, pid) == 48
+        && offset_of!(SampleHead, tid) == 52
+        && offset_of!(SampleHead, parent_pid) == 56
+        && offset_of!(SampleHead, cpu) == 60
+        && offset_of!(SampleHead, serial) == 64
+        && offset_of!(SampleHead, stack_bytes) == 68
+        && offset_of!(SampleHead, kernel_frames) == 72
+        && offset_of!(SampleHead, user_frames) == 74
+        && offset_of!(SampleHead, end) == 76
+        && offset_of!(SampleHead, source) == 77
+        && offset_of!(SampleHead, comm) == 80
+);
 
 impl SampleHead {
     /// A record as the kernel half lays it out, with these frames (leaf first, the user's as in [`UserFrame`]) and no copy of the
@@ -207,6 +228,15 @@ pub struct Continuation {
     pub regs: [u64; 16],
 }
 const _: () = assert!(size_of::<Continuation>() == 176);
+const _: () = assert!(
+    offset_of!(Continuation, ip) == 0
+        && offset_of!(Continuation, sp) == 8
+        && offset_of!(Continuation, fp) == 16
+        && offset_of!(Continuation, rbx) == 24
+        && offset_of!(Continuation, leaf) == 32
+        && offset_of!(Continuation, guessed) == 40
+        && offset_of!(Continuation, regs) == 48
+);
 
 /// A sample, borrowed from the ring.
 #[derive(Clone, Copy, Debug)]
@@ -283,7 +313,7 @@ fn split<T: Plain>(bytes: &[u8]) -> Option<(T, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampler::Batch;
+    use crate::ring::Batch;
 
     /// A record of `kernel` and `user` frames, with a copy of `stack` bytes if that is not 0.
     fn record(kernel: u16, user: u16, stack: u32) -> Vec<u8> {
@@ -323,7 +353,7 @@ mod tests {
     fn a_made_record_reads_as_it_was_made() {
         let made = SampleHead {
             time: 1,
-            period: 2,
+            value: 2,
             pid: 3,
             cpu: 4,
             end: 1,

@@ -1,4 +1,4 @@
-//! The kernel half at work: loaded, attached to every CPU's clock, its samples drained.
+//! The kernel half at work: loaded, and attached to the events of every source on every CPU.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,17 +6,20 @@ use std::io::Read;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
-use libbpf_rs::{Link, MapCore, MapFlags, OpenObject, RingBuffer, RingBufferBuilder};
+use libbpf_rs::{Link, MapCore, MapFlags, OpenObject};
 
 use crate::abi::Verdict;
+use crate::counter::{Counter, Counters};
 use crate::error::{Error, Result};
+use crate::event::{Event, Rate, Source};
 use crate::perf;
-use crate::record::Sample;
-use crate::skeleton::{ProfilerSkel, ProfilerSkelBuilder};
+#[cfg(feature = "feed")]
+use crate::ring::Batch;
+use crate::ring::SampleRing;
+use crate::skeleton::{OpenProfilerMaps, ProfilerSkel, ProfilerSkelBuilder};
 use crate::tables::{Region, Tables};
 
 /// The first two bytes of a BTF file.
@@ -38,11 +41,11 @@ pub enum Targets {
 /// How to load the kernel half.
 #[derive(Debug)]
 pub struct Options {
-    /// Samples a second of CPU time, Hz.
-    pub frequency: u64,
+    /// What makes samples: at least one source, at most [`MAX_SOURCES`], each of another event.
+    pub sources: Vec<Source>,
     /// Whom to sample.
     pub targets: Targets,
-    /// Bytes of ring for samples; rounded up to a power of two.
+    /// Bytes of ring for samples, for each source; rounded up to a power of two.
     pub ring_bytes: u32,
     /// A BTF file of the kernel, for kernels that carry none.
     pub btf: Option<PathBuf>,
@@ -50,64 +53,37 @@ pub struct Options {
     pub without_task_pt_regs: bool,
 }
 
-/// What the kernel half counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Samples that reached the ring.
-    pub samples: u64,
-    /// Samples lost because the ring was full.
-    pub ring_full: u64,
-    /// Kernel stacks that could not be taken.
-    pub kernel_stack_failed: u64,
-    /// Ticks that met a process which the rules refuse.
-    pub filtered: u64,
-}
-
 /// The loaded kernel half.
 pub struct Sampler {
     // Field order is drop order: first the attachments, then the programs.
-    clocks: BTreeMap<u32, Clock>,
-    _tracepoints: Vec<Link>,
+    attached: Vec<Attached>,
+    _programs: Vec<Link>,
     skeleton: ProfilerSkel<'static>,
-    period: u64,
-    /// The CPUs' scratch memory, each of `scratch_words`; the counters come first.
+    /// As they are now.
+    sources: Vec<Source>,
+    /// As they were asked for.
+    asked: Vec<Source>,
+    /// One for each CPU and source, each of `scratch_words`; what user space reads and writes comes first.
     scratches: Region<u64>,
     scratch_words: usize,
     map_bytes: usize,
 }
 
-/// The clock of one CPU, attached.
-struct Clock {
-    _link: Link,
-    event: OwnedFd,
-}
+/// Sources that one kernel half can have.
+pub const MAX_SOURCES: usize = 8;
 
-/// Where a CPU's scratch has its counters, and the period of its clock behind them: words.
-const COUNTERS: usize = 8;
-
-/// The reading end of the ring of samples; may live on another thread than the [`Sampler`].
-pub struct SampleRing {
-    ring: RingBuffer<'static>,
-    inbox: Arc<Mutex<Inbox>>,
-}
-
-/// Records as they come out of the ring, end to end, and where each ends.
-#[derive(Debug, Default)]
-struct Inbox {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
+/// Where a scratch has what user space writes, in words, behind the counters: a period, and the gap of what is counted.
+const PERIOD: usize = Counter::ALL.len();
+#[cfg(test)]
+const BUSY: usize = PERIOD + 2;
 
 impl Sampler {
     /// Loads the programs; nothing is sampled until [`Self::follow_cpus`].
     ///
     /// # Errors
-    /// The rate is not allowed, or the kernel or its privileges don't permit the programs.
+    /// A source or its rate is not allowed, or the kernel or its privileges don't permit the programs.
     pub fn load(options: Options) -> Result<Self> {
-        let limit = perf::max_frequency();
-        if options.frequency == 0 || options.frequency > limit {
-            return Err(Error::Frequency { frequency: options.frequency, limit });
-        }
+        check(&options.sources)?;
         libbpf_rs::set_print(Some((libbpf_rs::PrintLevel::Debug, print)));
         // The kernel half lives as long as the process; the storage that its skeleton borrows is never freed.
         let storage: &'static mut MaybeUninit<OpenObject> = Box::leak(Box::new(MaybeUninit::uninit()));
@@ -126,7 +102,8 @@ impl Sampler {
         let mut open = builder.open(storage).map_err(|source| bpf_error("open", source))?;
 
         let cpus = libbpf_rs::num_possible_cpus().map_err(|source| bpf_error("count the CPUs for", source))?;
-        let period = 1_000_000_000 / options.frequency;
+        let (sources, clocks) = (&options.sources, clocks(&options.sources));
+        let note_ticks = clocks != 0 && clocks.count_ones() as usize != sources.len();
         let follow = matches!(options.targets, Targets::Processes(_));
         if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
             rodata.target_mode = match options.targets {
@@ -135,14 +112,27 @@ impl Sampler {
                 Targets::Cgroup(_) => 2,
                 Targets::Rules => 3,
             };
+            rodata.source_count = sources.len() as u32;
+            rodata.clock_sources = clocks;
+            rodata.note_ticks = u32::from(note_ticks);
             rodata.kernel_btf = u32::from(kernel_has_btf());
             rodata.use_task_pt_regs = u32::from(!options.without_task_pt_regs);
+            // In this crate's tests nobody tells the kernel half of processes, and each sample would carry a copy of its stack.
+            if cfg!(test) {
+                rodata.copy_stacks = 0;
+            }
         }
-        open.progs.follow_fork.set_autoload(follow);
-        open.progs.forget_exit.set_autoload(follow);
-        open.progs.test_unwind.set_autoload(false);
+        let programs: Vec<String> = sources.iter().enumerate().map(|(at, source)| program(at, &source.event)).collect();
+        for mut program in open.open_object_mut().progs_mut() {
+            let name = program.name().to_string_lossy().into_owned();
+            program.set_autoload(match name.as_str() {
+                "follow_fork" | "forget_exit" => follow,
+                "note_tick" => note_ticks,
+                name => programs.iter().any(|wanted| wanted == name),
+            });
+        }
         let set = |result: libbpf_rs::Result<()>| result.map_err(|source| bpf_error("size the maps of", source));
-        set(open.maps.scratches.set_max_entries(cpus as u32))?;
+        set(open.maps.scratches.set_max_entries((cpus * sources.len()) as u32))?;
         if !follow {
             set(open.maps.target_processes.set_max_entries(1))?;
         }
@@ -150,7 +140,13 @@ impl Sampler {
             set(open.maps.verdicts.set_max_entries(1))?;
         }
         let ring_bytes = options.ring_bytes.next_power_of_two().max(1 << 16);
-        set(open.maps.samples.set_max_entries(ring_bytes))?;
+        for (at, map) in rings(&mut open.maps).into_iter().enumerate() {
+            if at < sources.len() {
+                set(map.set_max_entries(ring_bytes))?;
+            } else {
+                set(map.set_autocreate(false))?;
+            }
+        }
         if let Some(rodata) = open.maps.rodata_data.as_deref_mut() {
             rodata.ring_wake_bytes = ring_bytes / 4;
         }
@@ -171,15 +167,16 @@ impl Sampler {
                 chosen.map_err(|source| bpf_error("choose a cgroup (v2 only) in", source))?;
             }
         }
-        let mut tracepoints = Vec::new();
-        if follow {
-            for program in [&skeleton.progs.follow_fork, &skeleton.progs.forget_exit] {
-                tracepoints.push(program.attach().map_err(|source| bpf_error("attach", source))?);
+        let mut attached = Vec::new();
+        let own = [(&skeleton.progs.follow_fork, follow), (&skeleton.progs.forget_exit, follow)];
+        for (program, used) in own.into_iter().chain([(&skeleton.progs.note_tick, note_ticks)]) {
+            if used {
+                attached.push(program.attach().map_err(|source| bpf_error("attach", source))?);
             }
         }
 
         let scratch_words = skeleton.maps.scratches.value_size() as usize / 8;
-        let scratches = Region::of_map(skeleton.maps.scratches.as_fd(), scratch_words * cpus)?;
+        let scratches = Region::of_map(skeleton.maps.scratches.as_fd(), scratch_words * cpus * sources.len())?;
         let map_bytes = skeleton
             .object()
             .maps()
@@ -188,36 +185,36 @@ impl Sampler {
             .sum();
         Ok(Self {
             map_bytes,
-            clocks: BTreeMap::new(),
-            _tracepoints: tracepoints,
+            attached: (0..sources.len()).map(|_| Attached::default()).collect(),
+            _programs: attached,
             skeleton,
-            period,
+            sources: options.sources.clone(),
+            asked: options.sources,
             scratches,
             scratch_words,
         })
     }
 
-    /// The reading end of the ring.
+    /// The reading ends of the rings, one for each source.
     ///
     /// # Errors
-    /// The ring cannot be mapped.
-    pub fn ring(&self) -> Result<SampleRing> {
-        let inbox = Arc::new(Mutex::new(Inbox::default()));
-        let sink = Arc::clone(&inbox);
-        let mut builder = RingBufferBuilder::new();
-        let added = builder.add(&self.skeleton.maps.samples, move |record| {
-            let mut inbox = sink.lock().unwrap_or_else(PoisonError::into_inner);
-            inbox.bytes.extend_from_slice(record);
-            let end = inbox.bytes.len();
-            inbox.ends.push(end);
-            0
-        });
-        added.map_err(|source| bpf_error("read the ring of", source))?;
-        let ring = builder.build().map_err(|source| bpf_error("read the ring of", source))?;
-        Ok(SampleRing { ring, inbox })
+    /// A ring cannot be mapped.
+    pub fn rings(&self) -> Result<Vec<SampleRing>> {
+        let maps = &self.skeleton.maps;
+        let all = [
+            &maps.samples,
+            &maps.samples_1,
+            &maps.samples_2,
+            &maps.samples_3,
+            &maps.samples_4,
+            &maps.samples_5,
+            &maps.samples_6,
+            &maps.samples_7,
+        ];
+        all.into_iter().take(self.sources.len()).map(SampleRing::of_map).collect()
     }
 
-    /// What puts `records` into the ring of this kernel half, for tests and measurements; see [`crate::feed`].
+    /// What puts `records` into the ring of the first source, for tests and measurements; see [`crate::feed`].
     ///
     /// # Errors
     /// A record is too long, or the kernel does not permit it.
@@ -235,53 +232,103 @@ impl Sampler {
         Tables::of_maps(&self.skeleton.maps)
     }
 
-    /// Starts the clocks of the CPUs that are online, and forgets those of CPUs that have gone. Call it again to follow
-    /// CPUs as they come.
+    /// Starts the events of the CPUs that are online, and forgets those of CPUs that have gone. Call it again to follow CPUs as they
+    /// come.
     ///
     /// # Errors
-    /// A perf event is refused.
+    /// An event is refused.
     pub fn follow_cpus(&mut self, online: &[u32]) -> Result<()> {
-        self.clocks.retain(|cpu, _| online.contains(cpu));
-        for &cpu in online {
-            if self.clocks.contains_key(&cpu) {
+        for at in 0..self.sources.len() {
+            let Some(source) = self.sources.get(at).cloned() else { continue };
+            // A tracepoint has one attachment, on whatever CPU, and runs its program on all.
+            let (cpus, words) = if source.event.is_tracepoint() {
+                if self.attached.get(at).is_some_and(|attached| !attached.events.is_empty()) {
+                    continue;
+                }
+                self.write_all(at, source.counted().unwrap_or_default());
+                (online.get(..1).unwrap_or_default(), None)
+            } else {
+                (online, Some(source.counted().unwrap_or([source.clock_period(), 0])))
+            };
+            let name = program(at, &source.event);
+            let Some(program) = self.skeleton.object().progs_mut().find(|program| *program.name() == *name) else {
                 continue;
+            };
+            let Some(attached) = self.attached.get_mut(at) else { continue };
+            attached.events.retain(|cpu, _| cpus.contains(cpu));
+            for &cpu in cpus {
+                if attached.events.contains_key(&cpu) {
+                    continue;
+                }
+                let event = perf::open_source(cpu, &source)?;
+                if let Some(words) = words {
+                    let slot = (cpu as usize * self.sources.len() + at) * self.scratch_words;
+                    self.scratches.write(slot + PERIOD, &words);
+                }
+                let copy = event.try_clone().map_err(|error| Error::io("duplicate a perf event", error))?;
+                // The link owns the descriptor that it is given, and closes it.
+                let link = program.attach_perf_event(copy.into_raw_fd());
+                let link = link.map_err(|source| bpf_error("attach", source))?;
+                attached.events.insert(cpu, Running { _link: link, event });
             }
-            let event = perf::open_clock(cpu, self.period)?;
-            self.scratches.write(cpu as usize * self.scratch_words + COUNTERS, &[self.period]);
-            let copy = event.try_clone().map_err(|error| Error::io("duplicate a perf event", error))?;
-            // The link owns the descriptor that it is given, and closes it.
-            let link = self.skeleton.progs.sample_cpu.attach_perf_event(copy.into_raw_fd());
-            let link = link.map_err(|source| bpf_error("attach", source))?;
-            self.clocks.insert(cpu, Clock { _link: link, event });
         }
         Ok(())
     }
 
-    /// Changes the rate of all clocks, live: no event is opened anew, and each sample carries the period that made it. A CPU's
-    /// clock begins a new period when it changes, so that on average half of an old one passes unsampled.
+    /// Samples all sources `frequency` / `of` as often as was asked for, live: no event is opened anew, and each sample tells what it
+    /// is worth. A CPU's clock begins a new period when it changes, so that on average half of an old one passes unsampled.
     ///
     /// # Errors
     /// The rate is not allowed (nothing has changed), or the kernel refuses it on some CPU (which goes on as before).
-    pub fn set_frequency(&mut self, frequency: u64) -> Result<()> {
+    pub fn set_rate(&mut self, frequency: u64, of: u64) -> Result<()> {
         let limit = perf::max_frequency();
         if frequency == 0 || frequency > limit {
             return Err(Error::Frequency { frequency, limit });
         }
-        let period = 1_000_000_000 / frequency;
-        if period == self.period {
-            return Ok(());
-        }
-        self.period = period;
+        let wanted: Vec<Source> = self.asked.iter().map(|source| source.scaled(frequency, of)).collect();
+        check(&wanted)?;
         let mut result = Ok(());
-        for (&cpu, clock) in &self.clocks {
-            let slot = cpu as usize * self.scratch_words + COUNTERS;
-            let scratches = &mut self.scratches;
-            let changed = perf::change_period(&clock.event, period, || {
-                scratches.write(slot, &[period]);
-            });
-            result = result.and(changed);
+        for (at, source) in wanted.iter().enumerate() {
+            if self.sources.get(at) == Some(source) {
+                continue;
+            }
+            if let Some(words) = source.counted() {
+                self.write_all(at, words);
+                continue;
+            }
+            let (clock, count) = (source.event.is_clock(), self.sources.len());
+            let value = match source.rate {
+                _ if clock => source.clock_period(),
+                Rate::Every(value) | Rate::Frequency(value) => value,
+            };
+            for (&cpu, running) in self.attached.get(at).into_iter().flat_map(|attached| &attached.events) {
+                let slot = (cpu as usize * count + at) * self.scratch_words + PERIOD;
+                let scratches = &mut self.scratches;
+                let changed = perf::change_period(&running.event, value, || {
+                    if clock {
+                        scratches.write(slot, &[value]);
+                    }
+                });
+                result = result.and(changed);
+            }
         }
+        self.sources = wanted;
         result
+    }
+
+    /// The same for one source that was asked for at `frequency` Hz.
+    ///
+    /// # Errors
+    /// As for [`Self::set_rate`].
+    pub fn set_frequency(&mut self, frequency: u64) -> Result<()> {
+        let asked = self.asked.first().and_then(Source::frequency).unwrap_or(frequency);
+        self.set_rate(frequency, asked)
+    }
+
+    fn write_all(&mut self, source: usize, words: [u64; 2]) {
+        for slot in (source..self.scratches.len() / self.scratch_words).step_by(self.sources.len()) {
+            self.scratches.write(slot * self.scratch_words + PERIOD, &words);
+        }
     }
 
     /// Whether verdicts hold ([`Targets::Rules`] only), and how long after its start a process is sampled first.
@@ -313,141 +360,110 @@ impl Sampler {
         let _ = self.skeleton.maps.verdicts.delete(&pid.to_ne_bytes());
     }
 
-    /// Stops all clocks; samples that are in the ring stay there.
+    /// Stops all sources; samples that are in the rings stay there.
     pub fn stop(&mut self) {
-        self.clocks.clear();
+        self.attached.iter_mut().for_each(|attached| attached.events.clear());
     }
 
-    /// The distance between samples, ns of CPU time.
+    /// What makes samples, as it is now; a sample's `source` is an index into it.
     #[must_use]
-    pub const fn period(&self) -> u64 {
-        self.period
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
     }
 
-    /// Bytes of the ring of samples.
+    /// Bytes of the rings of samples.
     #[must_use]
     pub fn ring_bytes(&self) -> usize {
-        self.skeleton.maps.samples.max_entries() as usize
+        self.skeleton.maps.samples.max_entries() as usize * self.sources.len()
     }
 
-    /// Bytes of all maps but the ring of samples and the slabs of rows, as the kernel counts them.
+    /// Bytes of all maps but the rings of samples and the slabs of rows, as the kernel counts them.
     #[must_use]
     pub fn map_bytes(&self) -> usize {
         self.map_bytes
     }
 
-    /// What the kernel half counted so far, over all CPUs.
+    /// What the kernel half counted so far of each source, over all CPUs.
     #[must_use]
-    pub fn counters(&self) -> Counters {
-        let mut sum = [0u64; 4];
-        for cpu in 0..self.scratches.len() / self.scratch_words {
-            for (index, sum) in sum.iter_mut().enumerate() {
-                *sum += self.scratches.read(cpu * self.scratch_words + index).unwrap_or_default();
+    pub fn counters(&self) -> Vec<Counters> {
+        let mut sums = vec![Counters::default(); self.sources.len()];
+        for slot in 0..self.scratches.len() / self.scratch_words {
+            let Some(sum) = sums.get_mut(slot % self.sources.len()) else { continue };
+            for &counter in Counter::ALL {
+                let count = self.scratches.read(slot * self.scratch_words + counter as usize);
+                sum[counter] += count.unwrap_or_default();
             }
         }
-        Counters { samples: sum[0], ring_full: sum[1], kernel_stack_failed: sum[2], filtered: sum[3] }
+        sums
+    }
+
+    /// Makes the scratch memory of `source` look in use, or not.
+    #[cfg(test)]
+    fn hold(&mut self, source: usize, busy: bool) {
+        for slot in (source..self.scratches.len() / self.scratch_words).step_by(self.sources.len()) {
+            self.scratches.write(slot * self.scratch_words + BUSY, &[u64::from(busy)]);
+        }
     }
 }
 
-impl SampleRing {
-    /// Waits until the kernel half asks for attention, since a process or library is new to it or the ring is a quarter full, or for
-    /// `timeout` at most. Ordinary samples wake nobody.
-    ///
-    /// # Errors
-    /// The ring cannot be polled.
-    pub fn wait(&mut self, timeout: Duration) -> Result<()> {
-        match self.ring.poll(timeout) {
-            Err(error) if error.kind() != libbpf_rs::ErrorKind::Interrupted => {
-                Err(bpf_error("poll the ring of", error))
-            }
-            _ => Ok(()),
+/// What of a source runs.
+#[derive(Default)]
+struct Attached {
+    /// By CPU.
+    events: BTreeMap<u32, Running>,
+}
+
+/// An event of one CPU, attached.
+struct Running {
+    _link: Link,
+    event: OwnedFd,
+}
+
+/// Whether the kernel half can have these sources.
+fn check(sources: &[Source]) -> Result<()> {
+    if sources.is_empty() || sources.len() > MAX_SOURCES {
+        return Err(Error::Sources { count: sources.len(), limit: MAX_SOURCES });
+    }
+    let limit = perf::max_frequency();
+    for (at, source) in sources.iter().enumerate() {
+        if let Rate::Frequency(frequency) = source.rate
+            && (frequency == 0 || frequency > limit)
+        {
+            return Err(Error::Frequency { frequency, limit });
+        }
+        if sources.iter().take(at).any(|before| before.event == source.event) {
+            return Err(Error::SourceTwice { event: source.event.to_string() });
         }
     }
+    Ok(())
+}
 
-    /// What becomes readable when the kernel half asks for attention, as in [`Self::wait`].
-    #[must_use]
-    pub fn fd(&self) -> BorrowedFd<'_> {
-        // SAFETY: libbpf closes the descriptor with the ring, which the result borrows.
-        unsafe { BorrowedFd::borrow_raw(self.ring.epoll_fd()) }
-    }
+/// A bit for each source that is a clock.
+fn clocks(sources: &[Source]) -> u32 {
+    sources.iter().enumerate().filter(|(_, source)| source.event.is_clock()).fold(0, |bits, (at, _)| bits | 1 << at)
+}
 
-    /// Takes what is in the ring and returns it as one batch.
-    ///
-    /// # Errors
-    /// The ring cannot be read.
-    pub fn take(&mut self) -> Result<Batch> {
-        self.ring.consume().map_err(|source| bpf_error("read the ring of", source))?;
-        // A call that was heard stays in the kernel's list until it is looked at again with the ring empty: else the next ordinary
-        // sample would pass for another call.
-        self.wait(Duration::ZERO)?;
-        let inbox = std::mem::take(&mut *self.inbox.lock().unwrap_or_else(PoisonError::into_inner));
-        Ok(Batch { bytes: inbox.bytes, ends: inbox.ends })
+/// The program that samples `event` as source number `at`.
+fn program(at: usize, event: &Event) -> String {
+    match (event.is_tracepoint(), at) {
+        (true, _) => format!("sample_hit_{at}"),
+        (false, 0) => "sample_cpu".to_owned(),
+        (false, _) => format!("sample_event_{at}"),
     }
 }
 
-/// Records taken from the ring.
-#[derive(Clone, Debug, Default)]
-pub struct Batch {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
-}
-
-impl Batch {
-    /// Adds a record as the kernel half lays it out (`abi.h`), to replay what was recorded or made.
-    pub fn push(&mut self, record: &[u8]) {
-        self.bytes.extend_from_slice(record);
-        self.ends.push(self.bytes.len());
-    }
-
-    /// The samples, in the order of the ring.
-    pub fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).filter_map(|(start, &end)| Sample::parse(self.bytes.get(start..end)?))
-    }
-
-    /// The same samples without their copies of stacks: what only those could finish stays unfinished.
-    #[must_use]
-    pub fn without_copies(&self) -> Self {
-        let mut slim = Self::default();
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        for (start, &end) in starts.zip(&self.ends) {
-            let Some(record) = self.bytes.get(start..end) else { continue };
-            let Some((length, field)) = Sample::parse(record).map(|sample| sample.extent_without_copy()) else {
-                continue;
-            };
-            let first = slim.bytes.len();
-            slim.push(record.get(..length).unwrap_or(record));
-            if let Some(bytes) = slim.bytes.get_mut(first..).and_then(|record| record.get_mut(field)) {
-                bytes.fill(0);
-            }
-        }
-        slim
-    }
-
-    /// The records as they came.
-    #[cfg(feature = "feed")]
-    pub(crate) fn records(&self) -> impl Iterator<Item = &[u8]> {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).filter_map(|(start, &end)| self.bytes.get(start..end))
-    }
-
-    /// Bytes of all records.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Number of records.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
-    }
+/// The maps of all rings, by source.
+fn rings<'a, 'o>(maps: &'a mut OpenProfilerMaps<'o>) -> [&'a mut libbpf_rs::OpenMapMut<'o>; MAX_SOURCES] {
+    [
+        &mut maps.samples,
+        &mut maps.samples_1,
+        &mut maps.samples_2,
+        &mut maps.samples_3,
+        &mut maps.samples_4,
+        &mut maps.samples_5,
+        &mut maps.samples_6,
+        &mut maps.samples_7,
+    ]
 }
 
 /// Bytes of kernel memory that a map takes (`memlock` in its `/proc/self/fdinfo`); 0 if the kernel does not tell.
@@ -465,7 +481,7 @@ fn print(level: libbpf_rs::PrintLevel, message: String) {
     }
 }
 
-fn bpf_error(action: &'static str, source: libbpf_rs::Error) -> Error {
+pub(crate) fn bpf_error(action: &'static str, source: libbpf_rs::Error) -> Error {
     let is = |error: i32| source.to_string().contains(&format!("os error {error})"));
     let hint = match source.kind() {
         _ if action == "load" && is_locked_down() => {
@@ -495,3 +511,6 @@ fn is_locked_down() -> bool {
 fn kernel_has_btf() -> bool {
     std::path::Path::new("/sys/kernel/btf/vmlinux").exists()
 }
+
+#[cfg(test)]
+mod tests;

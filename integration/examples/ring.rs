@@ -13,9 +13,11 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use profiler::pipeline::{Aggregate, Budgets, Files, Names, Session, SessionOptions, assemble, files, process_facts};
+use profiler::pipeline::{
+    Aggregate, Budgets, Files, Names, Session, SessionOptions, Tally, Totals, assemble, files, process_facts,
+};
 use profiler_bpf::feed::Fed;
-use profiler_bpf::{Options, Targets};
+use profiler_bpf::{Options, Source, Targets};
 use profiler_formats::format::{self, Format};
 use profiler_integration::made;
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
@@ -32,7 +34,7 @@ const TIME: Duration = Duration::from_secs(10);
 const WINDOW: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(200);
 
-type Job = (u64, Aggregate, Files, Clock);
+type Job = (Aggregate, Files, Clock);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -63,7 +65,7 @@ fn run(made: &made::Made, rate: u64, wake: bool) -> Result<(), Box<dyn Error>> {
     // As the agent has them at 99 Hz on a small host.
     let mut session = Session::new(SessionOptions {
         sampler: Options {
-            frequency: 99,
+            sources: vec![Source::cpu_clock(99)],
             targets: Targets::Rules,
             ring_bytes: 2 << 20,
             btf: None,
@@ -81,21 +83,21 @@ fn run(made: &made::Made, rate: u64, wake: bool) -> Result<(), Box<dyn Error>> {
         let publisher = scope.spawn(|| -> Result<u64, String> {
             let mut names = Names::kept(Symbolizer::new(profiler_symbolizer::Options::default()), 32 << 20);
             let mut encoded = 0;
-            for (period, aggregate, files, clock) in inbox {
-                let profile = assemble(&aggregate, &mut names, &files, &resources, clock, period);
+            for (aggregate, files, clock) in inbox {
+                let profiles = assemble(&aggregate, &mut names, &files, &resources, clock);
                 drop(aggregate);
-                format::write(&profile, Format::Otlp, std::io::sink()).map_err(|error| error.to_string())?;
-                encoded += profile.samples.len() as u64;
+                for profile in profiles {
+                    format::write(&profile, Format::Otlp, std::io::sink()).map_err(|error| error.to_string())?;
+                    encoded += profile.samples.len() as u64;
+                }
             }
             Ok(encoded)
         });
         let publish = |session: &mut Session| -> Result<u64, Box<dyn Error>> {
-            let mut samples = 0;
-            for (period, aggregate) in session.take_aggregates() {
-                samples += aggregate.samples.len() as u64;
-                let files = files(&aggregate, session.executables());
-                jobs.send((period, aggregate, files, session.clock()))?;
-            }
+            let aggregate = session.take_aggregate();
+            let samples = aggregate.sample_count() as u64;
+            let files = files(&aggregate, session.executables());
+            jobs.send((aggregate, files, session.clock()))?;
             Ok(samples)
         };
 
@@ -107,7 +109,7 @@ fn run(made: &made::Made, rate: u64, wake: bool) -> Result<(), Box<dyn Error>> {
         });
         step_until(&mut session, &resources, || warming.is_finished())?;
         let (mut feed, warm) = warming.join().map_err(|_| "the feed has ended")??;
-        while session.totals().samples < warm.sent {
+        while session.totals().samples() < warm.sent {
             step(&mut session, &resources)?;
         }
         publish(&mut session)?;
@@ -133,7 +135,7 @@ fn run(made: &made::Made, rate: u64, wake: bool) -> Result<(), Box<dyn Error>> {
         drop(jobs);
         let encoded = publisher.join().map_err(|_| "the publisher has ended")?? - warm.sent;
         let taker_cpu = cpu(ClockId::ProcessCPUTime) - cpu_before - sender_cpu;
-        let dropped = totals.intake_dropped - before.intake_dropped + totals.over_budget - before.over_budget;
+        let dropped = lost(&totals) - lost(&before);
         assert_eq!(taken, encoded, "what is taken is encoded");
         assert_eq!(fed.sent, taken + dropped, "what reached the ring is taken, or counted");
         let a_sample = taker_cpu.as_nanos() as f64 / encoded as f64;
@@ -149,6 +151,11 @@ fn run(made: &made::Made, rate: u64, wake: bool) -> Result<(), Box<dyn Error>> {
         );
         Ok(())
     })
+}
+
+/// Samples that reached the session and were dropped there.
+fn lost(totals: &Totals) -> u64 {
+    totals.session(Tally::IntakeDropped) + totals.session(Tally::OverBudget)
 }
 
 fn step_until(session: &mut Session, resources: &Resources, done: impl Fn() -> bool) -> Result<(), Box<dyn Error>> {

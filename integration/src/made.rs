@@ -86,7 +86,7 @@ pub fn make(processes: usize, stacks: usize) -> Result<Made, Error> {
         let head = SampleHead {
             start_code: space.start_code,
             start_stack: space.start_stack,
-            period: PERIOD,
+            value: PERIOD,
             pid: *pid,
             tid: index as u32,
             parent_pid: std::process::id(),

@@ -21,8 +21,8 @@ const MAX_WAITING: usize = 2;
 
 /// What was sampled from one time to another.
 pub struct Window {
-    /// Samples, by the ns of CPU time that each stands for.
-    pub parts: Vec<(u64, Aggregate)>,
+    /// The samples.
+    pub aggregate: Aggregate,
     /// The files that they are in.
     pub files: Files,
     /// When.
@@ -208,14 +208,14 @@ impl Worker {
         }
     }
 
-    /// One profile for each period: a sample's weight is its own.
+    /// One profile for each measure: a sample's weight is its own.
     fn publish(&mut self, window: Window) {
-        let Window { parts, files, span, mut losses } = window;
-        for (period, aggregate) in parts {
-            let mut profile = assemble(&aggregate, &mut self.names, &files, &self.resources, span.clock, period);
-            drop(aggregate);
+        let Window { aggregate, files, span, mut losses } = window;
+        let profiles = assemble(&aggregate, &mut self.names, &files, &self.resources, span.clock);
+        drop((aggregate, files));
+        for mut profile in profiles {
             span.bound(&mut profile);
-            let frequency = 1_000_000_000 / period.max(1);
+            let frequency = if profile.period > 0 { 1_000_000_000 / profile.period.unsigned_abs() } else { 0 };
             profile.origin = origin(frequency, "all processes".to_owned());
             // Said once, whatever the number of profiles.
             profile.losses = std::mem::take(&mut losses);

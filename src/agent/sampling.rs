@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use profiler_bpf::Source;
 use profiler_config::Config;
 use profiler_model::Loss;
 use profiler_targets::TargetRules;
@@ -11,7 +12,7 @@ use profiler_unwinders::process::Clock;
 
 use super::publish::Window;
 use crate::pipeline::{
-    Budgets, Files, Image, ImageFacts, MemoryUse, Session, SessionOptions, Span, TableUse, Totals, files, losses,
+    Budgets, Image, ImageFacts, MemoryUse, Session, SessionOptions, Span, TableUse, Totals, files, losses,
 };
 
 /// Between two attempts to sample again after the kernel refused.
@@ -218,7 +219,7 @@ impl Sampling {
     pub fn totals(&self) -> Totals {
         let mut totals = self.past.clone();
         if let Some(session) = &self.session {
-            add_totals(&mut totals, &session.totals());
+            totals.add(&session.totals());
         }
         totals
     }
@@ -263,17 +264,14 @@ impl Sampling {
         // A step of the clock shows in the window in which it happened.
         let span = Span { clock: session.read_clock(), begun, ended };
         self.jit_images = 0;
-        let parts = session.take_aggregates();
-        if parts.iter().all(|(_, aggregate)| aggregate.samples.is_empty()) {
+        let aggregate = session.take_aggregate();
+        if aggregate.is_empty() {
             return;
         }
-        let mut open = Files::default();
-        for (_, aggregate) in &parts {
-            open.extend(files(aggregate, session.executables()));
-        }
+        let files = files(&aggregate, session.executables());
         // Of a window without samples they are told with the next one.
         let losses = self.new_losses();
-        self.cut.push(Window { parts, files: open, span, losses });
+        self.cut.push(Window { aggregate, files, span, losses });
     }
 
     fn close(&mut self) {
@@ -300,7 +298,7 @@ fn open(options: &SamplingOptions) -> Result<Session, profiler_bpf::Error> {
     let cpus = profiler_bpf::online_cpus().map_or(1, |cpus| cpus.len() as u64);
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
-            frequency: options.frequency,
+            sources: vec![Source::cpu_clock(options.frequency)],
             targets: profiler_bpf::Targets::Rules,
             // Room for half a second of stacks, most of them with frames only.
             ring_bytes: u32::try_from(cpus * options.frequency * 4096).unwrap_or(u32::MAX).clamp(2 << 20, 64 << 20),
@@ -314,22 +312,6 @@ fn open(options: &SamplingOptions) -> Result<Session, profiler_bpf::Error> {
     session.set_targets(options.targets.clone());
     session.start()?;
     Ok(session)
-}
-
-fn add_totals(sum: &mut Totals, more: &Totals) {
-    sum.samples += more.samples;
-    sum.filtered += more.filtered;
-    sum.over_budget += more.over_budget;
-    sum.continued += more.continued;
-    sum.intake_dropped += more.intake_dropped;
-    sum.sideband_lost += more.sideband_lost;
-    sum.kernel.samples += more.kernel.samples;
-    sum.kernel.ring_full += more.kernel.ring_full;
-    sum.kernel.kernel_stack_failed += more.kernel.kernel_stack_failed;
-    sum.kernel.filtered += more.kernel.filtered;
-    for (&reason, count) in &more.incomplete {
-        *sum.incomplete.entry(reason).or_default() += count;
-    }
 }
 
 fn add_stats(sum: &mut Stats, more: &Stats) {

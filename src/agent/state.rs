@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use profiler_bpf::{RunTime, online_cpus};
+use profiler_bpf::{Counter, RunTime, online_cpus};
 use profiler_export::{ExportStats, FilesStats, LATENCY_BOUNDS};
 use profiler_limits::Shed;
 
 use super::Agent;
 use super::sampling::Sampling;
 use super::sinks::SinkStats;
-use crate::pipeline::{MemoryUse, TableUse};
+use crate::pipeline::{MemoryUse, TableUse, Tally, losses};
 use crate::telemetry::metric::Histogram;
 use crate::telemetry::usage::{self, BpfTime, BpfUse, CpuTime, HostCpu};
 use crate::telemetry::{AgentState, ExporterState, SpoolState};
@@ -71,7 +71,7 @@ impl OwnUse {
             self.looked = Some(Instant::now());
             self.bpf = BpfUse::of_this_process();
             let totals = sampling.totals();
-            let runs = totals.kernel.samples + totals.kernel.ring_full + totals.kernel.filtered;
+            let runs = losses::runs(&totals);
             self.last.cpu.bpf = self.bpf_time.observe(&self.bpf, runs);
             // Counting needs a right of its own and costs every BPF program of the host: a second in a minute will do.
             self.counting = if self.looks.is_multiple_of(COUNTED) { RunTime::count().ok() } else { None };
@@ -103,19 +103,14 @@ pub fn of(agent: &Agent) -> AgentState {
     let own = &agent.own;
     let bytes = |bytes: usize| bytes as u64;
     AgentState {
-        samples: totals.samples,
-        lost: [
-            ("ring full", totals.kernel.ring_full),
-            ("more than could be worked off", totals.intake_dropped),
-            ("over the memory budget", totals.over_budget),
-        ]
-        .into(),
-        filtered: totals.kernel.filtered + totals.filtered,
+        samples: totals.samples(),
+        lost: losses::lost(&totals),
+        filtered: totals.kernel(Counter::Filtered) + totals.session(Tally::Filtered),
         continued: totals.continued,
-        unfinished: totals.incomplete,
+        unfinished: totals.incomplete.clone(),
         events_lost: totals.sideband_lost,
         trouble: [
-            ("kernel stack not taken", totals.kernel.kernel_stack_failed),
+            ("kernel stack not taken", totals.kernel(Counter::KernelStackFailed)),
             ("file unreadable", unwinder.failed),
             ("over the row budget", unwinder.over_budget),
             ("process table full", unwinder.unpublished),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use profiler_address::{ElfVaddr, FileOffset, KernelAddr, UserAddr};
 use profiler_bpf::record::UnwindEnd;
+use profiler_measure::Measure;
 use profiler_unwinders::executable::{Executable, ExecutableId};
 use profiler_unwinders::process::Comm;
 use rustc_hash::FxHashMap;
@@ -95,8 +96,45 @@ pub struct RawSample {
     pub stack: StackId,
     /// Its thread.
     pub thread: ThreadId,
+    value_low: u32,
+    value_high: u16,
+    cpu: u16,
+}
+const _: () = assert!(size_of::<RawSample>() == 24);
+
+/// What a sample can count at most: 48 bits.
+const MAX_VALUE: u64 = (1 << 48) - 1;
+
+impl RawSample {
+    /// A sample on `cpu` that counts `value`, which has 48 bits (`profiler_bpf::event` allows no longer period).
+    #[must_use]
+    pub fn new(time: u64, stack: StackId, thread: ThreadId, cpu: u32, value: u64) -> Self {
+        let value = value.min(MAX_VALUE);
+        // The kernel has fewer CPUs than 16 bits have numbers.
+        let cpu = u16::try_from(cpu).unwrap_or(u16::MAX);
+        Self { time, stack, thread, value_low: value as u32, value_high: (value >> 32) as u16, cpu }
+    }
+
+    /// What it counts, as its measure says.
+    #[must_use]
+    pub const fn value(&self) -> u64 {
+        self.value_low as u64 | (self.value_high as u64) << 32
+    }
+
     /// Its CPU.
-    pub cpu: u32,
+    #[must_use]
+    pub const fn cpu(&self) -> u32 {
+        self.cpu as u32
+    }
+}
+
+/// The samples of one measure.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// What they are samples of.
+    pub measure: Measure,
+    /// The samples.
+    pub samples: Vec<RawSample>,
 }
 
 /// A thread that was sampled under one name.
@@ -121,8 +159,8 @@ pub struct Aggregate {
     pub images: Vec<Image>,
     /// Threads.
     pub threads: Vec<Thread>,
-    /// The samples.
-    pub samples: Vec<RawSample>,
+    /// The samples, by measure.
+    pub series: Vec<Series>,
     /// Paths of files that could not be opened.
     pub paths: Vec<Arc<[u8]>>,
     /// Executables that frames are in.
@@ -134,9 +172,38 @@ pub struct Aggregate {
     thread_ids: FxHashMap<Thread, ThreadId>,
     /// Frames of all stacks.
     stack_frames: usize,
+    /// Bytes of what is in the tables, without room to grow.
+    content: usize,
+}
+
+/// What an entry of a table takes: itself, as a key of the table of ids, and the id.
+const fn entry<T>() -> usize {
+    2 * size_of::<T>() + size_of::<u32>()
 }
 
 impl Aggregate {
+    /// Whether it has no samples.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.sample_count() == 0
+    }
+
+    /// Samples of all measures.
+    #[must_use]
+    pub fn sample_count(&self) -> usize {
+        self.series.iter().map(|series| series.samples.len()).sum()
+    }
+
+    /// The samples of all measures.
+    pub fn samples(&self) -> impl Iterator<Item = &RawSample> {
+        self.series.iter().flat_map(|series| &series.samples)
+    }
+
+    /// Bytes of what is in the tables, without samples and room to grow: what it grows by is what a new stack costs.
+    pub(super) const fn content_bytes(&self) -> usize {
+        self.content
+    }
+
     /// Bytes that it takes, to within a few per cent, without what it shares with others (executables, names).
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
@@ -149,9 +216,10 @@ impl Aggregate {
         }
         // The two counts before what an Arc holds, and the allocator's word.
         let stacks = self.stacks.len() * 24 + self.stack_frames * size_of::<FrameId>();
-        let lists = vec(&self.frames) + vec(&self.stacks) + vec(&self.images) + vec(&self.threads) + vec(&self.samples);
+        let lists = vec(&self.frames) + vec(&self.stacks) + vec(&self.images) + vec(&self.threads);
+        let samples: usize = self.series.iter().map(|series| vec(&series.samples)).sum();
         let ids = map(&self.frame_ids) + map(&self.stack_ids) + map(&self.image_ids) + map(&self.thread_ids);
-        lists + ids + stacks + vec(&self.paths) + map(&self.path_ids) + map(&self.executables)
+        lists + samples + ids + stacks + vec(&self.paths) + map(&self.path_ids) + map(&self.executables)
     }
 
     /// A frame for the log.
@@ -168,6 +236,7 @@ impl Aggregate {
     /// The id of `frame`.
     pub fn frame(&mut self, frame: Frame) -> FrameId {
         *self.frame_ids.entry(frame).or_insert_with(|| {
+            self.content += entry::<Frame>();
             self.frames.push(frame);
             self.frames.len() as u32 - 1
         })
@@ -176,6 +245,7 @@ impl Aggregate {
     /// The id of `path`.
     pub fn path(&mut self, path: &Arc<[u8]>) -> PathId {
         *self.path_ids.entry(Arc::clone(path)).or_insert_with(|| {
+            self.content += entry::<Arc<[u8]>>() + path.len();
             self.paths.push(Arc::clone(path));
             self.paths.len() as u32 - 1
         })
@@ -189,6 +259,7 @@ impl Aggregate {
         let id = self.stacks.len() as u32;
         let frames: Arc<[FrameId]> = frames.into();
         self.stack_frames += frames.len();
+        self.content += entry::<Arc<[FrameId]>>() + 24 + size_of_val(&*frames);
         self.stacks.push(Arc::clone(&frames));
         self.stack_ids.insert(frames, id);
         id
@@ -204,6 +275,7 @@ impl Aggregate {
     pub fn image(&mut self, image: Image) -> ImageId {
         let id = self.images.len() as u32;
         self.image_ids.insert(image.serial, id);
+        self.content += entry::<Image>();
         self.images.push(image);
         id
     }
@@ -211,6 +283,7 @@ impl Aggregate {
     /// The id of `thread`.
     pub fn thread(&mut self, thread: Thread) -> ThreadId {
         *self.thread_ids.entry(thread).or_insert_with(|| {
+            self.content += entry::<Thread>();
             self.threads.push(thread);
             self.threads.len() as u32 - 1
         })

@@ -3,8 +3,7 @@
 use profiler_bpf::record::{UnwindEnd, comm_bytes};
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{
-    FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Sample, Thread, ValueType,
-    Values,
+    FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Sample, Thread, Values,
 };
 use profiler_resource::Resources;
 use profiler_symbolizer::{Language, Symbolized};
@@ -12,12 +11,12 @@ use profiler_unwinders::executable::ExecutableId;
 use profiler_unwinders::process::Clock;
 use rustc_hash::FxHashMap;
 
-use super::aggregate::{Aggregate, Frame, Image};
+use super::aggregate::{Aggregate, Frame, Image, Series};
 use super::facts::sampled_facts;
 use super::names::{Files, Names};
 
-/// Names every frame of `aggregate` and lays it out as a profile; `clock` turns its times into Unix times, `period` is ns of
-/// CPU time a sample. The caller fills in origin and losses.
+/// Names every frame of `aggregate` and lays it out as one profile for each measure that has samples; `clock` turns its times into
+/// Unix times. The caller fills in origin and losses.
 #[must_use]
 pub fn assemble(
     aggregate: &Aggregate,
@@ -25,8 +24,7 @@ pub fn assemble(
     files: &Files,
     resources: &Resources,
     clock: Clock,
-    period: u64,
-) -> Profile {
+) -> Vec<Profile> {
     let mut builder = ProfileBuilder::new();
     let symbols = names.of(aggregate, files);
     let mut mappings = Mappings { aggregate, of_executable: FxHashMap::default(), of_module: FxHashMap::default() };
@@ -62,26 +60,35 @@ pub fn assemble(
         .collect();
 
     let shared = resources.shared().in_profile(&mut builder);
-    let profile = builder.profile_mut();
-    profile.resource_attributes = shared;
-    profile.sample_types = vec![ValueType { kind: "samples".to_owned(), unit: "count".to_owned() }];
-    profile.period_type = ValueType { kind: "cpu".to_owned(), unit: "nanoseconds".to_owned() };
-    profile.period = i64::try_from(period).unwrap_or(i64::MAX);
-    profile.samples = aggregate
-        .samples
-        .iter()
-        .filter_map(|sample| {
-            Some(Sample {
-                stack: *stacks.get(sample.stack as usize)?,
-                thread: threads.get(sample.thread as usize).copied(),
-                cpu: Some(sample.cpu),
-                time_unix_nanos: Some(clock.unix_from_monotonic(sample.time)),
-                values: Values::One(1),
-                labels: None,
+    builder.profile_mut().resource_attributes = shared;
+    let tables = builder.finish();
+    let series = aggregate.series.iter().filter(|series| !series.samples.is_empty());
+    let of = |series: &Series, tables: Profile| Profile {
+        sample_types: vec![series.measure.sample_type.clone()],
+        period_type: series.measure.period_type.clone(),
+        period: i64::try_from(series.measure.period).unwrap_or(i64::MAX),
+        samples: series
+            .samples
+            .iter()
+            .filter_map(|sample| {
+                Some(Sample {
+                    stack: *stacks.get(sample.stack as usize)?,
+                    thread: threads.get(sample.thread as usize).copied(),
+                    cpu: Some(sample.cpu()),
+                    time_unix_nanos: Some(clock.unix_from_monotonic(sample.time)),
+                    values: Values::One(i64::try_from(sample.value()).unwrap_or(i64::MAX)),
+                    labels: None,
+                })
             })
-        })
-        .collect();
-    builder.finish()
+            .collect(),
+        ..tables
+    };
+    let mut series: Vec<&Series> = series.collect();
+    // One takes the tables, and there is most often one.
+    let last = series.pop();
+    let mut profiles: Vec<Profile> = series.into_iter().map(|series| of(series, tables.clone())).collect();
+    profiles.extend(last.map(|series| of(series, tables)));
+    profiles
 }
 
 struct Mappings<'a> {

@@ -22,11 +22,18 @@ const PRIORITY: i32 = -15;
 /// What was in the rings at one time.
 #[derive(Debug, Default)]
 pub struct Intake {
-    /// Samples, by CPU in the order of time.
-    pub samples: Batch,
+    /// Samples of each source, by CPU in the order of time.
+    pub sources: Vec<SourceIntake>,
     /// Events in the order of time: all that the kernel had told when the samples were taken, and maybe more.
     pub events: Vec<Event>,
-    /// Samples dropped before these, because too many were waiting.
+}
+
+/// What was in the ring of one source.
+#[derive(Debug, Default)]
+pub struct SourceIntake {
+    /// Samples, by CPU in the order of time.
+    pub samples: Batch,
+    /// Samples dropped before these, because too many of this source were waiting.
     pub dropped: u64,
 }
 
@@ -34,7 +41,8 @@ pub struct Intake {
 #[derive(Debug)]
 pub struct Collector {
     intakes: Receiver<Intake>,
-    waiting: Arc<AtomicUsize>,
+    /// Bytes, by source.
+    waiting: Arc<[AtomicUsize]>,
     hurry: Arc<AtomicU64>,
     started: Instant,
     stop: Arc<AtomicBool>,
@@ -43,26 +51,27 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Starts the thread. Samples of more than `budget` bytes that wait to be worked off are dropped and counted.
+    /// Starts the thread. Samples of more than `budget` bytes that wait to be worked off are dropped and counted. Each ring, which is
+    /// a source's, has an equal share of the budget: a flood of one takes no room from another.
     ///
     /// # Errors
     /// There can be no further thread.
-    pub fn start(ring: SampleRing, sideband: Sideband, budget: usize) -> Result<Self, Error> {
+    pub fn start(rings: Vec<SampleRing>, sideband: Sideband, budget: usize) -> Result<Self, Error> {
         let (sender, intakes) = channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let waiting: Arc<[AtomicUsize]> = rings.iter().map(|_| AtomicUsize::new(0)).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let failure = Arc::new(Mutex::new(None));
         let hurry = Arc::new(AtomicU64::new(0));
         let started = Instant::now();
         let worker = Worker {
-            ring,
+            budget: budget / rings.len().max(1),
+            dropped: vec![0; rings.len()],
+            rings,
             sideband,
             sender,
             waiting: Arc::clone(&waiting),
             hurry: Arc::clone(&hurry),
             started,
-            budget,
-            dropped: 0,
         };
         let (stopped, failed) = (Arc::clone(&stop), Arc::clone(&failure));
         let thread = std::thread::Builder::new()
@@ -93,8 +102,10 @@ impl Collector {
             Err(RecvTimeoutError::Disconnected) => {}
         }
         intakes.extend(self.intakes.try_iter());
-        let bytes: usize = intakes.iter().map(|intake| intake.samples.bytes()).sum();
-        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        for (source, waiting) in self.waiting.iter().enumerate() {
+            let sources = intakes.iter().filter_map(|intake| intake.sources.get(source));
+            waiting.fetch_sub(sources.map(|source| source.samples.bytes()).sum(), Ordering::Relaxed);
+        }
         Ok(intakes)
     }
 
@@ -107,7 +118,7 @@ impl Collector {
     /// Bytes of samples that wait to be worked off.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.waiting.iter().map(|waiting| waiting.load(Ordering::Relaxed)).sum()
     }
 
     /// Empties the rings a last time and ends the thread.
@@ -127,15 +138,17 @@ impl Drop for Collector {
 }
 
 struct Worker {
-    ring: SampleRing,
+    /// By source, as what follows of each.
+    rings: Vec<SampleRing>,
     sideband: Sideband,
     sender: Sender<Intake>,
-    waiting: Arc<AtomicUsize>,
+    waiting: Arc<[AtomicUsize]>,
     /// Until when there is no time to wait, ms from `started`.
     hurry: Arc<AtomicU64>,
     started: Instant,
+    /// Bytes that may wait of each source.
     budget: usize,
-    dropped: u64,
+    dropped: Vec<u64>,
 }
 
 impl Worker {
@@ -164,7 +177,7 @@ impl Worker {
 
     /// Until a sample asks for attention, a ring of the side band is half full, or the time is up.
     fn wait(&self, timeout: Duration) {
-        let fds = std::iter::once(self.ring.fd()).chain(self.sideband.fds());
+        let fds = self.rings.iter().map(SampleRing::fd).chain(self.sideband.fds());
         let mut fds: Vec<_> = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(timeout.subsec_nanos()) };
         // Interrupted or out of memory: the rings are emptied all the same.
@@ -174,26 +187,52 @@ impl Worker {
     }
 
     fn collect(&mut self) -> Result<(), Error> {
-        // The ring first: whatever the side band says of a sample's past is then there.
-        let mut samples = self.ring.take()?;
+        // The rings first: whatever the side band says of a sample's past is then there.
+        let taken = self.rings.iter_mut().map(SampleRing::take).collect::<Result<Vec<_>, _>>()?;
         let mut events = Vec::new();
         self.sideband.drain(&mut events);
-        if samples.is_empty() && events.is_empty() {
+        if taken.iter().all(Batch::is_empty) && events.is_empty() {
             return Ok(());
         }
-        // Copies of stacks are by far the most of what waits; a sample without one is a sample still.
-        if self.waiting.load(Ordering::Relaxed) + samples.bytes() > self.budget / 2 {
-            samples = samples.without_copies();
-        }
-        let bytes = samples.bytes();
-        if self.waiting.load(Ordering::Relaxed) + bytes > self.budget {
-            self.dropped += samples.len() as u64;
-            samples = Batch::default();
-        }
-        self.waiting.fetch_add(samples.bytes(), Ordering::Relaxed);
-        let dropped = std::mem::take(&mut self.dropped);
+        let places = self.waiting.iter().zip(&mut self.dropped);
+        let sources = taken.into_iter().zip(places);
+        let sources = sources.map(|(samples, (waiting, dropped))| admit(samples, waiting, self.budget, dropped));
         // The receiver is gone only when the session is.
-        let _ = self.sender.send(Intake { samples, events, dropped });
+        let _ = self.sender.send(Intake { sources: sources.collect(), events });
         Ok(())
+    }
+}
+
+/// As much of `samples` as there is room for, when so many bytes of their source wait; `dropped` of it were not told yet.
+fn admit(mut samples: Batch, waiting: &AtomicUsize, budget: usize, dropped: &mut u64) -> SourceIntake {
+    // Copies of stacks are by far the most of what waits; a sample without one is a sample still.
+    if waiting.load(Ordering::Relaxed) + samples.bytes() > budget / 2 {
+        samples = samples.without_copies();
+    }
+    if waiting.load(Ordering::Relaxed) + samples.bytes() > budget {
+        *dropped += samples.len() as u64;
+        samples = Batch::default();
+    }
+    waiting.fetch_add(samples.bytes(), Ordering::Relaxed);
+    SourceIntake { samples, dropped: std::mem::take(dropped) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_floods_fills_its_own_share_only() {
+        let mut batch = Batch::default();
+        (0..10).for_each(|_| batch.push(&profiler_bpf::record::SampleHead::default().record(&[1], &[2])));
+        let budget = batch.bytes() * 2;
+        let (flood, calm) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let admitted = |waiting: &AtomicUsize| {
+            let taken = admit(batch.clone(), waiting, budget, &mut 0);
+            (taken.samples.len(), taken.dropped)
+        };
+        let floods: Vec<_> = (0..4).map(|_| admitted(&flood)).collect();
+        assert_eq!(floods, [(10, 0), (10, 0), (0, 10), (0, 10)]);
+        assert_eq!(admitted(&calm), (10, 0));
     }
 }

@@ -1,28 +1,97 @@
 //! Everything that is missing from a profile, by reason.
 
+use std::collections::BTreeMap;
+
+use profiler_bpf::Counter;
 use profiler_model::Loss;
 use profiler_unwinders::native::Stats;
 
-use super::Totals;
+use super::{Tally, Totals};
 
-/// The losses that a user is to see; what did not happen is left out.
+/// What a count means to users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// No loss.
+    None,
+    /// Samples are missing, for this reason.
+    Lost(&'static str),
+    /// Samples are there, but less is known of them than should be.
+    Lessened(&'static str),
+}
+
+/// What the kernel half's counts mean.
+#[must_use]
+pub const fn of_counter(counter: Counter) -> Meaning {
+    match counter {
+        Counter::Samples | Counter::Filtered | Counter::MadeGood | Counter::Frames | Counter::RuleSearches => {
+            Meaning::None
+        }
+        Counter::RingFull => Meaning::Lost("ring full"),
+        Counter::Oversize => Meaning::Lost("record too large"),
+        Counter::Busy => Meaning::Lost("sampling interrupted by itself"),
+        Counter::Refused => Meaning::Lost("tick refused by the kernel during another program"),
+        Counter::KernelStackFailed => Meaning::Lessened("kernel stack not taken"),
+    }
+}
+
+/// What this side's counts mean.
+#[must_use]
+pub const fn of_tally(tally: Tally) -> Meaning {
+    match tally {
+        Tally::Kept | Tally::Filtered => Meaning::None,
+        Tally::IntakeDropped => Meaning::Lost("more than could be worked off"),
+        Tally::OverBudget => Meaning::Lost("over the memory budget"),
+        Tally::Malformed => Meaning::Lost("malformed record"),
+    }
+}
+
+/// All counts of losses of samples, those that are 0 too: event, what it means, how many.
+pub fn counts(totals: &Totals) -> impl Iterator<Item = (&str, Meaning, u64)> {
+    totals.sources.iter().flat_map(|(event, source)| {
+        let kernel = Counter::ALL.iter().map(|&counter| (of_counter(counter), source.kernel[counter]));
+        let session = Tally::ALL.iter().map(|&tally| (of_tally(tally), source.session[tally]));
+        kernel.chain(session).map(|(meaning, count)| (event.as_str(), meaning, count))
+    })
+}
+
+/// How often the kernel half's sampling programs ran: samples that they took, lost or left out.
+#[must_use]
+pub fn runs(totals: &Totals) -> u64 {
+    let taken = [Counter::Samples, Counter::RingFull, Counter::Oversize, Counter::Filtered];
+    taken.into_iter().map(|counter| totals.kernel(counter)).sum()
+}
+
+/// Samples lost, by reason, over all sources; those that did not happen too.
+#[must_use]
+pub fn lost(totals: &Totals) -> BTreeMap<&'static str, u64> {
+    let mut lost = BTreeMap::new();
+    for (_, meaning, count) in counts(totals) {
+        if let Meaning::Lost(reason) = meaning {
+            *lost.entry(reason).or_default() += count;
+        }
+    }
+    lost
+}
+
+/// The losses that a user is to see; what did not happen is left out. Where there is more than one source, they are told apart.
 pub fn of(totals: &Totals, unwinder: &Stats) -> Vec<Loss> {
-    let mut losses = vec![
-        ("lost: ring full", totals.kernel.ring_full),
-        ("lost: more samples than could be worked off", totals.intake_dropped),
-        ("lost: more samples than the window has room for", totals.over_budget),
-        ("lost: kernel stack not taken", totals.kernel.kernel_stack_failed),
+    let one = totals.sources.len() < 2;
+    let mut losses: Vec<(String, u64)> = Vec::new();
+    for (event, meaning, count) in counts(totals) {
+        if let Meaning::Lost(reason) | Meaning::Lessened(reason) = meaning {
+            let text = if one { format!("lost: {reason}") } else { format!("lost: {reason} ({event})") };
+            losses.push((text, count));
+        }
+    }
+    let others = [
         ("lost: process events (side band full)", totals.sideband_lost),
         ("unwind tables: file unreadable, frame pointers followed", unwinder.failed),
         ("unwind tables: over budget, frame pointers followed", unwinder.over_budget),
         ("unwind tables: process table full, unwound in user space", unwinder.unpublished),
     ];
-    losses.extend(totals.incomplete.iter().map(|(&reason, &count)| (reason, count)));
-    losses
-        .into_iter()
-        .filter(|&(_, count)| count > 0)
-        .map(|(reason, count)| Loss { reason: reason.to_owned(), count })
-        .collect()
+    let incomplete = totals.incomplete.iter().map(|(&reason, &count)| (reason, count));
+    losses.extend(others.into_iter().chain(incomplete).map(|(reason, count)| (reason.to_owned(), count)));
+    losses.into_iter().filter(|&(_, count)| count > 0).map(|(reason, count)| Loss { reason, count }).collect()
 }
 
 /// What could not be read for names, or not kept, by reason; see [`of_names`].

@@ -5,10 +5,10 @@
 pub struct Budgets {
     /// Unwind rows, which kernel and user space share; what was used least recently makes room.
     pub rows: usize,
-    /// Samples that were not taken yet ([`super::Session::take_aggregates`]); those beyond are dropped and counted. `usize::MAX`
+    /// Samples that were not taken yet ([`super::Session::take_aggregate`]); those beyond are dropped and counted. `usize::MAX`
     /// for what is kept to its end: 24 bytes a sample, and each stack once.
     pub aggregate: usize,
-    /// Stacks remembered by their raw words, for each period in use.
+    /// Stacks remembered by their raw words.
     pub raw_stacks: usize,
     /// Samples that wait to be worked off. Beyond half of it they lose their copies of stacks, so that those of processes that are
     /// new stay unfinished; beyond all of it they are dropped and counted.

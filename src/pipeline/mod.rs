@@ -13,14 +13,16 @@ mod origin;
 mod resolve;
 mod session;
 mod span;
+mod totals;
 mod window;
 
-pub use aggregate::{Aggregate, Frame, Image};
+pub use aggregate::{Aggregate, Frame, Image, RawSample, Series};
 pub use assemble::assemble;
 pub use facts::process_facts;
 pub use images::ImageFacts;
 pub use memory::{Budgets, MemoryUse, TableUse};
 pub use names::{Files, Names, files};
 pub use origin::origin;
-pub use session::{Session, SessionOptions, Totals};
+pub use session::{Session, SessionOptions};
 pub use span::Span;
+pub use totals::{SourceTotals, Tallies, Tally, Totals};

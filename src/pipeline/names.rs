@@ -118,7 +118,7 @@ impl Names {
         }
         for (id, frames) in jit {
             let Some(image) = aggregate.images.get(id as usize) else { continue };
-            let last = aggregate.samples.last().map_or(u64::MAX, |sample| sample.time);
+            let last = aggregate.samples().map(|sample| sample.time).max().unwrap_or(u64::MAX);
             let (indices, addresses): (Vec<_>, Vec<_>) =
                 frames.into_iter().map(|(index, address)| (index, (address, last))).unzip();
             fill(indices, self.symbolizer.jit(&jit_process(image), &addresses));

@@ -11,6 +11,7 @@ use profiler_unwinders::process::{AddressSpace, Clock, Comm, Process};
 
 use super::aggregate::{Frame, FrameId, Image, ImageId, RawSample, StackId, Thread};
 use super::session::{Session, process_at};
+use super::totals::Tally;
 use super::window::RawKey;
 
 /// A process whose mappings do not explain a stack is scanned again at most this often, ns.
@@ -26,21 +27,25 @@ impl Session {
         if known.is_none_or(Process::wants_scan) || ended {
             self.scan(head.pid, now);
         }
-        if !self.chosen.all() && !self.is_chosen(sample) {
-            self.totals.filtered += 1;
+        let fate = if !self.chosen.all() && !self.is_chosen(sample) {
+            Tally::Filtered
+        } else if self.full.get(usize::from(head.source)).is_none_or(|&full| full) {
+            Tally::OverBudget
+        } else {
+            Tally::Kept
+        };
+        if let Some(tallies) = self.tallies.get_mut(usize::from(head.source)) {
+            tallies[fate] += 1;
+        }
+        if fate != Tally::Kept {
             return;
         }
-        if self.full {
-            self.totals.over_budget += 1;
-            return;
-        }
-        self.totals.samples += 1;
         self.note_address_space(sample);
-        self.windows.turn_to(head.period);
+        let content = self.window.aggregate.content_bytes();
 
         // What user space has yet to finish is never the same twice.
         let key = if sample.continuation.is_none() { self.raw_key(sample) } else { None };
-        let stack = key.as_ref().and_then(|key| self.windows.now.known(key));
+        let stack = key.as_ref().and_then(|key| self.window.known(key));
         let end;
         let stack = match stack {
             Some(stack) => {
@@ -51,7 +56,7 @@ impl Session {
                 let (stack, finished) = self.resolve(sample, now);
                 end = finished;
                 if let Some(key) = key {
-                    self.windows.now.remember(key, stack, self.budgets.raw_stacks);
+                    self.window.remember(key, stack, self.budgets.raw_stacks);
                 }
                 stack
             }
@@ -60,9 +65,13 @@ impl Session {
             *self.totals.incomplete.entry(end.reason()).or_default() += 1;
         }
         let image = self.image_of((head.pid, head.time), &head.comm, now);
-        let aggregate = &mut self.windows.now.aggregate;
+        let aggregate = &mut self.window.aggregate;
         let thread = aggregate.thread(Thread { image, tid: head.tid, comm: head.comm });
-        aggregate.samples.push(RawSample { time: head.time, stack, thread, cpu: head.cpu });
+        let Some(source) = self.sources.get(usize::from(head.source)) else { return };
+        let counted = RawSample::new(head.time, stack, thread, head.cpu, source.count(head.value));
+        let period = source.period(head.value);
+        self.window.add(head.source, period, counted, || source.measure(period));
+        self.window.charge(head.source, content);
     }
 
     /// Whether the rules want this sample's process; judged at its first sample and when anything about it changes.
@@ -141,14 +150,14 @@ impl Session {
         let mut frames: Vec<FrameId> = Vec::with_capacity(user.len() + usize::from(head.kernel_frames) + 1);
         for (depth, address) in sample.kernel_frames().enumerate() {
             let address = if depth == 0 { address } else { address.call_site() };
-            frames.push(self.windows.now.aggregate.frame(Frame::Kernel { address }));
+            frames.push(self.window.aggregate.frame(Frame::Kernel { address }));
         }
         let image = self.image_of((head.pid, head.time), &head.comm, now);
         for frame in user {
             let frame = self.user_frame((head.pid, head.time), image, frame, now);
-            frames.push(self.windows.now.aggregate.frame(frame));
+            frames.push(self.window.aggregate.frame(frame));
         }
-        let aggregate = &mut self.windows.now.aggregate;
+        let aggregate = &mut self.window.aggregate;
         if !end.is_complete() {
             tracing::debug!(
                 pid = head.pid,
@@ -190,7 +199,7 @@ impl Session {
     fn user_frame(&mut self, (pid, time): (u32, u64), image: ImageId, frame: UserFrame, now: u64) -> Frame {
         let address = frame.lookup_address();
         let guessed = frame.is_guessed();
-        let window = &mut self.windows.now;
+        let window = &mut self.window;
         match self.unwinder.locate(pid, address, now) {
             Located::Executable(executable, vaddr) => {
                 let id = executable.id;
@@ -241,7 +250,7 @@ impl Session {
     /// The image that `pid` was at `time`, added to the aggregate when it is sampled for the first time.
     fn image_of(&mut self, (pid, time): (u32, u64), comm: &[u8; 16], now: u64) -> ImageId {
         if let Some(process) = process_at(&self.processes, pid, time) {
-            let aggregate = &mut self.windows.now.aggregate;
+            let aggregate = &mut self.window.aggregate;
             if let Some(id) = aggregate.known_image(process.serial) {
                 // Nothing is known of it yet at a sample in the midst of an exec.
                 if let Some(known) = aggregate.images.get_mut(id as usize)
@@ -256,7 +265,7 @@ impl Session {
                 let _ = self.processes.read_container(pid);
             }
         }
-        let aggregate = &mut self.windows.now.aggregate;
+        let aggregate = &mut self.window.aggregate;
         if let Some(process) = process_at(&self.processes, pid, time) {
             self.images.sampled(process);
             let executable = program(&mut self.unwinder, &mut self.executables, process, now);

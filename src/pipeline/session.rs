@@ -1,11 +1,10 @@
 //! One sampling session: the only place where samples, side band and tables meet.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use profiler_bpf::record::Sample;
 use profiler_bpf::sideband::{Event, Kind, Sideband};
-use profiler_bpf::{Batch, Counters, Sampler, Targets, online_cpus};
+use profiler_bpf::{Batch, Sampler, Source, Targets, online_cpus};
 use profiler_targets::TargetRules;
 use profiler_unwinders::executable::Executables;
 use profiler_unwinders::native::NativeUnwinder;
@@ -14,11 +13,12 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::aggregate::{Aggregate, Frame, Image};
 use super::chosen::Chosen;
-use super::collect::{Collector, Intake};
+use super::collect::{Collector, Intake, SourceIntake};
 use super::images::{ImageFacts, Images};
 use super::memory::{Budgets, MemoryUse, TableUse};
 use super::resolve;
-use super::window::Windows;
+use super::totals::{SourceTotals, Tallies, Tally, Totals};
+use super::window::Window;
 
 /// Time given to scanning processes that wait for it, a step, ns.
 const SCAN_BUDGET_NS: u128 = 10_000_000;
@@ -42,36 +42,6 @@ pub struct SessionOptions {
     pub sideband_bytes: usize,
 }
 
-/// What a session has seen so far.
-#[derive(Clone, Debug, Default)]
-pub struct Totals {
-    /// Samples, without those that were filtered or dropped.
-    pub samples: u64,
-    /// Samples of processes that the rules refuse, which the kernel half took before it was told; not lost. It refused
-    /// `kernel.filtered` more by itself.
-    pub filtered: u64,
-    /// Samples dropped because the aggregate had no room before it was taken.
-    pub over_budget: u64,
-    /// Samples whose stack is not whole, by reason.
-    pub incomplete: BTreeMap<&'static str, u64>,
-    /// Samples that user space unwound.
-    pub continued: u64,
-    /// Samples dropped because they came in faster than they could be worked off.
-    pub intake_dropped: u64,
-    /// Side-band events lost.
-    pub sideband_lost: u64,
-    /// The kernel half's counters.
-    pub kernel: Counters,
-}
-
-impl Totals {
-    /// Samples with unfinished stacks.
-    #[must_use]
-    pub fn incomplete(&self) -> u64 {
-        self.incomplete.values().sum()
-    }
-}
-
 /// A running session.
 pub struct Session {
     pub(super) sampler: Sampler,
@@ -79,7 +49,11 @@ pub struct Session {
     pub(super) processes: ProcessTable,
     pub(super) executables: Executables,
     pub(super) unwinder: NativeUnwinder,
-    pub(super) windows: Windows,
+    pub(super) window: Window,
+    /// What makes samples; a sample names its source by its place here.
+    pub(super) sources: Vec<Source>,
+    /// Of each source.
+    pub(super) tallies: Vec<Tallies>,
     pub(super) chosen: Chosen,
     pub(super) images: Images,
     pub(super) rescans: FxHashMap<u32, u64>,
@@ -88,8 +62,8 @@ pub struct Session {
     is_eager: bool,
     pub(super) totals: Totals,
     pub(super) budgets: Budgets,
-    /// The aggregate is beyond its budget.
-    pub(super) full: bool,
+    /// The sources whose part of the aggregate is beyond its budget.
+    pub(super) full: Vec<bool>,
     sideband_bytes: usize,
     next_cpu_check: u64,
     next_tidying: u64,
@@ -108,7 +82,7 @@ impl Session {
         };
         let sampler = Sampler::load(options.sampler)?;
         let sideband = Sideband::open(&cpus, options.sideband_bytes)?;
-        let collector = Collector::start(sampler.ring()?, sideband, options.budgets.waiting)?;
+        let collector = Collector::start(sampler.rings()?, sideband, options.budgets.waiting)?;
         let unwinder = NativeUnwinder::new(sampler.tables()?, options.budgets.rows)?;
         let mut processes = ProcessTable::new();
         processes.queue_unknown();
@@ -117,7 +91,10 @@ impl Session {
             processes,
             executables: Executables::new(),
             unwinder,
-            windows: Windows::new(sampler.period()),
+            window: Window::default(),
+            tallies: vec![Tallies::default(); sampler.sources().len()],
+            full: vec![false; sampler.sources().len()],
+            sources: sampler.sources().to_vec(),
             chosen: Chosen::default(),
             images: Images::default(),
             rescans: FxHashMap::default(),
@@ -125,7 +102,6 @@ impl Session {
             eager,
             totals: Totals::default(),
             budgets: options.budgets,
-            full: false,
             sideband_bytes: options.sideband_bytes.saturating_mul(cpus.len()),
             next_cpu_check: u64::MAX,
             next_tidying: 0,
@@ -133,13 +109,25 @@ impl Session {
         })
     }
 
-    /// Changes the rate to `frequency` Hz of CPU time, live. Samples carry their own period, so [`Self::take_aggregates`] tells
-    /// them apart.
+    /// Samples every source `frequency` / `of` as often as it was asked for, live. Samples tell what they are worth, so that
+    /// [`Self::take_aggregate`] tells them apart.
+    ///
+    /// # Errors
+    /// The kernel does not allow the rate.
+    pub fn set_rate(&mut self, frequency: u64, of: u64) -> Result<(), profiler_bpf::Error> {
+        let changed = self.sampler.set_rate(frequency, of);
+        self.sources = self.sampler.sources().to_vec();
+        changed
+    }
+
+    /// The same for the first source, and all others in proportion.
     ///
     /// # Errors
     /// The kernel does not allow the rate.
     pub fn set_frequency(&mut self, frequency: u64) -> Result<(), profiler_bpf::Error> {
-        self.sampler.set_frequency(frequency)
+        let changed = self.sampler.set_frequency(frequency);
+        self.sources = self.sampler.sources().to_vec();
+        changed
     }
 
     /// Samples only processes that `rules` allow, from now on. The kernel half filters if it was loaded with
@@ -219,9 +207,9 @@ impl Session {
         if !self.unwinder.is_tight() {
             return;
         }
-        for window in self.windows.iter() {
-            let aggregate = &window.aggregate;
-            let recent = aggregate.samples.iter().rev().take_while(|sample| sample.time + 2 * TIDY_NS >= now);
+        let aggregate = &self.window.aggregate;
+        for series in &aggregate.series {
+            let recent = series.samples.iter().rev().take_while(|sample| sample.time + 2 * TIDY_NS >= now);
             let stacks: FxHashSet<_> = recent.map(|sample| sample.stack).collect();
             let stacks = stacks.into_iter().filter_map(|stack| aggregate.stacks.get(stack as usize));
             let frames: FxHashSet<_> = stacks.flat_map(|frames| frames.iter()).copied().collect();
@@ -248,9 +236,10 @@ impl Session {
 
     /// Works off samples as if they had come out of the ring now, and gives them back: for measuring what that takes.
     pub fn replay(&mut self, samples: Batch) -> Batch {
-        let intake = Intake { samples, ..Intake::default() };
+        let sources = vec![SourceIntake { samples, dropped: 0 }];
+        let mut intake = Intake { sources, events: Vec::new() };
         self.work_off(&intake, Clock::monotonic_now());
-        intake.samples
+        intake.sources.pop().map(|source| source.samples).unwrap_or_default()
     }
 
     /// What puts `records` into the ring of this session's kernel half, and wakes its reader in time or, if not `wake`, never; see
@@ -265,10 +254,15 @@ impl Session {
 
     /// Samples and events in the order of their times.
     fn work_off(&mut self, intake: &Intake, now: u64) {
-        self.full =
-            self.windows.iter().map(|window| window.aggregate.memory_bytes()).sum::<usize>() >= self.budgets.aggregate;
-        self.totals.intake_dropped += intake.dropped;
-        let mut samples: Vec<Sample<'_>> = intake.samples.samples().collect();
+        self.look_at_budgets();
+        let mut samples: Vec<Sample<'_>> = Vec::new();
+        for (number, (source, tallies)) in intake.sources.iter().zip(&mut self.tallies).enumerate() {
+            let before = samples.len();
+            let own = |sample: &Sample<'_>| usize::from(sample.head.source) == number;
+            samples.extend(source.samples.samples().filter(own));
+            tallies[Tally::Malformed] += (source.samples.len() - (samples.len() - before)) as u64;
+            tallies[Tally::IntakeDropped] += source.dropped;
+        }
         samples.sort_by_key(|sample| sample.head.time);
         if self.is_eager {
             self.look_ahead(&intake.events);
@@ -285,6 +279,18 @@ impl Session {
         }
         if self.is_eager {
             self.prepare_changed(&intake.events, now);
+        }
+    }
+
+    /// Which sources have no room. One that is alone has all of it; of several each has an equal share, so that none fills the room of
+    /// another.
+    fn look_at_budgets(&mut self) {
+        let sources = self.full.len();
+        let alone = sources == 1;
+        let all = if alone { self.window.aggregate.memory_bytes() } else { 0 };
+        for (source, full) in self.full.iter_mut().enumerate() {
+            let brought = if alone { all } else { self.window.brought(source) };
+            *full = brought >= self.budgets.aggregate / sources;
         }
     }
 
@@ -376,9 +382,7 @@ impl Session {
 
     /// Images that run code from anonymous memory.
     pub fn jit_images(&self) -> impl Iterator<Item = &Image> {
-        self.windows
-            .iter()
-            .flat_map(|window| window.jit_images.iter().filter_map(|&id| window.aggregate.images.get(id as usize)))
+        self.window.jit_images.iter().filter_map(|&id| self.window.aggregate.images.get(id as usize))
     }
 
     /// Images that were sampled for the first time since the last call: once each, even if they are in every aggregate. To be asked
@@ -395,7 +399,10 @@ impl Session {
     /// What was seen so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        Totals { kernel: self.sampler.counters(), ..self.totals.clone() }
+        let counts = self.sampler.counters().into_iter().zip(&self.tallies);
+        let counts = counts.map(|(kernel, &session)| SourceTotals { kernel, session });
+        let sources = self.sources.iter().map(|source| source.event.to_string()).zip(counts).collect();
+        Totals { sources, ..self.totals.clone() }
     }
 
     /// What the unwinder did and could not do.
@@ -421,44 +428,35 @@ impl Session {
         self.processes.clock()
     }
 
-    /// ns of CPU time between samples.
-    #[must_use]
-    pub fn period(&self) -> u64 {
-        self.sampler.period()
-    }
-
-    /// Everything sampled since the last call, an aggregate for each period (ns of CPU time a sample) that had samples; the session
-    /// starts anew.
+    /// Everything sampled since the last call; the session starts anew.
     ///
     /// Files that no living process maps are closed here, except those of what is returned.
-    pub fn take_aggregates(&mut self) -> Vec<(u64, Aggregate)> {
+    pub fn take_aggregate(&mut self) -> Aggregate {
         let now = Clock::monotonic_now();
-        for window in self.windows.iter_mut() {
-            // Names and paths that became known after the first sample of an image, and its program after the last.
-            for image in &mut window.aggregate.images {
-                let pid = image.pid;
-                let same = |process: &&Process| process.serial == image.serial;
-                let Some(process) = self.processes.get(pid).filter(same) else { continue };
-                let can_tell = image.executable.is_none() && !process.kthread && process.ended.is_none();
-                if can_tell && process.address_space.is_none() {
-                    // One that ends meanwhile has no further samples that could tell.
-                    let _ = self.processes.read_address_space(pid);
-                }
-                let Some(process) = self.processes.get(pid) else { continue };
-                let executable = if can_tell {
-                    resolve::program(&mut self.unwinder, &mut self.executables, process, now)
-                } else {
-                    image.executable.take()
-                };
-                *image = Image { executable, ..resolve::image(process) };
+        // Names and paths that became known after the first sample of an image, and its program after the last.
+        for image in &mut self.window.aggregate.images {
+            let pid = image.pid;
+            let same = |process: &&Process| process.serial == image.serial;
+            let Some(process) = self.processes.get(pid).filter(same) else { continue };
+            let can_tell = image.executable.is_none() && !process.kthread && process.ended.is_none();
+            if can_tell && process.address_space.is_none() {
+                // One that ends meanwhile has no further samples that could tell.
+                let _ = self.processes.read_address_space(pid);
             }
+            let Some(process) = self.processes.get(pid) else { continue };
+            let executable = if can_tell {
+                resolve::program(&mut self.unwinder, &mut self.executables, process, now)
+            } else {
+                image.executable.take()
+            };
+            *image = Image { executable, ..resolve::image(process) };
         }
-        self.full = false;
-        let taken = self.windows.take();
+        self.full.fill(false);
+        let taken = self.window.take();
         let processes = &self.processes;
         self.executables.close_orphans(
             |pid| processes.get(pid).is_some_and(|process| process.ended.is_none()),
-            |id| taken.iter().any(|(_, aggregate)| aggregate.executables.contains_key(&id)),
+            |id| taken.executables.contains_key(&id),
         );
         taken
     }
@@ -471,8 +469,8 @@ impl Session {
             unwinder: self.unwinder.memory_bytes(),
             executables: self.executables.memory_bytes(),
             processes: self.processes.memory_bytes(),
-            aggregate: self.windows.iter().map(|window| window.aggregate.memory_bytes()).sum(),
-            raw_stacks: self.windows.iter().map(super::window::Window::raw_bytes).sum(),
+            aggregate: self.window.aggregate.memory_bytes(),
+            raw_stacks: self.window.raw_bytes(),
             waiting: self.collector.waiting(),
             ring: self.sampler.ring_bytes(),
             sideband: self.sideband_bytes,

@@ -1,9 +1,10 @@
-//! What was sampled with one period, and the memory of raw stacks that spares most samples their resolution.
+//! What was sampled since it was taken last, and the memory of raw stacks that spares most samples their resolution.
 
 use profiler_bpf::record::UnwindEnd;
+use profiler_measure::Measure;
 use rustc_hash::FxHashMap;
 
-use super::aggregate::{Aggregate, ImageId, StackId};
+use super::aggregate::{Aggregate, ImageId, RawSample, Series, StackId};
 
 /// A raw stack of one version of one image's mappings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -18,27 +19,56 @@ pub(super) struct RawKey {
 /// Bytes of a remembered stack besides its words: the key, the id, the table's byte, the allocator's word, and the free eighth.
 const RAW_OVERHEAD: usize = 72;
 
-/// Samples of one period.
-#[derive(Debug)]
+/// What was sampled since the last time that it was taken.
+#[derive(Debug, Default)]
 pub(super) struct Window {
-    /// ns of CPU time a sample.
-    pub(super) period: u64,
     pub(super) aggregate: Aggregate,
     /// Images that run code from anonymous memory.
     pub(super) jit_images: Vec<ImageId>,
+    /// Source and period of each series of the aggregate.
+    keys: Vec<(u8, u64)>,
     raw_stacks: FxHashMap<RawKey, StackId>,
     raw_bytes: usize,
+    /// Bytes that each source brought.
+    brought: Vec<usize>,
 }
 
 impl Window {
-    pub(super) fn new(period: u64) -> Self {
-        Self {
-            period,
-            aggregate: Aggregate::default(),
-            jit_images: Vec::new(),
-            raw_stacks: FxHashMap::default(),
-            raw_bytes: 0,
+    /// Adds a sample to the series of its source and period; `measure` says what that is a series of.
+    pub(super) fn add(&mut self, source: u8, period: u64, sample: RawSample, measure: impl FnOnce() -> Measure) {
+        let key = (source, period);
+        let known = self.keys.iter().position(|known| *known == key);
+        let at = known.unwrap_or_else(|| {
+            self.keys.push(key);
+            self.aggregate.series.push(Series { measure: measure(), samples: Vec::new() });
+            self.keys.len() - 1
+        });
+        if let Some(series) = self.aggregate.series.get_mut(at) {
+            series.samples.push(sample);
         }
+    }
+
+    /// A sample of `source` was added when the aggregate had `before` bytes of content.
+    pub(super) fn charge(&mut self, source: u8, before: usize) {
+        let source = usize::from(source);
+        if self.brought.len() <= source {
+            self.brought.resize(source + 1, 0);
+        }
+        if let Some(brought) = self.brought.get_mut(source) {
+            // Vectors grow by the half of what they hold, on average.
+            let grown = self.aggregate.content_bytes().saturating_sub(before) + size_of::<RawSample>();
+            *brought += grown * 3 / 2;
+        }
+    }
+
+    /// Bytes that `source` brought: its samples, and each stack that it was the first to have.
+    pub(super) fn brought(&self, source: usize) -> usize {
+        self.brought.get(source).copied().unwrap_or_default()
+    }
+
+    /// All of it; it begins anew.
+    pub(super) fn take(&mut self) -> Aggregate {
+        std::mem::take(self).aggregate
     }
 
     /// What a raw stack was found to be.
@@ -63,81 +93,42 @@ impl Window {
     pub(super) fn raw_bytes(&self) -> usize {
         self.raw_bytes.max(self.raw_stacks.capacity() * (RAW_OVERHEAD - 8))
     }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.aggregate.samples.is_empty()
-    }
-}
-
-/// The windows of all periods since they were taken last, of which the newest is at hand.
-#[derive(Debug)]
-pub(super) struct Windows {
-    pub(super) now: Window,
-    others: Vec<Window>,
-}
-
-impl Windows {
-    pub(super) fn new(period: u64) -> Self {
-        Self { now: Window::new(period), others: Vec::new() }
-    }
-
-    /// Makes the window of `period` the one at hand.
-    pub(super) fn turn_to(&mut self, period: u64) {
-        if self.now.period == period {
-            return;
-        }
-        let found = self.others.iter().position(|window| window.period == period);
-        let window = found.map_or_else(|| Window::new(period), |index| self.others.swap_remove(index));
-        let before = std::mem::replace(&mut self.now, window);
-        if !before.is_empty() {
-            self.others.push(before);
-        }
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Window> {
-        self.others.iter().chain([&self.now])
-    }
-
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Window> {
-        self.others.iter_mut().chain([&mut self.now])
-    }
-
-    /// All that have samples; empty ones stay.
-    pub(super) fn take(&mut self) -> Vec<(u64, Aggregate)> {
-        let period = self.now.period;
-        let now = std::mem::replace(&mut self.now, Window::new(period));
-        let taken = std::mem::take(&mut self.others).into_iter().chain([now]);
-        taken.filter(|window| !window.is_empty()).map(|window| (window.period, window.aggregate)).collect()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::aggregate::RawSample;
 
-    fn sample(windows: &mut Windows, period: u64) {
-        windows.turn_to(period);
-        windows.now.aggregate.samples.push(RawSample { time: 0, stack: 0, thread: 0, cpu: 0 });
+    fn sample(window: &mut Window, source: u8, period: u64) {
+        window.add(source, period, RawSample::new(0, 0, 0, 0, 1), || Measure::cpu_clock(period));
+        window.charge(source, window.aggregate.content_bytes());
     }
 
     #[test]
-    fn each_period_has_a_window_of_its_own() {
-        let mut windows = Windows::new(10);
-        for period in [10, 100, 10, 100, 1, 10] {
-            sample(&mut windows, period);
+    fn each_source_and_period_is_a_series_of_its_own() {
+        let mut window = Window::default();
+        for (source, period) in [(0, 10), (0, 100), (1, 10), (0, 10), (0, 100), (0, 10)] {
+            sample(&mut window, source, period);
         }
-        windows.turn_to(7);
-        let mut taken: Vec<_> =
-            windows.take().into_iter().map(|(period, aggregate)| (period, aggregate.samples.len())).collect();
-        taken.sort_unstable();
-        assert_eq!(taken, [(1, 1), (10, 3), (100, 2)]);
-        assert!(windows.take().is_empty());
+        assert!(window.brought(0) == 5 * window.brought(1) && window.brought(1) >= size_of::<RawSample>());
+        let taken = window.take();
+        let counts: Vec<_> = taken.series.iter().map(|series| (series.measure.period, series.samples.len())).collect();
+        assert_eq!(counts, [(10, 3), (100, 2), (10, 1)]);
+        assert_eq!((taken.sample_count(), window.brought(0)), (6, 0));
+        assert!(window.take().is_empty());
+    }
+
+    #[test]
+    fn a_value_has_48_bits() {
+        for value in [0, 1, u64::from(u32::MAX) + 7, (1 << 48) - 1] {
+            let sample = RawSample::new(1, 2, 3, 4, value);
+            assert_eq!((sample.value(), sample.cpu()), (value, 4));
+        }
     }
 
     #[test]
     fn raw_stacks_stay_within_their_budget() {
-        let mut window = Window::new(1);
+        let mut window = Window::default();
         let key = |serial, words: usize| RawKey {
             serial,
             version: 0,

@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use profiler_bpf::Targets;
+use profiler_bpf::{Source, Targets};
 use profiler_formats::format::Format;
+use profiler_model::builder::ProfileBuilder;
+use profiler_model::{Profile, ValueType};
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
@@ -19,9 +21,7 @@ use rustix::process::Signal;
 use crate::exit;
 use crate::launch::Launched;
 use crate::output::{Output, Written};
-use crate::pipeline::{
-    Aggregate, Budgets, Names, Session, SessionOptions, Span, assemble, files, losses, origin, process_facts,
-};
+use crate::pipeline::{Budgets, Names, Session, SessionOptions, Span, assemble, files, losses, origin, process_facts};
 use crate::terminal::Terminal;
 
 /// How often signals, the command and the clock are looked at.
@@ -96,7 +96,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     };
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
-            frequency: options.frequency,
+            sources: vec![Source::cpu_clock(options.frequency)],
             targets: targets(&options.target, command.as_ref())?,
             ring_bytes: ring_bytes(options.frequency),
             btf: options.btf.clone(),
@@ -198,11 +198,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 
     let span = Span { clock: session.read_clock(), begun, ended: Clock::monotonic_now() };
     let totals = session.totals();
-    // The rate does not change, so there is one.
-    let (period, aggregate) =
-        session.take_aggregates().pop().unwrap_or_else(|| (session.period(), Aggregate::default()));
+    let aggregate = session.take_aggregate();
     let files = files(&aggregate, session.executables());
-    let mut profile = assemble(&aggregate, &mut names, &files, &resources, span.clock, period);
+    // The rate does not change, so there is one, if anything was sampled.
+    let profile = assemble(&aggregate, &mut names, &files, &resources, span.clock).pop();
+    let mut profile = profile.unwrap_or_else(|| empty(options.frequency));
     drop(files);
     span.bound(&mut profile);
     profile.origin = origin(options.frequency, what(&options.target));
@@ -225,6 +225,15 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let code = command.as_mut().map_or(Ok(0), Launched::exit_code)?;
     failed |= cut_short || written.iter().any(|written| written.instead_of.is_some());
     Ok(ExitCode::from(if code == 0 && failed { exit::FAILURE } else { code }))
+}
+
+/// Of a recording in which nothing was sampled.
+fn empty(frequency: u64) -> Profile {
+    let mut profile = ProfileBuilder::new().finish();
+    profile.sample_types = vec![ValueType::new("samples", "count")];
+    profile.period_type = ValueType::new("cpu", "nanoseconds");
+    profile.period = i64::try_from(1_000_000_000 / frequency).unwrap_or(i64::MAX);
+    profile
 }
 
 fn targets(target: &Target, command: Option<&Launched>) -> anyhow::Result<Targets> {

@@ -10,6 +10,10 @@
 #error "include arch.h, which knows the registers and includes this"
 #endif
 
+#ifndef offsetof
+#define offsetof(type, member) __builtin_offsetof(type, member)
+#endif
+
 #define MAX_USER_FRAMES 1024
 #define MAX_KERNEL_FRAMES 127
 #define MAX_FRAMES 1152 /* both, rounded up */
@@ -17,6 +21,7 @@
 #define PAGE_BYTES 4096
 #define PC_CACHE_SLOTS 1024 /* a power of two */
 #define FRAMES_A_CALL 4 /* unwound by one call of unwind_frames */
+#define MAX_SOURCES 8 /* of samples, in one recording */
 
 #define MAX_PROCESSES 16384
 #define MAX_MAPPINGS 65536
@@ -61,6 +66,12 @@ struct unwind_rule {
 	s16 rbx_off8;
 };
 _Static_assert(sizeof(struct unwind_rule) == 16, "unwind_rule");
+_Static_assert(offsetof(struct unwind_rule, cfa_kind) == 0 && offsetof(struct unwind_rule, cfa_reg) == 1 &&
+		       offsetof(struct unwind_rule, ra_kind) == 2 && offsetof(struct unwind_rule, flags) == 3 &&
+		       offsetof(struct unwind_rule, cfa_off) == 4 && offsetof(struct unwind_rule, cfa_off2) == 8 &&
+		       offsetof(struct unwind_rule, ra) == 10 && offsetof(struct unwind_rule, fp_off8) == 12 &&
+		       offsetof(struct unwind_rule, rbx_off8) == 14,
+	       "abi.rs");
 
 /* One executable mapping of a process; a process's are consecutive in `mappings`, sorted by start. */
 struct mapping {
@@ -71,6 +82,9 @@ struct mapping {
 	u32 pad;
 };
 _Static_assert(sizeof(struct mapping) == 32, "mapping");
+_Static_assert(offsetof(struct mapping, start) == 0 && offsetof(struct mapping, end) == 8 &&
+		       offsetof(struct mapping, bias) == 16 && offsetof(struct mapping, executable) == 24,
+	       "abi.rs");
 #define NO_EXECUTABLE 0xffffffffu
 
 /* Where an executable's row pages are; `page_count` 0: not loaded yet. */
@@ -81,6 +95,9 @@ struct executable {
 	u32 pad;
 };
 _Static_assert(sizeof(struct executable) == 16, "executable");
+_Static_assert(offsetof(struct executable, first_page) == 0 && offsetof(struct executable, page_count) == 4 &&
+		       offsetof(struct executable, page_base) == 8,
+	       "abi.rs");
 
 /* The rows of 64 KiB of ELF address space; they never straddle two slabs. */
 struct row_page {
@@ -88,6 +105,7 @@ struct row_page {
 	u32 count;
 };
 _Static_assert(sizeof(struct row_page) == 8, "row_page");
+_Static_assert(offsetof(struct row_page, first) == 0 && offsetof(struct row_page, count) == 4, "abi.rs");
 
 /* A process whose mappings are known. Its address space is the one that has this start_code and start_stack: after an exec
  * the table stops to apply by itself, and a forked child that has not exec'd shares its parent's. */
@@ -100,6 +118,10 @@ struct process {
 	u32 pad;
 };
 _Static_assert(sizeof(struct process) == 32, "process");
+_Static_assert(offsetof(struct process, start_code) == 0 && offsetof(struct process, start_stack) == 8 &&
+		       offsetof(struct process, serial) == 16 && offsetof(struct process, first) == 20 &&
+		       offsetof(struct process, count) == 24,
+	       "abi.rs");
 
 /* What user space decided of a process image, when targets are rules. Of no other image: what differs in any of these is sampled
  * and decided anew. */
@@ -112,6 +134,10 @@ struct verdict {
 	u32 pad;
 };
 _Static_assert(sizeof(struct verdict) == 40, "verdict");
+_Static_assert(offsetof(struct verdict, start_time) == 0 && offsetof(struct verdict, start_code) == 8 &&
+		       offsetof(struct verdict, start_stack) == 16 && offsetof(struct verdict, cgroup) == 24 &&
+		       offsetof(struct verdict, refused) == 32,
+	       "abi.rs");
 
 /* How a user stack ended. */
 enum unwind_end {
@@ -141,7 +167,7 @@ struct sample {
 	u64 start_time; /* of the process, CLOCK_BOOTTIME, ns */
 	u64 start_code; /* of its address space */
 	u64 start_stack;
-	u64 period; /* ns of CPU time that this sample stands for */
+	u64 value; /* what this sample stands for: ns of CPU time if a clock made it, else events */
 	u64 cgroup; /* id of its v2 control group; 0 unless targets are rules */
 	u32 pid;
 	u32 tid;
@@ -152,10 +178,23 @@ struct sample {
 	u16 kernel_frames;
 	u16 user_frames;
 	u8 end; /* enum unwind_end */
-	u8 pad[3];
+	u8 source; /* which of the sources made it */
+	u8 pad[2];
 	char comm[16];
 };
 _Static_assert(sizeof(struct sample) == 96, "sample");
+_Static_assert(offsetof(struct sample, time) == 0 && offsetof(struct sample, start_time) == 8 &&
+		       offsetof(struct sample, start_code) == 16 && offsetof(struct sample, start_stack) == 24 &&
+		       offsetof(struct sample, value) == 32 && offsetof(struct sample, cgroup) == 40,
+	       "record.rs");
+_Static_assert(offsetof(struct sample, pid) == 48 && offsetof(struct sample, tid) == 52 &&
+		       offsetof(struct sample, parent_pid) == 56 && offsetof(struct sample, cpu) == 60 &&
+		       offsetof(struct sample, serial) == 64 && offsetof(struct sample, stack_bytes) == 68,
+	       "record.rs");
+_Static_assert(offsetof(struct sample, kernel_frames) == 72 && offsetof(struct sample, user_frames) == 74 &&
+		       offsetof(struct sample, end) == 76 && offsetof(struct sample, source) == 77 &&
+		       offsetof(struct sample, comm) == 80,
+	       "record.rs");
 
 /* Where the unwinder stopped: the frame at ip is not among the frames yet. */
 struct continuation {
@@ -165,13 +204,25 @@ struct continuation {
 	u64 regs[LEAF_REGS]; /* by DWARF number */
 };
 _Static_assert(sizeof(struct continuation) == 48 + LEAF_REGS * 8, "continuation");
+_Static_assert(offsetof(struct continuation, ip) == 0 && offsetof(struct continuation, sp) == 8 &&
+		       offsetof(struct continuation, fp) == 16 && offsetof(struct continuation, rbx) == 24 &&
+		       offsetof(struct continuation, leaf) == 32 && offsetof(struct continuation, guessed) == 40 &&
+		       offsetof(struct continuation, regs) == 48,
+	       "record.rs");
 
+/* Of one source on one CPU. The twin is `counter.rs`: a test there holds the two together. */
 enum counter {
 	COUNT_SAMPLES = 0, /* samples that reached the ring */
 	COUNT_RING_FULL = 1, /* samples lost since the ring was full */
-	COUNT_KERNEL_STACK_FAILED = 2,
-	COUNT_FILTERED = 3, /* ticks that met a process that is not to be sampled */
-	COUNT_MAX = 8,
+	COUNT_KERNEL_STACK_FAILED = 2, /* samples whose kernel stack could not be taken */
+	COUNT_FILTERED = 3, /* events that met a process that is not to be sampled */
+	COUNT_OVERSIZE = 4, /* samples lost since their record had no room */
+	COUNT_BUSY = 5, /* samples lost since this source was at work on this CPU already */
+	COUNT_REFUSED = 6, /* ticks lost since the kernel runs no program while another one runs */
+	COUNT_MADE_GOOD = 7, /* ticks that met another program of ours, which took their samples */
+	COUNT_FRAMES = 8, /* user frames unwound */
+	COUNT_RULE_SEARCHES = 9, /* user frames whose rule was not in the cache */
+	COUNT_MAX = 10,
 };
 
 /* A walk under way. fp and rbx are followed lazily: by value, or by the stack address that holds them. */

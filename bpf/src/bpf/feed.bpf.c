@@ -6,6 +6,7 @@
 #include "vmlinux_min.h"
 #include <bpf/bpf_helpers.h>
 
+#define ONE_RING /* the first source's */
 #include "ring.h"
 
 #define FEED_RECORD_BYTES 1016
@@ -55,7 +56,7 @@ int feed(struct feed_input *in)
 		if (bytes < sizeof(struct sample) || bytes > FEED_RECORD_BYTES)
 			break;
 		r->sample.time = bpf_ktime_get_ns();
-		if (bpf_ringbuf_output(&samples, r->record, bytes, ring_flags(0, r->sample.time, &woken)))
+		if (bpf_ringbuf_output(&samples, r->record, bytes, ring_flags(&samples, 0, r->sample.time, &woken)))
 			full++;
 		else
 			sent++;

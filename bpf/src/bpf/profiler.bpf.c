@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
 /*
- * One program per tick of a CPU's clock: choose, take the kernel's stack, unwind the user's, hand one record to the ring.
+ * One program for each event of a source (sources.h): choose, take the kernel's stack, unwind the user's, hand one record to the
+ * source's ring.
  *
  * The unwinder is a loop over one global function: the verifier checks a global function once, whatever the number of
  * calls, so 1,024 frames load on every kernel from 5.10 on with neither tail calls nor bpf_loop.
@@ -13,9 +14,19 @@
 #include "maps.h"
 
 struct scratch {
+	/* what user space reads and writes: sampler.rs */
 	u64 counters[COUNT_MAX];
-	u64 period; /* of this CPU's clock, ns; changes only while the clock stands still */
+	u64 period; /* of a clock, ns; changes only while the clock stands still. Of what is counted: events from sample to sample */
+	u64 gap; /* of what is counted: ns from sample to sample; 0: as many events as `period` says */
+	u64 busy; /* 1: in use */
+	/* the rest is the programs' own */
 	u64 woken; /* when this CPU last woke the reader for want of room */
+	u64 hits; /* of what is counted, since its last sample */
+	u64 sampled_at;
+	u64 timer; /* of a clock, as `expired` said when its program ran */
+	u64 expired; /* the timer that expired last on this CPU */
+	u64 tick_due; /* 1: the clock ticked and its program did not run yet */
+	u64 tick_ids; /* the task that the tick met */
 	struct unwind_state state;
 	u32 kernel_frames;
 	u32 pad;
@@ -27,7 +38,7 @@ struct scratch {
 };
 _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
 /* where the Rust side, which is x86-64, looks */
-_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34192, "prog_test.rs reads the frames there");
+_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34272, "prog_test.rs reads the frames there");
 
 #define UNWIND_CONTEXT struct scratch *
 #define OPAQUE(x) asm volatile("" : "+r"(x))
@@ -80,14 +91,19 @@ static __always_inline int read_stack(struct scratch *s, u64 *dst, const u32 wor
 
 #include "unwind.h"
 
-/* One a CPU: the values are larger than a per-CPU map allows, and the program cannot be interrupted by itself. */
+/*
+ * One for each CPU and source: the values are larger than a per-CPU map allows. A source's program is not interrupted by itself, but
+ * a program of another source may be; where it happens all the same, `busy` refuses the second.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1); /* CPUs, set at load */
+	__uint(max_entries, 1); /* CPUs times sources, set at load */
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__type(key, u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
+
+#include "sources.h"
 
 enum target_mode {
 	TARGET_ALL = 0,
@@ -112,9 +128,9 @@ volatile u64 min_age = 0; /* with rules: ns from a process's start to its first 
 #define PF_KTHREAD 0x00200000
 
 /* The global functions: each is verified once, whatever the number of calls. They return enum unwind_end. */
-__noinline int search_rule(u32 cpu)
+__noinline int search_rule(u32 slot)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
 
 	if (!s)
 		return END_BAD_FRAME;
@@ -123,14 +139,15 @@ __noinline int search_rule(u32 cpu)
 }
 
 /* One frame: written down, then stepped from. */
-static __always_inline int unwind_frame(struct scratch *s, u32 cpu)
+static __always_inline int unwind_frame(struct scratch *s, u32 number)
 {
 	struct unwind_state *u = &s->state;
 	u64 pc = u->leaf ? u->ip : u->ip - 1;
 	struct pc_cache_entry *c = &s->pc_cache[(pc ^ pc >> 10 ^ (u64)u->serial * 0x9e3779b1u) & (PC_CACHE_SLOTS - 1)];
 
 	if (c->pc != pc || c->serial != u->serial) {
-		search_rule(cpu);
+		s->counters[COUNT_RULE_SEARCHES]++;
+		search_rule(number);
 		if (u->rule == RULE_NO_MAPPING)
 			return END_NO_MAPPING;
 		if (u->rule == RULE_NOT_LOADED)
@@ -155,16 +172,16 @@ static __always_inline int unwind_frame(struct scratch *s, u32 cpu)
 	return step_rule(s, u, &c->rule);
 }
 
-__noinline int unwind_frames(u32 cpu)
+__noinline int unwind_frames(u32 slot)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
 	int end = END_BAD_FRAME;
 
 	if (!s)
 		return end;
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < FRAMES_A_CALL; i++) {
-		end = unwind_frame(s, cpu);
+		end = unwind_frame(s, slot);
 		if (end != END_RUNNING)
 			break;
 	}
@@ -172,9 +189,9 @@ __noinline int unwind_frames(u32 cpu)
 }
 
 /* The stack from sp upwards, as far as it can be read, behind the frames. Returns its bytes. */
-__noinline int copy_stack(u32 cpu)
+__noinline int copy_stack(u32 slot)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
 
 	if (!s)
 		return 0;
@@ -218,7 +235,7 @@ __noinline int copy_stack(u32 cpu)
 }
 
 /* Unwinds from the registers in the scratch's state: frames into its body. Returns enum unwind_end. */
-static __always_inline int unwind_user(struct scratch *s, u32 cpu)
+static __always_inline int unwind_user(struct scratch *s, u32 slot)
 {
 	int end = END_TOO_DEEP;
 
@@ -226,7 +243,7 @@ static __always_inline int unwind_user(struct scratch *s, u32 cpu)
 
 #pragma clang loop unroll(disable)
 	for (int i = 0; i <= MAX_USER_FRAMES / FRAMES_A_CALL; i++) {
-		end = unwind_frames(cpu);
+		end = unwind_frames(slot);
 		if (end != END_RUNNING)
 			break;
 	}
@@ -243,11 +260,12 @@ static __always_inline void set_leaf(struct unwind_state *u)
 }
 
 /* The registers with which the task last left user space. */
-static __always_inline int user_registers(struct bpf_perf_event_data *ctx, struct scratch *s, struct task_struct *task)
+static __always_inline int user_registers(struct bpf_perf_event_data *ctx, const int in_user, struct scratch *s,
+					  struct task_struct *task)
 {
 	struct unwind_state *u = &s->state;
 
-	if (from_user(&ctx->regs)) {
+	if (in_user) {
 		if (is_compat(&ctx->regs))
 			return END_COMPAT;
 		take_registers(u, &ctx->regs);
@@ -320,14 +338,15 @@ static __always_inline int refused(struct sample *sample)
 	       v->start_code == sample->start_code && v->cgroup == sample->cgroup;
 }
 
-static __always_inline int user_stack(struct bpf_perf_event_data *ctx, struct scratch *s, u32 cpu, u32 flags, struct task_struct *task)
+static __always_inline int user_stack(struct bpf_perf_event_data *ctx, const int in_user, struct scratch *s, u32 slot, u32 flags,
+				      struct task_struct *task)
 {
 	struct unwind_state *u = &s->state;
 	int end;
 
 	if (flags & (PF_KTHREAD | PF_IO_WORKER | PF_USER_WORKER))
 		return END_NO_USER_STACK;
-	end = user_registers(ctx, s, task);
+	end = user_registers(ctx, in_user, s, task);
 	if (end)
 		return end;
 	set_leaf(u);
@@ -338,31 +357,30 @@ static __always_inline int user_stack(struct bpf_perf_event_data *ctx, struct sc
 	u->first_mapping = p->first;
 	u->mapping_count = p->count;
 	s->sample.serial = p->serial;
-	return unwind_user(s, cpu);
+	return unwind_user(s, slot);
 }
 
-SEC("perf_event")
-int sample_cpu(struct bpf_perf_event_data *ctx)
-{
-	u64 ids = bpf_get_current_pid_tgid();
-	u32 pid = ids >> 32;
-	u32 cpu = bpf_get_smp_processor_id();
+/* What interrupted the present task, if that is in its registers: a tracepoint's context has none. */
+enum context {
+	CONTEXT_REGISTERS,
+	CONTEXT_TRACEPOINT,
+};
 
-	if (!pid || !chosen(pid))
-		return 0;
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
-	if (!s)
-		return 0;
+/* The record of the present task, in its slot's scratch. Returns its bytes; 0: this process is not to be sampled. */
+static __always_inline u64 record(struct bpf_perf_event_data *ctx, const enum context kind, struct scratch *s, u32 slot, u64 ids,
+				  u64 value)
+{
 	struct sample *sample = &s->sample;
+	const int in_user = kind == CONTEXT_REGISTERS && from_user(&ctx->regs);
 	struct task_struct *task;
 	u32 flags;
 
 	sample->time = bpf_ktime_get_ns();
-	sample->period = s->period;
+	sample->value = value;
 	sample->cgroup = 0;
-	sample->pid = pid;
+	sample->pid = ids >> 32;
 	sample->tid = (u32)ids;
-	sample->cpu = cpu;
+	sample->cpu = bpf_get_smp_processor_id();
 	sample->serial = 0;
 	sample->stack_bytes = 0;
 	if (kernel_btf && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)) {
@@ -391,7 +409,7 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 
 	s->kernel_frames = 0;
 	s->state.frames = 0;
-	if (!from_user(&ctx->regs)) {
+	if (!in_user) {
 		long bytes = bpf_get_stack(ctx, s->body, MAX_KERNEL_FRAMES * 8, 0);
 
 		if (bytes > 0)
@@ -400,10 +418,10 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 			s->counters[COUNT_KERNEL_STACK_FAILED]++;
 	}
 
-	int end = user_stack(ctx, s, cpu, flags, task);
+	int end = user_stack(ctx, in_user, s, slot, flags, task);
 	u32 stack_bytes = 0;
 	if (copy_stacks && (end == END_UNKNOWN_PROCESS || end == END_NO_MAPPING || end == END_NOT_LOADED))
-		stack_bytes = copy_stack(cpu);
+		stack_bytes = copy_stack(slot);
 	/* in the kernel, and not even the top of the stack is there: an exec or exit is taking the address space down */
 	if (!stack_bytes && end == END_UNKNOWN_PROCESS && s->kernel_frames)
 		end = END_NO_USER_STACK;
@@ -417,13 +435,110 @@ int sample_cpu(struct bpf_perf_event_data *ctx)
 	sample->user_frames = user_frames;
 	sample->stack_bytes = stack_bytes;
 	sample->end = end;
-	OPAQUE(size);
-	if (size > sizeof(struct sample) + BODY_BYTES)
+	s->counters[COUNT_FRAMES] += user_frames;
+	return size;
+}
+
+static __always_inline int sample_event(struct bpf_perf_event_data *ctx, const enum context kind, const u32 source)
+{
+	u64 ids = bpf_get_current_pid_tgid();
+	u32 pid = ids >> 32;
+	u32 slot = slot_of(source);
+	u64 value;
+
+	if (!pid || !chosen(pid))
 		return 0;
-	if (bpf_ringbuf_output(&samples, sample, size, ring_flags(stack_bytes, sample->time, &s->woken)))
-		s->counters[COUNT_RING_FULL]++;
-	else
-		s->counters[COUNT_SAMPLES]++;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
+	if (!s)
+		return 0;
+	if (s->busy) {
+		s->counters[COUNT_BUSY]++;
+		return 0;
+	}
+	s->busy = 1;
+	asm volatile("" ::: "memory");
+	if (kind == CONTEXT_TRACEPOINT) {
+		value = count_hit(s);
+	} else if (is_clock(source)) {
+		value = s->period;
+		if (note_ticks) {
+			s->timer = s->expired;
+			s->tick_due = 0;
+		}
+	} else {
+		value = s->gap ? count_hit(s) : ctx->sample_period;
+	}
+	if (value) {
+		u64 size = record(ctx, kind, s, slot, ids, value);
+
+		if (size)
+			send(s, s, source, size);
+		make_good(s, source, ids, size);
+	}
+	asm volatile("" ::: "memory");
+	s->busy = 0;
+	return 0;
+}
+
+/* A source's place is a constant of its program: not all kernels have cookies. Only those that are used are loaded. */
+#define SAMPLE(section, name, kind, source)    \
+	SEC(section)                           \
+	int name(void *ctx)                    \
+	{                                      \
+		sample_event(ctx, kind, source); \
+		return 0;                      \
+	}
+
+SAMPLE("perf_event", sample_cpu, CONTEXT_REGISTERS, 0)
+SAMPLE("?perf_event", sample_event_1, CONTEXT_REGISTERS, 1)
+SAMPLE("?perf_event", sample_event_2, CONTEXT_REGISTERS, 2)
+SAMPLE("?perf_event", sample_event_3, CONTEXT_REGISTERS, 3)
+SAMPLE("?perf_event", sample_event_4, CONTEXT_REGISTERS, 4)
+SAMPLE("?perf_event", sample_event_5, CONTEXT_REGISTERS, 5)
+SAMPLE("?perf_event", sample_event_6, CONTEXT_REGISTERS, 6)
+SAMPLE("?perf_event", sample_event_7, CONTEXT_REGISTERS, 7)
+
+/* 1: who else listens to this tracepoint goes on to hear it. */
+#define SAMPLE_HIT(name, source)                                    \
+	SEC("?tp")                                                  \
+	int name(void *ctx)                                         \
+	{                                                           \
+		sample_event(ctx, CONTEXT_TRACEPOINT, source);      \
+		return 1;                                           \
+	}
+
+SAMPLE_HIT(sample_hit_0, 0)
+SAMPLE_HIT(sample_hit_1, 1)
+SAMPLE_HIT(sample_hit_2, 2)
+SAMPLE_HIT(sample_hit_3, 3)
+SAMPLE_HIT(sample_hit_4, 4)
+SAMPLE_HIT(sample_hit_5, 5)
+SAMPLE_HIT(sample_hit_6, 6)
+SAMPLE_HIT(sample_hit_7, 7)
+
+/* A timer expires: if it is one of our clocks', its tick is due until its program runs, which is at once or not at all. */
+SEC("?raw_tp/hrtimer_expire_entry")
+int note_tick(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 timer = ctx->args[0];
+	u64 ids = bpf_get_current_pid_tgid();
+	u32 pid = ids >> 32;
+
+#pragma clang loop unroll(full)
+	for (u32 i = 0; i < MAX_SOURCES; i++) {
+		if (!is_clock(i))
+			continue;
+		struct scratch *clock = scratch_of(i);
+		if (!clock)
+			continue;
+		clock->expired = timer;
+		if (timer != clock->timer)
+			continue;
+		if (clock->tick_due)
+			clock->counters[COUNT_REFUSED]++;
+		clock->tick_due = pid && chosen(pid);
+		clock->tick_ids = ids;
+	}
 	return 0;
 }
 
@@ -468,8 +583,8 @@ struct test_input {
 SEC("syscall")
 int test_unwind(struct test_input *in)
 {
-	u32 cpu = 0;
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &cpu);
+	u32 slot = 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
 
 	if (!s)
 		return 1;
@@ -486,7 +601,7 @@ int test_unwind(struct test_input *in)
 	for (int i = 0; i < LEAF_REGS; i++)
 		u->regs[i] = in->regs[i];
 	s->kernel_frames = 0;
-	in->end = unwind_user(s, cpu);
+	in->end = unwind_user(s, slot);
 	in->frames = u->frames;
 	return 0;
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use profiler_bpf::{Options, SampleRing, Sampler, Targets, online_cpus};
+use profiler_bpf::{Counter, Options, SampleRing, Sampler, Source, Targets, online_cpus};
 use profiler_unwinders::process::Clock;
 
 use crate::error::Error;
@@ -50,13 +50,13 @@ pub fn change_live(program: &Path) -> Result<String, Error> {
     let running = favour::start(Command::new(program).args(["--ms", &ms]))?;
     let pid = running.pid();
     let mut sampler = Sampler::load(Options {
-        frequency: PHASES[0].0,
+        sources: vec![Source::cpu_clock(PHASES[0].0)],
         targets: Targets::Processes(vec![pid]),
         ring_bytes: 1 << 24,
         btf: None,
         without_task_pt_regs: false,
     })?;
-    let mut ring = sampler.ring()?;
+    let Some(mut ring) = sampler.rings()?.pop() else { return Err(Error::Rate("there is no ring".into())) };
     let mut ticks = Vec::new();
     let until = Instant::now() + PATIENCE;
     sampler.follow_cpus(&online_cpus()?)?;
@@ -80,7 +80,7 @@ pub fn change_live(program: &Path) -> Result<String, Error> {
         return Err(Error::Rate(format!("events were opened anew: {events:?}, then {after:?}")));
     }
     let lost = sampler.counters();
-    if lost.ring_full > 0 {
+    if lost.iter().any(|counters| counters[Counter::RingFull] > 0) {
         return Err(Error::Rate(format!("samples were lost: {lost:?}")));
     }
     drop(running);
@@ -121,7 +121,7 @@ fn check(phases: &[Phase], ticks: &[Tick]) -> Result<String, String> {
 fn drain(ring: &mut SampleRing, pid: u32, ticks: &mut Vec<Tick>) -> Result<(), Error> {
     let batch = ring.take()?;
     let own = batch.samples().filter(|sample| sample.head.pid == pid);
-    ticks.extend(own.map(|sample| Tick { time: sample.head.time, period: sample.head.period }));
+    ticks.extend(own.map(|sample| Tick { time: sample.head.time, period: sample.head.value }));
     Ok(())
 }
 

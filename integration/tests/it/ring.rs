@@ -5,38 +5,44 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use profiler::pipeline::{Aggregate, Budgets, Frame, Session, SessionOptions};
-use profiler_bpf::{Options, Sampler, Targets};
+use profiler_bpf::{Counter, Options, Sampler, Source, Targets};
 use profiler_integration::environment::{have_root, one_at_a_time};
 use profiler_integration::made;
+use profiler_measure::Measure;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const RECORDS: u64 = 20_000;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn options(ring_bytes: u32) -> Options {
-    Options { frequency: 99, targets: Targets::Rules, ring_bytes, btf: None, without_task_pt_regs: false }
+    Options {
+        sources: vec![Source::cpu_clock(99)],
+        targets: Targets::Rules,
+        ring_bytes,
+        btf: None,
+        without_task_pt_regs: false,
+    }
 }
 
 /// By thread id: how often it was sampled, with which process, CPU and frames.
 fn by_thread(aggregate: &Aggregate) -> BTreeMap<u32, (u64, u32, u32, Vec<Frame>)> {
     let mut threads = BTreeMap::new();
-    for sample in &aggregate.samples {
+    for sample in aggregate.samples() {
         let thread = aggregate.threads[sample.thread as usize];
         let frames: Vec<Frame> =
             aggregate.stacks[sample.stack as usize].iter().map(|&frame| aggregate.frames[frame as usize]).collect();
         let pid = aggregate.images[thread.image as usize].pid;
-        let known = threads.entry(thread.tid).or_insert_with(|| (0, pid, sample.cpu, frames.clone()));
-        assert_eq!((known.1, known.2, &known.3), (pid, sample.cpu, &frames), "two stacks of thread {}", thread.tid);
+        let known = threads.entry(thread.tid).or_insert_with(|| (0, pid, sample.cpu(), frames.clone()));
+        assert_eq!((known.1, known.2, &known.3), (pid, sample.cpu(), &frames), "two stacks of thread {}", thread.tid);
         known.0 += 1;
     }
     threads
 }
 
 fn only(session: &mut Session) -> Aggregate {
-    let mut aggregates = session.take_aggregates();
-    assert_eq!(aggregates.len(), 1, "one period");
-    let (period, aggregate) = aggregates.remove(0);
-    assert_eq!(period, made::PERIOD);
+    let aggregate = session.take_aggregate();
+    let measures: Vec<_> = aggregate.series.iter().map(|series| series.measure.clone()).collect();
+    assert_eq!(measures, [Measure::cpu_clock(made::PERIOD)]);
     aggregate
 }
 
@@ -65,16 +71,16 @@ fn root_what_passes_the_ring_is_in_the_aggregate_whole() {
         }
     });
     let until = Instant::now() + PATIENCE;
-    while session.totals().samples < RECORDS && Instant::now() < until {
+    while session.totals().samples() < RECORDS && Instant::now() < until {
         session.step(Duration::from_millis(200)).expect("a step");
     }
     sender.join().expect("all are sent");
     session.finish().expect("an end");
     let totals = session.totals();
-    assert_eq!((totals.samples, totals.incomplete()), (RECORDS, 0), "{totals:?}");
-    assert_eq!(totals.kernel.samples, 0, "the clocks stand still");
+    assert_eq!((totals.samples(), totals.incomplete()), (RECORDS, 0), "{totals:?}");
+    assert_eq!(totals.kernel(Counter::Samples), 0, "the clocks stand still");
     let arrived = only(&mut session);
-    assert!(arrived.samples.windows(2).all(|pair| pair[0].time <= pair[1].time), "not in the order of time");
+    assert!(arrived.series[0].samples.windows(2).all(|pair| pair[0].time <= pair[1].time), "not in the order of time");
 
     // The same without the ring.
     session.replay(made.records.clone());
@@ -107,7 +113,7 @@ fn root_the_reader_is_woken_when_a_quarter_of_the_ring_is_used() {
     let made = made::make(1, 100).expect("records");
     let ring_bytes = 1 << 20;
     let sampler = Sampler::load(options(ring_bytes)).expect("the kernel half");
-    let mut ring = sampler.ring().expect("its ring");
+    let mut ring = sampler.rings().expect("its ring").remove(0);
     let mut feed = sampler.feed(&made.records, true).expect("a feed");
     let is_called = |ring: &profiler_bpf::SampleRing, seconds| {
         let mut fds = [PollFd::from_borrowed_fd(ring.fd(), PollFlags::IN)];

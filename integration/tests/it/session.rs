@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use profiler::pipeline::{Aggregate, Budgets, Names, Session, SessionOptions, assemble, files};
-use profiler_bpf::Targets;
+use profiler::pipeline::{Aggregate, Budgets, Names, Session, SessionOptions, Tally, assemble, files};
+use profiler_bpf::{Counter, Source, Targets};
 use profiler_integration::children::{self, Running, copy_program};
 use profiler_integration::environment::{have, have_root, one_at_a_time};
 use profiler_integration::programs::{self, Program};
@@ -33,8 +33,13 @@ fn build(program: &Program) -> PathBuf {
 }
 
 fn session(targets: Targets, frequency: u64, budgets: Budgets) -> Session {
-    let sampler =
-        profiler_bpf::Options { frequency, targets, ring_bytes: 8 << 20, btf: None, without_task_pt_regs: false };
+    let sampler = profiler_bpf::Options {
+        sources: vec![Source::cpu_clock(frequency)],
+        targets,
+        ring_bytes: 8 << 20,
+        btf: None,
+        without_task_pt_regs: false,
+    };
     Session::new(SessionOptions { sampler, budgets, sideband_bytes: 1 << 19 }).expect("a session")
 }
 
@@ -55,28 +60,28 @@ fn run_until(session: &mut Session, patience: Duration, mut done: impl FnMut(&mu
 }
 
 /// Takes what was sampled, with everything that is still in the rings.
-fn take(session: &mut Session) -> Vec<(u64, Aggregate)> {
+fn take(session: &mut Session) -> Aggregate {
     // The collector empties the rings at least every 200 ms.
     run(session, Duration::from_millis(600));
-    session.take_aggregates()
+    session.take_aggregate()
 }
 
-fn named(session: &mut Session, aggregate: &Aggregate, period: u64) -> Vec<Row> {
+/// Samples by period, named.
+fn named(session: &mut Session, aggregate: &Aggregate) -> BTreeMap<u64, Vec<Row>> {
     let mut names = Names::once(Symbolizer::new(profiler_symbolizer::Options::default()));
     let files = files(aggregate, session.executables());
     let kubernetes = KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() };
     let resources = Resources::start(ResourceOptions { kubernetes, ..ResourceOptions::default() }).expect("resources");
-    rows(&assemble(aggregate, &mut names, &files, &resources, session.clock(), period))
+    let profiles = assemble(aggregate, &mut names, &files, &resources, session.clock());
+    profiles.iter().map(|profile| (profile.period.unsigned_abs(), rows(profile))).collect()
 }
 
 /// Samples by process.
-fn by_pid(aggregates: &[(u64, Aggregate)]) -> BTreeMap<u32, u64> {
+fn by_pid(aggregate: &Aggregate) -> BTreeMap<u32, u64> {
     let mut counts = BTreeMap::new();
-    for (_, aggregate) in aggregates {
-        for sample in &aggregate.samples {
-            let image = aggregate.threads[sample.thread as usize].image;
-            *counts.entry(aggregate.images[image as usize].pid).or_default() += 1;
-        }
+    for sample in aggregate.samples() {
+        let image = aggregate.threads[sample.thread as usize].image;
+        *counts.entry(aggregate.images[image as usize].pid).or_default() += 1;
     }
     counts
 }
@@ -104,7 +109,7 @@ fn root_rate_changes_live_and_every_sample_has_its_own_period() {
     let mut session = session(Targets::Processes(vec![pid]), 99, Budgets::default());
     session.prepare(&[pid]);
     session.start().expect("clocks");
-    let (mut due, mut sampled) = (BTreeMap::<u64, f64>::new(), Vec::new());
+    let mut due = BTreeMap::<u64, f64>::new();
     let mut changes = 0.0;
     for (frequency, seconds) in [(99u64, 4), (9, 5), (99, 3), (999, 3)] {
         session.set_frequency(frequency).expect("the rate is allowed");
@@ -115,16 +120,17 @@ fn root_rate_changes_live_and_every_sample_has_its_own_period() {
     }
     let used: f64 = due.values().sum();
     session.set_frequency(99).expect("the rate is allowed");
-    sampled.extend(take(&mut session));
+    let sampled = take(&mut session);
     let lost = session.totals();
-    assert_eq!((lost.kernel.ring_full, lost.intake_dropped), (0, 0));
+    assert_eq!((lost.kernel(Counter::RingFull), lost.session(Tally::IntakeDropped)), (0, 0));
     session.finish().expect("an end");
     let output = target.wait(PATIENCE).expect("its end").stdout;
     let truth = Truth::find("shares", &output).expect("its truth");
 
     let mut weighed = 0.0;
-    for (period, aggregate) in &sampled {
-        let count = aggregate.samples.len() as f64;
+    for (period, rows) in &named(&mut session, &sampled) {
+        let series = sampled.series.iter().find(|series| series.measure.period == *period).expect("its samples");
+        let count = series.samples.len() as f64;
         // At 99 Hz a little more was sampled while the rest was taken.
         let more = if *period == 1_000_000_000 / 99 { 0.7 * 99.0 } else { 0.0 };
         let expected = due.get(period).unwrap_or_else(|| panic!("samples of a period of {period} ns")) / *period as f64;
@@ -135,13 +141,12 @@ fn root_rate_changes_live_and_every_sample_has_its_own_period() {
             "{count} samples where {expected:.1} are due"
         );
         weighed += count * *period as f64;
-        let rows = named(&mut session, aggregate, *period);
         let groups: Vec<&str> = truth.shares.keys().map(String::as_str).collect();
-        let off = off_from_truth(&truth.shares, &by_group(&rows, &groups));
+        let off = off_from_truth(&truth.shares, &by_group(rows, &groups));
         // Three sigma on several shares at three rates: one may be out by noise.
         assert!(off.len() < 2, "{off:?}");
     }
-    assert_eq!(sampled.len(), 3, "one aggregate a period");
+    assert_eq!(sampled.series.len(), 3, "one series a period");
     // A clock begins a new period at each change, on each CPU that the process was on.
     let slack = 0.05 * used + changes * 1e9 / 9.0;
     assert!((weighed - used).abs() < slack + 0.7e9, "{weighed} ns sampled of {used} ns used");
@@ -178,12 +183,17 @@ fn root_targets_change_live_by_every_kind_of_rule() {
         let after = session.totals();
         println!(
             "{test}: {what}: {counts:?}, filtered {} + {}",
-            after.kernel.filtered - before.kernel.filtered,
-            after.filtered - before.filtered
+            after.kernel(Counter::Filtered) - before.kernel(Counter::Filtered),
+            after.session(Tally::Filtered) - before.session(Tally::Filtered)
         );
-        let lost = (after.kernel.ring_full, after.intake_dropped, after.over_budget);
+        let lost =
+            (after.kernel(Counter::RingFull), after.session(Tally::IntakeDropped), after.session(Tally::OverBudget));
         assert_eq!(lost, (0, 0, 0), "{what}");
-        (counts, after.kernel.filtered - before.kernel.filtered, after.filtered - before.filtered)
+        (
+            counts,
+            after.kernel(Counter::Filtered) - before.kernel(Counter::Filtered),
+            after.session(Tally::Filtered) - before.session(Tally::Filtered),
+        )
     };
     let only = |rule: Rule| TargetRules { include: vec![rule], ..TargetRules::default() };
     let strings = |text: &str| vec![text.to_owned()];
@@ -299,15 +309,14 @@ fn root_rows_make_room_under_their_budget_and_stacks_stay_true() {
             sleeper.signal(Signal::STOP);
             sleeping.push(sleeper);
         }
-        session.take_aggregates();
+        session.take_aggregate();
         let mut target = children::start(Command::new(file).args(["--ms", "2500"])).expect("it starts");
         assert!(run_until(&mut session, PATIENCE, |_| !target.is_running()), "it ends");
         let output = target.wait(PATIENCE).expect("its end").stdout;
         let truth = Truth { is_partial: true, ..Truth::find(&file.display().to_string(), &output).expect("its truth") };
         let (mut own, table) = (Vec::new(), session.table_use().kernel);
-        for (period, aggregate) in take(&mut session) {
-            own.extend(named(&mut session, &aggregate, period).into_iter().filter(|row| row.pid == truth.pid));
-        }
+        let taken = take(&mut session);
+        own.extend(named(&mut session, &taken).into_values().flatten().filter(|row| row.pid == truth.pid));
         // First samples on two stacks, and those of code that has yet to get room.
         let found = verdict(&own, &truth, 299, 0.98, |_| false);
         println!("{test}: {}: {}; {table:?}; {:?}", file.display(), found.summary(), session.unwind_stats());
@@ -354,13 +363,13 @@ fn root_tables_are_as_before_when_processes_have_ended() {
             !running.iter_mut().any(Running::is_running)
         });
         assert!(has_ended, "round {round}");
-        session.take_aggregates();
+        session.take_aggregate();
     }
     println!("{test}: before {before:?}\nmost {most:?}");
     assert!(most.processes > before.kernel.processes && most.mappings > before.kernel.mappings);
     assert!(most.executables >= 8 && most.rows > 1000);
     let is_back = run_until(&mut session, PATIENCE, |session| {
-        session.take_aggregates();
+        session.take_aggregate();
         let now = session.table_use();
         now.kernel.processes <= before.kernel.processes
             && now.kernel.mappings <= before.kernel.mappings
@@ -404,9 +413,8 @@ fn root_a_process_of_50_000_mappings_is_bounded_and_sampled() {
     let output = target.wait(PATIENCE).expect("its end").stdout;
     let truth = Truth::find("mappings", &output).expect("its truth");
     let mut own = Vec::new();
-    for (period, aggregate) in take(&mut session) {
-        own.extend(named(&mut session, &aggregate, period).into_iter().filter(|row| row.pid == pid));
-    }
+    let taken = take(&mut session);
+    own.extend(named(&mut session, &taken).into_values().flatten().filter(|row| row.pid == pid));
     let found = verdict(&own, &truth, 199, 0.99, |_| false);
     println!("{test}: {}; {most:?}; {memory} bytes at most; {:?}", found.summary(), session.totals());
     assert!(most.kernel.mappings <= 65_536);
@@ -433,7 +441,7 @@ fn root_process_first_sampled_in_exec_has_its_program_from_the_first_window_on()
     let mut programs: BTreeMap<u32, Vec<Option<String>>> = BTreeMap::new();
     for _ in 0..120 {
         run(&mut session, STEP);
-        for image in session.take_aggregates().iter().flat_map(|(_, aggregate)| &aggregate.images) {
+        for image in &session.take_aggregate().images {
             if image.exe.ends_with(b"shares") {
                 let program = image.executable.as_ref().map(|executable| executable.htlhash.clone());
                 programs.entry(image.serial).or_default().push(program);

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use profiler::pipeline::{Budgets, Names, Session, SessionOptions, assemble, files};
-use profiler_bpf::{Options, Targets};
+use profiler_bpf::{Options, Source, Targets};
 use profiler_integration::children;
 use profiler_integration::truth::Truth;
 use profiler_model::Profile;
@@ -30,7 +30,13 @@ pub struct Watched {
 
 /// How to load the kernel half for the whole host at `frequency` Hz.
 pub fn everything(frequency: u64) -> Options {
-    Options { frequency, targets: Targets::All, ring_bytes: 1 << 21, btf: None, without_task_pt_regs: false }
+    Options {
+        sources: vec![Source::cpu_clock(frequency)],
+        targets: Targets::All,
+        ring_bytes: 1 << 21,
+        btf: None,
+        without_task_pt_regs: false,
+    }
 }
 
 /// Starts to record, then `program`, and ends with it. `meanwhile` is called some twenty times a second with the program's pid.
@@ -53,15 +59,15 @@ pub fn watch(
     let output = running.wait(Duration::from_secs(1))?.stdout;
     session.finish()?;
     let truth = Truth::find(&program.display().to_string(), &output)?;
-    // The rate does not change, so there is one.
-    let Some((period, aggregate)) = session.take_aggregates().pop() else {
-        return Err(Error::Rate("nothing was sampled".into()));
-    };
+    let aggregate = session.take_aggregate();
     let mut names = Names::once(Symbolizer::new(profiler_symbolizer::Options::default()));
     let files = files(&aggregate, session.executables());
     let kubernetes = KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() };
     let resources = Resources::start(ResourceOptions { kubernetes, ..ResourceOptions::default() });
     let resources = resources.unwrap_or_else(|error| panic!("no resources: {error}"));
-    let profile = assemble(&aggregate, &mut names, &files, &resources, session.clock(), period);
+    // The rate does not change, so there is one.
+    let Some(profile) = assemble(&aggregate, &mut names, &files, &resources, session.clock()).pop() else {
+        return Err(Error::Rate("nothing was sampled".into()));
+    };
     Ok(Watched { profile, truth })
 }

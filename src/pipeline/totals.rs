@@ -1,0 +1,85 @@
+//! What a session counts, a source.
+
+use std::collections::BTreeMap;
+
+use profiler_bpf::{Counter, Counters};
+
+profiler_bpf::counters! {
+    /// What this side counts of a source, beside what the kernel half does.
+    pub enum Tally,
+    /// The counts of one source, or a sum of several.
+    struct Tallies:
+    /// Samples kept.
+    Kept,
+    /// Samples of processes that the rules refuse, which the kernel half took before it was told; not lost. It refused
+    /// [`Counter::Filtered`] more by itself.
+    Filtered,
+    /// Samples dropped because they came in faster than they could be worked off.
+    IntakeDropped,
+    /// Samples dropped because the aggregate had no room before it was taken.
+    OverBudget,
+    /// Records that are not whole, or of a source that is not known.
+    Malformed,
+}
+
+/// The counts of one source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceTotals {
+    /// The kernel half's.
+    pub kernel: Counters,
+    /// This side's.
+    pub session: Tallies,
+}
+
+/// What a session has seen so far.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// By event, as users write it.
+    pub sources: BTreeMap<String, SourceTotals>,
+    /// Samples whose stack is not whole, by reason.
+    pub incomplete: BTreeMap<&'static str, u64>,
+    /// Samples that user space unwound.
+    pub continued: u64,
+    /// Side-band events lost.
+    pub sideband_lost: u64,
+}
+
+impl Totals {
+    /// Samples with unfinished stacks.
+    #[must_use]
+    pub fn incomplete(&self) -> u64 {
+        self.incomplete.values().sum()
+    }
+
+    /// Samples kept, of all sources.
+    #[must_use]
+    pub fn samples(&self) -> u64 {
+        self.session(Tally::Kept)
+    }
+
+    /// A count of the kernel half, of all sources.
+    #[must_use]
+    pub fn kernel(&self, counter: Counter) -> u64 {
+        self.sources.values().map(|source| source.kernel[counter]).sum()
+    }
+
+    /// A count of this side, of all sources.
+    #[must_use]
+    pub fn session(&self, tally: Tally) -> u64 {
+        self.sources.values().map(|source| source.session[tally]).sum()
+    }
+
+    /// Adds what another session has seen.
+    pub fn add(&mut self, more: &Self) {
+        for (event, totals) in &more.sources {
+            let sum = self.sources.entry(event.clone()).or_default();
+            sum.kernel += totals.kernel;
+            sum.session += totals.session;
+        }
+        for (&reason, count) in &more.incomplete {
+            *self.incomplete.entry(reason).or_default() += count;
+        }
+        self.continued += more.continued;
+        self.sideband_lost += more.sideband_lost;
+    }
+}
