@@ -3,7 +3,16 @@
 //! Every struct here has its twin in `abi.h`; sizes and offsets are asserted on both sides. Integers are native-endian: both
 //! sides run on the same machine.
 
-use std::mem::offset_of;
+/// Asserts a twin's size and where its fields are; the C side asserts the same.
+macro_rules! layout {
+    ($type:ty, $size:literal, { $($field:ident: $offset:literal),* $(,)? }) => {
+        const _: () = {
+            assert!(size_of::<$type>() == $size);
+            $(assert!(std::mem::offset_of!($type, $field) == $offset);)*
+        };
+    };
+}
+pub(crate) use layout;
 
 /// Unwind rows describe pages of this many bytes of ELF address space.
 pub const ROW_PAGE_SHIFT: u32 = 16;
@@ -100,18 +109,7 @@ pub struct Rule {
     /// Where the caller's rbx is saved: `cfa + 8 * rbx_off8`, or [`SAVED_SAME`].
     pub rbx_off8: i16,
 }
-const _: () = assert!(size_of::<Rule>() == 16);
-const _: () = assert!(
-    offset_of!(Rule, cfa_kind) == 0
-        && offset_of!(Rule, cfa_reg) == 1
-        && offset_of!(Rule, ra_kind) == 2
-        && offset_of!(Rule, flags) == 3
-        && offset_of!(Rule, cfa_off) == 4
-        && offset_of!(Rule, cfa_off2) == 8
-        && offset_of!(Rule, ra) == 10
-        && offset_of!(Rule, fp_off8) == 12
-        && offset_of!(Rule, rbx_off8) == 14
-);
+layout!(Rule, 16, { cfa_kind: 0, cfa_reg: 1, ra_kind: 2, flags: 3, cfa_off: 4, cfa_off2: 8, ra: 10, fp_off8: 12, rbx_off8: 14 });
 
 impl Rule {
     /// Rule 0: nothing is known.
@@ -141,6 +139,29 @@ pub const MAX_PROCESSES: usize = 16_384;
 /// In [`Mapping::executable`]: code without rows, followed by frame pointer.
 pub const NO_EXECUTABLE: u32 = u32::MAX;
 
+/// Whose code a mapping is, and whose frame a word of a stack is: `enum frame_kind`, six bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FrameKind(u8);
+
+impl FrameKind {
+    /// Machine code, stepped over by unwind rows or frame pointers; its frames are addresses.
+    pub const NATIVE: Self = Self(0);
+    /// Kinds that there can be.
+    pub const COUNT: u8 = 64;
+
+    /// The kind of this number, if it has six bits.
+    #[must_use]
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < Self::COUNT { Some(Self(number)) } else { None }
+    }
+
+    /// Its number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
 /// `struct mapping`: one executable mapping of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -153,16 +174,10 @@ pub struct Mapping {
     pub bias: u64,
     /// Index into the executables, or [`NO_EXECUTABLE`].
     pub executable: u32,
-    /// Zero.
-    pub pad: u32,
+    /// Who unwinds the code there: a [`FrameKind`]. Rows of the executable still hold where that one hands over to them.
+    pub unwinder: u32,
 }
-const _: () = assert!(size_of::<Mapping>() == 32);
-const _: () = assert!(
-    offset_of!(Mapping, start) == 0
-        && offset_of!(Mapping, end) == 8
-        && offset_of!(Mapping, bias) == 16
-        && offset_of!(Mapping, executable) == 24
-);
+layout!(Mapping, 32, { start: 0, end: 8, bias: 16, executable: 24, unwinder: 28 });
 
 /// `struct executable`: where an executable's row pages are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -177,12 +192,7 @@ pub struct Executable {
     /// Zero.
     pub pad: u32,
 }
-const _: () = assert!(size_of::<Executable>() == 16);
-const _: () = assert!(
-    offset_of!(Executable, first_page) == 0
-        && offset_of!(Executable, page_count) == 4
-        && offset_of!(Executable, page_base) == 8
-);
+layout!(Executable, 16, { first_page: 0, page_count: 4, page_base: 8 });
 
 /// `struct row_page`: the rows of 64 KiB of an executable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -193,8 +203,7 @@ pub struct RowPage {
     /// Number of rows; they do not straddle slabs.
     pub count: u32,
 }
-const _: () = assert!(size_of::<RowPage>() == 8);
-const _: () = assert!(offset_of!(RowPage, first) == 0 && offset_of!(RowPage, count) == 4);
+layout!(RowPage, 8, { first: 0, count: 4 });
 
 /// `struct verdict`: what the rules say of one process image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -213,14 +222,7 @@ pub struct Verdict {
     /// Zero.
     pub pad: u32,
 }
-const _: () = assert!(size_of::<Verdict>() == 40);
-const _: () = assert!(
-    offset_of!(Verdict, start_time) == 0
-        && offset_of!(Verdict, start_code) == 8
-        && offset_of!(Verdict, start_stack) == 16
-        && offset_of!(Verdict, cgroup) == 24
-        && offset_of!(Verdict, refused) == 32
-);
+layout!(Verdict, 40, { start_time: 0, start_code: 8, start_stack: 16, cgroup: 24, refused: 32 });
 
 /// `struct process`: whose mappings are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -239,11 +241,4 @@ pub struct Process {
     /// Zero.
     pub pad: u32,
 }
-const _: () = assert!(size_of::<Process>() == 32);
-const _: () = assert!(
-    offset_of!(Process, start_code) == 0
-        && offset_of!(Process, start_stack) == 8
-        && offset_of!(Process, serial) == 16
-        && offset_of!(Process, first) == 20
-        && offset_of!(Process, count) == 24
-);
+layout!(Process, 32, { start_code: 0, start_stack: 8, serial: 16, first: 20, count: 24 });

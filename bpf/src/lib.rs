@@ -17,6 +17,7 @@ mod error;
 pub mod event;
 #[cfg(feature = "feed")]
 pub mod feed;
+mod frame;
 pub mod memory;
 pub mod native;
 mod perf;
@@ -37,7 +38,7 @@ pub use perf::{max_frequency, online_cpus, paranoid, probe, probe_clock};
 pub use ring::{Batch, SampleRing};
 pub use run_time::RunTime;
 pub use sampler::{MAX_SOURCES, Options, Sampler, Targets};
-pub use tables::Tables;
+pub use tables::{ProcessTables, RowTables, Tables};
 
 /// The programs compiled for arm64, which this crate does not load: an ELF object for libbpf.
 #[cfg(feature = "arm64-object")]

@@ -2,9 +2,11 @@
 
 use std::ptr;
 
-use crate::abi::{Executable, Mapping, Row, RowPage, Rule};
-use crate::record::{Continuation, MAX_USER_FRAMES, UnwindEnd, UserFrame};
-use crate::tables::Tables;
+use profiler_address::UserAddr;
+
+use crate::abi::{Executable, Mapping, Row, RowPage, Rule, layout};
+use crate::record::{Continuation, MAX_USER_FRAMES, NativeFrame, UnwindEnd, UserFrame};
+use crate::tables::RowTables;
 
 /// Twin of `struct unwind_state`.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +27,7 @@ struct RawState {
     rule: u32,
     regs: [u64; 16],
 }
-const _: () = assert!(size_of::<RawState>() == 208);
+layout!(RawState, 208, { ip: 0, sp: 8, fp: 16, fp_at: 24, rbx: 32, rbx_at: 40, guessed: 48, leaf: 56, frames: 60, serial: 64, first_mapping: 68, mapping_count: 72, rule: 76, regs: 80 });
 
 /// Twin of `struct native_tables`.
 #[repr(C)]
@@ -41,6 +43,10 @@ struct RawTables {
     rules: *const Rule,
     rule_count: u64,
 }
+layout!(RawTables, 80, {
+    mappings: 0, mapping_count: 8, executables: 16, executable_count: 24, row_pages: 32, row_page_count: 40, slabs: 48,
+    slab_count: 56, rules: 64, rule_count: 72,
+});
 
 /// Twin of `struct native_stack`.
 #[repr(C)]
@@ -50,6 +56,7 @@ struct RawStack {
     bytes: u64,
     ended: u64,
 }
+layout!(RawStack, 32, { copy: 0, start: 8, bytes: 16, ended: 24 });
 
 unsafe extern "C" {
     fn profiler_unwind_native(
@@ -91,11 +98,17 @@ impl Walk {
         }
     }
 
+    /// The address to look up of the frame at which the walk stands.
+    #[must_use]
+    pub const fn lookup_address(&self) -> UserAddr {
+        self.frame().lookup_address()
+    }
+
     /// The frame at which the walk stands; not among its frames yet when a table was missing.
     #[must_use]
-    pub const fn frame(&self) -> UserFrame {
+    pub const fn frame(&self) -> NativeFrame {
         let flags = self.state.guessed | if self.state.leaf != 0 { 1 << 63 } else { 0 };
-        UserFrame(self.state.ip & ((1 << 56) - 1) | flags)
+        NativeFrame(self.state.ip & ((1 << 56) - 1) | flags)
     }
 
     /// Walks until the stack ends or a table is missing, and appends to `frames`. `stack` is the target's memory from `start`
@@ -104,7 +117,7 @@ impl Walk {
     /// [`UnwindEnd::NotLoaded`] and [`UnwindEnd::NoMapping`] leave the walk at [`Self::frame`], to be called again.
     pub fn run(
         &mut self,
-        tables: &Tables,
+        tables: &RowTables,
         mappings: &[Mapping],
         start: u64,
         stack: &[u8],
@@ -140,7 +153,7 @@ impl Walk {
             )
         };
         let after = (self.state.frames as usize).min(MAX_USER_FRAMES);
-        frames.extend(words[before.min(after)..after].iter().map(|&word| UserFrame(word)));
+        frames.extend(words[before.min(after)..after].iter().map(|&word| UserFrame::Native(NativeFrame(word))));
         UnwindEnd::from_raw(u8::try_from(end).unwrap_or(u8::MAX))
     }
 }

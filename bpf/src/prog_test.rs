@@ -1,11 +1,13 @@
 //! The BPF build of the unwinder on chosen input (`BPF_PROG_TEST_RUN`), for tests on every kernel.
 
-use std::mem::{MaybeUninit, offset_of};
+use std::mem::MaybeUninit;
 
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
 
+use crate::abi::layout;
 use crate::error::{Error, Result};
+use crate::frame::Decoder;
 use crate::record::{Continuation, UnwindEnd, UserFrame};
 use crate::skeleton::{ProfilerSkel, ProfilerSkelBuilder};
 use crate::tables::Tables;
@@ -28,7 +30,9 @@ struct TestInput {
     pad: u32,
     regs: [u64; 16],
 }
-const _: () = assert!(size_of::<TestInput>() == 184 && offset_of!(TestInput, regs) == 56);
+layout!(TestInput, 184, {
+    ip: 0, sp: 8, fp: 16, rbx: 24, serial: 32, first_mapping: 36, mapping_count: 40, end: 44, frames: 48, regs: 56,
+});
 
 /// The loaded test entry.
 pub struct ProgTest {
@@ -92,7 +96,7 @@ impl ProgTest {
         let scratch = self.skeleton.maps.scratches.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(bpf)?;
         let body = scratch.as_deref().and_then(|scratch| scratch.get(SCRATCH_BODY..)).unwrap_or_default();
         let words = body.as_chunks::<8>().0.iter().take(input.frames as usize);
-        let frames = words.map(|word| UserFrame(u64::from_ne_bytes(*word))).collect();
+        let frames = Decoder(words.map(|word| u64::from_ne_bytes(*word))).collect();
         Ok((frames, UnwindEnd::from_raw(u8::try_from(input.end).unwrap_or(u8::MAX))))
     }
 }

@@ -4,16 +4,14 @@ use std::mem::offset_of;
 use std::ops::Range;
 use std::ptr;
 
-use profiler_address::{KernelAddr, UserAddr};
+use profiler_address::KernelAddr;
+
+use crate::abi::layout;
+use crate::frame;
+pub use crate::frame::{NativeFrame, RuntimeFrame, UserFrame};
 
 /// Frames that one user stack can have.
 pub const MAX_USER_FRAMES: usize = 1024;
-
-/// In a user frame's word: an instruction pointer (interrupted here), not a return address.
-const FRAME_IS_IP: u64 = 1 << 63;
-/// In a user frame's word: found through a frame pointer for want of an unwind row.
-const FRAME_GUESSED: u64 = 1 << 62;
-const ADDRESS_BITS: u64 = (1 << 56) - 1;
 
 /// How a user stack ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,40 +93,6 @@ impl UnwindEnd {
     }
 }
 
-/// One user frame.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(transparent)]
-pub struct UserFrame(pub u64);
-
-impl UserFrame {
-    /// Instruction pointer or return address.
-    #[must_use]
-    pub const fn address(self) -> UserAddr {
-        UserAddr(self.0 & ADDRESS_BITS)
-    }
-    /// Whether it is an instruction pointer rather than a return address.
-    #[must_use]
-    pub const fn is_instruction_pointer(self) -> bool {
-        self.0 & FRAME_IS_IP != 0
-    }
-    /// The address to look up: the instruction itself, or the call before a return address.
-    #[must_use]
-    pub const fn lookup_address(self) -> UserAddr {
-        if self.is_instruction_pointer() { self.address() } else { self.address().call_site() }
-    }
-    /// Whether a frame pointer was followed for want of a row.
-    #[must_use]
-    pub const fn is_guessed(self) -> bool {
-        self.0 & FRAME_GUESSED != 0
-    }
-}
-
-impl std::fmt::Debug for UserFrame {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "UserFrame({:#x})", self.0)
-    }
-}
-
 /// The fixed head of a record; `struct sample`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -192,7 +156,7 @@ const _: () = assert!(
 );
 
 impl SampleHead {
-    /// A record as the kernel half lays it out, with these frames (leaf first, the user's as in [`UserFrame`]) and no copy of the
+    /// A record as the kernel half lays it out, with these frames (leaf first, the user's as [`UserFrame::words`]) and no copy of the
     /// stack: to replay or to feed.
     #[must_use]
     pub fn record(&self, kernel: &[u64], user: &[u64]) -> Vec<u8> {
@@ -227,16 +191,7 @@ pub struct Continuation {
     /// Registers by DWARF number.
     pub regs: [u64; 16],
 }
-const _: () = assert!(size_of::<Continuation>() == 176);
-const _: () = assert!(
-    offset_of!(Continuation, ip) == 0
-        && offset_of!(Continuation, sp) == 8
-        && offset_of!(Continuation, fp) == 16
-        && offset_of!(Continuation, rbx) == 24
-        && offset_of!(Continuation, leaf) == 32
-        && offset_of!(Continuation, guessed) == 40
-        && offset_of!(Continuation, regs) == 48
-);
+layout!(Continuation, 176, { ip: 0, sp: 8, fp: 16, rbx: 24, leaf: 32, guessed: 40, regs: 48 });
 
 /// A sample, borrowed from the ring.
 #[derive(Clone, Copy, Debug)]
@@ -250,12 +205,15 @@ pub struct Sample<'a> {
 }
 
 impl<'a> Sample<'a> {
-    /// Reads one record; `None` if it is not whole, which only a bug can cause.
+    /// Reads one record; `None` if it, or a frame in it, is not whole, which only a bug can cause.
     #[must_use]
     pub fn parse(record: &'a [u8]) -> Option<Self> {
         let (head, rest) = split::<SampleHead>(record)?;
         let (kernel, rest) = rest.split_at_checked(usize::from(head.kernel_frames) * 8)?;
         let (user, rest) = rest.split_at_checked(usize::from(head.user_frames) * 8)?;
+        if !frame::are_whole(words(user)) {
+            return None;
+        }
         let continuation = if head.stack_bytes > 0 {
             let (continuation, stack) = split::<Continuation>(rest)?;
             Some((continuation, stack.get(..head.stack_bytes as usize)?))
@@ -271,8 +229,13 @@ impl<'a> Sample<'a> {
     }
 
     /// User frames, leaf first.
-    pub fn user_frames(&self) -> impl ExactSizeIterator<Item = UserFrame> + 'a {
-        words(self.user).map(UserFrame)
+    pub fn user_frames(&self) -> impl Iterator<Item = UserFrame> + 'a {
+        frame::Decoder(self.user_words())
+    }
+
+    /// The words of the user frames.
+    pub fn user_words(&self) -> impl ExactSizeIterator<Item = u64> + 'a {
+        words(self.user)
     }
 
     /// Bytes of the record up to the continuation, and where in it the length of the copy is.
@@ -295,7 +258,7 @@ pub fn comm_bytes(comm: &[u8; 16]) -> &[u8] {
     &comm[..end]
 }
 
-fn words(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> + '_ {
+fn words(bytes: &[u8]) -> impl ExactSizeIterator<Item = u64> + Clone + '_ {
     bytes.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word))
 }
 
@@ -325,7 +288,7 @@ mod tests {
         record.extend(user.to_ne_bytes());
         record.extend([4, 0, 0, 0]);
         record.extend([b'c'; 16]);
-        record.resize(record.len() + 8 * usize::from(kernel + user), 9);
+        record.resize(record.len() + 8 * usize::from(kernel + user), 0x80);
         if stack > 0 {
             record.resize(record.len() + size_of::<Continuation>() + stack as usize, 8);
         }
@@ -360,12 +323,27 @@ mod tests {
             comm: *b"made\0\0\0\0\0\0\0\0\0\0\0\0",
             ..SampleHead::default()
         };
-        let record = made.record(&[7, 8], &[FRAME_IS_IP | 9, 10, 11]);
+        let record = made.record(&[7, 8], &[frame::FRAME_IS_IP | 9, 10, 11]);
         let read = Sample::parse(&record).unwrap();
         assert_eq!(read.head, SampleHead { kernel_frames: 2, user_frames: 3, ..made });
         assert!(read.kernel_frames().map(|frame| frame.0).eq([7, 8]));
-        assert!(read.user_frames().map(|frame| frame.0).eq([FRAME_IS_IP | 9, 10, 11]));
+        assert!(read.user_words().eq([frame::FRAME_IS_IP | 9, 10, 11]));
         assert!(read.continuation.is_none() && record.len() == 96 + 5 * 8);
+    }
+
+    #[test]
+    fn a_record_whose_last_frame_lacks_its_second_word_is_none() {
+        let runtime = UserFrame::Runtime(RuntimeFrame {
+            kind: crate::abi::FrameKind::new(5).unwrap(),
+            object: profiler_address::UserAddr(0x7f00_0000),
+            position: 3,
+            cookie: 4,
+        });
+        let mut user: Vec<u64> = vec![frame::FRAME_IS_IP | 9];
+        user.extend(runtime.words());
+        let made = SampleHead::default().record(&[], &user);
+        assert_eq!(Sample::parse(&made).unwrap().user_frames().last(), Some(runtime));
+        assert!(Sample::parse(&SampleHead::default().record(&[], &user[..2])).is_none());
     }
 
     #[test]

@@ -7,8 +7,8 @@ use profiler_bpf::Source;
 use profiler_config::Config;
 use profiler_model::Loss;
 use profiler_targets::TargetRules;
-use profiler_unwinders::native::Stats;
 use profiler_unwinders::process::Clock;
+use profiler_unwinders::publish::Stats;
 
 use super::publish::Window;
 use crate::pipeline::{

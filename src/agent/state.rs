@@ -114,6 +114,7 @@ pub fn of(agent: &Agent) -> AgentState {
             ("file unreadable", unwinder.failed),
             ("over the row budget", unwinder.over_budget),
             ("process table full", unwinder.unpublished),
+            ("more mappings than are kept", totals.refused_mappings),
         ]
         .into(),
         name_trouble: report.name_losses.clone(),
@@ -133,7 +134,7 @@ pub fn of(agent: &Agent) -> AgentState {
         tables: [
             ("processes", tables.kernel.processes as u64),
             ("mappings", tables.kernel.mappings as u64),
-            ("executables", tables.kernel.executables as u64),
+            ("executables", tables.kernel.native.executables as u64),
             ("images", tables.images as u64),
             ("files", tables.open_files as u64),
             ("verdicts", tables.verdicts as u64),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use profiler_address::{ElfVaddr, FileOffset, KernelAddr, UserAddr};
-use profiler_bpf::record::UnwindEnd;
+use profiler_bpf::record::{RuntimeFrame, UnwindEnd};
 use profiler_measure::Measure;
 use profiler_unwinders::executable::{Executable, ExecutableId};
 use profiler_unwinders::process::Comm;
+use profiler_unwinders::runtime::FrameName;
 use rustc_hash::FxHashMap;
 
 /// Index into [`Aggregate::frames`].
@@ -49,6 +50,14 @@ pub enum Frame {
         address: UserAddr,
         /// Found by frame pointer.
         guessed: bool,
+    },
+    /// A function of an interpreter or JIT compiler, as its runtime tells it from all others of one process image; its names are in
+    /// [`Aggregate::names`].
+    Runtime {
+        /// The process image.
+        image: ImageId,
+        /// Kind, object, position and cookie.
+        frame: RuntimeFrame,
     },
     /// An address that is in no known mapping.
     Unmapped {
@@ -165,6 +174,10 @@ pub struct Aggregate {
     pub paths: Vec<Arc<[u8]>>,
     /// Executables that frames are in.
     pub executables: FxHashMap<ExecutableId, Arc<Executable>>,
+    /// What runtimes said of their frames when these were first seen, innermost function first; their processes may be gone since.
+    pub names: FxHashMap<FrameId, Box<[FrameName]>>,
+    /// Bytes of the texts in `names`.
+    name_bytes: usize,
     path_ids: FxHashMap<Arc<[u8]>, PathId>,
     frame_ids: FxHashMap<Frame, FrameId>,
     stack_ids: FxHashMap<Arc<[FrameId]>, StackId>,
@@ -219,7 +232,8 @@ impl Aggregate {
         let lists = vec(&self.frames) + vec(&self.stacks) + vec(&self.images) + vec(&self.threads);
         let samples: usize = self.series.iter().map(|series| vec(&series.samples)).sum();
         let ids = map(&self.frame_ids) + map(&self.stack_ids) + map(&self.image_ids) + map(&self.thread_ids);
-        lists + samples + ids + stacks + vec(&self.paths) + map(&self.path_ids) + map(&self.executables)
+        let names = map(&self.names) + self.name_bytes;
+        lists + samples + ids + names + stacks + vec(&self.paths) + map(&self.path_ids) + map(&self.executables)
     }
 
     /// A frame for the log.
@@ -240,6 +254,27 @@ impl Aggregate {
             self.frames.push(frame);
             self.frames.len() as u32 - 1
         })
+    }
+
+    /// The id of a runtime's frame; `names` is asked when it is new here.
+    pub fn runtime_frame(
+        &mut self,
+        image: ImageId,
+        frame: RuntimeFrame,
+        names: impl FnOnce() -> Vec<FrameName>,
+    ) -> FrameId {
+        let frame = Frame::Runtime { image, frame };
+        if let Some(&known) = self.frame_ids.get(&frame) {
+            return known;
+        }
+        let id = self.frame(frame);
+        let names = names();
+        if !names.is_empty() {
+            let bytes = |name: &FrameName| size_of::<FrameName>() + name.function.len() + name.file.len();
+            self.name_bytes += names.iter().map(bytes).sum::<usize>();
+            self.names.insert(id, names.into());
+        }
+        id
     }
 
     /// The id of `path`.
@@ -287,5 +322,46 @@ impl Aggregate {
             self.threads.push(thread);
             self.threads.len() as u32 - 1
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_bpf::abi::FrameKind;
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_is_asked_for_names_once_and_they_outlive_it() {
+        let mut aggregate = Aggregate::default();
+        let frame = |object, cookie| RuntimeFrame {
+            kind: FrameKind::new(5).unwrap(),
+            object: UserAddr(object),
+            position: 3,
+            cookie,
+        };
+        let name = |function: &str| FrameName { function: function.into(), file: "a.py".into(), line: 7 };
+        let mut asked = 0;
+        let mut id = |aggregate: &mut Aggregate, image, frame, names: Vec<FrameName>| {
+            aggregate.runtime_frame(image, frame, || {
+                asked += 1;
+                names
+            })
+        };
+        let before = aggregate.memory_bytes();
+        let first = id(&mut aggregate, 0, frame(0x1000, 1), vec![name("inlined"), name("caller")]);
+        let again = id(&mut aggregate, 0, frame(0x1000, 1), vec![name("what the address holds by now")]);
+        assert_eq!(first, again);
+        // Any part of its identity makes it another.
+        let others = [
+            id(&mut aggregate, 1, frame(0x1000, 1), Vec::new()),
+            id(&mut aggregate, 0, frame(0x1000, 2), vec![name("reused")]),
+            id(&mut aggregate, 0, frame(0x2000, 1), Vec::new()),
+        ];
+        assert!(!others.contains(&first));
+        assert_eq!(asked, 4);
+        assert_eq!(*aggregate.names[&first], [name("inlined"), name("caller")]);
+        assert_eq!(aggregate.names.len(), 2, "what has no name has no entry");
+        assert!(aggregate.memory_bytes() > before + 3 * size_of::<FrameName>());
     }
 }

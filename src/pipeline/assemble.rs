@@ -9,9 +9,10 @@ use profiler_resource::Resources;
 use profiler_symbolizer::{Language, Symbolized};
 use profiler_unwinders::executable::ExecutableId;
 use profiler_unwinders::process::Clock;
+use profiler_unwinders::runtime::FrameName;
 use rustc_hash::FxHashMap;
 
-use super::aggregate::{Aggregate, Frame, Image, Series};
+use super::aggregate::{Aggregate, Frame, FrameId, Image, Series};
 use super::facts::sampled_facts;
 use super::names::{Files, Names};
 
@@ -32,8 +33,9 @@ pub fn assemble(
         .frames
         .iter()
         .zip(&symbols)
-        .map(|(frame, symbolized)| {
-            let location = location(&mut builder, &mut mappings, frame, symbolized.as_ref());
+        .zip(0..)
+        .map(|((frame, symbolized), id)| {
+            let location = location(&mut builder, &mut mappings, (id, frame), symbolized.as_ref());
             builder.location(location)
         })
         .collect();
@@ -136,7 +138,7 @@ impl Mappings<'_> {
 fn location(
     builder: &mut ProfileBuilder,
     mappings: &mut Mappings<'_>,
-    frame: &Frame,
+    (id, frame): (FrameId, &Frame),
     symbolized: Option<&Symbolized>,
 ) -> Location {
     let mut lines: Vec<Line> = Vec::new();
@@ -167,6 +169,11 @@ fn location(
             let mapping = Some(builder.mapping(Mapping { file, ..Mapping::default() }));
             Location { kind: FrameKind::Jit, mapping, address: address.0, lines, guessed }
         }
+        Frame::Runtime { frame, .. } => {
+            let names = mappings.aggregate.names.get(&id).map(|names| &**names).unwrap_or_default();
+            let lines = names.iter().map(|name| runtime_line(builder, name)).collect();
+            Location { kind: FrameKind::Jit, mapping: None, address: frame.object.0, lines, guessed: false }
+        }
         Frame::Unmapped { address } => {
             Location { kind: FrameKind::Native, mapping: None, address: address.0, lines, guessed: false }
         }
@@ -177,6 +184,13 @@ fn location(
         }
         Frame::Marker(end) => marker(builder, end),
     }
+}
+
+/// A function as its runtime named it.
+fn runtime_line(builder: &mut ProfileBuilder, name: &FrameName) -> Line {
+    let function =
+        Function { name: builder.string(&name.function), file: builder.string(&name.file), ..Function::default() };
+    Line { function: builder.function(function), line: name.line, column: 0 }
 }
 
 /// The frame that says why there is none above it.
@@ -199,4 +213,38 @@ fn process(builder: &mut ProfileBuilder, image: &Image, resources: &Resources) -
         attributes,
     };
     builder.process(process)
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_address::UserAddr;
+    use profiler_bpf::record::RuntimeFrame;
+
+    use super::*;
+
+    #[test]
+    fn a_runtimes_frame_is_the_functions_that_it_named() {
+        let mut aggregate = Aggregate::default();
+        let frame = RuntimeFrame {
+            kind: profiler_bpf::abi::FrameKind::new(5).unwrap(),
+            object: UserAddr(0x1000),
+            position: 3,
+            cookie: 4,
+        };
+        let name = |function: &str, line| FrameName { function: function.into(), file: "a.py".into(), line };
+        let named = aggregate.runtime_frame(0, frame, || vec![name("inlined", 7), name("caller", 9)]);
+        let unnamed = aggregate.runtime_frame(0, RuntimeFrame { cookie: 5, ..frame }, Vec::new);
+        let mut builder = ProfileBuilder::new();
+        let mut mappings =
+            Mappings { aggregate: &aggregate, of_executable: FxHashMap::default(), of_module: FxHashMap::default() };
+        let mut of = |id: FrameId| location(&mut builder, &mut mappings, (id, &aggregate.frames[id as usize]), None);
+        let (named, unnamed) = (of(named), of(unnamed));
+        assert!(unnamed.lines.is_empty() && unnamed.address == 0x1000);
+        let profile = builder.finish();
+        let lines = named.lines.iter().map(|line| {
+            let function = profile.function(line.function).unwrap();
+            (profile.string(function.name), profile.string(function.file), line.line)
+        });
+        assert!(lines.eq([("inlined", "a.py", 7), ("caller", "a.py", 9)]));
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use profiler_bpf::Counter;
 use profiler_model::Loss;
-use profiler_unwinders::native::Stats;
+use profiler_unwinders::publish::Stats;
 
 use super::{Tally, Totals};
 
@@ -88,6 +88,7 @@ pub fn of(totals: &Totals, unwinder: &Stats) -> Vec<Loss> {
         ("unwind tables: file unreadable, frame pointers followed", unwinder.failed),
         ("unwind tables: over budget, frame pointers followed", unwinder.over_budget),
         ("unwind tables: process table full, unwound in user space", unwinder.unpublished),
+        ("unwind tables: more mappings than are kept, their frames have no names", totals.refused_mappings),
     ];
     let incomplete = totals.incomplete.iter().map(|(&reason, &count)| (reason, count));
     losses.extend(others.into_iter().chain(incomplete).map(|(reason, count)| (reason.to_owned(), count)));

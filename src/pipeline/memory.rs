@@ -68,7 +68,7 @@ impl MemoryUse {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableUse {
     /// The tables that the kernel half reads.
-    pub kernel: profiler_unwinders::native::TableUse,
+    pub kernel: profiler_unwinders::publish::TableUse,
     /// Process images: living, ended and replaced.
     pub images: usize,
     /// Those of them that were sampled.

@@ -92,7 +92,7 @@ impl Names {
                 },
                 Frame::Jit { image, address, .. } => jit.entry(image).or_default().push((index, address)),
                 Frame::Kernel { address } => kernel.push((index, address)),
-                Frame::Unopened { .. } | Frame::Unmapped { .. } | Frame::Marker(_) => {}
+                Frame::Runtime { .. } | Frame::Unopened { .. } | Frame::Unmapped { .. } | Frame::Marker(_) => {}
             }
         }
         let mut fill = |indices: Vec<usize>, answers: Vec<Symbolized>| {

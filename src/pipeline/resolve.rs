@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use profiler_address::UserAddr;
 use profiler_bpf::native::Walk;
-use profiler_bpf::record::{Continuation, Sample, UnwindEnd, UserFrame, comm_bytes};
+use profiler_bpf::record::{Continuation, NativeFrame, Sample, UnwindEnd, UserFrame, comm_bytes};
 use profiler_unwinders::executable::{Executable, Executables};
-use profiler_unwinders::native::{Located, NativeUnwinder};
 use profiler_unwinders::process::{AddressSpace, Clock, Comm, Process};
+use profiler_unwinders::publish::{Located, Publisher};
 
 use super::aggregate::{Frame, FrameId, Image, ImageId, RawSample, StackId, Thread};
 use super::session::{Session, process_at};
@@ -113,7 +113,7 @@ impl Session {
     fn raw_key(&self, sample: &Sample<'_>) -> Option<RawKey> {
         let process = process_at(&self.processes, sample.head.pid, sample.head.time)?;
         let kernel = sample.kernel_frames().map(|frame| frame.0);
-        let user = sample.user_frames().map(|frame| frame.0);
+        let user = sample.user_words();
         Some(RawKey {
             serial: process.serial,
             version: process.mappings_version,
@@ -131,7 +131,7 @@ impl Session {
         self.publish_at(head.pid, head.time, now);
         if let Some((continuation, stack)) = &sample.continuation {
             self.totals.continued += 1;
-            let mut walk = Walk::new(continuation, user.len());
+            let mut walk = Walk::new(continuation, sample.user_words().len());
             let from = (continuation, *stack);
             end = self.walk(head.pid, head.time, &mut walk, from, &mut user);
             if end == UnwindEnd::NoMapping && self.is_current(head.pid, head.time) {
@@ -143,7 +143,7 @@ impl Session {
             }
             if end == UnwindEnd::NoMapping && walk.frame().is_instruction_pointer() {
                 // Where it was interrupted is true whatever maps it.
-                user.push(walk.frame());
+                user.push(UserFrame::Native(walk.frame()));
             }
         }
 
@@ -154,8 +154,17 @@ impl Session {
         }
         let image = self.image_of((head.pid, head.time), &head.comm, now);
         for frame in user {
-            let frame = self.user_frame((head.pid, head.time), image, frame, now);
-            frames.push(self.window.aggregate.frame(frame));
+            let frame = match frame {
+                UserFrame::Native(frame) => {
+                    let frame = self.native_frame((head.pid, head.time), image, frame, now);
+                    self.window.aggregate.frame(frame)
+                }
+                UserFrame::Runtime(frame) => {
+                    let names = || self.publisher.names(head.pid, &frame);
+                    self.window.aggregate.runtime_frame(image, frame, names)
+                }
+            };
+            frames.push(frame);
         }
         let aggregate = &mut self.window.aggregate;
         if !end.is_complete() {
@@ -178,7 +187,7 @@ impl Session {
         if let Some(process) = process_at(&self.processes, pid, time)
             && !process.kthread
         {
-            self.unwinder.publish(process, &mut self.executables, now);
+            self.publisher.publish(process, &mut self.executables, now);
         }
     }
 
@@ -191,26 +200,28 @@ impl Session {
         frames: &mut Vec<UserFrame>,
     ) -> UnwindEnd {
         match process_at(&self.processes, pid, time) {
-            Some(process) => self.unwinder.walk(process, &mut self.executables, walk, from, frames),
+            Some(process) => self.publisher.walk(process, &mut self.executables, walk, from, frames),
             None => UnwindEnd::UnknownProcess,
         }
     }
 
-    fn user_frame(&mut self, (pid, time): (u32, u64), image: ImageId, frame: UserFrame, now: u64) -> Frame {
+    fn native_frame(&mut self, (pid, time): (u32, u64), image: ImageId, frame: NativeFrame, now: u64) -> Frame {
         let address = frame.lookup_address();
         let guessed = frame.is_guessed();
         let window = &mut self.window;
-        match self.unwinder.locate(pid, address, now) {
+        match self.publisher.locate(pid, address, now) {
             Located::Executable(executable, vaddr) => {
                 let id = executable.id;
                 window.aggregate.executables.entry(id).or_insert(executable);
                 Frame::Native { executable: id, address: vaddr, guessed }
             }
             Located::Other => {
-                let mapping = process_at(&self.processes, pid, time).and_then(|process| process.mappings.find(address));
-                if let Some(mapping) = mapping
+                let process = process_at(&self.processes, pid, time);
+                let mapping = process.and_then(|process| Some((process, process.mappings.find(address)?)));
+                if let Some((process, mapping)) = mapping
                     && let Some((_, path)) = mapping.file()
                     && let Some(offset) = mapping.file_offset(address)
+                    && !self.executables.is_made_code(process, mapping)
                 {
                     let path = window.aggregate.path(path);
                     return Frame::Unopened { path, offset, guessed };
@@ -256,7 +267,7 @@ impl Session {
                 if let Some(known) = aggregate.images.get_mut(id as usize)
                     && known.executable.is_none()
                 {
-                    known.executable = program(&mut self.unwinder, &mut self.executables, process, now);
+                    known.executable = program(&mut self.publisher, &mut self.executables, process, now);
                 }
                 return id;
             }
@@ -268,7 +279,7 @@ impl Session {
         let aggregate = &mut self.window.aggregate;
         if let Some(process) = process_at(&self.processes, pid, time) {
             self.images.sampled(process);
-            let executable = program(&mut self.unwinder, &mut self.executables, process, now);
+            let executable = program(&mut self.publisher, &mut self.executables, process, now);
             return aggregate.image(Image { executable, ..image(process) });
         }
         // Nothing is known but what the sample says.
@@ -291,14 +302,14 @@ impl Session {
 
 /// The file in which the program's code starts; a library is none.
 pub(super) fn program(
-    unwinder: &mut NativeUnwinder,
+    publisher: &mut Publisher,
     executables: &mut Executables,
     process: &Process,
     now: u64,
 ) -> Option<Arc<Executable>> {
     let code = UserAddr(process.address_space?.start_code);
-    unwinder.publish(process, executables, now);
-    match unwinder.locate(process.pid, code, now) {
+    publisher.publish(process, executables, now);
+    match publisher.locate(process.pid, code, now) {
         Located::Executable(executable, _) => Some(executable),
         Located::Other | Located::Nowhere => None,
     }

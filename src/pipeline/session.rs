@@ -7,8 +7,9 @@ use profiler_bpf::sideband::{Event, Kind, Sideband};
 use profiler_bpf::{Batch, Sampler, Source, Targets, online_cpus};
 use profiler_targets::TargetRules;
 use profiler_unwinders::executable::Executables;
-use profiler_unwinders::native::NativeUnwinder;
+use profiler_unwinders::native::Native;
 use profiler_unwinders::process::{Clock, Process, ProcessTable};
+use profiler_unwinders::publish::Publisher;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::aggregate::{Aggregate, Frame, Image};
@@ -48,7 +49,7 @@ pub struct Session {
     collector: Collector,
     pub(super) processes: ProcessTable,
     pub(super) executables: Executables,
-    pub(super) unwinder: NativeUnwinder,
+    pub(super) publisher: Publisher,
     pub(super) window: Window,
     /// What makes samples; a sample names its source by its place here.
     pub(super) sources: Vec<Source>,
@@ -83,14 +84,16 @@ impl Session {
         let sampler = Sampler::load(options.sampler)?;
         let sideband = Sideband::open(&cpus, options.sideband_bytes)?;
         let collector = Collector::start(sampler.rings()?, sideband, options.budgets.waiting)?;
-        let unwinder = NativeUnwinder::new(sampler.tables()?, options.budgets.rows)?;
+        let tables = sampler.tables()?;
+        let native = Native::new(tables.rows, options.budgets.rows)?;
+        let publisher = Publisher::new(tables.processes, native);
         let mut processes = ProcessTable::new();
         processes.queue_unknown();
         Ok(Self {
             collector,
             processes,
             executables: Executables::new(),
-            unwinder,
+            publisher,
             window: Window::default(),
             tallies: vec![Tallies::default(); sampler.sources().len()],
             full: vec![false; sampler.sources().len()],
@@ -142,7 +145,7 @@ impl Session {
             // One that ends meanwhile has no samples either.
             if self.processes.scan(pid, Clock::monotonic_now()).is_ok() {
                 self.publish(pid, Clock::monotonic_now());
-                self.unwinder.preload(pid, &mut self.executables);
+                self.publisher.preload(pid, &mut self.executables);
             }
         }
     }
@@ -197,14 +200,14 @@ impl Session {
             self.forget_rescans(now);
             self.read_clock();
             self.touch_sampled(now);
-            self.unwinder.tidy(now);
+            self.publisher.tidy(now);
         }
         Ok(())
     }
 
     /// What is sampled keeps its rows; most samples are known by their raw stacks and ask the unwinder nothing.
     fn touch_sampled(&mut self, now: u64) {
-        if !self.unwinder.is_tight() {
+        if !self.publisher.native().is_tight() {
             return;
         }
         let aggregate = &self.window.aggregate;
@@ -215,14 +218,14 @@ impl Session {
             let frames: FxHashSet<_> = stacks.flat_map(|frames| frames.iter()).copied().collect();
             for frame in frames {
                 if let Some(&Frame::Native { executable, .. }) = aggregate.frames.get(frame as usize) {
-                    self.unwinder.touch(executable, now);
+                    self.publisher.native().touch(executable, now);
                 }
             }
         }
     }
 
     fn forget(&mut self, pid: u32, now: u64) {
-        self.unwinder.forget(pid, now);
+        self.publisher.forget(pid, now);
         self.chosen.forget(pid, &mut self.sampler);
         self.eager.remove(&pid);
         self.rescans.remove(&pid);
@@ -300,7 +303,7 @@ impl Session {
         }
         let changes = self.processes.apply(event);
         if changes.ended {
-            self.unwinder.forget(event.pid, now);
+            self.publisher.forget(event.pid, now);
             self.chosen.forget(event.pid, &mut self.sampler);
         } else if changes.name
             && !changes.new_image
@@ -311,7 +314,7 @@ impl Session {
         if changes.lost {
             self.processes.queue_unknown();
             for pid in self.processes.end_missing(now) {
-                self.unwinder.forget(pid, now);
+                self.publisher.forget(pid, now);
                 self.chosen.forget(pid, &mut self.sampler);
             }
         }
@@ -356,7 +359,7 @@ impl Session {
                 continue;
             }
             self.publish(event.pid, now);
-            self.unwinder.preload(event.pid, &mut self.executables);
+            self.publisher.preload(event.pid, &mut self.executables);
         }
     }
 
@@ -366,7 +369,7 @@ impl Session {
         while started.elapsed().as_nanos() < SCAN_BUDGET_NS {
             let Some(pid) = self.processes.next_to_scan() else { break };
             // A process that ends meanwhile is no error.
-            if self.processes.scan(pid, Clock::monotonic_now()).is_ok() && self.unwinder.has(pid) {
+            if self.processes.scan(pid, Clock::monotonic_now()).is_ok() && self.publisher.has(pid) {
                 self.publish(pid, now);
             }
         }
@@ -376,7 +379,7 @@ impl Session {
         if let Some(process) = self.processes.get(pid)
             && !process.kthread
         {
-            self.unwinder.publish(process, &mut self.executables, now);
+            self.publisher.publish(process, &mut self.executables, now);
         }
     }
 
@@ -402,13 +405,13 @@ impl Session {
         let counts = self.sampler.counters().into_iter().zip(&self.tallies);
         let counts = counts.map(|(kernel, &session)| SourceTotals { kernel, session });
         let sources = self.sources.iter().map(|source| source.event.to_string()).zip(counts).collect();
-        Totals { sources, ..self.totals.clone() }
+        Totals { sources, refused_mappings: self.processes.refused_mappings(), ..self.totals.clone() }
     }
 
-    /// What the unwinder did and could not do.
+    /// What was published and loaded, and what could not be.
     #[must_use]
-    pub fn unwind_stats(&self) -> profiler_unwinders::native::Stats {
-        self.unwinder.stats()
+    pub fn unwind_stats(&self) -> profiler_unwinders::publish::Stats {
+        self.publisher.stats()
     }
 
     /// The files of the executables that were sampled.
@@ -445,7 +448,7 @@ impl Session {
             }
             let Some(process) = self.processes.get(pid) else { continue };
             let executable = if can_tell {
-                resolve::program(&mut self.unwinder, &mut self.executables, process, now)
+                resolve::program(&mut self.publisher, &mut self.executables, process, now)
             } else {
                 image.executable.take()
             };
@@ -465,8 +468,8 @@ impl Session {
     #[must_use]
     pub fn memory(&self) -> MemoryUse {
         MemoryUse {
-            rows: self.unwinder.row_bytes(),
-            unwinder: self.unwinder.memory_bytes(),
+            rows: self.publisher.native().row_bytes(),
+            unwinder: self.publisher.memory_bytes(),
             executables: self.executables.memory_bytes(),
             processes: self.processes.memory_bytes(),
             aggregate: self.window.aggregate.memory_bytes(),
@@ -482,7 +485,7 @@ impl Session {
     #[must_use]
     pub fn table_use(&self) -> TableUse {
         TableUse {
-            kernel: self.unwinder.table_use(),
+            kernel: self.publisher.table_use(),
             images: self.processes.images(),
             sampled_images: self.images.len(),
             executables: self.executables.len(),

@@ -42,6 +42,8 @@ pub struct Totals {
     pub continued: u64,
     /// Side-band events lost.
     pub sideband_lost: u64,
+    /// Mappings of processes that were not kept, since there were too many.
+    pub refused_mappings: u64,
 }
 
 impl Totals {
@@ -81,5 +83,6 @@ impl Totals {
         }
         self.continued += more.continued;
         self.sideband_lost += more.sideband_lost;
+        self.refused_mappings += more.refused_mappings;
     }
 }

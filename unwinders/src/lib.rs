@@ -6,4 +6,7 @@ pub mod executable;
 pub mod maps;
 pub mod native;
 pub mod process;
+pub mod publish;
+mod ranges;
 pub mod rows;
+pub mod runtime;

@@ -33,6 +33,9 @@
 #define SLAB_ROWS_SHIFT 16
 #define ROW_PAGE_SHIFT 16
 
+/* Where a field is; its twin asserts the same. */
+#define AT(type, field, offset) _Static_assert(__builtin_offsetof(struct type, field) == (offset), #type "." #field)
+
 /* struct unwind_rule::cfa_kind */
 enum cfa_kind {
 	CFA_NONE = 0,
@@ -66,12 +69,21 @@ struct unwind_rule {
 	s16 rbx_off8;
 };
 _Static_assert(sizeof(struct unwind_rule) == 16, "unwind_rule");
-_Static_assert(offsetof(struct unwind_rule, cfa_kind) == 0 && offsetof(struct unwind_rule, cfa_reg) == 1 &&
-		       offsetof(struct unwind_rule, ra_kind) == 2 && offsetof(struct unwind_rule, flags) == 3 &&
-		       offsetof(struct unwind_rule, cfa_off) == 4 && offsetof(struct unwind_rule, cfa_off2) == 8 &&
-		       offsetof(struct unwind_rule, ra) == 10 && offsetof(struct unwind_rule, fp_off8) == 12 &&
-		       offsetof(struct unwind_rule, rbx_off8) == 14,
-	       "abi.rs");
+AT(unwind_rule, cfa_kind, 0);
+AT(unwind_rule, cfa_reg, 1);
+AT(unwind_rule, ra_kind, 2);
+AT(unwind_rule, flags, 3);
+AT(unwind_rule, cfa_off, 4);
+AT(unwind_rule, cfa_off2, 8);
+AT(unwind_rule, ra, 10);
+AT(unwind_rule, fp_off8, 12);
+AT(unwind_rule, rbx_off8, 14);
+
+/* Whose code a mapping is, and whose frame a word of a stack: six bits. */
+enum frame_kind {
+	FRAME_NATIVE = 0,
+	FRAME_KINDS = 64,
+};
 
 /* One executable mapping of a process; a process's are consecutive in `mappings`, sorted by start. */
 struct mapping {
@@ -79,12 +91,14 @@ struct mapping {
 	u64 end; /* one past the last */
 	u64 bias; /* user address - ELF virtual address */
 	u32 executable; /* index into `executables`; NO_EXECUTABLE: code without rows, follow the frame pointer */
-	u32 pad;
+	u32 unwinder; /* enum frame_kind: whose code it is */
 };
 _Static_assert(sizeof(struct mapping) == 32, "mapping");
-_Static_assert(offsetof(struct mapping, start) == 0 && offsetof(struct mapping, end) == 8 &&
-		       offsetof(struct mapping, bias) == 16 && offsetof(struct mapping, executable) == 24,
-	       "abi.rs");
+AT(mapping, start, 0);
+AT(mapping, end, 8);
+AT(mapping, bias, 16);
+AT(mapping, executable, 24);
+AT(mapping, unwinder, 28);
 #define NO_EXECUTABLE 0xffffffffu
 
 /* Where an executable's row pages are; `page_count` 0: not loaded yet. */
@@ -95,9 +109,9 @@ struct executable {
 	u32 pad;
 };
 _Static_assert(sizeof(struct executable) == 16, "executable");
-_Static_assert(offsetof(struct executable, first_page) == 0 && offsetof(struct executable, page_count) == 4 &&
-		       offsetof(struct executable, page_base) == 8,
-	       "abi.rs");
+AT(executable, first_page, 0);
+AT(executable, page_count, 4);
+AT(executable, page_base, 8);
 
 /* The rows of 64 KiB of ELF address space; they never straddle two slabs. */
 struct row_page {
@@ -105,7 +119,8 @@ struct row_page {
 	u32 count;
 };
 _Static_assert(sizeof(struct row_page) == 8, "row_page");
-_Static_assert(offsetof(struct row_page, first) == 0 && offsetof(struct row_page, count) == 4, "abi.rs");
+AT(row_page, first, 0);
+AT(row_page, count, 4);
 
 /* A process whose mappings are known. Its address space is the one that has this start_code and start_stack: after an exec
  * the table stops to apply by itself, and a forked child that has not exec'd shares its parent's. */
@@ -118,10 +133,11 @@ struct process {
 	u32 pad;
 };
 _Static_assert(sizeof(struct process) == 32, "process");
-_Static_assert(offsetof(struct process, start_code) == 0 && offsetof(struct process, start_stack) == 8 &&
-		       offsetof(struct process, serial) == 16 && offsetof(struct process, first) == 20 &&
-		       offsetof(struct process, count) == 24,
-	       "abi.rs");
+AT(process, start_code, 0);
+AT(process, start_stack, 8);
+AT(process, serial, 16);
+AT(process, first, 20);
+AT(process, count, 24);
 
 /* What user space decided of a process image, when targets are rules. Of no other image: what differs in any of these is sampled
  * and decided anew. */
@@ -134,10 +150,11 @@ struct verdict {
 	u32 pad;
 };
 _Static_assert(sizeof(struct verdict) == 40, "verdict");
-_Static_assert(offsetof(struct verdict, start_time) == 0 && offsetof(struct verdict, start_code) == 8 &&
-		       offsetof(struct verdict, start_stack) == 16 && offsetof(struct verdict, cgroup) == 24 &&
-		       offsetof(struct verdict, refused) == 32,
-	       "abi.rs");
+AT(verdict, start_time, 0);
+AT(verdict, start_code, 8);
+AT(verdict, start_stack, 16);
+AT(verdict, cgroup, 24);
+AT(verdict, refused, 32);
 
 /* How a user stack ended. */
 enum unwind_end {
@@ -157,7 +174,11 @@ enum unwind_end {
 	END_RUNNING = 255, /* not ended: go on */
 };
 
-/* In a user frame's top byte; the address has 56 bits. */
+/*
+ * A user frame is a word, or two. Bits 56 to 61 of the first are its enum frame_kind, the 56 below an address. Of a native frame,
+ * which is one word, that is the instruction pointer or return address, with these above; of all others the object that runs,
+ * and a second word follows: where in it, and above that 32 bits that tell it from another object at the same address.
+ */
 #define FRAME_IS_IP (1ull << 63) /* an instruction pointer, not a return address */
 #define FRAME_GUESSED (1ull << 62) /* found through a frame pointer for want of a row */
 
@@ -204,11 +225,13 @@ struct continuation {
 	u64 regs[LEAF_REGS]; /* by DWARF number */
 };
 _Static_assert(sizeof(struct continuation) == 48 + LEAF_REGS * 8, "continuation");
-_Static_assert(offsetof(struct continuation, ip) == 0 && offsetof(struct continuation, sp) == 8 &&
-		       offsetof(struct continuation, fp) == 16 && offsetof(struct continuation, rbx) == 24 &&
-		       offsetof(struct continuation, leaf) == 32 && offsetof(struct continuation, guessed) == 40 &&
-		       offsetof(struct continuation, regs) == 48,
-	       "record.rs");
+AT(continuation, ip, 0);
+AT(continuation, sp, 8);
+AT(continuation, fp, 16);
+AT(continuation, rbx, 24);
+AT(continuation, leaf, 32);
+AT(continuation, guessed, 40);
+AT(continuation, regs, 48);
 
 /* Of one source on one CPU. The twin is `counter.rs`: a test there holds the two together. */
 enum counter {
@@ -242,6 +265,20 @@ struct unwind_state {
 	u32 rule; /* scratch between lookup and step */
 	u64 regs[LEAF_REGS]; /* by DWARF number */
 };
+AT(unwind_state, ip, 0);
+AT(unwind_state, sp, 8);
+AT(unwind_state, fp, 16);
+AT(unwind_state, fp_at, 24);
+AT(unwind_state, rbx, 32);
+AT(unwind_state, rbx_at, 40);
+AT(unwind_state, guessed, 48);
+AT(unwind_state, leaf, 56);
+AT(unwind_state, frames, 60);
+AT(unwind_state, serial, 64);
+AT(unwind_state, first_mapping, 68);
+AT(unwind_state, mapping_count, 72);
+AT(unwind_state, rule, 76);
+AT(unwind_state, regs, 80);
 
 /* A rule by the address that it was found for; whole, so that a hit touches one cache line. */
 struct pc_cache_entry {

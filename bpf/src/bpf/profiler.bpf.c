@@ -40,26 +40,56 @@ _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
 /* where the Rust side, which is x86-64, looks */
 _Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34272, "prog_test.rs reads the frames there");
 
-#define UNWIND_CONTEXT struct scratch *
-#define OPAQUE(x) asm volatile("" : "+r"(x))
-#define read_user(dst, len, address) bpf_probe_read_user(dst, len, (const void *)(address))
-#define get_mapping(s, i) ({ u32 _k = (i); (struct mapping *)bpf_map_lookup_elem(&mappings, &_k); })
-#define get_executable(s, i) ({ u32 _k = (i); (struct executable *)bpf_map_lookup_elem(&executables, &_k); })
-#define get_row_page(s, i) ({ u32 _k = (i); (struct row_page *)bpf_map_lookup_elem(&row_pages, &_k); })
-#define get_rule(s, i) ({ u32 _k = (i); (struct unwind_rule *)bpf_map_lookup_elem(&rules, &_k); })
-#define ROW_SEARCH_BEGIN(s, slab)                                   \
-	u32 slab_key = (slab);                                      \
-	void *rows_of_slab = bpf_map_lookup_elem(&slabs, &slab_key); \
-	if (!rows_of_slab)                                          \
-		return 0;
-#define get_row(s, slab, i, out)                                                      \
-	({                                                                            \
-		u32 _i = (i), _k = _i >> 1;                                           \
-		u64 *_p = bpf_map_lookup_elem(rows_of_slab, &_k);                     \
-		if (_p)                                                               \
-			*(out) = (u32)(*_p >> (_i & 1) * 32);                         \
-		!_p;                                                                  \
-	})
+typedef struct scratch *unwind_context;
+typedef void row_slab; /* an inner map */
+
+static __always_inline u64 opaque(u64 x)
+{
+	asm volatile("" : "+r"(x));
+	return x;
+}
+
+static __always_inline long read_user(struct scratch *s, void *dst, u32 len, u64 address)
+{
+	return bpf_probe_read_user(dst, len, (const void *)address);
+}
+
+static __always_inline struct mapping *get_mapping(struct scratch *s, u32 i)
+{
+	return bpf_map_lookup_elem(&mappings, &i);
+}
+
+static __always_inline struct executable *get_executable(struct scratch *s, u32 i)
+{
+	return bpf_map_lookup_elem(&executables, &i);
+}
+
+static __always_inline struct row_page *get_row_page(struct scratch *s, u32 i)
+{
+	return bpf_map_lookup_elem(&row_pages, &i);
+}
+
+static __always_inline struct unwind_rule *get_rule(struct scratch *s, u32 i)
+{
+	return bpf_map_lookup_elem(&rules, &i);
+}
+
+static __always_inline row_slab *get_slab(struct scratch *s, u32 i)
+{
+	return bpf_map_lookup_elem(&slabs, &i);
+}
+
+/* Two rows lie in one element. */
+static __always_inline int get_row(row_slab *slab, u32 i, u32 *row)
+{
+	u32 element = i >> 1;
+	u64 *pair = bpf_map_lookup_elem(slab, &element);
+
+	if (!pair)
+		return -1;
+	*row = (u32)(*pair >> (i & 1) * 32);
+	return 0;
+}
 
 /*
  * Return addresses lie at rising addresses, most frames are small, and a read of user memory costs more by the call than by
@@ -79,8 +109,7 @@ static __always_inline int read_stack(struct scratch *s, u64 *dst, const u32 wor
 		s->window_at = address;
 		offset = 0;
 	}
-	offset = offset / 8 & (WINDOW_WORDS - 1);
-	OPAQUE(offset);
+	offset = opaque(offset / 8 & (WINDOW_WORDS - 1));
 	if (offset > WINDOW_WORDS - 2)
 		return -1;
 	dst[0] = s->window[offset];
@@ -163,13 +192,12 @@ static __always_inline int unwind_frame(struct scratch *s, u32 number)
 	u32 n = u->frames;
 	if (n >= MAX_USER_FRAMES)
 		return END_TOO_DEEP;
-	u64 slot = s->kernel_frames + n;
-	OPAQUE(slot); /* keeps the check on the register that is used */
+	u64 slot = opaque(s->kernel_frames + n);
 	if (slot >= MAX_FRAMES)
 		return END_TOO_DEEP;
 	s->body[slot] = frame_word(u);
 	u->frames = n + 1;
-	return step_rule(s, u, &c->rule);
+	return step_rule(s, &c->rule);
 }
 
 __noinline int unwind_frames(u32 slot)
@@ -196,13 +224,12 @@ __noinline int copy_stack(u32 slot)
 	if (!s)
 		return 0;
 	struct unwind_state *u = &s->state;
-	u64 words = s->kernel_frames + u->frames;
-	OPAQUE(words);
+	u64 words = opaque(s->kernel_frames + u->frames);
 	if (words > MAX_FRAMES)
 		return 0;
 
 	/* saved registers may lie below sp, outside the copy: fetch them now */
-	if (load_fp(u) || load_rbx(u))
+	if (load_fp(s) || load_rbx(s))
 		return 0;
 	struct continuation *c = (void *)&s->body[words];
 	c->ip = u->ip;
@@ -216,15 +243,14 @@ __noinline int copy_stack(u32 slot)
 
 	char *copy = (char *)(c + 1);
 	u64 from = u->sp;
-	u64 first = PAGE_BYTES - (from & (PAGE_BYTES - 1));
+	u64 first = opaque(PAGE_BYTES - (from & (PAGE_BYTES - 1)));
 	u64 copied;
 
-	OPAQUE(first);
 	if (first > PAGE_BYTES || bpf_probe_read_user(copy, first, (void *)from))
 		return 0;
 	copied = first;
 	for (int i = 0; i < STACK_COPY_PAGES - 1; i++) {
-		OPAQUE(copied);
+		copied = opaque(copied);
 		if (copied > (STACK_COPY_PAGES - 1) * PAGE_BYTES)
 			break;
 		if (bpf_probe_read_user(copy + copied, PAGE_BYTES, (void *)(from + copied)))
@@ -579,6 +605,16 @@ struct test_input {
 	u32 pad;
 	u64 regs[LEAF_REGS];
 };
+AT(test_input, ip, 0);
+AT(test_input, sp, 8);
+AT(test_input, fp, 16);
+AT(test_input, rbx, 24);
+AT(test_input, serial, 32);
+AT(test_input, first_mapping, 36);
+AT(test_input, mapping_count, 40);
+AT(test_input, end, 44);
+AT(test_input, frames, 48);
+AT(test_input, regs, 56);
 
 SEC("syscall")
 int test_unwind(struct test_input *in)

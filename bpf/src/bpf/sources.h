@@ -44,7 +44,7 @@ static __always_inline void send(struct scratch *s, struct scratch *own, const u
 	void *ring = ring_of(source);
 
 	s->sample.source = source;
-	OPAQUE(size);
+	size = opaque(size);
 	if (size > sizeof(struct sample) + BODY_BYTES) {
 		own->counters[COUNT_OVERSIZE]++;
 		return;

@@ -3,9 +3,13 @@
  * The unwinder's core: from one frame's registers to its caller's. It compiles twice, for BPF and natively (the tests, and
  * the stacks that user space unwinds itself); the two differ only in how memory and tables are reached:
  *
- *   read_user(dst, len, address)      0, or negative if the target's memory could not be read
+ *   read_user(s, dst, len, address)     0, or negative if the target's memory could not be read
  *   read_stack(s, dst, words, address)  the same for one or two words, for places that rise from frame to frame
- *   get_mapping(s, i)  get_executable(s, i)  get_row_page(s, i)  get_row(s, slab, i, &row)  get_rule(s, i)
+ *   get_mapping(s, i)  get_executable(s, i)  get_row_page(s, i)  get_rule(s, i)
+ *   get_slab(s, i)  get_row(slab, i, &row)
+ *   opaque(x)                           x, of which the compiler knows nothing: keeps a check on the register that is used
+ *
+ * All of them, and what is here, take the context `s` of their walk, unwind_context, whose `state` is the frame it stands at.
  *
  * Registers are followed lazily: sp is always known; for fp and rbx we keep either the value or the stack address at which
  * it was saved, and read it only when a rule asks. Code without frame pointers then costs one read a frame.
@@ -19,11 +23,11 @@
 #define RULE_NOT_LOADED 0xfffffffeu
 
 /* Rule index for `pc`, by binary search of the mappings, then of the 64 KiB page's rows. */
-static __always_inline u32 find_rule(UNWIND_CONTEXT s, u64 pc)
+static __always_inline u32 find_rule(unwind_context s, u64 pc)
 {
 	u32 base = s->state.first_mapping;
 	u32 length = s->state.mapping_count;
-	struct mapping *m;
+	const struct mapping *m;
 
 	if (!length)
 		return RULE_NO_MAPPING;
@@ -37,8 +41,7 @@ static __always_inline u32 find_rule(UNWIND_CONTEXT s, u64 pc)
 		m = get_mapping(s, base + half);
 		if (!m)
 			return RULE_NO_MAPPING;
-		below = (s64)(m->start - pc - 1); /* negative: start <= pc, as user addresses have 56 bits */
-		OPAQUE(below);
+		below = (s64)opaque(m->start - pc - 1); /* negative: start <= pc, as user addresses have 56 bits */
 		base += half & (u32)(below >> 63);
 		length -= half;
 	}
@@ -48,7 +51,7 @@ static __always_inline u32 find_rule(UNWIND_CONTEXT s, u64 pc)
 	if (m->executable == NO_EXECUTABLE)
 		return 0;
 
-	struct executable *e = get_executable(s, m->executable);
+	const struct executable *e = get_executable(s, m->executable);
 	if (!e)
 		return 0;
 	u32 page_count = e->page_count;
@@ -58,7 +61,7 @@ static __always_inline u32 find_rule(UNWIND_CONTEXT s, u64 pc)
 	u64 page = (vaddr >> ROW_PAGE_SHIFT) - e->first_page;
 	if (page >= page_count)
 		return 0;
-	struct row_page *p = get_row_page(s, e->page_base + (u32)page);
+	const struct row_page *p = get_row_page(s, e->page_base + (u32)page);
 	if (!p)
 		return 0;
 
@@ -70,30 +73,33 @@ static __always_inline u32 find_rule(UNWIND_CONTEXT s, u64 pc)
 	length = p->count;
 	if (!length)
 		return 0;
-	ROW_SEARCH_BEGIN(s, slab)
+	row_slab *rows = get_slab(s, slab);
+	if (!rows)
+		return 0;
 	for (int i = 0; i < 17; i++) {
 		u32 half = length >> 1;
 		s64 below;
 
 		if (!half)
 			break;
-		if (get_row(s, slab, base + half, &row))
+		if (get_row(rows, base + half, &row))
 			return 0;
-		below = (s64)((u64)(row & 0xffff) - low - 1);
-		OPAQUE(below);
+		below = (s64)opaque((u64)(row & 0xffff) - low - 1);
 		base += half & (u32)(below >> 63);
 		length -= half;
 	}
-	if (get_row(s, slab, base, &row) || (row & 0xffff) > low)
+	if (get_row(rows, base, &row) || (row & 0xffff) > low)
 		return 0;
 	return row >> 16;
 }
 
 /* The value of fp in this frame; 0 or END_READ_FAILED. */
-static __always_inline int load_fp(struct unwind_state *u)
+static __always_inline int load_fp(unwind_context s)
 {
+	struct unwind_state *u = &s->state;
+
 	if (u->fp_at) {
-		if (read_user(&u->fp, sizeof(u->fp), u->fp_at))
+		if (read_user(s, &u->fp, sizeof(u->fp), u->fp_at))
 			return END_READ_FAILED;
 		u->fp_at = 0;
 	}
@@ -101,10 +107,12 @@ static __always_inline int load_fp(struct unwind_state *u)
 }
 
 /* The value of rbx in this frame; 0 or END_READ_FAILED. */
-static __always_inline int load_rbx(struct unwind_state *u)
+static __always_inline int load_rbx(unwind_context s)
 {
+	struct unwind_state *u = &s->state;
+
 	if (u->rbx_at) {
-		if (read_user(&u->rbx, sizeof(u->rbx), u->rbx_at))
+		if (read_user(s, &u->rbx, sizeof(u->rbx), u->rbx_at))
 			return END_READ_FAILED;
 		u->rbx_at = 0;
 	}
@@ -112,11 +120,12 @@ static __always_inline int load_rbx(struct unwind_state *u)
 }
 
 /* rt_sigframe: every register of the interrupted frame is in its `mcontext`, at `saved`. */
-static __always_inline int step_signal(struct unwind_state *u, u64 saved)
+static __always_inline int step_signal(unwind_context s, u64 saved)
 {
+	struct unwind_state *u = &s->state;
 	u64 words[SIGNAL_WORDS];
 
-	if (read_user(words, sizeof(words), saved))
+	if (read_user(s, words, sizeof(words), saved))
 		return END_READ_FAILED;
 	take_signal(u, words);
 	u->fp_at = 0;
@@ -127,11 +136,12 @@ static __always_inline int step_signal(struct unwind_state *u, u64 saved)
 }
 
 /* The frame pointer chain: cfa = fp + 16, ip = *(cfa - 8), fp = *(cfa - 16). */
-static __always_inline int step_frame_pointer(UNWIND_CONTEXT s, struct unwind_state *u, u64 guessed)
+static __always_inline int step_frame_pointer(unwind_context s, u64 guessed)
 {
+	struct unwind_state *u = &s->state;
 	u64 pair[2];
 
-	if (load_fp(u))
+	if (load_fp(s))
 		return END_READ_FAILED;
 	/* in the interrupted frame 0 may be any value; from a caller on it is the ABI's mark of the outermost frame */
 	if (!u->fp)
@@ -149,9 +159,10 @@ static __always_inline int step_frame_pointer(UNWIND_CONTEXT s, struct unwind_st
 	return u->ip ? END_RUNNING : END_COMPLETE;
 }
 
-/* From the frame in `u` to its caller, by rule `r`: END_RUNNING, or why there is no caller. */
-static __always_inline int step_rule(UNWIND_CONTEXT s, struct unwind_state *u, const struct unwind_rule *r)
+/* From the frame in `s` to its caller, by rule `r`: END_RUNNING, or why there is no caller. */
+static __always_inline int step_rule(unwind_context s, const struct unwind_rule *r)
 {
+	struct unwind_state *u = &s->state;
 	u64 base, cfa, slot;
 	u8 kind = r->cfa_kind;
 	u8 reg = r->cfa_reg;
@@ -161,21 +172,21 @@ static __always_inline int step_rule(UNWIND_CONTEXT s, struct unwind_state *u, c
 	if (kind == CFA_END)
 		return END_COMPLETE;
 	if (kind == CFA_NONE)
-		return step_frame_pointer(s, u, FRAME_GUESSED);
+		return step_frame_pointer(s, FRAME_GUESSED);
 	if (kind == CFA_FRAME_POINTER)
-		return step_frame_pointer(s, u, 0);
+		return step_frame_pointer(s, 0);
 	if (kind == CFA_SIGNAL)
-		return step_signal(u, u->sp + r->cfa_off);
+		return step_signal(s, u->sp + r->cfa_off);
 
 	/* cfa = reg + off   |   *(reg + off) + off2   |   sp + off + ((ip & 15) >= off2) * 8 */
 	if (reg == REG_SP) {
 		base = u->sp;
 	} else if (reg == REG_FP) {
-		if (load_fp(u))
+		if (load_fp(s))
 			return END_READ_FAILED;
 		base = u->fp;
 	} else if (reg == REG_BASE) {
-		if (load_rbx(u))
+		if (load_rbx(s))
 			return END_READ_FAILED;
 		base = u->rbx;
 	} else if (u->leaf) {
@@ -185,7 +196,7 @@ static __always_inline int step_rule(UNWIND_CONTEXT s, struct unwind_state *u, c
 	}
 	cfa = base + r->cfa_off;
 	if (kind == CFA_DEREF) {
-		if (read_user(&cfa, sizeof(cfa), cfa))
+		if (read_user(s, &cfa, sizeof(cfa), cfa))
 			return END_READ_FAILED;
 		cfa += r->cfa_off2;
 	} else if (kind == CFA_PLT) {
@@ -196,7 +207,7 @@ static __always_inline int step_rule(UNWIND_CONTEXT s, struct unwind_state *u, c
 		return END_BAD_FRAME;
 
 	if (r->flags & (RULE_FP_AT_FP | RULE_RBX_AT_FP)) {
-		if (load_fp(u))
+		if (load_fp(s))
 			return END_READ_FAILED;
 	}
 	if (rbx_off8 != SAVED_SAME) {

@@ -32,6 +32,16 @@ struct native_tables {
 	const struct unwind_rule *rules;
 	u64 rule_count;
 };
+AT(native_tables, mappings, 0);
+AT(native_tables, mapping_count, 8);
+AT(native_tables, executables, 16);
+AT(native_tables, executable_count, 24);
+AT(native_tables, row_pages, 32);
+AT(native_tables, row_page_count, 40);
+AT(native_tables, slabs, 48);
+AT(native_tables, slab_count, 56);
+AT(native_tables, rules, 64);
+AT(native_tables, rule_count, 72);
 
 /* Twin of `native::RawStack`: `bytes` bytes of the target's memory from `start`. */
 struct native_stack {
@@ -40,43 +50,76 @@ struct native_stack {
 	u64 bytes;
 	u64 ended; /* out: something above the copy was asked for */
 };
+AT(native_stack, copy, 0);
+AT(native_stack, start, 8);
+AT(native_stack, bytes, 16);
+AT(native_stack, ended, 24);
 
 struct native_context {
 	struct unwind_state state;
 	const struct native_tables *tables;
+	struct native_stack *stack;
 };
 
-static _Thread_local struct native_stack *current_stack;
+typedef struct native_context *unwind_context;
+typedef const u32 row_slab;
 
-static int read_copy(void *dst, u64 len, u64 address)
+static __always_inline u64 opaque(u64 x)
 {
-	struct native_stack *s = current_stack;
-	u64 offset = address - s->start;
+	return x;
+}
 
-	if (address < s->start || offset > s->bytes || len > s->bytes - offset) {
-		s->ended = address >= s->start && offset < s->bytes + (1 << 20);
+static int read_user(unwind_context s, void *dst, u64 len, u64 address)
+{
+	struct native_stack *stack = s->stack;
+	u64 offset = address - stack->start;
+
+	if (address < stack->start || offset > stack->bytes || len > stack->bytes - offset) {
+		stack->ended = address >= stack->start && offset < stack->bytes + (1 << 20);
 		return -14;
 	}
-	memcpy(dst, s->copy + offset, len);
+	memcpy(dst, stack->copy + offset, len);
 	return 0;
 }
 
-#define UNWIND_CONTEXT struct native_context *
-#define OPAQUE(x) ((void)(x))
-#define read_user(dst, len, address) read_copy(dst, len, address)
-#define read_stack(s, dst, words, address) ((void)(s), read_copy(dst, (words) * 8, address))
-#define get_mapping(s, i) ((i) < (s)->tables->mapping_count ? &(s)->tables->mappings[i] : 0)
-#define get_executable(s, i) ((i) < (s)->tables->executable_count ? &(s)->tables->executables[i] : 0)
-#define get_row_page(s, i) ((i) < (s)->tables->row_page_count ? &(s)->tables->row_pages[i] : 0)
-#define get_rule(s, i) ((i) < (s)->tables->rule_count ? &(s)->tables->rules[i] : 0)
-#define ROW_SEARCH_BEGIN(s, slab)                  \
-	if ((slab) >= (s)->tables->slab_count)     \
-		return 0;
-#define get_row(s, slab, i, out) \
-	((i) < SLAB_ROWS && (s)->tables->slabs[slab] ? (*(out) = (s)->tables->slabs[slab][i], 0) : 1)
+static __always_inline int read_stack(unwind_context s, u64 *dst, u32 words, u64 address)
+{
+	return read_user(s, dst, words * 8, address);
+}
 
-/* The tables are only read here. */
-#pragma GCC diagnostic ignored "-Wdiscarded-qualifiers"
+static __always_inline const struct mapping *get_mapping(unwind_context s, u64 i)
+{
+	return i < s->tables->mapping_count ? &s->tables->mappings[i] : 0;
+}
+
+static __always_inline const struct executable *get_executable(unwind_context s, u64 i)
+{
+	return i < s->tables->executable_count ? &s->tables->executables[i] : 0;
+}
+
+static __always_inline const struct row_page *get_row_page(unwind_context s, u64 i)
+{
+	return i < s->tables->row_page_count ? &s->tables->row_pages[i] : 0;
+}
+
+static __always_inline const struct unwind_rule *get_rule(unwind_context s, u64 i)
+{
+	return i < s->tables->rule_count ? &s->tables->rules[i] : 0;
+}
+
+static __always_inline row_slab *get_slab(unwind_context s, u64 i)
+{
+	return i < s->tables->slab_count ? s->tables->slabs[i] : 0;
+}
+
+static __always_inline int get_row(row_slab *slab, u32 i, u32 *row)
+{
+	if (i >= SLAB_ROWS)
+		return -1;
+	*row = slab[i];
+	return 0;
+}
+
 #include "unwind.h"
 
 /*
@@ -86,11 +129,10 @@ static int read_copy(void *dst, u64 len, u64 address)
 u32 profiler_unwind_native(struct unwind_state *state, const struct native_tables *tables, struct native_stack *stack,
 			   u64 *frames, u32 capacity)
 {
-	struct native_context c = { .state = *state, .tables = tables };
+	struct native_context c = { .state = *state, .tables = tables, .stack = stack };
 	struct unwind_state *u = &c.state;
 	u32 end = END_RUNNING;
 
-	current_stack = stack;
 	while (end == END_RUNNING) {
 		u32 rule = find_rule(&c, u->leaf ? u->ip : u->ip - 1);
 
@@ -112,11 +154,10 @@ u32 profiler_unwind_native(struct unwind_state *state, const struct native_table
 			end = END_BAD_FRAME;
 			break;
 		}
-		end = step_rule(&c, u, r);
+		end = step_rule(&c, r);
 	}
 	if (end == END_READ_FAILED && stack->ended)
 		end = END_COPY_TOO_SHORT;
-	current_stack = 0;
 	*state = *u;
 	return end;
 }

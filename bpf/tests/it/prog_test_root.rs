@@ -1,6 +1,6 @@
 //! The BPF build of the unwinder and the native one, on the same tables and the same stacks: equal frame by frame.
 
-use profiler_bpf::Tables;
+use profiler_bpf::RowTables;
 use profiler_bpf::abi::{CfaKind, Executable, Mapping, NO_EXECUTABLE, RaKind, Row, RowPage, Rule, SAVED_SAME};
 use profiler_bpf::native::Walk;
 use profiler_bpf::prog_test::ProgTest;
@@ -52,7 +52,7 @@ fn rules() -> Vec<Rule> {
     ]
 }
 
-fn fill(tables: &mut Tables, random: &mut Random, rule_count: u64) {
+fn fill(tables: &mut RowTables, random: &mut Random, rule_count: u64) {
     tables.write_rules(0, &rules()).unwrap();
     tables.add_slabs(2).unwrap();
     let (mut pages, mut next) = (Vec::new(), 0usize);
@@ -90,15 +90,15 @@ fn root_bpf_and_native_unwinder_agree_frame_by_frame() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let test = ProgTest::load().unwrap();
     let mut tables = test.tables().unwrap();
-    fill(&mut tables, &mut random, rules().len() as u64);
+    fill(&mut tables.rows, &mut random, rules().len() as u64);
     let code_end = CODE + (CODE_PAGES << 16);
     let mappings = [
         Mapping { start: 0x1000, end: 0x2000, executable: NO_EXECUTABLE, ..Mapping::default() },
-        Mapping { start: CODE, end: code_end, bias: CODE - (1 << 16), executable: 3, pad: 0 },
+        Mapping { start: CODE, end: code_end, bias: CODE - (1 << 16), executable: 3, ..Mapping::default() },
         Mapping { start: code_end, end: code_end + 0x1000, executable: NO_EXECUTABLE, ..Mapping::default() },
         Mapping { start: 0x7f00_0000_0000, end: 0x7f00_0000_1000, executable: 5, ..Mapping::default() },
     ];
-    tables.write_mappings(100, &mappings).unwrap();
+    tables.processes.write_mappings(100, &mappings).unwrap();
 
     let mut ends = std::collections::BTreeMap::<u8, u32>::new();
     let mut longest = 0;
@@ -134,7 +134,7 @@ fn root_bpf_and_native_unwinder_agree_frame_by_frame() {
         let copy: Vec<u8> = stack.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut native_frames: Vec<UserFrame> = Vec::new();
         let mut walk = Walk::new(&registers, 0);
-        let mut native_end = walk.run(&tables, &mappings, base, &copy, &mut native_frames);
+        let mut native_end = walk.run(&tables.rows, &mappings, base, &copy, &mut native_frames);
         if bpf_end == UnwindEnd::ReadFailed && native_end == UnwindEnd::CopyTooShort {
             native_end = UnwindEnd::ReadFailed;
         }

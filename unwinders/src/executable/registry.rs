@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
 
 use profiler_address::UserAddr;
@@ -226,6 +227,22 @@ impl Executables {
         self.entries.insert(executable.id, entry);
         self.close_some();
         Ok(executable)
+    }
+
+    /// Whether `mapping` of `process` is memory that the program wrote its code to, though it has the name of a file: a memfd, shared
+    /// anonymous memory, huge pages, or a file that has no name any more and is no ELF file.
+    pub fn is_made_code(&mut self, process: &Process, mapping: &Mapping) -> bool {
+        // As mm/shmem.c, fs/hugetlbfs/inode.c and ipc/shm.c name them.
+        const MEMORY: [&[u8]; 4] = [b"/memfd:", b"/dev/zero", b"/anon_hugepage", b"/SYSV"];
+        let Some((_, path)) = mapping.file() else { return false };
+        match self.open(process, mapping) {
+            Ok(executable) if executable.format == Format::Other => {
+                let links = executable.file().and_then(|file| file.metadata().ok()).map(|metadata| metadata.nlink());
+                links == Some(0) || MEMORY.iter().any(|memory| path.starts_with(memory))
+            }
+            Ok(_) => false,
+            Err(_) => MEMORY.iter().any(|memory| path.starts_with(memory)),
+        }
     }
 
     /// The kernel's vDSO.

@@ -5,10 +5,10 @@
 //! slab 1  │ .. libLLVM pages 5-9 (a further extent)           │ free               │
 //! ```
 
-use profiler_bpf::Tables;
+use profiler_bpf::RowTables;
 use profiler_bpf::abi::{Executable, MAX_ROW_PAGES, MAX_SLABS, RowPage, SLAB_ROWS};
 
-use super::ranges::Ranges;
+use crate::ranges::Ranges;
 use crate::rows::UnwindRows;
 
 /// Bytes of a slab.
@@ -84,7 +84,7 @@ impl RowStore {
     }
 
     /// Writes the rows and their pages.
-    pub(super) fn store(&mut self, tables: &mut Tables, rows: &UnwindRows) -> Result<Placed, Refused> {
+    pub(super) fn store(&mut self, tables: &mut RowTables, rows: &UnwindRows) -> Result<Placed, Refused> {
         let page_count = u32::try_from(rows.page_starts.len().saturating_sub(1)).map_err(|_| Refused::TooLarge)?;
         let first_page = u32::try_from(rows.first_page).map_err(|_| Refused::TooLarge)?;
         let total = rows.rows.len() as u64;
@@ -112,7 +112,7 @@ impl RowStore {
     /// As many pages at once as fit one slab, fewer where only smaller places are free.
     fn place(
         &mut self,
-        tables: &mut Tables,
+        tables: &mut RowTables,
         rows: &UnwindRows,
         extents: &mut Vec<Extent>,
     ) -> Result<Vec<RowPage>, Refused> {
@@ -154,7 +154,7 @@ impl RowStore {
     }
 
     /// Adds slabs for `rows` more, as far as the budget goes.
-    fn add_slabs(&mut self, tables: &mut Tables, rows: u64) -> Result<(), Refused> {
+    fn add_slabs(&mut self, tables: &mut RowTables, rows: u64) -> Result<(), Refused> {
         let count = usize::try_from(rows.div_ceil(u64::from(SLAB_ROWS))).map_err(|_| Refused::TooLarge)?;
         if self.slabs.len() + count > self.budget_slabs {
             return Err(Refused::Full);
@@ -193,7 +193,7 @@ mod tests {
         }
     }
 
-    fn assert_reads_back(tables: &Tables, placed: &Placed, pages: u32, each: u32, rule: u16) {
+    fn assert_reads_back(tables: &RowTables, placed: &Placed, pages: u32, each: u32, rule: u16) {
         for page in 0..pages {
             let entry = tables.row_page((placed.entry.page_base + page) as usize).unwrap();
             assert_eq!(entry.count, each);
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn places_that_are_given_back_are_used_again_and_nothing_is_overwritten() {
-        let mut tables = Tables::in_memory().unwrap();
+        let mut tables = profiler_bpf::Tables::in_memory().unwrap().rows;
         let mut store = RowStore::new(4 * SLAB_BYTES);
         let mut live: Vec<(Placed, u32, u32, u16)> = Vec::new();
         let (mut random, mut refused) = (7u32, 0);
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn full_slabs_empty_pages_and_what_never_fits() {
-        let mut tables = Tables::in_memory().unwrap();
+        let mut tables = profiler_bpf::Tables::in_memory().unwrap().rows;
         let mut store = RowStore::new(2 * SLAB_BYTES);
         let whole = store.store(&mut tables, &rows(2, SLAB_ROWS, 3)).unwrap();
         assert_reads_back(&tables, &whole, 2, SLAB_ROWS, 3);

@@ -1,14 +1,14 @@
 //! Executables by the index that the kernel half knows them by, and their rows.
 //!
 //! ```text
-//! slot   free ─ named by a mapping ─> not loaded ─ sampled ─> loaded ─ least recently used ─> not loaded
+//! slot   free ─ mapped by a process ─> not loaded ─ sampled ─> loaded ─ least recently used ─> not loaded
 //!          ^                                                     │  or refused, tried again after a while
-//!          └────── no mapping names it for KEEP_UNUSED ──────────┘
+//!          └────── no process maps it for KEEP_UNUSED ──────────┘
 //! ```
 
 use std::sync::Arc;
 
-use profiler_bpf::Tables;
+use profiler_bpf::RowTables;
 use profiler_bpf::abi::{self, MAX_EXECUTABLES};
 use rustc_hash::FxHashMap;
 
@@ -44,9 +44,9 @@ enum Rows {
 struct Slot {
     executable: Arc<Executable>,
     rows: Rows,
-    /// Published mappings that name it.
-    mappings: u32,
-    /// When it was located last, or lost its last mapping, ns.
+    /// Processes that map it.
+    processes: u32,
+    /// When it was located last, or lost its last process, ns.
     used: u64,
 }
 
@@ -101,7 +101,7 @@ impl Slots {
             None => return None,
         };
         let place = self.slots.get_mut(slot as usize)?;
-        *place = Some(Slot { executable: Arc::clone(executable), rows: Rows::Missing, mappings: 0, used: now });
+        *place = Some(Slot { executable: Arc::clone(executable), rows: Rows::Missing, processes: 0, used: now });
         self.by_id.insert(executable.id, slot);
         Some(slot)
     }
@@ -125,23 +125,19 @@ impl Slots {
         }
     }
 
-    /// Counts `mappings` among those that name their executables.
-    pub(super) fn hold(&mut self, mappings: &[abi::Mapping]) {
-        for mapping in mappings {
-            if let Some(Some(slot)) = self.slots.get_mut(mapping.executable as usize) {
-                slot.mappings = slot.mappings.saturating_add(1);
-            }
+    /// One more process maps the executable in `slot`.
+    pub(super) fn hold(&mut self, slot: u32) {
+        if let Some(Some(slot)) = self.slots.get_mut(slot as usize) {
+            slot.processes = slot.processes.saturating_add(1);
         }
     }
 
     /// Takes back [`Self::hold`].
-    pub(super) fn release(&mut self, mappings: &[abi::Mapping], now: u64) {
-        for mapping in mappings {
-            if let Some(Some(slot)) = self.slots.get_mut(mapping.executable as usize) {
-                slot.mappings = slot.mappings.saturating_sub(1);
-                if slot.mappings == 0 {
-                    slot.used = slot.used.max(now);
-                }
+    pub(super) fn release(&mut self, slot: u32, now: u64) {
+        if let Some(Some(slot)) = self.slots.get_mut(slot as usize) {
+            slot.processes = slot.processes.saturating_sub(1);
+            if slot.processes == 0 {
+                slot.used = slot.used.max(now);
             }
         }
     }
@@ -152,12 +148,12 @@ impl Slots {
     }
 
     /// The executable in `slot` has no rows.
-    pub(super) fn set_none(&mut self, tables: &mut Tables, slot: u32) {
+    pub(super) fn set_none(&mut self, tables: &mut RowTables, slot: u32) {
         self.set(tables, slot, Rows::None, EMPTY);
     }
 
     /// Gives the executable in `slot` its rows, for which others may have to make room; false if they do not fit.
-    pub(super) fn load(&mut self, tables: &mut Tables, slot: u32, rows: &UnwindRows, now: u64) -> bool {
+    pub(super) fn load(&mut self, tables: &mut RowTables, slot: u32, rows: &UnwindRows, now: u64) -> bool {
         let mut stored = self.store.store(tables, rows);
         // Free places may be too small where rows are many: a second round frees others.
         for _ in 0..4 {
@@ -180,7 +176,7 @@ impl Slots {
         }
     }
 
-    fn set(&mut self, tables: &mut Tables, slot: u32, rows: Rows, entry: abi::Executable) {
+    fn set(&mut self, tables: &mut RowTables, slot: u32, rows: Rows, entry: abi::Executable) {
         if let Some(Some(known)) = self.slots.get_mut(slot as usize) {
             known.rows = rows;
             if let Err(error) = tables.write_executable(slot as usize, entry) {
@@ -191,13 +187,13 @@ impl Slots {
 
     /// Frees `rows` rows and more, an eighth of all at least so that it is seldom, of executables that were not used for the
     /// longest time; false if all are in use, and some of those made room a moment ago.
-    fn evict(&mut self, tables: &mut Tables, rows: u64, now: u64) -> bool {
+    fn evict(&mut self, tables: &mut RowTables, rows: u64, now: u64) -> bool {
         // In use, mapped, used when: what is neither mapped nor in use goes first.
         let mut candidates: Vec<(bool, bool, u64, u32)> = (0u32..)
             .zip(&self.slots)
             .filter_map(|(index, slot)| {
                 let slot = slot.as_ref()?;
-                let mapped = slot.mappings > 0;
+                let mapped = slot.processes > 0;
                 let in_use = mapped && slot.used.saturating_add(IN_USE_NS) > now;
                 matches!(slot.rows, Rows::Loaded(_)).then_some((in_use, mapped, slot.used, index))
             })
@@ -229,7 +225,7 @@ impl Slots {
         true
     }
 
-    fn unload(&mut self, tables: &mut Tables, index: u32, rows: Rows, entry: abi::Executable) -> Option<Placed> {
+    fn unload(&mut self, tables: &mut RowTables, index: u32, rows: Rows, entry: abi::Executable) -> Option<Placed> {
         let slot = self.slots.get_mut(index as usize)?.as_mut()?;
         if !matches!(slot.rows, Rows::Loaded(_)) {
             return None;
@@ -242,7 +238,7 @@ impl Slots {
     }
 
     /// A program of the kernel half may have read an entry just before it changed: its rows are rewritten only after that.
-    fn take_back(&mut self, tables: &Tables, placed: Vec<Placed>) {
+    fn take_back(&mut self, tables: &RowTables, placed: Vec<Placed>) {
         if !placed.is_empty() {
             tables.wait_for_readers();
         }
@@ -252,7 +248,7 @@ impl Slots {
     }
 
     /// Frees what no process has mapped for a while, and lets what was refused be tried again.
-    pub(super) fn tidy(&mut self, tables: &mut Tables, now: u64) {
+    pub(super) fn tidy(&mut self, tables: &mut RowTables, now: u64) {
         let mut placed = Vec::new();
         for index in 0..self.slots.len() as u32 {
             let Some(Some(slot)) = self.slots.get_mut(index as usize) else { continue };
@@ -260,7 +256,7 @@ impl Slots {
                 slot.rows = Rows::Missing;
                 let _ = tables.write_executable(index as usize, MISSING);
             }
-            if slot.mappings == 0 && slot.used.saturating_add(KEEP_UNUSED_NS) <= now {
+            if slot.processes == 0 && slot.used.saturating_add(KEEP_UNUSED_NS) <= now {
                 let id = slot.executable.id;
                 placed.extend(self.unload(tables, index, Rows::Missing, MISSING));
                 let _ = tables.write_executable(index as usize, MISSING);

@@ -165,10 +165,13 @@ impl ProcessTable {
         {
             process.exe = Arc::clone(path);
         }
+        let refused = process.mappings.refused();
         if Arc::make_mut(&mut process.mappings).insert(mapping) {
             process.mappings_version = process.mappings_version.wrapping_add(1);
             changes.mappings = true;
             self.mapped_since_count += 1;
+        } else {
+            self.refused_mappings += process.mappings.refused() - refused;
         }
     }
 

@@ -55,6 +55,8 @@ impl ProcessTable {
                 self.refused_mappings += (parsed.mappings.len() - MAX_MAPPINGS_WHEN_CROWDED) as u64;
                 parsed.mappings.truncate(MAX_MAPPINGS_WHEN_CROWDED);
             }
+            // How many more there are is not known.
+            self.refused_mappings += u64::from(parsed.truncated);
             let exe = procfs::exe_path(pid).unwrap_or_default();
             let again = Stat::read(pid)?;
             self.mapped_since_count += parsed.mappings.len();

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// Free ranges of `0..capacity`.
 #[derive(Debug)]
-pub(super) struct Ranges {
+pub(crate) struct Ranges {
     /// First index and length; neighbours are merged.
     free: BTreeMap<u32, u32>,
     /// Released at a time: first index and length.
@@ -12,12 +12,12 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    pub(super) fn new(capacity: u32) -> Self {
+    pub(crate) fn new(capacity: u32) -> Self {
         Self { free: BTreeMap::from([(0, capacity)]), resting: VecDeque::new() }
     }
 
     /// A range of `length` indices; `None` if none is free.
-    pub(super) fn allocate(&mut self, length: u32) -> Option<u32> {
+    pub(crate) fn allocate(&mut self, length: u32) -> Option<u32> {
         if length == 0 {
             return Some(0);
         }
@@ -30,14 +30,14 @@ impl Ranges {
     }
 
     /// Takes a range back at time `now`; it rests until [`Self::free_before`] passes that time.
-    pub(super) fn release(&mut self, first: u32, length: u32, now: u64) {
+    pub(crate) fn release(&mut self, first: u32, length: u32, now: u64) {
         if length > 0 {
             self.resting.push_back((now, first, length));
         }
     }
 
     /// Makes the ranges released before `time` available.
-    pub(super) fn free_before(&mut self, time: u64) {
+    pub(crate) fn free_before(&mut self, time: u64) {
         while let Some(&(released, first, length)) = self.resting.front() {
             if released >= time {
                 break;
@@ -48,12 +48,12 @@ impl Ranges {
     }
 
     /// Indices that can be given out now, in one piece or more.
-    pub(super) fn available(&self) -> u32 {
+    pub(crate) fn available(&self) -> u32 {
         self.free.values().sum()
     }
 
     /// Takes a range back that nobody reads any more.
-    pub(super) fn free(&mut self, mut first: u32, mut length: u32) {
+    pub(crate) fn free(&mut self, mut first: u32, mut length: u32) {
         if length == 0 {
             return;
         }

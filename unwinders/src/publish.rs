@@ -1,0 +1,434 @@
+//! What publishes processes and their mappings to the kernel half; what unwinds them is a [runtime](crate::runtime)'s.
+//!
+//! ```text
+//!  process ── mappings (sorted range) ── each: rows of an executable, and whose code it is
+//!     │ published on its first sample
+//! ```
+//!
+//! The kernel half reads all this while it changes, so nothing that is published is rewritten while it may be read: a process whose
+//! mappings change gets a new range, and the old one is used again only after a second.
+
+mod pieces;
+
+use std::sync::Arc;
+
+use profiler_address::{ElfVaddr, UserAddr};
+use profiler_bpf::abi::{self, FrameKind, NO_EXECUTABLE};
+use profiler_bpf::native::Walk;
+use profiler_bpf::record::{Continuation, RuntimeFrame, UnwindEnd, UserFrame};
+use profiler_bpf::{Error, ProcessTables};
+use rustc_hash::FxHashMap;
+
+use crate::executable::{Executable, ExecutableId, Executables};
+use crate::maps::{Backing, FileId, Mapping};
+use crate::native::{Native, find};
+use crate::process::{AddressSpace, Process};
+use crate::ranges::Ranges;
+use crate::runtime::{self, FrameName, Instance, Loader, ProcessMemory, RuntimeError};
+
+/// A sample that saw a range before it was replaced has long left the kernel half after this time, ns.
+const REUSE_AFTER_NS: u64 = 1_000_000_000;
+
+/// User addresses are below this, with five-level page tables too.
+const USER_END: u64 = 1 << 56;
+
+/// Of one process, the kernel half gets this many mappings at most; what is in no other is unwound in user space.
+const MAX_PUBLISHED: usize = abi::MAX_MAPPINGS / 4;
+/// Processes with more mappings than this have those joined that differ in nothing but a gap.
+const JOIN_ABOVE: usize = 1024;
+/// Pieces taken of one instance.
+const MAX_PIECES: usize = abi::MAX_MAPPINGS;
+
+/// Functions that one frame can stand for: compilers inline no deeper.
+const MAX_NAMES: usize = 64;
+
+/// What was published and loaded, and what could not be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Executables whose rows were loaded; again, if they had made room for others.
+    pub loaded: u64,
+    /// Rows of all of them.
+    pub rows: u64,
+    /// Executables whose rows made room for others.
+    pub evicted: u64,
+    /// Executables that could not be opened, read or understood; their code is unwound by frame pointer.
+    pub failed: u64,
+    /// Times that rows were left out because the byte budget or a table was full of what is in use.
+    pub over_budget: u64,
+    /// Times that a process's mappings did not all fit the kernel half's tables; what is in the others is unwound in user space.
+    pub unpublished: u64,
+}
+
+/// How many entries of the kernel half's tables are in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableUse {
+    /// Processes, counted in the kernel.
+    pub processes: usize,
+    /// Mappings, those included that rest before they are used again.
+    pub mappings: usize,
+    /// The native unwinder's tables.
+    pub native: crate::native::RowUse,
+}
+
+/// What the kernel half knows of one process.
+#[derive(Debug)]
+struct Published {
+    serial: u32,
+    version: u32,
+    space: Option<AddressSpace>,
+    /// For walks on this side; the kernel half may have fewer.
+    mappings: Vec<abi::Mapping>,
+    /// First and number of those that the kernel half has; none if it does not know the process.
+    range: Option<(u32, u32)>,
+    attached: Vec<Attached>,
+}
+
+/// What a runtime has to do with an executable of a process.
+#[derive(Debug)]
+struct Attached {
+    executable: ExecutableId,
+    kind: FrameKind,
+    /// None: it is not of this kind.
+    instance: Option<Box<dyn Instance>>,
+}
+
+/// The same while a process is laid out.
+type Instances = FxHashMap<(ExecutableId, FrameKind), Option<Box<dyn Instance>>>;
+
+/// Owner of the kernel half's tables of processes and mappings.
+#[derive(Debug)]
+pub struct Publisher {
+    tables: ProcessTables,
+    native: Native,
+    loaders: Vec<Box<dyn Loader>>,
+    processes: FxHashMap<u32, Published>,
+    ranges: Ranges,
+    next_version: u32,
+    unopened: u64,
+    unpublished: u64,
+}
+
+impl Publisher {
+    /// Fills `tables`, for all [`loaders`](runtime::loaders).
+    #[must_use]
+    pub fn new(tables: ProcessTables, native: Native) -> Self {
+        let loaders = runtime::loaders(&native);
+        Self::with_loaders(tables, native, loaders)
+    }
+
+    /// Fills `tables`, for these loaders.
+    #[must_use]
+    pub fn with_loaders(tables: ProcessTables, native: Native, loaders: Vec<Box<dyn Loader>>) -> Self {
+        Self {
+            tables,
+            native,
+            loaders,
+            processes: FxHashMap::default(),
+            ranges: Ranges::new(abi::MAX_MAPPINGS as u32),
+            next_version: 1,
+            unopened: 0,
+            unpublished: 0,
+        }
+    }
+
+    /// What was done and what was not.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let native = self.native.stats();
+        Stats {
+            loaded: native.loaded,
+            rows: native.rows,
+            evicted: native.evicted,
+            failed: native.failed + self.unopened,
+            over_budget: native.over_budget,
+            unpublished: self.unpublished,
+        }
+    }
+
+    /// How full the tables are.
+    #[must_use]
+    pub fn table_use(&self) -> TableUse {
+        TableUse {
+            processes: self.tables.process_count(),
+            mappings: abi::MAX_MAPPINGS - self.ranges.available() as usize,
+            rows: self.native.table_use(),
+        }
+    }
+
+    /// The native unwinder.
+    #[must_use]
+    pub fn native(&self) -> &Native {
+        &self.native
+    }
+
+    /// Bytes of what this side keeps, the native unwinder's included, to within some per cent.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let mappings: usize = self.processes.values().map(|published| published.mappings.capacity()).sum();
+        let attached: usize = self.processes.values().map(|published| published.attached.capacity()).sum();
+        mappings * size_of::<abi::Mapping>()
+            + self.processes.capacity() * (size_of::<(u32, Published)>() + 1)
+            + attached * (size_of::<Attached>() + 32)
+            + self.native.memory_bytes()
+    }
+
+    /// Gives back what is no longer needed; to be called about once a second.
+    pub fn tidy(&mut self, now: u64) {
+        self.ranges.free_before(now.saturating_sub(REUSE_AFTER_NS));
+        for loader in &mut self.loaders {
+            loader.tidy(now);
+        }
+    }
+
+    /// Makes what is known of `process` the kernel half's knowledge; nothing happens if it has that already.
+    pub fn publish(&mut self, process: &Process, executables: &mut Executables, now: u64) {
+        if let Some(published) = self.processes.get(&process.pid)
+            && published.serial == process.serial
+            && published.version == process.mappings_version
+            && published.space == process.address_space
+        {
+            return;
+        }
+        let mut kept = Instances::default();
+        let (mut range, mut other_image) = (None, Vec::new());
+        if let Some(before) = self.processes.remove(&process.pid) {
+            range = before.range;
+            if before.serial == process.serial {
+                kept.extend(before.attached.into_iter().map(|a| ((a.executable, a.kind), a.instance)));
+            } else {
+                other_image = before.attached;
+            }
+        }
+        let (mappings, attached) = self.lay_out(process, executables, &mut kept, now);
+        detach(other_image.into_iter().filter_map(|a| a.instance).chain(kept.into_values().flatten()), now);
+        if let Some((first, count)) = range {
+            self.ranges.release(first, count, now);
+        }
+        let mut published = Published {
+            serial: process.serial,
+            version: process.mappings_version,
+            space: process.address_space,
+            range: None,
+            mappings,
+            attached,
+        };
+        if process.address_space.is_some() && process.ended.is_none() {
+            self.ranges.free_before(now.saturating_sub(REUSE_AFTER_NS));
+            let most = self.most_useful(&published.mappings);
+            self.unpublished += u64::from(most.is_some());
+            let mappings = most.as_deref().unwrap_or(&published.mappings);
+            match self.write_process(process, mappings) {
+                Ok(first) => published.range = Some((first, mappings.len() as u32)),
+                Err(error) => {
+                    // What is known of it there is at a range that others will get.
+                    self.tables.remove_process(process.pid);
+                    self.unpublished += 1;
+                    tracing::debug!(pid = process.pid, %error, "A process is unwound in user space.");
+                }
+            }
+        }
+        self.processes.insert(process.pid, published);
+    }
+
+    /// If there are more mappings than the kernel half gets: those that hold code, and the larger of them first.
+    fn most_useful(&self, mappings: &[abi::Mapping]) -> Option<Vec<abi::Mapping>> {
+        if mappings.len() <= MAX_PUBLISHED {
+            return None;
+        }
+        let mut most = mappings.to_vec();
+        most.sort_by_cached_key(|mapping| {
+            std::cmp::Reverse((self.native.has_code(mapping), mapping.end - mapping.start))
+        });
+        most.truncate(MAX_PUBLISHED);
+        most.sort_unstable_by_key(|mapping| mapping.start);
+        Some(most)
+    }
+
+    fn write_process(&mut self, process: &Process, mappings: &[abi::Mapping]) -> Result<u32, Error> {
+        let count = mappings.len() as u32;
+        let full = Error::TableFull { table: "mapping", capacity: abi::MAX_MAPPINGS };
+        let first = self.ranges.allocate(count).ok_or(full)?;
+        let serial = self.next_version;
+        self.next_version = self.next_version.checked_add(1).unwrap_or(1);
+        let space = process.address_space.unwrap_or_default();
+        let entry =
+            abi::Process { start_code: space.start_code, start_stack: space.start_stack, serial, first, count, pad: 0 };
+        let written = self.tables.write_mappings(first as usize, mappings);
+        written.and_then(|()| self.tables.set_process(process.pid, &entry)).inspect_err(|_| {
+            self.ranges.release(first, count, 0);
+        })?;
+        Ok(first)
+    }
+
+    /// Forgets a process that has ended.
+    pub fn forget(&mut self, pid: u32, now: u64) {
+        if let Some(old) = self.processes.remove(&pid) {
+            detach(old.attached.into_iter().filter_map(|a| a.instance), now);
+            if let Some((first, count)) = old.range {
+                self.ranges.release(first, count, now);
+            }
+        }
+        self.tables.remove_process(pid);
+    }
+
+    /// All mappings as the kernel half wants them, and the runtimes that have a part in them: those of `kept`, which they are taken
+    /// from, and new ones.
+    fn lay_out(
+        &mut self,
+        process: &Process,
+        executables: &mut Executables,
+        kept: &mut Instances,
+        now: u64,
+    ) -> (Vec<abi::Mapping>, Vec<Attached>) {
+        let mut all: Vec<abi::Mapping> = Vec::with_capacity(process.mappings.len());
+        let mut own: FxHashMap<ExecutableId, (Arc<Executable>, Vec<&Mapping>)> = FxHashMap::default();
+        // Looking at a file takes a system call, and neighbours often map the same.
+        let mut last: Option<(FileId, Arc<Executable>)> = None;
+        // The vsyscall page is an address of the kernel, which the unwinder's search takes for negative.
+        for mapping in process.mappings.iter().filter(|mapping| mapping.end.0 <= USER_END) {
+            all.push(abi::Mapping {
+                start: mapping.start.0,
+                end: mapping.end.0,
+                bias: 0,
+                executable: NO_EXECUTABLE,
+                unwinder: u32::from(FrameKind::NATIVE.number()),
+            });
+            let file = mapping.file().map(|(file, _)| file);
+            let known = last.as_ref().filter(|(known, _)| Some(*known) == file).map(|(_, known)| Arc::clone(known));
+            let executable = known.or_else(|| self.open(process, mapping, executables));
+            if let Some(executable) = &executable {
+                let entry = own.entry(executable.id).or_insert_with(|| (Arc::clone(executable), Vec::new()));
+                entry.1.push(mapping);
+            }
+            last = file.zip(executable);
+        }
+        let mut attached = Vec::with_capacity(own.len() * self.loaders.len());
+        for loader in &mut self.loaders {
+            let kind = loader.kind();
+            for (&id, (executable, mappings)) in &own {
+                let mut instance = match kept.remove(&(id, kind)) {
+                    Some(instance) => instance,
+                    None => match attach(loader.as_mut(), process, executable, executables, now) {
+                        Ok(instance) => instance,
+                        Err(error) => {
+                            let path = executable.path_text();
+                            tracing::debug!(pid = process.pid, %path, ?kind, %error, "A runtime is left out for now.");
+                            continue;
+                        }
+                    },
+                };
+                let pieces = instance.as_mut().map(|instance| instance.pieces(process, mappings)).unwrap_or_default();
+                for piece in pieces.iter().take(MAX_PIECES) {
+                    pieces::lay(&mut all, piece, kind);
+                }
+                attached.push(Attached { executable: id, kind, instance });
+            }
+        }
+        if process.mappings.len() > JOIN_ABOVE {
+            join(&mut all);
+        }
+        (all, attached)
+    }
+
+    fn open(&mut self, process: &Process, mapping: &Mapping, executables: &mut Executables) -> Option<Arc<Executable>> {
+        if matches!(mapping.backing, Backing::Anonymous | Backing::Vsyscall) {
+            return None;
+        }
+        executables
+            .open(process, mapping)
+            .inspect_err(|error| {
+                self.unopened += 1;
+                tracing::debug!(pid = process.pid, ?mapping, %error, "A mapped file cannot be opened.");
+            })
+            .ok()
+    }
+
+    /// Walks on from where the kernel half stopped; see [`Native::walk`].
+    pub fn walk(
+        &self,
+        process: &Process,
+        executables: &mut Executables,
+        walk: &mut Walk,
+        from: (&Continuation, &[u8]),
+        frames: &mut Vec<UserFrame>,
+    ) -> UnwindEnd {
+        match self.processes.get(&process.pid) {
+            Some(published) => self.native.walk(&published.mappings, executables, walk, from, frames),
+            None => UnwindEnd::UnknownProcess,
+        }
+    }
+
+    /// Loads the rows of everything that `pid` maps and is published, so that its first sample finds them.
+    pub fn preload(&self, pid: u32, executables: &mut Executables) {
+        if let Some(published) = self.processes.get(&pid) {
+            self.native.preload(&published.mappings, executables);
+        }
+    }
+
+    /// Whether anything is published of this pid.
+    #[must_use]
+    pub fn has(&self, pid: u32) -> bool {
+        self.processes.contains_key(&pid)
+    }
+
+    /// The executable and ELF address of `address` in a process that is published; its rows count as used.
+    #[must_use]
+    pub fn locate(&self, pid: u32, address: UserAddr, now: u64) -> Located {
+        let Some(published) = self.processes.get(&pid) else { return Located::Nowhere };
+        let Some(mapping) = find(&published.mappings, address) else { return Located::Nowhere };
+        match self.native.locate(mapping.executable, now) {
+            Some(executable) => Located::Executable(executable, ElfVaddr(address.0.wrapping_sub(mapping.bias))),
+            None => Located::Other,
+        }
+    }
+
+    /// The functions that a runtime's frame in `pid` stands for, innermost first; empty if nobody can tell (any more).
+    #[must_use]
+    pub fn names(&mut self, pid: u32, frame: &RuntimeFrame) -> Vec<FrameName> {
+        let Some(published) = self.processes.get_mut(&pid) else { return Vec::new() };
+        let Ok(memory) = ProcessMemory::open(pid) else { return Vec::new() };
+        let instances = published.attached.iter_mut().filter(|attached| attached.kind == frame.kind);
+        let mut names = instances.filter_map(|attached| Some(attached.instance.as_mut()?.names(frame, &memory)));
+        let mut names = names.find(|names| !names.is_empty()).unwrap_or_default();
+        names.truncate(MAX_NAMES);
+        names
+    }
+}
+
+/// What the runtime of `loader` is to `executable` in `process`; none if it is not of its kind.
+fn attach(
+    loader: &mut dyn Loader,
+    process: &Process,
+    executable: &Arc<Executable>,
+    executables: &mut Executables,
+    now: u64,
+) -> Result<Option<Box<dyn Instance>>, RuntimeError> {
+    loader.load(executable, executables, now)?.map(|data| data.attach(process)).transpose()
+}
+
+fn detach(instances: impl Iterator<Item = Box<dyn Instance>>, now: u64) {
+    instances.for_each(|instance| instance.detach(now));
+}
+
+/// Joins neighbours that differ in nothing but a gap: there nothing is executed, so nothing is looked up.
+fn join(all: &mut Vec<abi::Mapping>) {
+    all.dedup_by(|next, before| {
+        let same = |mapping: &abi::Mapping| (mapping.executable, mapping.bias, mapping.unwinder);
+        let joins = same(next) == same(before);
+        if joins {
+            before.end = next.end;
+        }
+        joins
+    });
+}
+
+/// What lies at an address of a process.
+#[derive(Clone, Debug)]
+pub enum Located {
+    /// Code of a file, at an ELF address.
+    Executable(Arc<Executable>, ElfVaddr),
+    /// Executable memory that is anonymous, made by a JIT most likely, or of a file that could not be opened.
+    Other,
+    /// No executable mapping that we know.
+    Nowhere,
+}
