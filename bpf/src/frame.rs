@@ -77,7 +77,6 @@ pub struct RuntimeFrame {
 
 impl UserFrame {
     /// The words of a record that say this.
-    #[must_use]
     pub fn words(&self) -> impl Iterator<Item = u64> {
         let (first, second) = match *self {
             Self::Native(frame) => (frame.0, None),

@@ -151,7 +151,7 @@ impl Publisher {
         TableUse {
             processes: self.tables.process_count(),
             mappings: abi::MAX_MAPPINGS - self.ranges.available() as usize,
-            rows: self.native.table_use(),
+            native: self.native.table_use(),
         }
     }
 

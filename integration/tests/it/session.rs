@@ -322,7 +322,7 @@ fn root_rows_make_room_under_their_budget_and_stacks_stay_true() {
         println!("{test}: {}: {}; {table:?}; {:?}", file.display(), found.summary(), session.unwind_stats());
         let problems: Vec<_> = found.problems.iter().filter(|problem| !found.shares.contains(problem)).collect();
         assert!(problems.is_empty() && found.samples > 200, "{problems:?}");
-        assert!(table.slabs == 1 && table.rows <= 65_536);
+        assert!(table.native.slabs == 1 && table.native.rows <= 65_536);
         assert!(session.memory().rows <= 256 << 10);
     }
     assert!(session.unwind_stats().evicted > 0, "{:?}", session.unwind_stats());
@@ -358,8 +358,8 @@ fn root_tables_are_as_before_when_processes_have_ended() {
             let now = session.table_use().kernel;
             most.processes = most.processes.max(now.processes);
             most.mappings = most.mappings.max(now.mappings);
-            most.executables = most.executables.max(now.executables);
-            most.rows = most.rows.max(now.rows);
+            most.native.executables = most.native.executables.max(now.native.executables);
+            most.native.rows = most.native.rows.max(now.native.rows);
             !running.iter_mut().any(Running::is_running)
         });
         assert!(has_ended, "round {round}");
@@ -367,15 +367,15 @@ fn root_tables_are_as_before_when_processes_have_ended() {
     }
     println!("{test}: before {before:?}\nmost {most:?}");
     assert!(most.processes > before.kernel.processes && most.mappings > before.kernel.mappings);
-    assert!(most.executables >= 8 && most.rows > 1000);
+    assert!(most.native.executables >= 8 && most.native.rows > 1000);
     let is_back = run_until(&mut session, PATIENCE, |session| {
         session.take_aggregate();
         let now = session.table_use();
         now.kernel.processes <= before.kernel.processes
             && now.kernel.mappings <= before.kernel.mappings
-            && now.kernel.executables <= before.kernel.executables
-            && now.kernel.rows <= before.kernel.rows
-            && now.kernel.row_pages <= before.kernel.row_pages
+            && now.kernel.native.executables <= before.kernel.native.executables
+            && now.kernel.native.rows <= before.kernel.native.rows
+            && now.kernel.native.row_pages <= before.kernel.native.row_pages
             && now.sampled_images <= before.sampled_images
     });
     let after = session.table_use();

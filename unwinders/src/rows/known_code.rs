@@ -26,7 +26,7 @@ const CLONE_CHILD_SIZE: u64 = 16;
 /// `_start` and, in musl, the C function that it calls and that stands behind it; neither returns.
 const ENTRY_SIZE: u64 = 96;
 
-const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+pub(super) const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
 /// Nothing but the return address has been pushed.
 const AT_ENTRY: Rule = Rule { cfa_kind: CfaKind::Reg as u8, cfa_reg: state::RSP as u8, cfa_off: 8, ..Rule::NONE };
 

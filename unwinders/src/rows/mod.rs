@@ -27,6 +27,7 @@ mod instructions;
 mod known_code;
 mod packed;
 mod pages;
+mod roots;
 mod sources;
 mod state;
 mod step;
@@ -69,6 +70,8 @@ pub struct RowStats {
     pub go_functions: u64,
     /// Places recognised by their code alone: entry points and signal trampolines without unwind information.
     pub known_code: u64,
+    /// Described functions that nothing calls, so that the stack ends with them.
+    pub roots: u64,
     /// Functions without unwind information whose instructions were followed.
     pub decoded_functions: u64,
     /// Bytes of code read for them.
@@ -150,8 +153,18 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
         let Some((start, ticket)) = functions.get(index) else { break };
         let next = functions.get(index + 1).map_or(u64::MAX, |(next, _)| next);
         let limit = next.min(functions.segment_end(start).unwrap_or(start));
-        if start.saturating_sub(uncovered) >= SMALLEST_GAP {
-            fill_gap((uncovered, start), &functions, &mut gaps, image, &mut writer, &mut stats);
+        let root = start == image.entry().0
+            || roots::takes_its_stack_from_a_saved_register(start, image) && sources.is_plain(ticket, image);
+        // Who returns to its first byte is looked up at the one before.
+        let first = start - u64::from(root && roots::is_no_call_before(start, image));
+        if first.saturating_sub(uncovered) >= SMALLEST_GAP {
+            fill_gap((uncovered, first), &functions, &mut gaps, image, &mut writer, &mut stats);
+        }
+        if root {
+            stats.roots += 1;
+            writer.set(first, PackedRule::new(state::END), &mut stats);
+            uncovered = sources.end(ticket, start, image).unwrap_or(limit).min(limit);
+            continue;
         }
         uncovered = sources.write_rows(ticket, (start, limit), image, &mut writer, &mut stats);
     }

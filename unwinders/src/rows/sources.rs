@@ -94,6 +94,16 @@ impl<'a> Sources<'a> {
         start
     }
 
+    /// Whether the function with this ticket is described as one that never moves the stack pointer.
+    pub(super) fn is_plain(&mut self, ticket: u32, image: &ElfImage<'_>) -> bool {
+        let frames = self.frames.iter_mut().rev().find(|frames| ticket >= frames.first_ticket);
+        let function = frames.and_then(|frames| {
+            frames.section.function((ticket - frames.first_ticket) as usize, &mut frames.last_cie, image)
+        });
+        // DW_CFA_nop
+        function.is_some_and(|function| function.code.iter().all(|&byte| byte == 0))
+    }
+
     /// Where the function with this ticket ends; `None` where its source can't tell.
     pub(super) fn end(&mut self, ticket: u32, start: u64, image: &ElfImage<'_>) -> Option<u64> {
         if let Some((go, first_ticket)) = &self.go

@@ -1,0 +1,143 @@
+//! Functions that nothing calls, whatever their unwind information says: the stack ends with them.
+//!
+//! The kernel enters a program at its entry point; a compiler that is not told so describes it like any other function
+//! (Zig's `_start`). A coroutine's first function returns to a function that was never called either, at its first byte (glibc's
+//! `__start_context`): such a one takes its stack from a register that its callers would have to have kept for themselves. Of a
+//! return address the byte before is looked up, which is none of its own.
+
+use profiler_address::ElfVaddr;
+use profiler_elf::ElfImage;
+
+use super::known_code::ENDBR64;
+
+/// Whether the function that starts at `start` can only be a root by what it does first: `mov rsp, rbx`, or `r12` to `r15`.
+/// That is also how a part of a function may start that the compiler put elsewhere; those say so in their unwind information.
+pub(super) fn takes_its_stack_from_a_saved_register(start: u64, image: &ElfImage<'_>) -> bool {
+    let Some(code) = image.bytes_from(ElfVaddr(start)) else { return false };
+    let code = code.strip_prefix(&ENDBR64).unwrap_or(code);
+    matches!(
+        code,
+        [0x48, 0x89, 0xdc, ..]
+            | [0x4c, 0x89, 0xe4 | 0xec | 0xf4 | 0xfc, ..]
+            | [0x48, 0x8b, 0xe3, ..]
+            | [0x49, 0x8b, 0xe4..=0xe7, ..]
+    )
+}
+
+/// Whether a return address `start` can't be that of a call, whose last byte would be the one before.
+pub(super) fn is_no_call_before(start: u64, image: &ElfImage<'_>) -> bool {
+    let before = |bytes: u64| image.bytes_at(ElfVaddr(start.wrapping_sub(bytes)), bytes as usize);
+    let direct = before(5).is_some_and(|code| code.starts_with(&[0xe8]));
+    // call r64 and call [rip + disp32]
+    let register = before(2).is_some_and(|code| matches!(code, [0xff, 0xd0..=0xd7]));
+    let memory = before(6).is_some_and(|code| code.starts_with(&[0xff, 0x15]));
+    !(direct || register || memory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rows::{RuleDictionary, compile};
+    use profiler_bpf::abi::CfaKind;
+
+    /// A program of this assembly, linked with nothing.
+    fn built(name: &str, assembly: &str) -> Option<Vec<u8>> {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, program) = (folder.path().join("a.s"), folder.path().join(name));
+        std::fs::write(&source, assembly).unwrap();
+        let mut gcc = std::process::Command::new("gcc");
+        gcc.args(["-nostdlib", "-static", "-o"]).arg(&program).arg(&source);
+        match gcc.status() {
+            Ok(status) => assert!(status.success()),
+            Err(error) => {
+                eprintln!("SKIPPED: no gcc: {error}");
+                assert!(std::env::var_os("CI").is_none(), "gcc is required here");
+                return None;
+            }
+        }
+        Some(std::fs::read(&program).unwrap())
+    }
+
+    /// The entry point says nothing of an undefined return address, nor does the function to which a coroutine returns.
+    const ROOTS: &str = "
+        .text
+        .globl _start
+        .type _start, @function
+        before:
+            .cfi_startproc
+            ret
+            .cfi_endproc
+        .p2align 4
+        _start:
+            .cfi_startproc
+            xor %ebp, %ebp
+            mov %rsp, %rdi
+            and $-16, %rsp
+            call before
+            hlt
+            .cfi_endproc
+        .p2align 4
+        between:
+            .cfi_startproc
+            ret
+            .cfi_endproc
+        .p2align 4
+        context:
+            .cfi_startproc
+            mov %rbx, %rsp
+            mov (%rsp), %rdi
+            call before
+            hlt
+            .cfi_endproc
+        .p2align 4
+        tail:
+            .cfi_startproc
+            call before
+            .cfi_endproc
+        adjacent:
+            .cfi_startproc
+            mov %r12, %rsp
+            hlt
+            .cfi_endproc
+        .p2align 4
+        cold:
+            .cfi_startproc
+            .cfi_def_cfa rbp, 16
+            mov %rbx, %rsp
+            hlt
+            .cfi_endproc
+        .p2align 4
+        plain:
+            .cfi_startproc
+            mov %rsp, %rbx
+            ret
+            .cfi_endproc
+        .section places,\"a\",@progbits
+            .quad before, _start, context, adjacent, cold, plain
+        .section .note.GNU-stack,\"\",@progbits
+    ";
+
+    #[test]
+    fn what_nothing_calls_ends_the_stack_from_the_byte_before_it_on() {
+        let Some(bytes) = built("roots", ROOTS) else { return };
+        let image = ElfImage::parse(&bytes).unwrap();
+        let mut rules = RuleDictionary::new();
+        let rows = compile(&image, &mut rules).unwrap();
+        let ends =
+            |address: u64| rules.rules()[usize::from(rows.rule_at(ElfVaddr(address)))].cfa_kind == CfaKind::End as u8;
+        let places = image.section("places").unwrap();
+        let places = image.bytes_at(places.address, 48).unwrap().as_chunks::<8>().0;
+        let names = ["before", "_start", "context", "adjacent", "cold", "plain"];
+        let of = |name| u64::from_le_bytes(places[names.iter().position(|known| *known == name).unwrap()]);
+        assert_eq!(image.entry().0, of("_start"));
+        for (name, size) in [("_start", 14), ("context", 13)] {
+            assert!(!ends(of(name) - 2), "{name}");
+            for offset in 0..=size {
+                assert!(ends(of(name) - 1 + offset), "{name} + {offset} - 1");
+            }
+        }
+        assert!(ends(of("adjacent")) && !ends(of("adjacent") - 1), "a call may be what returns there");
+        assert!(!ends(of("cold")), "its unwind information knows better");
+        assert!(!ends(of("plain")) && !ends(of("before")));
+    }
+}
