@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use profiler_config::{self as config, Change, Changes, Config, Loaded, Watcher};
-use profiler_limits::{Decision, Governor, KillSwitch, Shed, Usage};
+use profiler_limits::{Arbiter, Cap, Decision, Governor, KillSwitch, Shed, Usage};
 use profiler_resource::Resources;
 
 use self::publish::Publisher;
@@ -68,6 +68,7 @@ struct Agent {
     notifier: Notifier,
     kill_switch: KillSwitch,
     governor: Governor,
+    arbiter: Arbiter,
     decision: Option<Decision>,
     own: OwnUse,
     killed: bool,
@@ -75,6 +76,7 @@ struct Agent {
 
 impl Agent {
     fn start(flags: config::Flags, loaded: Loaded, log: log::Log) -> anyhow::Result<Self> {
+        let arbiter = Arbiter::new(loaded.config.rate, rate_origin(&loaded));
         let Loaded { config, watcher, .. } = loaded;
         raise_open_files();
         let notifier = Notifier::from_environment().context("cannot reach systemd by NOTIFY_SOCKET")?;
@@ -118,6 +120,7 @@ impl Agent {
             notifier,
             kill_switch,
             governor,
+            arbiter,
             decision: None,
             own: OwnUse::new(),
             killed,
@@ -180,11 +183,15 @@ impl Agent {
             cpu_seconds: usage.cpu.total(),
             cpus: usage.cpus,
             now: Instant::now(),
-            configured_rate: self.config.rate,
+            asked_rate: self.arbiter.rate_without(Cap::Governed),
         });
         self.decision = Some(decision);
         if decision.changed {
             self.obey(&decision);
+        }
+        // What the kernel refused is tried again.
+        if let Err(error) = self.follow_arbiter() {
+            once_a_minute!(error, "rate", %error, "The rate cannot become {}.", self.arbiter);
         }
         let state = state::of(self);
         self.notifier.status(&state::status(&state));
@@ -218,10 +225,22 @@ impl Agent {
         if decision.shed == Some(Shed::RowCaches) {
             self.sampling.restart();
         }
-        if let Err(error) = self.sampling.set_frequency(decision.rate) {
-            tracing::error!(%error, rate = decision.rate, "The rate stays as it was.");
+        match (decision.cap, decision.reason) {
+            (Some(hz), Some(reason)) => self.arbiter.cap(Cap::Governed, hz, reason.to_string()),
+            _ => self.arbiter.release(Cap::Governed),
         }
         self.pause_or_resume();
+    }
+
+    /// What the arbiter rules, the kernel half does. Nobody else sets the rate.
+    fn follow_arbiter(&mut self) -> Result<(), profiler_bpf::Error> {
+        let rate = self.arbiter.rate();
+        let before = self.sampling.frequency();
+        if rate != before {
+            self.sampling.set_frequency(rate)?;
+            tracing::info!(before, "The rate is {}.", self.arbiter);
+        }
+        Ok(())
     }
 
     fn pause_or_resume(&mut self) {
@@ -248,7 +267,7 @@ impl Agent {
             }
             Ok(loaded) => {
                 let changes = self.config.diff(&loaded.config);
-                match self.apply(&loaded.config, &changes) {
+                match self.apply(&loaded, &changes) {
                     Err(error) => {
                         tracing::error!(
                             "The new configuration is refused, and the running one stays ({why}): {error:#}"
@@ -270,8 +289,12 @@ impl Agent {
         self.notifier.ready();
     }
 
-    fn apply(&mut self, new: &Config, changes: &Changes) -> anyhow::Result<()> {
+    fn apply(&mut self, loaded: &Loaded, changes: &Changes) -> anyhow::Result<()> {
+        let new = &loaded.config;
+        let before = self.arbiter.clone();
+        self.arbiter.configure(new.rate, rate_origin(loaded));
         if let Err(error) = self.apply_what_can_be_refused(new, changes) {
+            self.arbiter = before;
             self.set_back(changes);
             return Err(error);
         }
@@ -312,20 +335,13 @@ impl Agent {
                 self.sampling.forget_images();
             }
         }
-        if changes.rate && self.is_within_budget() {
-            self.sampling.set_frequency(new.rate).with_context(|| format!("the rate cannot become {} Hz", new.rate))?;
-        }
+        self.follow_arbiter().with_context(|| format!("the rate cannot become {} Hz", new.rate))?;
         if changes.exporters {
             let sinks = self.sinks.changed(&new.exporters)?;
             self.publisher.set_sinks(sinks.clone());
             self.sinks = sinks;
         }
         Ok(())
-    }
-
-    /// Out of it, the rate is the governor's.
-    fn is_within_budget(&self) -> bool {
-        self.decision.is_none_or(|decision| decision.reason.is_none())
     }
 
     /// To what runs, after a part of another configuration was refused. The exporters have seen to themselves.
@@ -337,9 +353,7 @@ impl Agent {
         if changes.resource {
             failed.extend(self.resources.reconfigure(options::resource(&self.config)).err().map(Into::into));
         }
-        if changes.rate && self.is_within_budget() {
-            failed.extend(self.sampling.set_frequency(self.config.rate).err().map(Into::into));
-        }
+        failed.extend(self.follow_arbiter().err().map(Into::into));
         for error in failed {
             tracing::error!("A part of the running configuration could not be set back: {error:#}.");
         }
@@ -358,6 +372,11 @@ impl Agent {
         self.telemetry.shutdown(SECOND);
         tracing::info!(samples = state.samples, "The agent has ended.");
     }
+}
+
+/// Where the rate was configured.
+fn rate_origin(loaded: &Loaded) -> String {
+    loaded.origin("rate").map_or_else(String::new, ToString::to_string)
 }
 
 /// What the kill switch says, or said last.

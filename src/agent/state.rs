@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use profiler_bpf::{Counter, RunTime, online_cpus};
 use profiler_export::{ExportStats, FilesStats, LATENCY_BOUNDS};
-use profiler_limits::Shed;
+use profiler_limits::{Client, Shed};
 
 use super::Agent;
 use super::sampling::Sampling;
@@ -147,6 +147,8 @@ pub fn of(agent: &Agent) -> AgentState {
         uptime_seconds: own.begun.elapsed().as_secs_f64(),
         rate: if agent.sampling.is_on() { agent.sampling.frequency() } else { 0 },
         configured_rate: agent.config.rate,
+        rate_ruled_by: agent.arbiter.ruled_by().name(),
+        requested_rates: agent.arbiter.requests().map(|(client, request)| (client.name(), request.hz)).collect(),
         sampling: agent.sampling.is_on(),
         shed_level: agent.decision.and_then(|decision| decision.shed).map_or(0, Shed::level),
         memory_limit: agent.config.limits.memory_bytes,
@@ -161,7 +163,12 @@ pub fn status(state: &AgentState) -> String {
     let lost: u64 = state.lost.values().sum();
     let delivered: u64 = state.exporters.iter().map(|exporter| exporter.sent_samples).sum();
     if state.sampling {
-        format!("Sampling at {} Hz: {} samples, {lost} lost, {delivered} delivered", state.rate, state.samples)
+        let by = if state.rate_ruled_by == Client::Configured.name() {
+            String::new()
+        } else {
+            format!(" ({}; {} Hz configured)", state.rate_ruled_by, state.configured_rate)
+        };
+        format!("Sampling at {} Hz{by}: {} samples, {lost} lost, {delivered} delivered", state.rate, state.samples)
     } else {
         format!("Not sampling: {} samples so far, {lost} lost, {delivered} delivered", state.samples)
     }

@@ -32,6 +32,7 @@ descriptions! {
     FILES = "profiler.file_descriptor.count", "{file_descriptor}", "Open file descriptors of the profiler";
     UPTIME = "profiler.uptime", "s", "Time since the profiler started";
     RATE = "profiler.rate", "Hz", "Samples a second and CPU, now";
+    RATE_REQUESTED = "profiler.rate.requested", "Hz", "Samples a second and CPU that somebody asks for; the lowest is the rate";
     RATE_CONFIGURED = "profiler.rate.configured", "Hz", "Samples a second and CPU, as configured";
     SAMPLING = "profiler.sampling", "", "1 while sampling, 0 while paused, by the kill switch or the budget";
     SHED = "profiler.shed.level", "", "What is given up to stay within the budget: 0 nothing, 1 symbol caches, 2 row caches too, 3 sampling";
@@ -88,6 +89,10 @@ pub struct AgentState {
     pub rate: u64,
     /// As configured.
     pub configured_rate: u64,
+    /// Whose request [`Self::rate`] is.
+    pub rate_ruled_by: &'static str,
+    /// What is asked for, by whom.
+    pub requested_rates: BTreeMap<&'static str, u64>,
     /// Whether sampling is going on.
     pub sampling: bool,
     /// What is given up to stay within the budget, 0 to 3; see [`profiler_limits::Shed`].
@@ -180,6 +185,9 @@ fn samples(state: &AgentState, metrics: &mut Snapshot) {
 fn own(state: &AgentState, metrics: &mut Snapshot) {
     metrics.gauge(RATE, &[], state.rate);
     metrics.gauge(RATE_CONFIGURED, &[], state.configured_rate);
+    for (client, &rate) in &state.requested_rates {
+        metrics.gauge(RATE_REQUESTED, &[("client", client)], rate);
+    }
     metrics.gauge(SAMPLING, &[], u64::from(state.sampling));
     metrics.gauge(SHED, &[], state.shed_level);
     metrics.up_down(PROCESSES, &[], state.processes);

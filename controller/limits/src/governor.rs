@@ -105,15 +105,15 @@ impl Governor {
             self.looks.clear();
             self.look(usage);
         }
-        let rate = self.rate(usage.configured_rate);
+        let rate = self.rate(usage.asked_rate);
         let changed = before != (self.cap, self.shed) || self.last_rate.is_some_and(|last| last != rate);
         self.last_rate = Some(rate);
         let reason = self.reason.filter(|_| self.cap.is_some() || self.shed.is_some());
-        Decision { rate, shed: self.shed, reason, changed }
+        Decision { cap: self.cap, rate, shed: self.shed, reason, changed }
     }
 
-    fn rate(&self, configured: u64) -> u64 {
-        self.cap.map_or(configured, |cap| cap.min(configured))
+    fn rate(&self, asked: u64) -> u64 {
+        self.cap.map_or(asked, |cap| cap.min(asked))
     }
 
     fn look(&mut self, usage: &Usage) {
@@ -167,8 +167,8 @@ impl Governor {
 
     /// Takes something away.
     fn restrict(&mut self, usage: &Usage, reason: Reason, factor: f64) {
-        let rate = self.rate(usage.configured_rate);
-        let floor = FLOOR_HZ.min(usage.configured_rate);
+        let rate = self.rate(usage.asked_rate);
+        let floor = FLOOR_HZ.min(usage.asked_rate);
         let memory = matches!(reason, Reason::Memory { .. });
         if rate > floor {
             let lower =
@@ -206,7 +206,7 @@ impl Governor {
             };
         } else if let Some(cap) = self.cap {
             let higher = (cap.saturating_mul(5) / 4).max(cap.saturating_add(1));
-            self.cap = Some(higher).filter(|&higher| higher < usage.configured_rate);
+            self.cap = Some(higher).filter(|&higher| higher < usage.asked_rate);
         } else {
             return;
         }

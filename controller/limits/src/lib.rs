@@ -1,14 +1,16 @@
-//! The agent within its means: budgets of memory and CPU, and the kill switch.
+//! The agent within its means: budgets of memory and CPU, the kill switch, and the one owner of the sampling rate.
 //!
 //! Pure decisions: somebody else measures and acts.
 #![forbid(unsafe_code)]
 
+mod arbiter;
 mod governor;
 mod kill_switch;
 
 use std::fmt;
 use std::time::Instant;
 
+pub use arbiter::{Arbiter, Cap, Client, Request};
 pub use governor::{CALM_SHARE, FLOOR_HZ, Governor, MIN_DWELL, RECOVERY};
 pub use kill_switch::KillSwitch;
 
@@ -32,8 +34,8 @@ pub struct Usage {
     pub cpus: u32,
     /// When that was.
     pub now: Instant,
-    /// The rate that the configuration (or a detector) wants, Hz.
-    pub configured_rate: u64,
+    /// The rate that all others ask for, Hz: see [`Arbiter::rate_without`].
+    pub asked_rate: u64,
 }
 
 /// What is given up beyond the rate, each with all before it.
@@ -95,7 +97,9 @@ impl fmt::Display for Reason {
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decision {
-    /// The rate to sample at, Hz; never above the configured one.
+    /// What the governor asks for, Hz; none: it asks for nothing.
+    pub cap: Option<u64>,
+    /// The rate that comes of it, Hz; never above what all others ask for.
     pub rate: u64,
     /// What is to be given up; [`Shed::Sampling`] means to pause, whatever the rate.
     pub shed: Option<Shed>,
@@ -109,7 +113,7 @@ impl fmt::Display for Decision {
     /// A sentence for the log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.reason {
-            None => write!(f, "within budget: sampling at {} Hz as configured", self.rate)?,
+            None => write!(f, "within budget: sampling at {} Hz", self.rate)?,
             Some(reason) => {
                 write!(f, "for its budget ({reason} when it was last exceeded) the profiler ")?;
                 match self.shed {

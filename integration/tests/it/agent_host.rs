@@ -258,10 +258,14 @@ fn root_budget_lowers_the_rate() {
     // Killed with the test's end: how much CPU time it gets does not matter here.
     let _load = load(600_000);
     let lower = |now: &Metrics| (1.0..999.0).contains(&now.sum("profiler_rate_hertz", &[]));
-    agent.wait("a lower rate", PATIENCE, lower).unwrap();
+    let restricted = agent.wait("a lower rate", PATIENCE, lower).unwrap();
+    let asked = |client| restricted.sum("profiler_rate_requested_hertz", &[("client", client)]);
+    assert_eq!(asked("configured"), 999.0, "{restricted}");
+    assert_eq!(asked("governed"), restricted.sum("profiler_rate_hertz", &[]), "{restricted}");
     sleep(Duration::from_millis(2500));
     let (_, sampled, log) = stop(agent);
     assert!(log.lines().any(|line| line.contains("WARN") && line.contains("budget")), "it does not say so:\n{log}");
+    assert!(log.lines().any(|line| line.contains(" Hz (governed: ") && line.contains("configured: 999 Hz, ")), "{log}");
     let mut periods: Vec<_> = sampled.iter().map(|one| one.period).collect();
     periods.sort_unstable();
     periods.dedup();

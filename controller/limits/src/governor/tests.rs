@@ -42,7 +42,7 @@ struct Life {
 
 impl Life {
     fn new(agent: Agent, limits: Limits) -> Self {
-        let last = Decision { rate: 99, shed: None, reason: None, changed: false };
+        let last = Decision { cap: None, rate: 99, shed: None, reason: None, changed: false };
         Self {
             agent,
             governor: Governor::new(limits),
@@ -78,7 +78,7 @@ impl Life {
                 cpu_seconds: self.cpu,
                 cpus: self.agent.cpus,
                 now: self.now,
-                configured_rate,
+                asked_rate: configured_rate,
             });
             if self.last.changed {
                 self.changes.push((self.second, self.last));
@@ -199,7 +199,7 @@ fn clocks_and_counters_that_go_back_are_no_reason() {
             cpu_seconds: if step % 11 == 0 { 0.0 } else { 0.001 * step as f64 },
             cpus: 0,
             now: start + Duration::from_secs(step) - back,
-            configured_rate: 99,
+            asked_rate: 99,
         });
         assert_eq!((decision.rate, decision.shed), (99, None));
     }
@@ -239,9 +239,10 @@ proptest! {
         for (memory_bytes, cpu, step_ms) in looks {
             now += Duration::from_millis(step_ms * 10);
             used += cpu;
-            let usage = Usage { memory_bytes, cpu_seconds: used, cpus: 2, now, configured_rate: configured };
+            let usage = Usage { memory_bytes, cpu_seconds: used, cpus: 2, now, asked_rate: configured };
             let decision = governor.observe(&usage);
             prop_assert!(decision.rate <= configured);
+            prop_assert_eq!(decision.rate, decision.cap.map_or(configured, |cap| cap.min(configured)));
             prop_assert!(decision.rate >= configured.min(FLOOR_HZ));
             let level = decision.shed.map_or(0, Shed::level);
             if decision.changed {
