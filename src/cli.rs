@@ -5,9 +5,12 @@ mod config;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand};
+use profiler_config::{Choice, Symbols};
 use profiler_formats::format::Format;
 
 use crate::exit::{self, ExitError};
@@ -65,9 +68,9 @@ Exit codes:
 #[command(after_help = RECORD_HELP)]
 struct RecordArgs {
     /// All processes of the host; the default when nothing is chosen.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "pids")]
     all: bool,
-    /// Only these processes, and the children they fork from now on.
+    /// Only these processes, and the children they fork from now on. The id of a thread means its process.
     #[arg(short, long = "pid", value_name = "PID", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..))]
     pids: Vec<u32>,
     /// Only processes in this cgroup (v2) and below: a path under /sys/fs/cgroup, absolute or relative to it.
@@ -83,7 +86,7 @@ struct RecordArgs {
         default_value_t = 99
     )]
     frequency: u64,
-    /// How long: 10, 10s, 2m, 1h, 500ms. Without it until Ctrl-C or the command's end.
+    /// How long: 10s, 2min, 1m30s, 1h, 500ms; a number alone is seconds. Without it until Ctrl-C or the command's end.
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
     /// Write to this file; may be repeated. `-` is standard output (with -f). Default: profile.pb.gz and profile.html.
@@ -93,7 +96,7 @@ struct RecordArgs {
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<Format>,
     /// What to look up: names, or also files, lines and inlined functions.
-    #[arg(long, value_enum, default_value_t = Symbols::Lines)]
+    #[arg(long, value_parser = choice::<Symbols>(), default_value = "lines")]
     symbols: Symbols,
     /// BTF of the running kernel, for kernels that carry none.
     #[arg(long, value_name = "FILE")]
@@ -104,15 +107,6 @@ struct RecordArgs {
     /// A command to run and profile, with its children.
     #[arg(last = true, value_name = "CMD", conflicts_with = "pids")]
     command: Vec<OsString>,
-}
-
-/// How much to look up for each address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Symbols {
-    /// Function names from symbol tables.
-    Names,
-    /// Also files, lines and inlined functions, from DWARF.
-    Lines,
 }
 
 const AGENT_HELP: &str = "\
@@ -163,23 +157,24 @@ struct ConvertArgs {
     format: Option<Format>,
 }
 
-/// `10`, `10s`, `2m`, `1h`, `500ms`.
+/// A time as everywhere; a number alone is seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(unit_at);
-    let seconds = match unit {
-        "" | "s" => 1.0,
-        "ms" => 0.001,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("{unit:?} is no unit of time: use ms, s, m or h")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("{text:?} is no time: write it like 10, 10s, 2m or 500ms"))?;
-    let duration = Duration::try_from_secs_f64(number * seconds).map_err(|error| error.to_string())?;
+    let is_number = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let with_unit = if is_number { format!("{text}s") } else { text.to_owned() };
+    let duration = profiler_config::parse_time(&with_unit)?;
     if duration.is_zero() {
         return Err("a recording of no time has no samples".to_owned());
     }
     Ok(duration)
+}
+
+/// One of the words of `T`, as the configuration has them.
+fn choice<T: Choice + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    let words = PossibleValuesParser::new(T::WORDS.iter().map(|(word, _)| *word));
+    words.try_map(|text| {
+        let found = T::WORDS.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        found.ok_or("none of the words")
+    })
 }
 
 /// Runs the command line of this process.
@@ -187,6 +182,11 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 pub fn run() -> ExitCode {
     profiler_bpf::memory::return_large_blocks();
     profiler_bpf::resolver::resolve_by_files_and_dns();
+    // A file that may not grow (ulimit -f) is an error of its writer, who tells it and cleans up, and no end of the process. An
+    // ignored signal would stay so for commands that are started; a handler does not.
+    if let Err(error) = signal_hook::flag::register(libc::SIGXFSZ, Arc::default()) {
+        eprintln!("profiler: SIGXFSZ cannot be taken, and a limit on the size of files may end the process: {error}");
+    }
     let cli = Cli::parse();
     // The agent logs as its configuration says.
     if !matches!(cli.command, Command::Agent(_)) {
@@ -235,9 +235,6 @@ fn record_options(args: RecordArgs) -> anyhow::Result<record::Options> {
     let target = match (&args.cgroup, args.command.is_empty(), args.pids.is_empty()) {
         (Some(path), ..) => record::Target::Cgroup(path.clone()),
         (None, false, _) => record::Target::Command { command: args.command, all: args.all },
-        (None, true, false) if args.all => {
-            Cli::command().error(clap::error::ErrorKind::ArgumentConflict, "choose either -a or -p").exit()
-        }
         (None, true, false) => record::Target::Processes(args.pids),
         (None, true, true) => record::Target::All,
     };
@@ -263,6 +260,8 @@ fn record_options(args: RecordArgs) -> anyhow::Result<record::Options> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
@@ -275,7 +274,12 @@ mod tests {
         assert_eq!(parse_duration("10"), Ok(Duration::from_secs(10)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("1m30s"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("2min"), Ok(Duration::from_secs(120)));
+        assert!(parse_duration("1m30").is_err_and(|error| error.contains("perhaps 1m30s")));
         assert!(parse_duration("0").is_err());
+        assert!(parse_duration("").is_err());
         assert!(parse_duration("10x").is_err());
         assert!(parse_duration("-1").is_err());
         assert!(parse_duration("1e400h").is_err());

@@ -148,6 +148,23 @@ pub fn become_command(command: &[OsString]) -> ExitError {
     ExitError { code, message: format!("{}: {error}", program.to_string_lossy()) }
 }
 
+/// What `/etc/passwd` has of a user.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    gid: u32,
+    home: String,
+}
+
+impl Entry {
+    fn of(passwd: &str, uid: u32) -> Option<Self> {
+        let uid = uid.to_string();
+        let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid))?;
+        let mut fields = line.split(':').skip(3);
+        let gid = fields.next()?.parse().ok()?;
+        Some(Self { gid, home: fields.nth(1).unwrap_or_default().to_owned() })
+    }
+}
+
 /// The user who called sudo.
 #[derive(Debug)]
 struct SudoUser {
@@ -162,14 +179,14 @@ impl SudoUser {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
-        let uid: u32 = env::var("SUDO_UID").ok()?.parse().ok()?;
-        let gid: u32 = env::var("SUDO_GID").ok()?.parse().ok()?;
+        let number = |name| env::var(name).ok().and_then(|text| text.parse::<u32>().ok());
+        let uid = number("SUDO_UID")?;
+        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+        let entry = Entry::of(&passwd, uid);
+        // Without a group the command must not stay root: the user's own, else one of the same number, as nobody has.
+        let gid = number("SUDO_GID").or_else(|| entry.as_ref().map(|entry| entry.gid)).unwrap_or(uid);
         let name = env::var("SUDO_USER").unwrap_or_else(|_| uid.to_string());
-        let home = fs::read_to_string("/etc/passwd").ok().and_then(|passwd| {
-            let line = passwd.lines().find(|line| line.split(':').nth(2) == Some(&uid.to_string()))?.to_owned();
-            line.split(':').nth(5).map(str::to_owned)
-        });
-        Some(Self { uid, gid, name, home })
+        Some(Self { uid, gid, name, home: entry.map(|entry| entry.home) })
     }
 
     /// Groups first: without root they could not be changed any more.
@@ -189,5 +206,18 @@ impl SudoUser {
         set_thread_res_gid(gid, gid, gid)?;
         set_thread_res_uid(uid, uid, uid)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_group_and_home_are_those_of_passwd() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\njoe:x:1000:1001:Joe,,,:/home/joe:/bin/sh\nbad:x:7:x\n";
+        assert_eq!(Entry::of(passwd, 1000), Some(Entry { gid: 1001, home: "/home/joe".to_owned() }));
+        assert_eq!(Entry::of(passwd, 100), None);
+        assert_eq!(Entry::of(passwd, 7), None);
     }
 }

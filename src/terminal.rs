@@ -78,12 +78,16 @@ impl Terminal {
         }
         let summary = summary(profile);
         let share = |part: u64| 100.0 * part as f64 / summary.samples.max(1) as f64;
-        eprintln!(
-            "{} samples, {:.1} % with a complete stack, {:.0} % in the kernel",
-            summary.samples,
-            100.0 * summary.complete_share(),
-            share(summary.kernel)
-        );
+        if summary.samples == 0 {
+            eprintln!("No samples: what was chosen used no CPU time, or what it used was lost.");
+        } else {
+            eprintln!(
+                "{} samples, {:.1} % with a complete stack, {:.0} % in the kernel",
+                summary.samples,
+                100.0 * summary.complete_share(),
+                share(summary.kernel)
+            );
+        }
         self.top(&summary);
         if summary.losses.is_empty() {
             eprintln!("Nothing was lost.");

@@ -1,7 +1,8 @@
 //! `profiler record`.
 
+mod cgroup;
+
 use std::ffi::OsString;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ const JIT_NAMES: Duration = Duration::from_millis(500);
 const BUDGETS: Budgets = Budgets { rows: 128 << 20, aggregate: usize::MAX, raw_stacks: 8 << 20, waiting: 64 << 20 };
 
 /// Whom to record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Target {
     /// Every process.
     All,
@@ -83,21 +84,17 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     // What can fail for what the user wrote fails before anything is recorded.
     let outputs =
         options.outputs.iter().map(|path| Output::prepare(path, options.format)).collect::<anyhow::Result<Vec<_>>>()?;
-    if let Target::Processes(pids) = &options.target {
-        for pid in pids {
-            anyhow::ensure!(Path::new(&format!("/proc/{pid}")).exists(), "there is no process {pid}");
-        }
-    }
+    let target = &chosen(&options.target, options.quiet)?;
     // Counted, and installed before the command runs, so that no Ctrl-C finds us without it.
     let interrupts = Interrupts::install()?;
-    let mut command = match &options.target {
+    let mut command = match target {
         Target::Command { command, .. } => Some(Launched::stopped(command)?),
         _ => None,
     };
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
             sources: vec![Source::cpu_clock(options.frequency)],
-            targets: targets(&options.target, command.as_ref())?,
+            targets: targets(target, command.as_ref())?,
             ring_bytes: ring_bytes(options.frequency),
             btf: options.btf.clone(),
             without_task_pt_regs: false,
@@ -115,7 +112,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         ..profiler_symbolizer::Options::default()
     }));
 
-    if let Target::Processes(pids) = &options.target {
+    if let Target::Processes(pids) = target {
         session.prepare(pids);
     }
     // On a host with more work than CPUs a new process is known sooner so, and fewer of its samples need a copy of their stack.
@@ -124,7 +121,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let begun = Clock::monotonic_now();
     session.start()?;
-    let terminal = Terminal::start(&headline(options), options.duration, command.is_some(), options.quiet);
+    let terminal = Terminal::start(&headline(target, options), options.duration, command.is_some(), options.quiet);
     if let Some(command) = &command {
         command.go().context("cannot let the command go")?;
     }
@@ -177,7 +174,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             }
             None if count > 0 => break,
             None => {
-                if let Target::Processes(pids) = &options.target
+                if let Target::Processes(pids) = target
                     && !pids.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists())
                 {
                     terminal.say("All chosen processes have ended.");
@@ -205,7 +202,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut profile = profile.unwrap_or_else(|| empty(options.frequency));
     drop(files);
     span.bound(&mut profile);
-    profile.origin = origin(options.frequency, what(&options.target));
+    profile.origin = origin(options.frequency, what(target));
     profile.losses = losses::of(&totals, &session.unwind_stats());
     profile.losses.extend(losses::of_names(losses::names(&names.stats())));
     drop(aggregate);
@@ -236,28 +233,36 @@ fn empty(frequency: u64) -> Profile {
     profile
 }
 
+/// The target with processes in place of the threads that were given for them.
+fn chosen(target: &Target, quiet: bool) -> anyhow::Result<Target> {
+    let Target::Processes(ids) = target else { return Ok(target.clone()) };
+    let mut pids = Vec::with_capacity(ids.len());
+    for &id in ids {
+        let pid = process_of(id).with_context(|| format!("there is no process {id}"))?;
+        if pid != id && !quiet {
+            eprintln!("{id} is a thread of process {pid}: all threads of that process are recorded.");
+        }
+        if !pids.contains(&pid) {
+            pids.push(pid);
+        }
+    }
+    Ok(Target::Processes(pids))
+}
+
+/// The process that the process or thread `id` belongs to.
+fn process_of(id: u32) -> Option<u32> {
+    let status = std::fs::read(format!("/proc/{id}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+}
+
 fn targets(target: &Target, command: Option<&Launched>) -> anyhow::Result<Targets> {
     Ok(match (target, command) {
         (Target::All | Target::Command { all: true, .. }, _) | (Target::Command { .. }, None) => Targets::All,
         (Target::Processes(pids), _) => Targets::Processes(pids.clone()),
         (Target::Command { .. }, Some(command)) => Targets::Processes(vec![command.id()]),
-        (Target::Cgroup(path), _) => Targets::Cgroup(open_cgroup(path)?.into()),
+        (Target::Cgroup(path), _) => Targets::Cgroup(cgroup::open(path)?.into()),
     })
-}
-
-/// The cgroup's folder, in the v2 hierarchy.
-fn open_cgroup(path: &Path) -> anyhow::Result<File> {
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    let candidates = [
-        path.to_owned(),
-        Path::new("/sys/fs/cgroup").join(relative),
-        Path::new("/sys/fs/cgroup/unified").join(relative),
-    ];
-    let folder = candidates.iter().find(|path| path.join("cgroup.procs").exists());
-    let folder = folder.with_context(|| {
-        format!("{} is no cgroup: give a folder of the v2 hierarchy, as in /proc/PID/cgroup behind 0::", path.display())
-    })?;
-    File::open(folder).with_context(|| format!("cannot open the cgroup {}", folder.display()))
 }
 
 /// Room for half a second of stacks, most of them with frames only, but a second's start with copies.
@@ -266,13 +271,13 @@ fn ring_bytes(frequency: u64) -> u32 {
     (cpus * frequency * 8192).clamp(4 << 20, 64 << 20) as u32
 }
 
-fn headline(options: &Options) -> String {
-    let until = match (options.duration, &options.target) {
+fn headline(target: &Target, options: &Options) -> String {
+    let until = match (options.duration, target) {
         (Some(duration), _) => format!("for {duration:?}"),
         (None, Target::Command { .. }) => "until it ends".to_owned(),
         (None, _) => "until Ctrl-C".to_owned(),
     };
-    format!("Sampling {} at {} Hz {until}.", what(&options.target), options.frequency)
+    format!("Sampling {} at {} Hz {until}.", what(target), options.frequency)
 }
 
 fn what(target: &Target) -> String {

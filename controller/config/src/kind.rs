@@ -75,7 +75,7 @@ pub(super) fn time(from: Duration, to: Duration) -> Kind<Duration> {
     Kind {
         parse: Box::new(parse),
         show: units::show_time,
-        schema: json!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$" }),
+        schema: json!({ "type": "string", "pattern": units::TIME_PATTERN }),
         what: format!("time, {} to {}", units::show_time(&from), units::show_time(&to)),
         secret: false,
     }
@@ -135,7 +135,7 @@ pub(super) fn jitter() -> Kind<Jitter> {
     Kind {
         parse: Box::new(parse),
         show: Jitter::to_string,
-        schema: json!({ "type": "string", "pattern": r"^[0-9]+(\.[0-9]+)? ?(%|ms|s|m|h)$" }),
+        schema: json!({ "type": "string", "pattern": format!(r"^[0-9]+(\.[0-9]+)? ?%$|{}", units::TIME_PATTERN) }),
         what: "share of the window up to 50%, or a time up to half of it".to_owned(),
         secret: false,
     }
@@ -161,8 +161,8 @@ pub(super) fn or_off<T: 'static>(kind: Kind<T>, show: fn(&Option<T>) -> String) 
     }
 }
 
-/// One of some words.
-pub(super) trait Choice: Copy + PartialEq + 'static {
+/// A value that is one of some words, in the file and on the command line.
+pub trait Choice: Copy + PartialEq + 'static {
     /// Every word and what it means.
     const WORDS: &'static [(&'static str, Self)];
 

@@ -50,12 +50,16 @@ mod tests;
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+use rustix::fs::OFlags;
 
 pub use endpoint::Endpoint;
 pub use errors::{ConfigErrors, Problem};
 pub use flags::Flags;
+pub use kind::Choice;
 pub use model::{
     Changes, Config, Connection, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter, Kubernetes,
     KubernetesSource, Log, LogFormat, LogLevel, OtlpExporter, Percent, Resource, Retry, Spool, Symbols, Telemetry,
@@ -63,6 +67,7 @@ pub use model::{
 };
 pub use origin::Origin;
 pub use schema::{reference, schema};
+pub use units::parse_time;
 pub use watch::{Change, Watcher};
 pub use yaml::Place;
 
@@ -219,10 +224,23 @@ fn read(path: &Path) -> Result<String, ConfigErrors> {
 
 /// The bytes of a file, at most one more than a configuration may have.
 fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+    // Not to wait for somebody who opens the other end of a pipe.
+    let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
+    if file.metadata()?.file_type().is_fifo() {
+        // A pipe of the shell (`config check <(...)`, `/dev/stdin`) has a writer, and an end. One with a name may have neither.
+        if rustix::fs::fstatfs(&file)?.f_type as u64 != PIPEFS {
+            let what = "it is a named pipe; a configuration is a file, which can be read again";
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, what));
+        }
+        rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+    }
     let mut bytes = Vec::new();
-    File::open(path)?.take(yaml::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    file.take(yaml::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
+
+/// The file system of pipes without a name (linux/magic.h).
+const PIPEFS: u64 = 0x5049_5045;
 
 /// Every key there is, as the reader of a file without any sees them.
 fn blank() -> Vec<Entry> {

@@ -87,6 +87,106 @@ fn an_unknown_extension_is_refused_with_the_known_ones() {
 }
 
 #[test]
+fn what_cannot_go_together_is_told_with_the_usage_of_record() {
+    refuses(&["record", "-a", "-p", "1"], 2, &["--all", "--pid", "usage: profiler record"]);
+}
+
+#[test]
+fn a_time_that_is_none_is_refused_with_the_grammar() {
+    for wrong in ["10x", "1m30", "30s1m", "-1"] {
+        refuses(&["record", &format!("--duration={wrong}")], 2, &["like 500ms, 10s, 2min or 1m30s"]);
+    }
+}
+
+/// The threads of `pid` but its main thread.
+fn other_threads(pid: u32) -> Vec<u32> {
+    let entries =
+        fs::read_dir(format!("/proc/{pid}/task")).map(|entries| entries.flatten().collect()).unwrap_or(vec![]);
+    let ids = entries.iter().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter(|id| *id != pid).collect()
+}
+
+#[test]
+fn root_the_id_of_a_thread_means_its_process() {
+    let test = "root_the_id_of_a_thread_means_its_process";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let file = programs::c("threads").flags(&["-pthread"]).build().expect("it builds");
+    let threads = children::start(Command::new(&file).args(["--ms", "60000"])).expect("it starts");
+    let until = Instant::now() + PATIENCE;
+    while other_threads(threads.pid()).is_empty() {
+        assert!(Instant::now() < until, "it has no threads");
+        sleep(Duration::from_millis(20));
+    }
+    let thread = other_threads(threads.pid())[0].to_string();
+    let finished = profiler_says(&["record", "-p", &thread, "-d", "1s", "-F", "199", "-o", "-", "-f", "folded"]);
+    assert_eq!(code(&finished), 0, "{}", finished.stderr);
+    assert!(finished.stdout.contains("thread_burn"), "{}{}", finished.stdout, finished.stderr);
+    let line = format!("{thread} is a thread of process {}", threads.pid());
+    assert!(finished.stderr.contains(&line), "{}", finished.stderr);
+}
+
+#[test]
+fn root_nothing_is_not_called_complete() {
+    let test = "root_nothing_is_not_called_complete";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let idle = children::start(Command::new("sleep").arg("60")).expect("it starts");
+    sleep(Duration::from_millis(300));
+    let finished = profiler_says(&["record", "-p", &idle.pid().to_string(), "-d", "500ms"]);
+    assert_eq!(code(&finished), 0, "{}", finished.stderr);
+    assert!(finished.stderr.contains("No samples: "), "{}", finished.stderr);
+    assert!(!finished.stderr.contains("complete stack"), "{}", finished.stderr);
+}
+
+#[test]
+fn root_a_cgroup_of_version_1_is_refused_with_the_ways_out() {
+    let test = "root_a_cgroup_of_version_1_is_refused_with_the_ways_out";
+    if !have_root(test) || !have_tools(test, &["mount", "umount"]) {
+        return;
+    }
+    let place = folder().expect("a folder");
+    let old = place.path().join("v1");
+    fs::create_dir(&old).expect("a folder");
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "cgroup", "-o", "none,name=profiler-test", "cgroup"]).arg(&old);
+    if let Err(error) = children::run_well(&mut mount, PATIENCE) {
+        // Kernels may be built without it; then nobody can give such a path.
+        eprintln!("SKIPPED: {test}: this kernel mounts no cgroup of version 1: {error}");
+        return;
+    }
+    let _mounted = Mounted(old.clone());
+    refuses(
+        &["record", "--cgroup", &old.display().to_string(), "-d", "1"],
+        1,
+        &["version 1", "/proc/PID/cgroup behind 0::", "-p $(paste"],
+    );
+}
+
+#[test]
+fn root_a_limit_on_the_size_of_files_is_told_and_leaves_no_parts() {
+    let test = "root_a_limit_on_the_size_of_files_is_told_and_leaves_no_parts";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let place = folder().expect("a folder");
+    let mut shell = Command::new("sh");
+    // In blocks of 512 bytes: less than any page has.
+    let line = format!("ulimit -f 8; exec {} record -a -d 1s -o page.html", profiler().display());
+    shell.current_dir(place.path()).env("HOME", place.path()).args(["-c", &line]);
+    let finished = children::run(&mut shell, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(code(&finished), 1, "{}", finished.stderr);
+    assert!(finished.stderr.contains("cannot write page.html"), "{}", finished.stderr);
+    let left: Vec<_> = fs::read_dir(place.path()).expect("readable").flatten().map(|entry| entry.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn root_a_command_that_does_not_exist_ends_with_127() {
     if have_root("root_a_command_that_does_not_exist_ends_with_127") {
         refuses(&["record", "--", "/no/such/command"], 127, &["/no/such/command"]);
@@ -258,6 +358,21 @@ fn root_under_sudo_the_command_runs_as_the_user() {
     let finished = children::run_well(&mut command, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     assert!(finished.stdout.contains("uid=65534") && finished.stdout.contains("gid=65534"), "{}", finished.stdout);
     assert!(!finished.stdout.contains("groups=0") && !finished.stdout.contains(",0(root)"), "{}", finished.stdout);
+}
+
+#[test]
+fn root_a_user_without_a_group_does_not_leave_the_command_to_root() {
+    let test = "root_a_user_without_a_group_does_not_leave_the_command_to_root";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let place = folder().expect("a folder");
+    let mut command = Command::new(profiler());
+    command.current_dir(place.path()).env("SUDO_UID", "65534").env_remove("SUDO_GID").args(["record", "--", "id"]);
+    let finished = children::run_well(&mut command, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    assert!(finished.stdout.contains("uid=65534"), "{}", finished.stdout);
+    assert!(!finished.stdout.contains("(root)"), "{}", finished.stdout);
 }
 
 #[test]

@@ -122,6 +122,39 @@ fn files_that_are_no_configuration_are_refused() {
     }
 }
 
+/// Nobody may ever open the other end of a pipe that has a name; the shell's own pipes end.
+#[test]
+fn a_named_pipe_is_refused_at_once_and_the_shells_pipes_are_read() {
+    let folder = folder().expect("a folder");
+    let pipe = folder.path().join("pipe");
+    children::run_well(Command::new("mkfifo").arg(&pipe), PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    let start = std::time::Instant::now();
+    let refused = config(&["check", &pipe.display().to_string()], &[]);
+    is_wrong(&refused);
+    assert!(refused.stderr.contains("named pipe"), "{}", refused.stderr);
+    assert!(start.elapsed() < Duration::from_secs(10));
+    let mut shell = Command::new("sh");
+    shell.env_clear().env("PATH", "/usr/bin:/bin").arg("-c");
+    shell.arg(format!("(sleep 0.3; echo 'rate: 19') | {} config check /dev/stdin", profiler().display()));
+    let read = children::run(&mut shell, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    is_right(&read);
+    assert!(read.stdout.contains("rate: 19  # /dev/stdin:1:7"), "{}", read.stdout);
+}
+
+#[test]
+fn times_are_written_alike_in_the_file_and_on_the_command_line() {
+    for window in ["90s", "1m30s", "1min 30s", "1.5m"] {
+        let checked = check(&format!("window: {window}\n"), &["--set", "limits.memory=64MiB"], &[]);
+        is_right(&checked);
+        assert!(checked.stdout.contains("window: 90s  # c.yaml:1:9"), "{}", checked.stdout);
+    }
+    for wrong in ["10", "1m30", "30s1m", "2 minutes"] {
+        let checked = check(&format!("window: {wrong}\n"), &[], &[]);
+        is_wrong(&checked);
+        assert!(checked.stderr.contains("like 500ms, 10s, 2min or 1m30s"), "{}", checked.stderr);
+    }
+}
+
 #[test]
 fn secrets_are_not_printed() {
     let text = "exporters: [{otlp: {headers: {authorization: 'Bearer ${env:TOKEN}', x: geheim}}}]\nlabels: {a: '${env:TOKEN}'}";
@@ -192,6 +225,7 @@ fn others_read_the_schema_as_we_mean_it() {
         "rate: ${env:RATE}",
         "limits: {memory: off}",
         "exporters: [{otlp: {headers: {a: 1}, timeout: 1.5s}}]",
+        "{window: 1m30s, jitter: 2s 500ms}",
         "log:\nexporters:\n- otlp:\n",
         // Wrong.
         "windw: 10s",

@@ -54,6 +54,8 @@ fn state() -> AgentState {
         uptime_seconds: 3600.5,
         rate: 49,
         configured_rate: 99,
+        rate_ruled_by: "governed",
+        requested_rates: [("configured", 99), ("governed", 49)].into(),
         sampling: true,
         shed_level: 1,
         memory_limit: Some(128 << 20),
@@ -181,6 +183,7 @@ fn prometheus_reads_every_metric() {
         is("profiler_map_size_bytes", &[("map", "ringbuf")], f64::from(4 << 20));
         is("profiler_cpu_time_seconds_total", &[("cpu_mode", "bpf")], 2.125);
         is("profiler_rate_hertz", &[], 49.0);
+        is("profiler_rate_requested_hertz", &[("client", "governed")], 49.0);
         is("host_cpu_ratio", &[], 0.875);
         is("profiler_export_samples_total", &[("exporter", NASTY), ("outcome", "delivered")], 9e5);
         let dropped = [("exporter", NASTY), ("outcome", "dropped"), ("reason", "queue full")];
@@ -523,7 +526,7 @@ fn log_in_a_child() {
 
 fn logged(format: &str, rust_log: &str) -> Vec<String> {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "log_in_a_child", "--nocapture"])
+        .args(["--exact", "telemetry::log_in_a_child", "--nocapture"])
         .env("PROFILER_TEST_LOG", format)
         .env("RUST_LOG", rust_log)
         .env_remove("JOURNAL_STREAM")

@@ -53,10 +53,10 @@ pub struct ProcessCount {
 }
 
 impl Summary {
-    /// The share of samples with a finished stack, 0 to 1; 1 if there is no sample.
+    /// The share of samples with a finished stack, 0 to 1; 0 if there is no sample: of nothing nothing is known.
     #[must_use]
     pub fn complete_share(&self) -> f64 {
-        if self.samples == 0 { 1.0 } else { self.complete as f64 / self.samples as f64 }
+        if self.samples == 0 { 0.0 } else { self.complete as f64 / self.samples as f64 }
     }
 }
 
