@@ -55,9 +55,8 @@ fn main() -> anyhow::Result<()> {
             batch = session.replay(batch);
             let aggregate = session.take_aggregate();
             let files = files(&aggregate, session.executables());
-            for profile in assemble(&aggregate, &mut names, &files, &resources, session.clock()) {
-                format::write(&profile, Format::Otlp, std::io::sink())?;
-            }
+            let profile = assemble(&aggregate, &mut names, &files, &resources, session.clock());
+            format::write(&profile, Format::Otlp, std::io::sink())?;
             whole = whole.min(started.elapsed().as_secs_f64());
         }
         let rate = |seconds: f64| SAMPLES as f64 / seconds;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use profiler_formats::format::{self, Format};
-use profiler_model::Profile;
+use profiler_model::Profiles;
 
 use crate::exit;
 
@@ -62,7 +62,7 @@ impl Output {
     }
 
     /// Writes `profile`. If that fails, tries the folders for temporary files and the home folder, and says so.
-    pub fn write(mut self, profile: &Profile) -> anyhow::Result<Written> {
+    pub fn write(mut self, profile: &Profiles) -> anyhow::Result<Written> {
         let failed = match self.partial.take() {
             None => return self.write_in_place(profile),
             Some((partial, file)) => {
@@ -92,7 +92,7 @@ impl Output {
         })
     }
 
-    fn write_in_place(&self, profile: &Profile) -> anyhow::Result<Written> {
+    fn write_in_place(&self, profile: &Profiles) -> anyhow::Result<Written> {
         let cannot = || format!("cannot write {}", self.path.display());
         let bytes = if self.path == Path::new("-") {
             let mut out = BufWriter::new(io::stdout().lock());
@@ -115,7 +115,7 @@ impl Drop for Output {
     }
 }
 
-fn write_to(file: File, profile: &Profile, format: Format) -> io::Result<u64> {
+fn write_to(file: File, profile: &Profiles, format: Format) -> io::Result<u64> {
     let mut out = BufWriter::with_capacity(1 << 16, file);
     format::write(profile, format, &mut out)?;
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use profiler_model::{FrameKind, Profile};
+use profiler_model::{FrameKind, Profiles};
 use profiler_model::{Summary, summary};
 
 use crate::output::{Written, human_bytes};
@@ -66,7 +66,7 @@ impl Terminal {
     }
 
     /// Where the time went, what was lost, and the files.
-    pub fn report(&self, profile: &Profile, written: &[Written]) {
+    pub fn report(&self, profile: &Profiles, written: &[Written]) {
         for written in written {
             if let Some((wanted, error)) = &written.instead_of {
                 eprintln!("profiler: cannot write {}: {error}", wanted.display());

@@ -14,8 +14,8 @@ fuzz_target!(|data: &[u8]| {
     let written = otlp::encode(&profile);
     assert_eq!(otlp::check(&written), []);
     let back = otlp::decode(&written).expect("what we write we read");
-    let timed = |profile: &profiler_model::Profile| {
-        profile.samples.iter().filter(|sample| sample.time_unix_nanos.is_some()).count()
+    let timed = |profile: &profiler_model::Profiles| {
+        profile.samples().filter(|(_, sample)| sample.time_unix_nanos.is_some()).count()
     };
     assert_eq!(timed(&profile), timed(&back));
 });

@@ -15,11 +15,11 @@ fuzz_target!(|data: &[u8]| {
     let mut written = Vec::new();
     pprof::encode(&profile, &mut written).expect("a vector takes whatever is written");
     let back = pprof::decode(&written).expect("what we write we read");
-    let sum = |profile: &profiler_model::Profile| {
-        profile.samples.iter().fold(0_u64, |sum, sample| sum.saturating_add(sample.first_value()))
+    let sum = |profile: &profiler_model::Profiles| {
+        profile.measured().iter().fold(0_u64, |sum, measured| sum.saturating_add(measured.total()))
     };
     // Adding up samples that agree can make a count saturate or negative ones cancel out; else none is lost.
-    if profile.samples.iter().all(|sample| sample.values.as_slice().iter().all(|value| (0..1 << 32).contains(value))) {
+    if profile.samples().all(|(_, sample)| sample.values.as_slice().iter().all(|value| (0..1 << 32).contains(value))) {
         assert_eq!(sum(&profile), sum(&back));
     }
     assert_eq!(profile.origin, back.origin);

@@ -84,12 +84,10 @@ fn run(made: &made::Made, rate: u64, wake: bool) -> Result<(), Box<dyn Error>> {
             let mut names = Names::kept(Symbolizer::new(profiler_symbolizer::Options::default()), 32 << 20);
             let mut encoded = 0;
             for (aggregate, files, clock) in inbox {
-                let profiles = assemble(&aggregate, &mut names, &files, &resources, clock);
+                let profile = assemble(&aggregate, &mut names, &files, &resources, clock);
                 drop(aggregate);
-                for profile in profiles {
-                    format::write(&profile, Format::Otlp, std::io::sink()).map_err(|error| error.to_string())?;
-                    encoded += profile.samples.len() as u64;
-                }
+                format::write(&profile, Format::Otlp, std::io::sink()).map_err(|error| error.to_string())?;
+                encoded += profile.sample_entries() as u64;
             }
             Ok(encoded)
         });

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use profiler_model::Profile;
+use profiler_model::Profiles;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -28,7 +28,7 @@ pub struct Recording {
     /// How the profiler ended and what it said.
     pub finished: Finished,
     /// What it wrote.
-    pub profile: Profile,
+    pub profile: Profiles,
     /// The pprof file.
     pub file: PathBuf,
     /// Keeps the folder of `file`.

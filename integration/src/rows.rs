@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use profiler_model::{FrameKind, LocationId, Profile};
+use profiler_model::{FrameKind, LocationId, Profile, Profiles, Sample};
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,12 +70,25 @@ impl Row {
     }
 }
 
-/// All rows of `profile`, in order of their first sample.
+/// All rows of what `profile` shows first, in order of their first sample.
 #[must_use]
-pub fn rows(profile: &Profile) -> Vec<Row> {
+pub fn rows(profile: &Profiles) -> Vec<Row> {
+    let shown = profile.shown(None);
+    let parts = shown.iter().flat_map(|shown| shown.parts());
+    laid_out(profile, parts.flat_map(|(part, index)| part.samples.iter().map(move |sample| (sample, index))))
+}
+
+/// All rows of `part`, a profile of `profile`, in order of their first sample.
+#[must_use]
+pub fn rows_of(profile: &Profiles, part: &Profile) -> Vec<Row> {
+    laid_out(profile, part.samples.iter().map(|sample| (sample, 0)))
+}
+
+/// Rows of `samples`, each with the index of the value that counts.
+fn laid_out<'a>(profile: &Profiles, samples: impl Iterator<Item = (&'a Sample, usize)>) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     let mut known: HashMap<(u32, Option<u32>), usize> = HashMap::new();
-    for sample in &profile.samples {
+    for (sample, index) in samples {
         let at = *known.entry((sample.stack, sample.thread)).or_insert_with(|| {
             let thread = sample.thread.and_then(|id| profile.threads.get(id as usize));
             let process = thread.and_then(|thread| profile.processes.get(thread.process as usize));
@@ -89,13 +102,13 @@ pub fn rows(profile: &Profile) -> Vec<Row> {
             rows.len() - 1
         });
         if let Some(row) = rows.get_mut(at) {
-            row.count = row.count.saturating_add(sample.first_value());
+            row.count = row.count.saturating_add(sample.value(index));
         }
     }
     rows
 }
 
-fn frame(profile: &Profile, id: LocationId) -> Option<Frame> {
+fn frame(profile: &Profiles, id: LocationId) -> Option<Frame> {
     let location = profile.location(id)?;
     let mapping = location.mapping.and_then(|id| profile.mappings.get(id as usize));
     let name = |function| profile.function(function).map(|function| profile.string(function.name).to_owned());

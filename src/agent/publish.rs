@@ -208,20 +208,21 @@ impl Worker {
         }
     }
 
-    /// One profile for each measure: a sample's weight is its own.
+    /// All measures of a window in one: a profile each, over one dictionary.
     fn publish(&mut self, window: Window) {
         let Window { aggregate, files, span, mut losses } = window;
-        let profiles = assemble(&aggregate, &mut self.names, &files, &self.resources, span.clock);
+        let mut profile = assemble(&aggregate, &mut self.names, &files, &self.resources, span.clock);
         drop((aggregate, files));
-        for mut profile in profiles {
-            span.bound(&mut profile);
-            let frequency = if profile.period > 0 { 1_000_000_000 / profile.period.unsigned_abs() } else { 0 };
-            profile.origin = origin(frequency, "all processes".to_owned());
-            // Said once, whatever the number of profiles.
-            profile.losses = std::mem::take(&mut losses);
-            profile.losses.extend(self.name_losses.since(&self.names.stats()));
-            self.sinks.export(&profile);
+        if profile.profiles.is_empty() {
+            return;
         }
+        span.bound(&mut profile);
+        let of_cpu = profile.profiles.iter().find(|part| part.period > 0 && part.period_type.kind == "cpu");
+        let frequency = of_cpu.map_or(0, |part| 1_000_000_000 / part.period.unsigned_abs());
+        profile.origin = origin(frequency, "all processes".to_owned());
+        losses.extend(self.name_losses.since(&self.names.stats()));
+        profile.losses = losses;
+        self.sinks.export(&profile);
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context;
 use profiler_config::{self as config, ExporterKind};
 use profiler_export::{ExportStats, Exporter, FileSink, FilesOptions, FilesStats};
 use profiler_formats::format::Format;
-use profiler_model::Profile;
+use profiler_model::Profiles;
 
 use super::{ends_by, options};
 use crate::once_a_minute;
@@ -100,7 +100,7 @@ impl Sinks {
     }
 
     /// Hands `profile` to all exporters; those that queue it before those that write it here, on a disk that may hang.
-    pub fn export(&self, profile: &Profile) {
+    pub fn export(&self, profile: &Profiles) {
         let (queues, files): (Vec<_>, Vec<_>) = self.all.iter().partition(|sink| matches!(sink.kind, Kind::Otlp(_)));
         for sink in queues.into_iter().chain(files) {
             sink.export(profile);
@@ -182,7 +182,7 @@ impl Sink {
         Ok(old)
     }
 
-    fn export(&self, profile: &Profile) {
+    fn export(&self, profile: &Profiles) {
         match &self.kind {
             Kind::Otlp(exporter) => {
                 if let Some(exporter) = &*exporter.read().unwrap_or_else(PoisonError::into_inner) {

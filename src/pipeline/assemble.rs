@@ -3,7 +3,8 @@
 use profiler_bpf::record::{UnwindEnd, comm_bytes};
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{
-    FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Sample, Thread, Values,
+    FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Profiles, Sample, Thread,
+    Values,
 };
 use profiler_resource::Resources;
 use profiler_symbolizer::{Language, Symbolized};
@@ -12,11 +13,11 @@ use profiler_unwinders::process::Clock;
 use profiler_unwinders::runtime::FrameName;
 use rustc_hash::FxHashMap;
 
-use super::aggregate::{Aggregate, Frame, FrameId, Image, Series};
+use super::aggregate::{Aggregate, Frame, FrameId, Image};
 use super::facts::sampled_facts;
 use super::names::{Files, Names};
 
-/// Names every frame of `aggregate` and lays it out as one profile for each measure that has samples; `clock` turns its times into
+/// Names every frame of `aggregate` and lays it out, a profile for each measure that has samples; `clock` turns its times into
 /// Unix times. The caller fills in origin and losses.
 #[must_use]
 pub fn assemble(
@@ -25,7 +26,7 @@ pub fn assemble(
     files: &Files,
     resources: &Resources,
     clock: Clock,
-) -> Vec<Profile> {
+) -> Profiles {
     let mut builder = ProfileBuilder::new();
     let symbols = names.of(aggregate, files);
     let mut mappings = Mappings { aggregate, of_executable: FxHashMap::default(), of_module: FxHashMap::default() };
@@ -62,14 +63,10 @@ pub fn assemble(
         .collect();
 
     let shared = resources.shared().in_profile(&mut builder);
-    builder.profile_mut().resource_attributes = shared;
-    let tables = builder.finish();
-    let series = aggregate.series.iter().filter(|series| !series.samples.is_empty());
-    let of = |series: &Series, tables: Profile| Profile {
-        sample_types: vec![series.measure.sample_type.clone()],
-        period_type: series.measure.period_type.clone(),
-        period: i64::try_from(series.measure.period).unwrap_or(i64::MAX),
-        samples: series
+    builder.set_mut().resource_attributes = shared;
+    for series in aggregate.series.iter().filter(|series| !series.samples.is_empty()) {
+        let mut profile = Profile::of(&series.measure);
+        profile.samples = series
             .samples
             .iter()
             .filter_map(|sample| {
@@ -78,19 +75,15 @@ pub fn assemble(
                     thread: threads.get(sample.thread as usize).copied(),
                     cpu: Some(sample.cpu()),
                     time_unix_nanos: Some(clock.unix_from_monotonic(sample.time)),
+                    link: 0,
                     values: Values::One(i64::try_from(sample.value()).unwrap_or(i64::MAX)),
                     labels: None,
                 })
             })
-            .collect(),
-        ..tables
-    };
-    let mut series: Vec<&Series> = series.collect();
-    // One takes the tables, and there is most often one.
-    let last = series.pop();
-    let mut profiles: Vec<Profile> = series.into_iter().map(|series| of(series, tables.clone())).collect();
-    profiles.extend(last.map(|series| of(series, tables)));
-    profiles
+            .collect();
+        builder.begin(profile);
+    }
+    builder.finish()
 }
 
 struct Mappings<'a> {

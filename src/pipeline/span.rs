@@ -1,6 +1,6 @@
 //! When an aggregate was sampled, and how that is told in Unix time.
 
-use profiler_model::Profile;
+use profiler_model::Profiles;
 use profiler_unwinders::process::Clock;
 
 /// From when to when an aggregate was sampled. One clock tells all its times: where Unix time was stepped meanwhile, start, end and
@@ -16,22 +16,25 @@ pub struct Span {
 }
 
 impl Span {
-    /// Gives `profile` its start and duration. Samples come a moment after they were taken, so some are older than the span in which
-    /// they came: it holds them all.
-    pub fn bound(&self, profile: &mut Profile) {
-        let times = || profile.samples.iter().filter_map(|sample| sample.time_unix_nanos);
+    /// Gives each profile of `set` the same start and duration. Samples come a moment after they were taken, so some are older than the
+    /// span in which they came: it holds them all.
+    pub fn bound(&self, set: &mut Profiles) {
+        let times = || set.samples().filter_map(|(_, sample)| sample.time_unix_nanos);
         let (first, last) = (times().min(), times().max());
         let start = self.clock.unix_from_monotonic(self.begun);
         let end = start.saturating_add(self.ended.saturating_sub(self.begun));
         let end = last.map_or(end, |last| end.max(last.saturating_add(1)));
-        profile.start_unix_nanos = first.map_or(start, |first| first.min(start));
-        profile.duration_nanos = end.saturating_sub(profile.start_unix_nanos);
+        let start = first.map_or(start, |first| first.min(start));
+        for profile in &mut set.profiles {
+            profile.start_unix_nanos = start;
+            profile.duration_nanos = end.saturating_sub(start);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use profiler_model::Sample;
+    use profiler_model::{Profile, Sample};
 
     use super::*;
 
@@ -41,9 +44,10 @@ mod tests {
     fn bounded(span: &Span, times: &[u64]) -> Profile {
         let sample =
             |&time: &u64| Sample { time_unix_nanos: Some(span.clock.unix_from_monotonic(time)), ..Sample::default() };
-        let mut profile = Profile { samples: times.iter().map(sample).collect(), ..Profile::default() };
-        span.bound(&mut profile);
-        profile
+        let profile = Profile { samples: times.iter().map(sample).collect(), ..Profile::default() };
+        let mut set = Profiles { profiles: vec![profile], ..Profiles::default() };
+        span.bound(&mut set);
+        set.profiles.remove(0)
     }
 
     #[test]

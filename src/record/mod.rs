@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use profiler_bpf::{Source, Targets};
 use profiler_formats::format::Format;
-use profiler_model::builder::ProfileBuilder;
-use profiler_model::{Profile, ValueType};
+use profiler_model::{Measure, Profile};
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
@@ -197,9 +196,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let totals = session.totals();
     let aggregate = session.take_aggregate();
     let files = files(&aggregate, session.executables());
-    // The rate does not change, so there is one, if anything was sampled.
-    let profile = assemble(&aggregate, &mut names, &files, &resources, span.clock).pop();
-    let mut profile = profile.unwrap_or_else(|| empty(options.frequency));
+    let mut profile = assemble(&aggregate, &mut names, &files, &resources, span.clock);
+    if profile.profiles.is_empty() {
+        // A file of nothing says what it is nothing of.
+        profile.profiles.push(Profile::of(&Measure::cpu_clock(1_000_000_000 / options.frequency)));
+    }
     drop(files);
     span.bound(&mut profile);
     profile.origin = origin(options.frequency, what(target));
@@ -222,15 +223,6 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let code = command.as_mut().map_or(Ok(0), Launched::exit_code)?;
     failed |= cut_short || written.iter().any(|written| written.instead_of.is_some());
     Ok(ExitCode::from(if code == 0 && failed { exit::FAILURE } else { code }))
-}
-
-/// Of a recording in which nothing was sampled.
-fn empty(frequency: u64) -> Profile {
-    let mut profile = ProfileBuilder::new().finish();
-    profile.sample_types = vec![ValueType::new("samples", "count")];
-    profile.period_type = ValueType::new("cpu", "nanoseconds");
-    profile.period = i64::try_from(1_000_000_000 / frequency).unwrap_or(i64::MAX);
-    profile
 }
 
 /// The target with processes in place of the threads that were given for them.

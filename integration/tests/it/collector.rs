@@ -16,7 +16,7 @@ use profiler_integration::seen::{Seen, difference, plain, seen};
 use profiler_integration::{Error, children};
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{
-    FrameKind, Function, Line, Location, Mapping, Process, Profile, Sample, Thread, ValueType, Values,
+    FrameKind, Function, Line, Location, Mapping, Process, Profiles, Sample, Thread, ValueType, Values,
 };
 use prost::Message;
 
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const START: u64 = 1_795_438_015_000_000_000;
 
 /// Three processes, one of them a Collector, with 200 samples.
-fn profile() -> Profile {
+fn profile() -> Profiles {
     let mut builder = ProfileBuilder::new();
     let head = builder.profile_mut();
     head.start_unix_nanos = START;
@@ -32,6 +32,7 @@ fn profile() -> Profile {
     head.sample_types = vec![ValueType { kind: "samples".into(), unit: "count".into() }];
     head.period_type = ValueType { kind: "cpu".into(), unit: "nanoseconds".into() };
     head.period = 10_101_010;
+    let head = builder.set_mut();
     head.origin.host_name = "alder".into();
     head.origin.producer = "profiler 0.1.0".into();
     let mut threads = Vec::new();
@@ -79,7 +80,7 @@ fn profile() -> Profile {
             cpu: Some(n % 2),
             time_unix_nanos: Some(START + u64::from(n) * 49_999_999),
             values: Values::One(1),
-            labels: None,
+            ..Sample::default()
         });
     }
     builder.finish()

@@ -12,7 +12,7 @@ use profiler_integration::children::{self, Running, copy_program};
 use profiler_integration::environment::{have, have_root, one_at_a_time};
 use profiler_integration::programs::{self, Program};
 use profiler_integration::recording::folder;
-use profiler_integration::rows::{Row, rows};
+use profiler_integration::rows::{Row, rows_of};
 use profiler_integration::shares::{by_group, off_from_truth};
 use profiler_integration::truth::Truth;
 use profiler_integration::verdict::verdict;
@@ -73,7 +73,7 @@ fn named(session: &mut Session, aggregate: &Aggregate) -> BTreeMap<u64, Vec<Row>
     let kubernetes = KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() };
     let resources = Resources::start(ResourceOptions { kubernetes, ..ResourceOptions::default() }).expect("resources");
     let profiles = assemble(aggregate, &mut names, &files, &resources, session.clock());
-    profiles.iter().map(|profile| (profile.period.unsigned_abs(), rows(profile))).collect()
+    profiles.profiles.iter().map(|part| (part.period.unsigned_abs(), rows_of(&profiles, part))).collect()
 }
 
 /// Samples by process.

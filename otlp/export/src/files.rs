@@ -13,7 +13,7 @@ use std::{
 };
 
 use profiler_formats::format::{self, Format};
-use profiler_model::{Profile, rfc3339};
+use profiler_model::{Profiles, rfc3339};
 
 use super::error::Error;
 use crate::spool::create_folder;
@@ -114,8 +114,8 @@ impl FileSink {
     ///
     /// The profile is not written and its samples are counted as dropped; the other files are as they were, but for the oldest ones
     /// that made room in vain.
-    pub fn write(&self, profile: &Profile) -> Result<Option<PathBuf>, Error> {
-        let samples = profile.samples.len() as u64;
+    pub fn write(&self, profile: &Profiles) -> Result<Option<PathBuf>, Error> {
+        let samples = profile.sample_entries() as u64;
         if samples == 0 {
             return Ok(None);
         }
@@ -135,7 +135,7 @@ impl FileSink {
         }
     }
 
-    fn write_with_room(&self, profile: &Profile) -> Result<(PathBuf, u64), Error> {
+    fn write_with_room(&self, profile: &Profiles) -> Result<(PathBuf, u64), Error> {
         loop {
             match self.write_once(profile) {
                 Err(Error::File { source, .. }) if is_full(&source) && self.remove_oldest() => {}
@@ -144,7 +144,7 @@ impl FileSink {
         }
     }
 
-    fn write_once(&self, profile: &Profile) -> Result<(PathBuf, u64), Error> {
+    fn write_once(&self, profile: &Profiles) -> Result<(PathBuf, u64), Error> {
         let folder = &self.options.directory;
         let name = self.name(profile);
         let unfinished = folder.join(format!(".{name}"));
@@ -163,7 +163,7 @@ impl FileSink {
         }
     }
 
-    fn write_file(&self, profile: &Profile, path: &Path) -> io::Result<u64> {
+    fn write_file(&self, profile: &Profiles, path: &Path) -> io::Result<u64> {
         let mut file = BufWriter::new(create(path)?);
         format::write(profile, self.options.format, &mut file)?;
         file.flush()?;
@@ -173,8 +173,8 @@ impl FileSink {
     }
 
     /// A name that sorts by time; a number tells those of one time apart.
-    fn name(&self, profile: &Profile) -> String {
-        let micros = profile.start_unix_nanos / 1000 * 1000;
+    fn name(&self, profile: &Profiles) -> String {
+        let micros = profile.window().0 / 1000 * 1000;
         let time = rfc3339::format(micros).replace(':', "");
         let time = time.trim_end_matches('Z');
         let (second, fraction) = time.split_once('.').unwrap_or((time, ""));

@@ -2,12 +2,12 @@
 //!
 //! ```no_run
 //! use profiler_export::{Exporter, ExporterOptions};
-//! use profiler_model::Profile;
+//! use profiler_model::Profiles;
 //! use std::time::Duration;
 //!
 //! let options = ExporterOptions { endpoint: "http://localhost:4317".to_owned(), ..Default::default() };
 //! let exporter = Exporter::start(options)?;
-//! exporter.export(&Profile::default());
+//! exporter.export(&Profiles::default());
 //! let stats = exporter.shutdown(Duration::from_secs(5));
 //! assert_eq!(stats.unaccounted_samples(), 0);
 //! # Ok::<(), profiler_export::Error>(())
@@ -59,7 +59,7 @@ pub use error::Error;
 pub use files::{FileSink, FilesOptions, FilesStats};
 pub use options::{Compression, ExporterOptions, HIDDEN, Protocol, RetryOptions, Secret, SpoolOptions, TlsOptions};
 use profiler_formats::otlp;
-use profiler_model::Profile;
+use profiler_model::Profiles;
 pub use stats::{ExportStats, LATENCY_BOUNDS, Latency};
 
 use self::{
@@ -127,13 +127,13 @@ impl Exporter {
 
     /// Encodes `profile` and hands it to the threads that send it. Takes the time that encoding and compression take; a profile
     /// without samples is no request.
-    pub fn export(&self, profile: &Profile) {
+    pub fn export(&self, profile: &Profiles) {
         let split = otlp::split(profile, self.shared.max_request_bytes.load(Ordering::Relaxed));
         let compression = *lock(&self.shared.compression);
         let records: Vec<_> = split.requests.iter().map(|request| payload::pack(request, compression)).collect();
         let stage = self.shared.first_stage();
         let mut state = self.shared.state();
-        state.stats.accepted_samples += profile.samples.len() as u64;
+        state.stats.accepted_samples += profile.sample_entries() as u64;
         state.stats.drop_samples(REQUEST_TOO_LARGE, split.oversized_samples);
         for record in records {
             state.push(record, stage);

@@ -13,7 +13,7 @@ use profiler_formats::{
     otlp, pprof,
 };
 use profiler_model::{
-    FrameKind, Function, Line, Location, Mapping, Process, Profile, Sample, Thread, ValueType, Values,
+    FrameKind, Function, Line, Location, Mapping, Process, Profiles, Sample, Thread, ValueType, Values,
     builder::ProfileBuilder,
 };
 
@@ -21,7 +21,7 @@ const SAMPLES: u64 = 1_000_000;
 const STACKS: u64 = 100_000;
 const START: u64 = 1_795_438_015_000_000_000;
 
-static PROFILE: LazyLock<Profile> = LazyLock::new(profile);
+static PROFILE: LazyLock<Profiles> = LazyLock::new(profile);
 
 fn main() {
     divan::main();
@@ -40,7 +40,7 @@ impl Random {
     }
 }
 
-fn profile() -> Profile {
+fn profile() -> Profiles {
     let mut random = Random(1);
     let mut b = ProfileBuilder::new();
     let mappings: Vec<u32> = (0..50)
@@ -106,7 +106,7 @@ fn profile() -> Profile {
             cpu: Some(random.below(16) as u32),
             time_unix_nanos: Some(START + index * 1000),
             values: Values::One(1),
-            labels: None,
+            ..Sample::default()
         };
         b.profile_mut().samples.push(sample);
     }
@@ -140,13 +140,13 @@ fn encode(bencher: Bencher, format: Format) {
 fn decode_pprof(bencher: Bencher) {
     let mut bytes = Vec::new();
     pprof::encode(&PROFILE, &mut bytes).expect("a vector takes whatever is written");
-    bencher.counter(ItemsCount::new(SAMPLES)).bench(|| pprof::decode(&bytes).map(|profile| profile.samples.len()));
+    bencher.counter(ItemsCount::new(SAMPLES)).bench(|| pprof::decode(&bytes).map(|profile| profile.sample_entries()));
 }
 
 #[divan::bench(sample_count = 3, sample_size = 1)]
 fn decode_otlp(bencher: Bencher) {
     let bytes = otlp::encode(&PROFILE);
-    bencher.counter(ItemsCount::new(SAMPLES)).bench(|| otlp::decode(&bytes).map(|profile| profile.samples.len()));
+    bencher.counter(ItemsCount::new(SAMPLES)).bench(|| otlp::decode(&bytes).map(|profile| profile.sample_entries()));
 }
 
 #[divan::bench(sample_count = 3, sample_size = 1)]

@@ -10,7 +10,7 @@ use std::{io::Write, sync::LazyLock};
 use divan::{Bencher, counter::ItemsCount};
 use profiler_formats::otlp::{self, split};
 use profiler_model::{
-    FrameKind, Function, Line, Location, Mapping, Process, Profile, Sample, Thread, ValueType, builder::ProfileBuilder,
+    FrameKind, Function, Line, Location, Mapping, Process, Profiles, Sample, Thread, ValueType, builder::ProfileBuilder,
 };
 
 const RATE: u64 = 99;
@@ -19,9 +19,9 @@ const START: u64 = 1_795_438_015_000_000_000;
 /// What the Collector's gRPC receiver takes.
 const MAX_REQUEST: usize = 4 << 20;
 
-static WINDOW: LazyLock<Profile> = LazyLock::new(|| profile(10));
+static WINDOW: LazyLock<Profiles> = LazyLock::new(|| profile(10));
 /// 1,000,000 samples, divided into many requests.
-static LARGE: LazyLock<Profile> = LazyLock::new(|| profile(1_000_000 / RATE / CPUS + 1));
+static LARGE: LazyLock<Profiles> = LazyLock::new(|| profile(1_000_000 / RATE / CPUS + 1));
 
 fn main() {
     println!(
@@ -30,7 +30,7 @@ fn main() {
     for seconds in [10, 60] {
         let profile = profile(seconds);
         let requests = split(&profile, MAX_REQUEST).requests;
-        let samples = profile.samples.len();
+        let samples = profile.sample_entries();
         let raw: usize = requests.iter().map(|request| request.bytes.len()).sum();
         let gzip: usize = requests.iter().map(|request| gzip(&request.bytes)).sum();
         let zstd: usize = requests.iter().map(|request| zstd(&request.bytes)).sum();
@@ -69,7 +69,7 @@ impl Random {
     }
 }
 
-fn profile(seconds: u64) -> Profile {
+fn profile(seconds: u64) -> Profiles {
     let mut random = Random(1);
     let mut b = ProfileBuilder::new();
     let mut processes = Vec::new();
@@ -141,8 +141,8 @@ fn profile(seconds: u64) -> Profile {
     b.finish()
 }
 
-fn counted(bencher: Bencher, profile: &'static Profile, work: impl Fn(&Profile) -> usize + Sync) {
-    bencher.counter(ItemsCount::new(profile.samples.len())).bench(|| work(profile));
+fn counted(bencher: Bencher, profile: &'static Profiles, work: impl Fn(&Profiles) -> usize + Sync) {
+    bencher.counter(ItemsCount::new(profile.sample_entries())).bench(|| work(profile));
 }
 
 #[divan::bench(sample_count = 5, sample_size = 1)]

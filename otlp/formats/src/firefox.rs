@@ -19,21 +19,31 @@ use fxprof_processed_profile::{
 use rustc_hash::FxHashMap;
 
 use profiler_model::{
-    FrameKind, Mapping, MappingId, ProcessId, Profile, Sample, StackId, ThreadId,
+    FrameKind, Mapping, MappingId, Measured, ProcessId, Profiles, Sample, StackId, ThreadId,
     frames::{Frame, Frames, file_name},
     headline::{losses, title},
 };
 
-/// Writes `profile` to `out` for the Firefox Profiler.
-pub fn encode(profile: &Profile, out: impl Write) -> io::Result<()> {
-    let firefox = Converter::new(profile).convert();
+use crate::format::shown_first;
+
+/// As [`encode_shown`], of what `profile` shows first.
+pub fn encode(profile: &Profiles, out: impl Write) -> io::Result<()> {
+    encode_shown(profile, &shown_first(profile), out)
+}
+
+/// Writes `shown`, a part of `profile`, to `out` for the Firefox Profiler.
+pub fn encode_shown(profile: &Profiles, shown: &Measured<'_>, out: impl Write) -> io::Result<()> {
+    let firefox = Converter::new(profile, shown).convert();
     let mut gzip = io::BufWriter::new(GzEncoder::new(out, Compression::new(4)));
     serde_json::to_writer(&mut gzip, &firefox)?;
     gzip.into_inner()?.finish()?.flush()
 }
 
 struct Converter<'a> {
-    profile: &'a Profile,
+    profile: &'a Profiles,
+    shown: &'a Measured<'a>,
+    /// Start of the profile, ns since the Unix epoch.
+    begun: u64,
     frames: Frames<'a>,
     firefox: Firefox,
     categories: [CategoryPairHandle; 6],
@@ -42,13 +52,14 @@ struct Converter<'a> {
 }
 
 impl<'a> Converter<'a> {
-    fn new(profile: &'a Profile) -> Self {
-        let (weight, unit) = profile.weight();
+    fn new(profile: &'a Profiles, shown: &'a Measured<'a>) -> Self {
+        let (weight, unit) = shown.weight();
+        let (begun, _) = profile.window();
         let nanos = u64::try_from(weight).ok().filter(|weight| unit == "nanoseconds" && *weight > 0);
         let rate = u64::from(profile.origin.frequency.max(1));
         let interval = SamplingInterval::from_nanos(nanos.unwrap_or(1_000_000_000 / rate));
-        let start = ReferenceTimestamp::from_duration_since_unix_epoch(Duration::from_nanos(profile.start_unix_nanos));
-        let product = format!("{} ({})", title(profile), losses(profile));
+        let start = ReferenceTimestamp::from_duration_since_unix_epoch(Duration::from_nanos(begun));
+        let product = format!("{} ({})", title(profile, shown), losses(profile));
         let mut firefox = Firefox::new(&product, start, interval);
         if !profile.origin.kernel_release.is_empty() {
             firefox.set_os_name(&format!("Linux {}", profile.origin.kernel_release));
@@ -64,16 +75,16 @@ impl<'a> Converter<'a> {
             ("Unfinished", CategoryColor::Gray),
         ];
         let categories = categories.map(|(name, color)| firefox.add_category(name, color).into());
-        Self { profile, frames: Frames::new(profile), firefox, categories, places: Vec::new() }
+        Self { profile, shown, begun, frames: Frames::new(profile), firefox, categories, places: Vec::new() }
     }
 
     fn convert(mut self) -> Firefox {
         let libraries = self.libraries();
         let all = self.frames.all().to_vec();
         self.places = all.iter().map(|frame| self.place(frame, &libraries)).collect();
-        let mut threads: FxHashMap<(Option<ProcessId>, Option<ThreadId>), Vec<&Sample>> = FxHashMap::default();
-        for sample in &self.profile.samples {
-            threads.entry((self.profile.process_of(sample), sample.thread)).or_default().push(sample);
+        let mut threads: FxHashMap<_, Vec<(&Sample, u64)>> = FxHashMap::default();
+        for (sample, value) in self.shown.samples().filter(|(_, value)| *value > 0) {
+            threads.entry((self.profile.process_of(sample), sample.thread)).or_default().push((sample, value));
         }
         let mut threads: Vec<_> = threads.into_iter().collect();
         threads.sort_unstable_by_key(|(key, _)| *key);
@@ -88,7 +99,7 @@ impl<'a> Converter<'a> {
 
     /// The time of `nanos` since the epoch, from the start of the profile.
     fn since_start(&self, nanos: u64) -> Timestamp {
-        Timestamp::from_nanos_since_reference(nanos.saturating_sub(self.profile.start_unix_nanos))
+        Timestamp::from_nanos_since_reference(nanos.saturating_sub(self.begun))
     }
 
     fn process(&mut self, process: Option<ProcessId>) -> fxprof_processed_profile::ProcessHandle {
@@ -114,13 +125,13 @@ impl<'a> Converter<'a> {
         handle
     }
 
-    fn samples(&mut self, thread: ThreadHandle, mut samples: Vec<&Sample>) {
-        samples.sort_by_key(|sample| sample.time_unix_nanos);
-        let (weight, unit) = self.profile.weight();
+    fn samples(&mut self, thread: ThreadHandle, mut samples: Vec<(&Sample, u64)>) {
+        samples.sort_by_key(|(sample, _)| sample.time_unix_nanos);
+        let (weight, unit) = self.shown.weight();
         let nanos = if unit == "nanoseconds" { u64::try_from(weight).unwrap_or(0) } else { 0 };
         let mut stacks: FxHashMap<StackId, Option<StackHandle>> = FxHashMap::default();
         let mut handles: FxHashMap<usize, FrameHandle> = FxHashMap::default();
-        for sample in samples {
+        for (sample, count) in samples {
             let stack = *stacks.entry(sample.stack).or_insert_with(|| {
                 let mut stack = None;
                 for &location in self.profile.stack(sample.stack).iter().rev() {
@@ -133,8 +144,7 @@ impl<'a> Converter<'a> {
                 }
                 stack
             });
-            let count = sample.first_value();
-            let time = self.since_start(sample.time_unix_nanos.unwrap_or(self.profile.start_unix_nanos));
+            let time = self.since_start(sample.time_unix_nanos.unwrap_or(self.begun));
             let cpu = CpuDelta::from_nanos(count.saturating_mul(nanos));
             self.firefox.add_sample(thread, time, stack, cpu, i32::try_from(count).unwrap_or(i32::MAX));
         }
@@ -196,7 +206,7 @@ fn base(mapping: &Mapping) -> u64 {
     mapping.start.saturating_sub(mapping.file_offset)
 }
 
-fn library(profile: &Profile, mapping: &Mapping, symbols: SymbolTable) -> LibraryInfo {
+fn library(profile: &Profiles, mapping: &Mapping, symbols: SymbolTable) -> LibraryInfo {
     let path = profile.string(mapping.file);
     let name = file_name(path).to_owned();
     let build_id = profile.string(mapping.build_id_gnu);

@@ -4,12 +4,13 @@
 
 use std::io::{self, Write};
 
-use rustc_hash::{FxHashMap, FxHashSet};
-
 use profiler_model::{
-    FrameKind, Profile, StackId, ThreadId,
+    FrameKind, Measured, Profiles, StackId, ThreadId,
     frames::{Frame, Frames},
 };
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::format::shown_first;
 
 /// What a line begins with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,16 +22,16 @@ pub enum Root {
     Thread,
 }
 
-/// Writes `profile` to `out` as folded stacks, a line for each distinct one, sorted.
-pub fn encode(profile: &Profile, out: impl Write) -> io::Result<()> {
-    encode_by(profile, Root::Process, out)
+/// Writes what `profile` shows first to `out` as folded stacks, a line for each distinct one, sorted.
+pub fn encode(profile: &Profiles, out: impl Write) -> io::Result<()> {
+    encode_by(profile, &shown_first(profile), Root::Process, out)
 }
 
-/// As [`encode`], with a choice of what a line begins with.
-pub fn encode_by(profile: &Profile, root: Root, mut out: impl Write) -> io::Result<()> {
+/// As [`encode`], with a choice of what is counted and of what a line begins with.
+pub fn encode_by(profile: &Profiles, shown: &Measured<'_>, root: Root, mut out: impl Write) -> io::Result<()> {
     let frames = Frames::new(profile);
     let names = Names::new(&frames);
-    let (roots, counts) = by_root(profile, root);
+    let (roots, counts) = by_root(profile, shown, root);
     // Stacks that differ in addresses alone read the same. Lines are compared by the ids of their names, which are a fraction of
     // the text and sort as it does.
     let line = |((root, stack), count)| -> (u32, Vec<u32>, u64) {
@@ -52,11 +53,15 @@ pub fn encode_by(profile: &Profile, root: Root, mut out: impl Write) -> io::Resu
 }
 
 /// What lines begin with, sorted, and the counts of samples by index in that and stack.
-pub(crate) fn by_root(profile: &Profile, root: Root) -> (Vec<String>, FxHashMap<(u32, StackId), u64>) {
+pub(crate) fn by_root(
+    profile: &Profiles,
+    shown: &Measured<'_>,
+    root: Root,
+) -> (Vec<String>, FxHashMap<(u32, StackId), u64>) {
     let mut counts: FxHashMap<_, u64> = FxHashMap::default();
-    for sample in &profile.samples {
+    for (sample, value) in shown.samples() {
         let count = counts.entry((sample.thread, sample.stack)).or_default();
-        *count = count.saturating_add(sample.first_value());
+        *count = count.saturating_add(value);
     }
     let threads: FxHashSet<Option<ThreadId>> = counts.keys().map(|(thread, _)| *thread).collect();
     let names: FxHashMap<_, _> = threads.into_iter().map(|thread| (thread, root_name(profile, thread, root))).collect();
@@ -73,7 +78,7 @@ pub(crate) fn by_root(profile: &Profile, root: Root) -> (Vec<String>, FxHashMap<
 }
 
 /// What the lines of samples of `thread` begin with.
-fn root_name(profile: &Profile, thread: Option<ThreadId>, root: Root) -> String {
+fn root_name(profile: &Profiles, thread: Option<ThreadId>, root: Root) -> String {
     let thread = thread.and_then(|id| profile.threads.get(id as usize));
     let process = thread.and_then(|thread| profile.process(thread.process));
     let mut name = process.map(|process| process_name(profile.string(process.name), process.pid)).unwrap_or_default();

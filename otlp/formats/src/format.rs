@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use profiler_model::Profile;
+use profiler_model::{Measured, Profiles};
 use profiler_page as html;
 
 use crate::{error::Error as ReadError, firefox, folded, otlp, pprof, speedscope, svg, wire};
@@ -122,24 +122,37 @@ impl fmt::Display for Format {
     }
 }
 
+/// What a format with room for one sample type shows of `profile` where nobody chooses.
+pub(crate) fn shown_first(profile: &Profiles) -> Measured<'_> {
+    // There is always one, even of a profile of nothing.
+    let mut all = profile.measured();
+    let first = profile.shown_first().min(all.len().saturating_sub(1));
+    all.swap_remove(first)
+}
+
 /// Writes `profile` to `out` and flushes it; buffers on the way. The only errors are those of `out`, untouched.
-pub fn write(profile: &Profile, format: Format, out: impl Write) -> io::Result<()> {
+pub fn write(profile: &Profiles, format: Format, out: impl Write) -> io::Result<()> {
+    write_shown(profile, &shown_first(profile), format, out)
+}
+
+/// As [`write`], with a choice of what is shown in formats that have room for one sample type, and opened first by speedscope.
+pub fn write_shown(profile: &Profiles, shown: &Measured<'_>, format: Format, out: impl Write) -> io::Result<()> {
     let mut buffered = io::BufWriter::with_capacity(64 << 10, out);
     let out = &mut buffered;
     match format {
         Format::Pprof => pprof::encode(profile, out),
         Format::Otlp => otlp::encode_to(profile, out),
-        Format::Folded => folded::encode(profile, out),
-        Format::Svg => svg::encode(profile, out),
+        Format::Folded => folded::encode_by(profile, shown, folded::Root::Process, out),
+        Format::Svg => svg::encode_shown(profile, shown, out),
         Format::Html => html::encode(profile, out),
-        Format::Speedscope => speedscope::encode(profile, out),
-        Format::Firefox => firefox::encode(profile, out),
+        Format::Speedscope => speedscope::encode_shown(profile, shown, out),
+        Format::Firefox => firefox::encode_shown(profile, shown, out),
     }?;
     buffered.flush()
 }
 
 /// Reads a pprof or OTLP profile, raw or gzipped; which of them, the bytes say.
-pub fn read(bytes: &[u8]) -> Result<Profile, ReadError> {
+pub fn read(bytes: &[u8]) -> Result<Profiles, ReadError> {
     let raw = wire::decompressed(bytes)?;
     // Both are protobuf. Every pprof file has a string table, field 6; an OTLP request has the fields 1 and 2.
     let (mut highest, mut any) = (0, false);

@@ -1,7 +1,7 @@
 //! speedscope (<https://www.speedscope.app/file-format-schema.json>).
 //!
-//! The first profile of the file holds all samples, added up by stack below the name of their process: what takes the time. The
-//! others, if samples have times, hold one thread each in the order of time, heaviest first; where there are many threads, one
+//! The first profiles of the file hold all samples of a measure each, added up by stack below the name of their process: what takes
+//! the time. The others, if samples have times, hold one thread each in the order of time, heaviest first; where there are many threads, one
 //! process each.
 
 use std::io::{self, Write};
@@ -10,32 +10,47 @@ use rustc_hash::FxHashMap;
 use serde_json::{Value, json, to_writer};
 
 use profiler_model::{
-    FrameKind, Profile, Sample, StackId,
+    FrameKind, Measured, Profiles, Sample, StackId,
     frames::{Frame, Frames},
     headline::{subtitle, title},
 };
+
+use crate::format::shown_first;
 
 /// Threads above which profiles are by process.
 const MAX_THREADS: usize = 100;
 /// Frames of all samples in order of time, above which a file is too large to be opened, and has only the first profile.
 const MAX_FRAMES_IN_TIME: usize = 30_000_000;
 
-/// Writes `profile` to `out` as speedscope JSON; weights are ns for CPU samples.
-pub fn encode(profile: &Profile, mut out: impl Write) -> io::Result<()> {
+/// As [`encode_shown`], of what `profile` shows first.
+pub fn encode(profile: &Profiles, out: impl Write) -> io::Result<()> {
+    encode_shown(profile, &shown_first(profile), out)
+}
+
+/// Writes `profile` to `out` as speedscope JSON, `shown` opened first; weights are ns for CPU samples.
+pub fn encode_shown(profile: &Profiles, shown: &Measured<'_>, mut out: impl Write) -> io::Result<()> {
     let frames = Frames::new(profile);
     let (table, of_frame) = frame_table(profile, &frames);
     let mut table = table;
     let roots = process_frames(profile, &mut table);
-    let name = format!("{} ({})", title(profile), subtitle(profile));
+    let name = format!("{} ({})", title(profile, shown), subtitle(profile, shown));
     write!(out, r#"{{"$schema":"https://www.speedscope.app/file-format-schema.json","exporter":"#)?;
     to_writer(&mut out, &exporter(profile))?;
     write!(out, r#","name":"#)?;
     to_writer(&mut out, &name)?;
-    write!(out, r#","activeProfileIndex":0,"shared":{{"frames":"#)?;
+    let all = profile.measured();
+    let active = all.iter().position(|measured| measured.name() == shown.name()).unwrap_or(0);
+    write!(out, r#","activeProfileIndex":{active},"shared":{{"frames":"#)?;
     to_writer(&mut out, &table)?;
     write!(out, r#"}},"profiles":["#)?;
-    let writer = Writer { profile, frames: &frames, of_frame: &of_frame };
-    writer.all(&roots, &mut out)?;
+    for (nth, measured) in all.iter().enumerate() {
+        let name = if all.len() == 1 { "All samples".to_owned() } else { format!("All {}", measured.name()) };
+        if nth > 0 {
+            write!(out, ",")?;
+        }
+        Writer { profile, shown: measured, frames: &frames, of_frame: &of_frame }.all(&name, &roots, &mut out)?;
+    }
+    let writer = Writer { profile, shown, frames: &frames, of_frame: &of_frame };
     for group in writer.in_time() {
         write!(out, ",")?;
         writer.group(&group, &mut out)?;
@@ -44,12 +59,12 @@ pub fn encode(profile: &Profile, mut out: impl Write) -> io::Result<()> {
     out.flush()
 }
 
-fn exporter(profile: &Profile) -> String {
+fn exporter(profile: &Profiles) -> String {
     if profile.origin.producer.is_empty() { "profiler".to_owned() } else { profile.origin.producer.clone() }
 }
 
 /// Distinct frames as speedscope has them, and which of them each frame is.
-fn frame_table(profile: &Profile, frames: &Frames) -> (Vec<Value>, Vec<u32>) {
+fn frame_table(profile: &Profiles, frames: &Frames) -> (Vec<Value>, Vec<u32>) {
     let mut table = Vec::new();
     let mut ids = FxHashMap::default();
     let id = |frame: &Frame| {
@@ -79,7 +94,7 @@ fn frame_table(profile: &Profile, frames: &Frames) -> (Vec<Value>, Vec<u32>) {
 }
 
 /// A frame for each process, added to `table`; by position in the profile, the last for samples of none.
-fn process_frames(profile: &Profile, table: &mut Vec<Value>) -> Vec<u32> {
+fn process_frames(profile: &Profiles, table: &mut Vec<Value>) -> Vec<u32> {
     let names = profile.processes.iter().map(|process| process_name(profile.string(process.name), process.pid));
     let names = names.chain(std::iter::once("[no process]".to_owned()));
     let push = |name| {
@@ -96,23 +111,24 @@ fn process_name(name: &str, pid: u32) -> String {
 /// Samples of one thread or process.
 struct Group<'a> {
     name: String,
-    samples: Vec<&'a Sample>,
+    samples: Vec<(&'a Sample, u64)>,
 }
 
 struct Writer<'a> {
-    profile: &'a Profile,
+    profile: &'a Profiles,
+    shown: &'a Measured<'a>,
     frames: &'a Frames<'a>,
     of_frame: &'a [u32],
 }
 
 impl<'a> Writer<'a> {
-    fn weight(&self, sample: &Sample) -> u64 {
-        let (weight, _) = self.profile.weight();
-        sample.first_value().saturating_mul(u64::try_from(weight).unwrap_or(1))
+    fn weight(&self, value: u64) -> u64 {
+        let (weight, _) = self.shown.weight();
+        value.saturating_mul(u64::try_from(weight).unwrap_or(1))
     }
 
     fn unit(&self) -> &'static str {
-        match self.profile.weight().1 {
+        match self.shown.weight().1 {
             "nanoseconds" => "nanoseconds",
             "microseconds" => "microseconds",
             "milliseconds" => "milliseconds",
@@ -125,19 +141,20 @@ impl<'a> Writer<'a> {
     /// Groups of samples with times, heaviest first.
     fn in_time(&self) -> Vec<Group<'a>> {
         let profile = self.profile;
-        let timed: Vec<&Sample> = profile.samples.iter().filter(|sample| sample.time_unix_nanos.is_some()).collect();
-        let depth: usize = timed.iter().map(|sample| profile.stack(sample.stack).len()).sum();
+        let timed = self.shown.samples().filter(|(sample, value)| *value > 0 && sample.time_unix_nanos.is_some());
+        let timed: Vec<(&Sample, u64)> = timed.collect();
+        let depth: usize = timed.iter().map(|(sample, _)| profile.stack(sample.stack).len()).sum();
         if depth > MAX_FRAMES_IN_TIME {
             return Vec::new();
         }
-        let mut threads: FxHashMap<_, Vec<&Sample>> = FxHashMap::default();
-        for sample in &timed {
-            threads.entry((profile.process_of(sample), sample.thread)).or_default().push(sample);
+        let mut threads: FxHashMap<_, Vec<(&Sample, u64)>> = FxHashMap::default();
+        for &(sample, value) in &timed {
+            threads.entry((profile.process_of(sample), sample.thread)).or_default().push((sample, value));
         }
         if threads.len() > MAX_THREADS {
             threads.clear();
-            for sample in &timed {
-                threads.entry((profile.process_of(sample), None)).or_default().push(sample);
+            for &(sample, value) in &timed {
+                threads.entry((profile.process_of(sample), None)).or_default().push((sample, value));
             }
         }
         let name = |process: Option<u32>, thread: Option<u32>| {
@@ -150,7 +167,7 @@ impl<'a> Writer<'a> {
         let mut groups: Vec<Group> = threads
             .into_iter()
             .map(|((process, thread), mut samples)| {
-                samples.sort_by_key(|sample| sample.time_unix_nanos);
+                samples.sort_by_key(|(sample, _)| sample.time_unix_nanos);
                 Group { name: name(process, thread), samples }
             })
             .collect();
@@ -159,21 +176,21 @@ impl<'a> Writer<'a> {
     }
 
     /// All samples by process and stack.
-    fn all(&self, roots: &[u32], out: &mut impl Write) -> io::Result<()> {
+    fn all(&self, name: &str, roots: &[u32], out: &mut impl Write) -> io::Result<()> {
         let mut sums: FxHashMap<(usize, StackId), u64> = FxHashMap::default();
-        for sample in &self.profile.samples {
+        for (sample, value) in self.shown.samples().filter(|(_, value)| *value > 0) {
             let process = self.profile.process_of(sample).map_or(roots.len().saturating_sub(1), |id| id as usize);
             let sum = sums.entry((process, sample.stack)).or_default();
-            *sum = sum.saturating_add(self.weight(sample));
+            *sum = sum.saturating_add(self.weight(value));
         }
         let mut stacks: Vec<_> = sums.into_iter().collect();
         stacks.sort_unstable();
         let samples = stacks.iter().map(|((process, stack), weight)| (roots.get(*process).copied(), *stack, *weight));
-        self.sampled("All samples", samples, out)
+        self.sampled(name, samples, out)
     }
 
     fn group(&self, group: &Group, out: &mut impl Write) -> io::Result<()> {
-        let samples = group.samples.iter().map(|sample| (None, sample.stack, self.weight(sample)));
+        let samples = group.samples.iter().map(|(sample, value)| (None, sample.stack, self.weight(*value)));
         self.sampled(&group.name, samples, out)
     }
 

@@ -7,13 +7,16 @@ use inferno::flamegraph::{
     color::{BackgroundColor, Color, PaletteMap},
 };
 use profiler_model::{
-    FrameKind, Profile,
+    FrameKind, Measured, Profiles, ValueType,
     frames::Frames,
     headline::{subtitle, title},
 };
 use rustc_hash::FxHashMap;
 
-use crate::folded::{Names, Root, by_root};
+use crate::{
+    folded::{Names, Root, by_root},
+    format::shown_first,
+};
 
 /// Frames narrower than this share of the whole are not drawn; inferno's own limit, in percent, is the same.
 const MIN_SHARE: f64 = 0.0001;
@@ -29,12 +32,17 @@ struct Node {
     total: u64,
 }
 
-/// Writes `profile` to `out` as a flame graph: processes at the bottom, kernel, native, inlined and run-time generated code told
+/// As [`encode_shown`], of what `profile` shows first.
+pub fn encode(profile: &Profiles, out: impl Write) -> io::Result<()> {
+    encode_shown(profile, &shown_first(profile), out)
+}
+
+/// Writes `shown`, a part of `profile`, to `out` as a flame graph: processes at the bottom, kernel, native, inlined and run-time generated code told
 /// apart by colour.
-pub fn encode(profile: &Profile, out: impl Write) -> io::Result<()> {
+pub fn encode_shown(profile: &Profiles, shown: &Measured<'_>, out: impl Write) -> io::Result<()> {
     let frames = Frames::new(profile);
     let names = Names::new(&frames);
-    let (roots, nodes) = tree(profile, &frames, &names);
+    let (roots, nodes) = tree(profile, shown, &frames, &names);
     let mut lines = lines(&nodes, &roots, &names);
     if lines.is_empty() {
         // inferno refuses to draw nothing, and a user who recorded nothing should see just that.
@@ -43,13 +51,10 @@ pub fn encode(profile: &Profile, out: impl Write) -> io::Result<()> {
     lines.sort_unstable();
     let mut palette = palette(&frames, &names);
     let mut options = Options::default();
-    options.title = printable(&title(profile));
-    options.subtitle = Some(printable(&subtitle(profile)));
+    options.title = printable(&title(profile, shown));
+    options.subtitle = Some(printable(&subtitle(profile, shown)));
     options.notes = "kernel orange, native red, inlined aqua, run-time generated green, unfinished grey".to_owned();
-    options.count_name = profile.sample_types.first().map_or("samples".to_owned(), |kind| match kind.kind.as_str() {
-        "" => "samples".to_owned(),
-        kind => printable(kind),
-    });
+    options.count_name = count_name(&shown.sample_type());
     options.palette_map = Some(&mut palette);
     options.bgcolors = Some(BackgroundColor::Flat(Color { r: 248, g: 248, b: 248 }));
     options.min_width = MIN_SHARE * 100.0;
@@ -57,9 +62,15 @@ pub fn encode(profile: &Profile, out: impl Write) -> io::Result<()> {
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out)
 }
 
+/// What stands behind a number: the unit, or what is counted.
+fn count_name(kind: &ValueType) -> String {
+    let name = if kind.unit == "count" { &kind.kind } else { &kind.unit };
+    if name.is_empty() { "samples".to_owned() } else { printable(name) }
+}
+
 /// The call tree of all samples, and the names of its first level. Children stand behind their parents.
-fn tree(profile: &Profile, frames: &Frames, names: &Names) -> (Vec<String>, Vec<Node>) {
-    let (roots, counts) = by_root(profile, Root::Process);
+fn tree(profile: &Profiles, shown: &Measured<'_>, frames: &Frames, names: &Names) -> (Vec<String>, Vec<Node>) {
+    let (roots, counts) = by_root(profile, shown, Root::Process);
     let mut nodes: Vec<Node> = Vec::new();
     let mut ids: FxHashMap<(usize, u32), usize> = FxHashMap::default();
     for (&(root, stack), &count) in &counts {

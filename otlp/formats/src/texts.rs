@@ -42,7 +42,7 @@ impl Texts {
 
     /// A copy of the string `id`.
     pub(crate) fn copy(&mut self, id: StringId, builder: &mut ProfileBuilder) -> Result<String, Error> {
-        let text = builder.profile().string(id).to_owned();
+        let text = builder.set().string(id).to_owned();
         self.spend(text.len() + size_of::<String>())?;
         Ok(text)
     }
@@ -67,7 +67,7 @@ impl Texts {
         derive: impl FnOnce(&str) -> String,
     ) -> StringId {
         *self.derived.entry(id).or_insert_with(|| {
-            let text = derive(builder.profile().string(id));
+            let text = derive(builder.set().string(id));
             builder.string(&text)
         })
     }

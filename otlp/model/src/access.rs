@@ -1,12 +1,13 @@
-//! Reading of a [`Profile`]'s tables without fear of an index that is out of range.
+//! Reading of a [`Profiles`]' tables without fear of an index that is out of range.
 
 use std::borrow::Cow;
 
 use super::{
-    AttributeValue, Function, FunctionId, Location, LocationId, Process, ProcessId, Profile, Sample, StackId, StringId,
+    AttributeValue, Function, FunctionId, Location, LocationId, Process, ProcessId, Profile, Profiles, Sample, StackId,
+    StringId,
 };
 
-impl Profile {
+impl Profiles {
     /// The string `id`; "" if there is none.
     #[must_use]
     pub fn string(&self, id: StringId) -> &str {
@@ -47,41 +48,53 @@ impl Profile {
         self.processes.get(id as usize)
     }
 
-    /// The process that `sample` belongs to, if the profile says.
+    /// The process that `sample` belongs to, if the file says.
     #[must_use]
     pub fn process_of(&self, sample: &Sample) -> Option<ProcessId> {
         let thread = self.threads.get(sample.thread? as usize)?;
         ((thread.process as usize) < self.processes.len()).then_some(thread.process)
     }
 
-    /// What one unit of the first value weighs, and in which unit: a count of samples weighs the period (for CPU samples ns),
-    /// anything else itself.
+    /// All samples, with the profile that each is in.
+    pub fn samples(&self) -> impl Iterator<Item = (&Profile, &Sample)> + Clone {
+        self.profiles.iter().flat_map(|profile| profile.samples.iter().map(move |sample| (profile, sample)))
+    }
+
+    /// The number of entries of all profiles' samples.
     #[must_use]
-    pub fn weight(&self) -> (i64, &str) {
-        match self.sample_types.first() {
-            Some(kind) if kind.unit == "count" && self.period > 0 && !self.period_type.unit.is_empty() => {
-                (self.period, &self.period_type.unit)
-            }
-            Some(kind) => (1, &kind.unit),
-            None => (1, "count"),
-        }
+    pub fn sample_entries(&self) -> usize {
+        self.profiles.iter().map(|profile| profile.samples.len()).sum()
     }
 
     /// The number of samples that stand behind all values: the sum of the first value where that counts samples or events,
     /// the number of entries otherwise.
     #[must_use]
     pub fn sample_count(&self) -> u64 {
-        let counts = self.sample_types.first().is_none_or(|kind| kind.unit == "count");
-        self.samples
-            .iter()
-            .fold(0, |sum: u64, sample| sum.saturating_add(if counts { sample.first_value() } else { 1 }))
+        self.samples().fold(0, |sum: u64, (profile, sample)| {
+            let counts = profile.sample_types.first().is_none_or(|kind| kind.unit == "count");
+            sum.saturating_add(if counts { sample.first_value() } else { 1 })
+        })
+    }
+
+    /// Start and end of all profiles, ns since the Unix epoch; 0 and 0 if there is none.
+    #[must_use]
+    pub fn window(&self) -> (u64, u64) {
+        let start = self.profiles.iter().map(|profile| profile.start_unix_nanos).min();
+        let end = self.profiles.iter().map(|profile| profile.start_unix_nanos.saturating_add(profile.duration_nanos));
+        (start.unwrap_or(0), end.max().unwrap_or(0))
     }
 }
 
 impl Sample {
+    /// The value `index`; 0 where it is missing or negative.
+    #[must_use]
+    pub fn value(&self, index: usize) -> u64 {
+        self.values.as_slice().get(index).map_or(0, |&value| u64::try_from(value).unwrap_or(0))
+    }
+
     /// The first value; 0 where it is missing or negative.
     #[must_use]
     pub fn first_value(&self) -> u64 {
-        self.values.as_slice().first().map_or(0, |&value| u64::try_from(value).unwrap_or(0))
+        self.value(0)
     }
 }

@@ -40,6 +40,10 @@ pub const COMMENT: &str = "pprof.profile.comment";
 pub const FRAME_JIT: &str = "profiler.frame.jit";
 /// `true` on frames that were found without unwind information.
 pub const FRAME_GUESSED: &str = "profiler.frame.guessed";
+/// The event that makes samples, on a profile.
+pub const SOURCE: &str = "profiler.source";
+/// What is shown first, on the scope: the type as a pprof file names it.
+pub const DEFAULT_SAMPLE_TYPE: &str = "pprof.scope.default_sample_type";
 /// CPUs online, on the scope.
 pub const CPUS: &str = "profiler.cpus";
 /// Sampling rate in Hz, on the scope.

@@ -1,16 +1,16 @@
-//! Builds a [`Profile`] with every table interned.
+//! Builds [`Profiles`] with every table interned.
 
 use rustc_hash::FxHashMap;
 
 use super::{
-    Function, FunctionId, Location, LocationId, Mapping, MappingId, Process, ProcessId, Profile, StackId, StringId,
-    Thread, ThreadId,
+    Function, FunctionId, Link, LinkId, Location, LocationId, Mapping, MappingId, Process, ProcessId, Profile,
+    Profiles, StackId, StringId, Thread, ThreadId,
 };
 
-/// A [`Profile`] under construction.
+/// [`Profiles`] under construction.
 #[derive(Debug)]
 pub struct ProfileBuilder {
-    profile: Profile,
+    set: Profiles,
     strings: FxHashMap<String, StringId>,
     mappings: FxHashMap<Mapping, MappingId>,
     functions: FxHashMap<Function, FunctionId>,
@@ -18,6 +18,7 @@ pub struct ProfileBuilder {
     stacks: FxHashMap<Vec<LocationId>, StackId>,
     processes: FxHashMap<Process, ProcessId>,
     threads: FxHashMap<Thread, ThreadId>,
+    links: FxHashMap<Link, LinkId>,
 }
 
 impl Default for ProfileBuilder {
@@ -38,11 +39,11 @@ fn intern<T: Clone + Eq + std::hash::Hash>(table: &mut Vec<T>, ids: &mut FxHashM
 }
 
 impl ProfileBuilder {
-    /// An empty profile; string 0 is "".
+    /// No profile; string 0 is "", link 0 none.
     #[must_use]
     pub fn new() -> Self {
         let mut builder = Self {
-            profile: Profile::default(),
+            set: Profiles::default(),
             strings: FxHashMap::default(),
             mappings: FxHashMap::default(),
             functions: FxHashMap::default(),
@@ -50,8 +51,10 @@ impl ProfileBuilder {
             stacks: FxHashMap::default(),
             processes: FxHashMap::default(),
             threads: FxHashMap::default(),
+            links: FxHashMap::default(),
         };
         builder.string("");
+        builder.link(Link::default());
         builder
     }
 
@@ -60,22 +63,22 @@ impl ProfileBuilder {
         if let Some(&id) = self.strings.get(text) {
             return id;
         }
-        intern(&mut self.profile.strings, &mut self.strings, text.to_owned())
+        intern(&mut self.set.strings, &mut self.strings, text.to_owned())
     }
 
     /// The id of `mapping`.
     pub fn mapping(&mut self, mapping: Mapping) -> MappingId {
-        intern(&mut self.profile.mappings, &mut self.mappings, mapping)
+        intern(&mut self.set.mappings, &mut self.mappings, mapping)
     }
 
     /// The id of `function`.
     pub fn function(&mut self, function: Function) -> FunctionId {
-        intern(&mut self.profile.functions, &mut self.functions, function)
+        intern(&mut self.set.functions, &mut self.functions, function)
     }
 
     /// The id of `location`.
     pub fn location(&mut self, location: Location) -> LocationId {
-        intern(&mut self.profile.locations, &mut self.locations, location)
+        intern(&mut self.set.locations, &mut self.locations, location)
     }
 
     /// The id of the stack `locations`, leaf first.
@@ -83,33 +86,53 @@ impl ProfileBuilder {
         if let Some(&id) = self.stacks.get(locations) {
             return id;
         }
-        intern(&mut self.profile.stacks, &mut self.stacks, locations.to_vec())
+        intern(&mut self.set.stacks, &mut self.stacks, locations.to_vec())
     }
 
     /// The id of `process`.
     pub fn process(&mut self, process: Process) -> ProcessId {
-        intern(&mut self.profile.processes, &mut self.processes, process)
+        intern(&mut self.set.processes, &mut self.processes, process)
     }
 
     /// The id of `thread`.
     pub fn thread(&mut self, thread: Thread) -> ThreadId {
-        intern(&mut self.profile.threads, &mut self.threads, thread)
+        intern(&mut self.set.threads, &mut self.threads, thread)
     }
 
-    /// The profile so far.
-    #[must_use]
-    pub fn profile(&self) -> &Profile {
-        &self.profile
+    /// The id of `link`.
+    pub fn link(&mut self, link: Link) -> LinkId {
+        intern(&mut self.set.links, &mut self.links, link)
     }
 
-    /// The profile so far, for the fields that are not tables.
+    /// Begins another profile; returns its index.
+    pub fn begin(&mut self, profile: Profile) -> usize {
+        self.set.profiles.push(profile);
+        self.set.profiles.len() - 1
+    }
+
+    /// The profile that was begun last; begins one if there is none.
     pub fn profile_mut(&mut self) -> &mut Profile {
-        &mut self.profile
+        if self.set.profiles.is_empty() {
+            self.begin(Profile::default());
+        }
+        let last = self.set.profiles.len() - 1;
+        &mut self.set.profiles[last]
     }
 
-    /// The finished profile.
+    /// All so far.
     #[must_use]
-    pub fn finish(self) -> Profile {
-        self.profile
+    pub fn set(&self) -> &Profiles {
+        &self.set
+    }
+
+    /// All so far, for the fields that are not tables.
+    pub fn set_mut(&mut self) -> &mut Profiles {
+        &mut self.set
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn finish(self) -> Profiles {
+        self.set
     }
 }

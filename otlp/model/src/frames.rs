@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use rustc_hash::FxHashMap;
 
-use crate::{FrameKind, Line, Location, LocationId, Profile, StackId};
+use crate::{FrameKind, Line, Location, LocationId, Profiles, StackId};
 
 /// A function on a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Frame {
 /// All locations of a profile, expanded into frames with names.
 #[derive(Debug)]
 pub struct Frames<'a> {
-    profile: &'a Profile,
+    profile: &'a Profiles,
     /// Distinct names.
     pub names: Vec<Cow<'a, str>>,
     frames: Vec<Frame>,
@@ -35,7 +35,7 @@ pub struct Frames<'a> {
 impl<'a> Frames<'a> {
     /// The frames of `profile`.
     #[must_use]
-    pub fn new(profile: &'a Profile) -> Self {
+    pub fn new(profile: &'a Profiles) -> Self {
         let mut frames = Self {
             profile,
             names: Vec::new(),
@@ -101,7 +101,7 @@ impl<'a> Frames<'a> {
     }
 }
 
-fn function_name<'a>(profile: &'a Profile, location: &Location, line: &Line) -> Cow<'a, str> {
+fn function_name<'a>(profile: &'a Profiles, location: &Location, line: &Line) -> Cow<'a, str> {
     let function = profile.function(line.function);
     let names =
         function.map_or([""; 2], |function| [profile.string(function.name), profile.string(function.system_name)]);
@@ -112,7 +112,7 @@ fn function_name<'a>(profile: &'a Profile, location: &Location, line: &Line) -> 
 }
 
 /// What an address without a function is called: file and address, as far as they are known.
-fn address_name(profile: &Profile, location: &Location) -> String {
+fn address_name(profile: &Profiles, location: &Location) -> String {
     let mapping = location.mapping.and_then(|mapping| profile.mappings.get(mapping as usize));
     let file = file_name(mapping.map_or("", |mapping| profile.string(mapping.file)));
     match (file, location.address) {

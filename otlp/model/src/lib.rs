@@ -13,40 +13,37 @@ pub mod attribute;
 pub mod builder;
 pub mod frames;
 pub mod headline;
+mod measured;
 pub mod rfc3339;
 mod summary;
 
-pub use profiler_measure::ValueType;
-pub use summary::{FunctionCount, ProcessCount, Summary, summary};
+pub use measured::{Measured, UnknownSampleType, counts_samples};
+pub use profiler_measure::{Measure, ValueType};
+pub use summary::{FunctionCount, ProcessCount, Summary, summary, summary_of};
 
-/// Index into [`Profile::strings`]; 0 is the empty string.
+/// Index into [`Profiles::strings`]; 0 is the empty string.
 pub type StringId = u32;
-/// Index into [`Profile::mappings`].
+/// Index into [`Profiles::mappings`].
 pub type MappingId = u32;
-/// Index into [`Profile::functions`].
+/// Index into [`Profiles::functions`].
 pub type FunctionId = u32;
-/// Index into [`Profile::locations`].
+/// Index into [`Profiles::locations`].
 pub type LocationId = u32;
-/// Index into [`Profile::stacks`].
+/// Index into [`Profiles::stacks`].
 pub type StackId = u32;
-/// Index into [`Profile::processes`].
+/// Index into [`Profiles::processes`].
 pub type ProcessId = u32;
-/// Index into [`Profile::threads`].
+/// Index into [`Profiles::threads`].
 pub type ThreadId = u32;
 
-/// Everything that one recording, window or file holds.
+/// Index into [`Profiles::links`]; 0 is no link.
+pub type LinkId = u32;
+
+/// Everything that one recording, window or file holds: profiles, and the tables that they share.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Profile {
-    /// Start, ns since the Unix epoch.
-    pub start_unix_nanos: u64,
-    /// Length, ns. Every sample's time is in `[start, start + duration)`.
-    pub duration_nanos: u64,
-    /// What each of a sample's values counts; a recording has one, `samples`/`count`.
-    pub sample_types: Vec<ValueType>,
-    /// What [`Self::period`] counts; for CPU samples `cpu`/`nanoseconds`.
-    pub period_type: ValueType,
-    /// Distance between samples in units of `period_type`; 0 if unknown.
-    pub period: i64,
+pub struct Profiles {
+    /// The profiles, one for each [`Measure`] and period of it.
+    pub profiles: Vec<Profile>,
     /// The machine and the recording, as text for people.
     pub origin: Origin,
     /// What was lost or could not be finished, by reason; shown to the user in every format that has a place for it.
@@ -68,10 +65,66 @@ pub struct Profile {
     pub processes: Vec<Process>,
     /// Threads that samples belong to.
     pub threads: Vec<Thread>,
-    /// The samples, in no promised order.
-    pub samples: Vec<Sample>,
+    /// Spans that samples belong to, from files that have them; `[0]` is none.
+    pub links: Vec<Link>,
     /// Free text of a pprof file, or of the recording.
     pub comments: Vec<String>,
+}
+
+/// Samples of one kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Profile {
+    /// Start, ns since the Unix epoch.
+    pub start_unix_nanos: u64,
+    /// Length, ns. Every sample's time is in `[start, start + duration)`.
+    pub duration_nanos: u64,
+    /// The event that makes samples ([`Measure::source`]); "" where a file does not say.
+    pub source: String,
+    /// What each of a sample's values counts; several only in files of others (pprof), where each sample has as many values.
+    pub sample_types: Vec<ValueType>,
+    /// Index into [`Self::sample_types`]: what is to be shown first, where the file says so.
+    pub default_sample_type: Option<usize>,
+    /// What [`Self::period`] counts; for CPU samples `cpu`/`nanoseconds`.
+    pub period_type: ValueType,
+    /// Distance between samples in units of `period_type`; 0 if it is unknown or differs from sample to sample.
+    pub period: i64,
+    /// The samples, in no promised order.
+    pub samples: Vec<Sample>,
+}
+
+impl Profile {
+    /// No samples of nothing.
+    pub(crate) const NOTHING: Self = Self {
+        start_unix_nanos: 0,
+        duration_nanos: 0,
+        source: String::new(),
+        sample_types: Vec::new(),
+        default_sample_type: None,
+        period_type: ValueType { kind: String::new(), unit: String::new() },
+        period: 0,
+        samples: Vec::new(),
+    };
+
+    /// A profile of `measure` without samples and time.
+    #[must_use]
+    pub fn of(measure: &Measure) -> Self {
+        Self {
+            source: measure.source.clone(),
+            sample_types: vec![measure.sample_type.clone()],
+            period_type: measure.period_type.clone(),
+            period: i64::try_from(measure.period).unwrap_or(i64::MAX),
+            ..Self::default()
+        }
+    }
+}
+
+/// A span of a trace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Link {
+    /// Id of the trace.
+    pub trace_id: [u8; 16],
+    /// Id of the span.
+    pub span_id: [u8; 8],
 }
 
 /// Where a profile comes from, for its reader.
@@ -226,6 +279,8 @@ pub struct Sample {
     pub cpu: Option<u32>,
     /// Time, ns since the Unix epoch.
     pub time_unix_nanos: Option<u64>,
+    /// The span that was running.
+    pub link: LinkId,
     /// One value for each of [`Profile::sample_types`].
     pub values: Values,
     /// Labels that are not one of the fields above; boxed since a recording has none.

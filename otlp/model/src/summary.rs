@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::{
-    FrameKind, Loss, ProcessId, Profile,
+    FrameKind, Loss, Measured, ProcessId, Profiles,
     frames::{Frames, file_name},
 };
 
@@ -60,14 +60,22 @@ impl Summary {
     }
 }
 
-/// The figures of `profile`. Counts are those of the first sample type.
+/// The figures of what `profile` shows first.
 #[must_use]
-pub fn summary(profile: &Profile) -> Summary {
+pub fn summary(profile: &Profiles) -> Summary {
+    match profile.shown(None) {
+        Ok(shown) => summary_of(profile, &shown),
+        Err(_) => Summary { losses: profile.losses.clone(), ..Summary::default() },
+    }
+}
+
+/// The figures of `shown`, a part of `profile`.
+#[must_use]
+pub fn summary_of(profile: &Profiles, shown: &Measured<'_>) -> Summary {
     let mut summary = Summary { losses: profile.losses.clone(), ..Summary::default() };
     let mut stacks = vec![0_u64; profile.stacks.len()];
     let mut processes: FxHashMap<Option<ProcessId>, u64> = FxHashMap::default();
-    for sample in &profile.samples {
-        let count = sample.first_value();
+    for (sample, count) in shown.samples() {
         summary.samples = summary.samples.saturating_add(count);
         let process = processes.entry(profile.process_of(sample)).or_default();
         *process = process.saturating_add(count);
@@ -89,7 +97,7 @@ pub fn summary(profile: &Profile) -> Summary {
 }
 
 /// Counts functions, and complete and kernel samples. A function that calls itself counts once a stack.
-fn functions(profile: &Profile, stacks: &[u64], summary: &mut Summary) {
+fn functions(profile: &Profiles, stacks: &[u64], summary: &mut Summary) {
     let frames = Frames::new(profile);
     // A function is its name, kind and mapping.
     let mut ids = FxHashMap::default();

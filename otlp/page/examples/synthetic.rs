@@ -14,8 +14,8 @@ use std::time::Instant;
 
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{
-    FrameKind, Function, Line, Location, LocationId, Loss, Mapping, Origin, Process, Profile, Sample, Thread, ThreadId,
-    ValueType, Values,
+    FrameKind, Function, Line, Location, LocationId, Loss, Mapping, Origin, Process, Profiles, Sample, Thread,
+    ThreadId, ValueType, Values,
 };
 
 /// xorshift64*: good enough to be unlike a pattern, and the same everywhere.
@@ -396,7 +396,7 @@ fn hostile(nth: usize) -> String {
     }
 }
 
-fn profile(stacks: usize, samples: usize, heap: bool, is_hostile: bool) -> Profile {
+fn profile(stacks: usize, samples: usize, heap: bool, is_hostile: bool) -> Profiles {
     let mut maker =
         Maker { builder: ProfileBuilder::new(), random: Random(0x9e37_79b9_7f4a_7c15), hostile: is_hostile };
     let kernel: Vec<Vec<LocationId>> = SYSCALLS
@@ -456,7 +456,7 @@ fn profile(stacks: usize, samples: usize, heap: bool, is_hostile: bool) -> Profi
         let bytes = 1_i64 << (4 + maker.random.skewed(16));
         let live = if maker.random.chance(20) { 1 } else { 0 };
         let values = if heap { Values::Many([4, 4 * bytes, live, live * bytes].into()) } else { Values::One(1) };
-        list.push(Sample { stack, thread, cpu: Some(0), time_unix_nanos: Some(time), values, labels: None });
+        list.push(Sample { stack, thread, cpu: Some(0), time_unix_nanos: Some(time), values, ..Sample::default() });
     }
 
     let profile = maker.builder.profile_mut();
@@ -475,12 +475,13 @@ fn profile(stacks: usize, samples: usize, heap: bool, is_hostile: bool) -> Profi
     if heap {
         profile.period_type = ValueType { kind: "space".into(), unit: "bytes".into() };
         profile.period = 524_288;
-        profile.comments = vec!["made up".into()];
+        maker.builder.set_mut().comments = vec!["made up".into()];
     } else {
         profile.start_unix_nanos = start;
         profile.duration_nanos = duration;
         profile.period_type = ValueType { kind: "cpu".into(), unit: "nanoseconds".into() };
         profile.period = 10_101_010;
+        let profile = maker.builder.set_mut();
         profile.origin = Origin {
             host_name: if is_hostile { hostile(0) } else { "web-7.fra.example.net".into() },
             kernel_release: "6.18.2-cloud-amd64".into(),
@@ -533,7 +534,7 @@ fn main() -> std::io::Result<()> {
         "{path}: {bytes} bytes, {} stacks of {:.1} frames, {} samples, encoded in {:?}",
         profile.stacks.len(),
         frames as f64 / profile.stacks.len().max(1) as f64,
-        profile.samples.len(),
+        profile.sample_entries(),
         started.elapsed()
     );
     Ok(())

@@ -19,7 +19,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
 
-use profiler_model::Profile;
+use profiler_model::Profiles;
 
 const SCRIPT: &str = include_str!("../viewer/dist/viewer.js");
 const STYLE: &str = include_str!("../viewer/dist/viewer.css");
@@ -37,7 +37,7 @@ const ICON: &str = concat!(
 ///
 /// Those of `out`; [`io::ErrorKind::InvalidData`] if the profile refers to entries of its tables that are not there, or has
 /// more than `u32::MAX` distinct frames.
-pub fn encode(profile: &Profile, mut out: impl Write) -> io::Result<()> {
+pub fn encode(profile: &Profiles, mut out: impl Write) -> io::Result<()> {
     let script = format!("\n{SCRIPT}");
     let style = format!("\n{STYLE}");
     write!(
@@ -47,7 +47,7 @@ pub fn encode(profile: &Profile, mut out: impl Write) -> io::Result<()> {
          img-src data:; base-uri 'none'; form-action 'none'\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<meta name=\"referrer\" content=\"no-referrer\">\n\
-         <title>Profile</title>\n<link rel=\"icon\" href=\"{ICON}\">\n<style>{style}</style>\n</head>\n<body>\n\
+         <title>Profiles</title>\n<link rel=\"icon\" href=\"{ICON}\">\n<style>{style}</style>\n</head>\n<body>\n\
          <div id=\"app\"><p class=\"opening\" role=\"status\">Opening the profile…</p></div>\n\
          <noscript>This profile is drawn by the script inside this file; allow JavaScript for it to see it.</noscript>\n\
          <script type=\"application/octet-stream\" id=\"profile\">",

@@ -15,17 +15,17 @@
 
 use std::io::{self, Write};
 
-use profiler_model::{FrameKind, Profile, StringId};
+use profiler_model::{FrameKind, Profiles, StringId};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
-use super::tree::{self, Name, Tree};
+use super::tree::{Name, Tree};
 
 /// The greatest integer that a JavaScript number holds exactly.
 const MAX_SAFE: u64 = (1 << 53) - 1;
 
 /// Writes `profile` as the viewer reads it.
-pub(super) fn write(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn write(profile: &Profiles, out: &mut impl Write) -> io::Result<()> {
     let tree = Tree::of(profile)?;
     let mut strings = Strings::new(profile);
     let mut columns = Columns::default();
@@ -66,7 +66,7 @@ pub(super) fn write(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
     columns.delta(tree.rows.iter().map(|row| row.node.into()));
     columns.plain(tree.rows.iter().map(|row| row.thread.into()));
     columns.delta(tree.rows.iter().map(|row| row.place.into()));
-    for nth in 0..profile.sample_types.len().max(1) {
+    for nth in 0..profile.measured().len() {
         columns.plain(tree.rows.iter().map(|row| row.values.get(nth).copied().unwrap_or(0).min(MAX_SAFE)));
     }
 
@@ -79,7 +79,7 @@ pub(super) fn write(profile: &Profile, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// The JSON part. Comes last, since it holds the strings that the columns use.
-fn header(profile: &Profile, tree: &Tree, strings: &mut Strings<'_>) -> io::Result<Vec<u8>> {
+fn header(profile: &Profiles, tree: &Tree, strings: &mut Strings<'_>) -> io::Result<Vec<u8>> {
     let mut processes = Vec::with_capacity(profile.processes.len());
     for process in &profile.processes {
         let name = strings.of(process.name)?;
@@ -93,20 +93,30 @@ fn header(profile: &Profile, tree: &Tree, strings: &mut Strings<'_>) -> io::Resu
         }
         threads.push(json!([thread.process, thread.tid, strings.of(thread.name)?]));
     }
-    let types: Vec<Value> = profile.sample_types.iter().map(|t| json!([t.kind, t.unit])).collect();
+    let measured = profile.measured();
+    let types: Vec<Value> = measured
+        .iter()
+        .map(|measured| {
+            let (kind, every) = (measured.sample_type(), measured.period_type());
+            json!({
+                "kind": kind.kind, "unit": kind.unit, "name": measured.name(), "title": measured.title(),
+                "period": [every.kind, every.unit, measured.period()],
+            })
+        })
+        .collect();
+    let (start, end) = profile.window();
     let losses: Vec<Value> = profile.losses.iter().map(|loss| json!([loss.reason, loss.count.min(MAX_SAFE)])).collect();
     let origin = &profile.origin;
     let header = json!({
-        "version": 1,
+        "version": 2,
         "origin": {
             "host": origin.host_name, "kernel": origin.kernel_release, "arch": origin.arch, "cpus": origin.cpus,
             "frequency": origin.frequency, "target": origin.target, "producer": origin.producer,
         },
-        "start_ms": profile.start_unix_nanos / 1_000_000,
-        "duration_ns": profile.duration_nanos.min(MAX_SAFE),
+        "start_ms": start / 1_000_000,
+        "duration_ns": end.saturating_sub(start).min(MAX_SAFE),
         "types": types,
-        "shown": tree::shown_first(profile),
-        "period": [profile.period_type.kind, profile.period_type.unit, profile.period],
+        "shown": profile.shown_first(),
         "losses": losses,
         "comments": profile.comments,
         "negative": tree.negative,
@@ -115,7 +125,7 @@ fn header(profile: &Profile, tree: &Tree, strings: &mut Strings<'_>) -> io::Resu
         "strings": strings.table,
         "counts": {
             "functions": tree.functions.len(), "frames": tree.frames.len(), "places": tree.places.len(),
-            "nodes": tree.nodes.len(), "rows": tree.rows.len(), "samples": profile.samples.len(),
+            "nodes": tree.nodes.len(), "rows": tree.rows.len(), "samples": profile.sample_entries(),
         },
     });
     Ok(serde_json::to_vec(&header)?)
@@ -134,13 +144,13 @@ fn kind(kind: FrameKind) -> u64 {
 
 /// The strings that the page needs, in the order of their first use; 0 is "".
 struct Strings<'a> {
-    profile: &'a Profile,
+    profile: &'a Profiles,
     ids: FxHashMap<StringId, u32>,
     table: Vec<std::borrow::Cow<'a, str>>,
 }
 
 impl<'a> Strings<'a> {
-    fn new(profile: &'a Profile) -> Self {
+    fn new(profile: &'a Profiles) -> Self {
         Self { profile, ids: std::iter::once((0, 0)).collect(), table: vec!["".into()] }
     }
 

@@ -3,7 +3,9 @@
 use std::io::Read;
 
 use profiler_model::builder::ProfileBuilder;
-use profiler_model::{FrameKind, Function, Line, Location, Loss, Mapping, Process, Sample, Thread, ValueType, Values};
+use profiler_model::{
+    FrameKind, Function, Line, Location, Loss, Mapping, Process, Profile, Sample, Thread, ValueType, Values,
+};
 
 use super::*;
 
@@ -21,7 +23,7 @@ fn sample_types(profile: &mut Profile, kinds: &[&str]) {
 }
 
 /// Two threads, an inlined call, a place without a symbol, and names that want to be markup.
-fn profile() -> Profile {
+fn profile() -> Profiles {
     let mut builder = ProfileBuilder::new();
     let file = builder.string("/usr/bin/</style><b>");
     let mapping = Some(builder.mapping(Mapping { start: 0x1000, end: 0x9000, file, ..Mapping::default() }));
@@ -56,13 +58,14 @@ fn profile() -> Profile {
     }
     let profile = builder.profile_mut();
     sample_types(profile, &["samples"]);
+    let profile = builder.set_mut();
     profile.origin.host_name = HOSTILE[0].into();
     profile.losses.push(Loss { reason: HOSTILE[1].into(), count: u64::MAX });
     profile.comments.push(HOSTILE[2].into());
     builder.finish()
 }
 
-fn page(profile: &Profile) -> String {
+fn page(profile: &Profiles) -> String {
     let mut out = Vec::new();
     encode(profile, &mut out).expect("a vector takes all");
     String::from_utf8(out).expect("a page is UTF-8")
@@ -170,7 +173,7 @@ fn every_value_arrives() {
 
 #[test]
 fn an_empty_profile_is_a_page_too() {
-    let (header, numbers) = block(&page(&Profile::default()));
+    let (header, numbers) = block(&page(&Profiles::default()));
     assert_eq!(header["counts"]["rows"], 0);
     assert!(numbers.is_empty());
 }
@@ -191,9 +194,9 @@ fn samples_without_a_stack_and_values_below_zero_do_no_harm() {
 
 #[test]
 fn references_to_nothing_are_errors() {
-    let broken: [fn(&mut Profile); 7] = [
-        |profile| profile.samples[0].stack = 9_999,
-        |profile| profile.samples[0].thread = Some(u32::MAX),
+    let broken: [fn(&mut Profiles); 7] = [
+        |profile| profile.profiles[0].samples[0].stack = 9_999,
+        |profile| profile.profiles[0].samples[0].thread = Some(u32::MAX),
         |profile| profile.stacks[0][0] = 9_999,
         |profile| profile.locations[0].mapping = Some(9_999),
         |profile| profile.locations[0].lines[0].function = 9_999,

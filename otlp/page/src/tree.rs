@@ -17,7 +17,7 @@ use std::io;
 
 use rustc_hash::FxHashMap;
 
-use profiler_model::{FrameKind, LocationId, Profile, StringId};
+use profiler_model::{FrameKind, LocationId, Profiles, StringId};
 
 /// What the viewer counts as one function: the lines of its table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,7 +81,7 @@ pub(super) struct Node {
 pub(super) struct Row {
     /// Index into [`Tree::nodes`] plus one: 0 is the root, where a sample without a stack ends.
     pub node: u32,
-    /// Index into [`Profile::threads`] plus one; 0 if unknown.
+    /// Index into [`Profiles::threads`] plus one; 0 if unknown.
     pub thread: u32,
     /// Index into [`Tree::places`] of the leaf; 0 for a row of the root.
     pub place: u32,
@@ -146,14 +146,9 @@ fn intern<T: Clone + Eq + std::hash::Hash>(
     Ok(id)
 }
 
-/// The sample type that the viewer shows first: the last, as `go tool pprof` does.
-pub(super) fn shown_first(profile: &Profile) -> usize {
-    profile.sample_types.len().saturating_sub(1)
-}
-
 impl Tree {
     /// The tree of `profile`.
-    pub fn of(profile: &Profile) -> io::Result<Self> {
+    pub fn of(profile: &Profiles) -> io::Result<Self> {
         let mut tree = Self::default();
         let weights = tree.weights(profile)?;
         let places = tree.places(profile)?;
@@ -164,23 +159,35 @@ impl Tree {
     }
 
     /// The samples of each stack and thread, added up; by stack, then thread.
-    fn weights(&mut self, profile: &Profile) -> io::Result<Vec<Weight>> {
-        let types = profile.sample_types.len().max(1);
+    fn weights(&mut self, profile: &Profiles) -> io::Result<Vec<Weight>> {
+        let measured = profile.measured();
         let mut sums: FxHashMap<(u32, u32), Box<[u64]>> = FxHashMap::default();
-        for sample in &profile.samples {
-            if sample.stack as usize >= profile.stacks.len() {
-                return Err(missing("stack", sample.stack));
-            }
-            let thread = match sample.thread {
-                None => 0,
-                Some(thread) if (thread as usize) < profile.threads.len() => thread + 1,
-                Some(thread) => return Err(missing("thread", thread)),
-            };
-            let sum = sums.entry((sample.stack, thread)).or_insert_with(|| vec![0; types].into());
-            for (sum, &value) in sum.iter_mut().zip(sample.values.as_slice()) {
-                match u64::try_from(value) {
-                    Ok(value) => *sum = sum.saturating_add(value),
-                    Err(_) => self.negative += 1,
+        for (position, part) in profile.profiles.iter().enumerate() {
+            // Where each value of a sample goes, and what it is worth there.
+            let columns: Vec<(usize, usize, u64)> = measured
+                .iter()
+                .enumerate()
+                .flat_map(|(column, measured)| {
+                    let of_part = measured.positions().filter(move |(at, _)| *at == position);
+                    of_part.map(move |(_, index)| (index, column, measured.scale(position)))
+                })
+                .collect();
+            for sample in &part.samples {
+                if sample.stack as usize >= profile.stacks.len() {
+                    return Err(missing("stack", sample.stack));
+                }
+                let thread = match sample.thread {
+                    None => 0,
+                    Some(thread) if (thread as usize) < profile.threads.len() => thread + 1,
+                    Some(thread) => return Err(missing("thread", thread)),
+                };
+                let sum = sums.entry((sample.stack, thread)).or_insert_with(|| vec![0; measured.len()].into());
+                for &(index, column, scale) in &columns {
+                    let value = sample.values.as_slice().get(index).copied().unwrap_or(0);
+                    match (u64::try_from(value), sum.get_mut(column)) {
+                        (Ok(value), Some(sum)) => *sum = sum.saturating_add(value.saturating_mul(scale)),
+                        _ => self.negative += 1,
+                    }
                 }
             }
         }
@@ -191,7 +198,7 @@ impl Tree {
     }
 
     /// Each location of `profile` as places, outermost first.
-    fn places(&mut self, profile: &Profile) -> io::Result<Vec<Places>> {
+    fn places(&mut self, profile: &Profiles) -> io::Result<Vec<Places>> {
         let (mut functions, mut frames, mut places) = Default::default();
         let mut by_location = Vec::with_capacity(profile.locations.len());
         for location in &profile.locations {
@@ -260,7 +267,7 @@ impl Tree {
     /// Fills [`Self::rows`].
     fn rows(
         &mut self,
-        profile: &Profile,
+        profile: &Profiles,
         weights: Vec<Weight>,
         places: &[Places],
         leaves: &[u32],
@@ -289,12 +296,12 @@ impl Tree {
 
 /// The tree of all stacks that have samples, in the order of growth, and the leaf of each stack; node 0 is the root.
 fn grow(
-    profile: &Profile,
+    profile: &Profiles,
     weights: &[Weight],
     places: &[Places],
     table: &[Place],
 ) -> io::Result<(Vec<Growing>, Vec<u32>)> {
-    let shown = shown_first(profile);
+    let shown = profile.shown_first();
     let mut nodes = vec![Growing { parent: 0, place: 0, several: false, vote: 0, total: 0 }];
     let mut children: FxHashMap<(u32, u32), u32> = FxHashMap::default();
     let mut leaves = vec![0_u32; profile.stacks.len()];

@@ -118,7 +118,7 @@ impl Attributes {
     }
 
     /// The attributes as the model has them, for [`Process::attributes`](profiler_model::Process::attributes) or
-    /// [`Profile::resource_attributes`](profiler_model::Profile::resource_attributes).
+    /// [`Profiles::resource_attributes`](profiler_model::Profiles::resource_attributes).
     #[must_use]
     pub fn in_profile(&self, builder: &mut ProfileBuilder) -> Vec<(StringId, AttributeValue)> {
         let mut pairs = Vec::with_capacity(self.pairs.len());

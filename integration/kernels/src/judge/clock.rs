@@ -7,7 +7,7 @@ use std::path::Path;
 use profiler_integration::rows::{Row, rows};
 use profiler_integration::truth::Truth;
 use profiler_integration::verdict::verdict;
-use profiler_model::Profile;
+use profiler_model::{Profile, Profiles};
 
 use super::{COMPLETE, require, shares_are_near, step};
 use crate::table::Column;
@@ -34,9 +34,10 @@ fn judged(step: &Step) -> Result<String, String> {
     require(step.status == 0, || format!("clock: ended with {}: {}{}", step.status, step.stdout, step.stderr))?;
     let truth = Truth::find("clock", &step.stdout).map_err(|error| error.to_string())?;
     let windows = windows(&step.folder.join("windows"))?;
-    let counts = times(&windows, &eras(&step.stdout)?)?;
+    let parts: Vec<Profile> = windows.iter().flat_map(|window| window.profiles.clone()).collect();
+    let counts = times(&parts, &eras(&step.stdout)?)?;
 
-    let all: u64 = windows.iter().map(|window| window.samples.len() as u64).sum();
+    let all: u64 = windows.iter().map(|window| window.sample_entries() as u64).sum();
     let counted = counted(&step.stderr).ok_or_else(|| format!("clock: the agent did not end well: {}", step.stderr))?;
     require(all == counted, || format!("clock: {all} samples in the files where the agent counts {counted}"))?;
 
@@ -49,7 +50,7 @@ fn judged(step: &Step) -> Result<String, String> {
     Ok(format!("{} windows, all {all} samples", counts.join(" + ")))
 }
 
-fn windows(folder: &Path) -> Result<Vec<Profile>, String> {
+fn windows(folder: &Path) -> Result<Vec<Profiles>, String> {
     let failed = |error: &dyn std::fmt::Display| format!("clock: {}: {error}", folder.display());
     let mut windows = Vec::new();
     for entry in fs::read_dir(folder).map_err(|error| failed(&error))? {

@@ -5,21 +5,19 @@ use std::{fs, path::Path};
 use crate::profiles::{samples, small};
 use profiler_export::{FileSink, FilesOptions};
 use profiler_formats::format::{self, Format};
-use profiler_model::Profile;
+use profiler_model::Profiles;
 
 fn options(directory: &Path, format: Format) -> FilesOptions {
     FilesOptions { directory: directory.to_owned(), format, max_files: 3, max_bytes: 0 }
 }
 
 /// A profile that starts `second` seconds after the others.
-fn at(second: u64) -> Profile {
+fn at(second: u64) -> Profiles {
     let mut profile = small(100);
     let later = second * 1_000_000_000;
-    profile.start_unix_nanos += later;
-    profile
-        .samples
-        .iter_mut()
-        .for_each(|sample| sample.time_unix_nanos = sample.time_unix_nanos.map(|time| time + later));
+    let part = &mut profile.profiles[0];
+    part.start_unix_nanos += later;
+    part.samples.iter_mut().for_each(|sample| sample.time_unix_nanos = sample.time_unix_nanos.map(|time| time + later));
     profile
 }
 
@@ -57,7 +55,7 @@ fn a_clock_that_is_set_back_costs_none_of_the_newest_files() {
     let folder = tempfile::tempdir().unwrap();
     let seconds_left = || {
         let files = names(folder.path()).into_iter().map(|name| fs::read(folder.path().join(name)).unwrap());
-        let starts = files.map(|bytes| format::read(&bytes).unwrap().start_unix_nanos - at(0).start_unix_nanos);
+        let starts = files.map(|bytes| format::read(&bytes).unwrap().window().0 - at(0).window().0);
         starts.map(|start| start / 1_000_000_000).collect::<Vec<_>>()
     };
     let sink = FileSink::open(options(folder.path(), Format::Pprof)).unwrap();

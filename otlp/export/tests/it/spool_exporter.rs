@@ -14,7 +14,7 @@ use crate::profiles::{samples, small};
 use crate::receivers::{GrpcOptions, GrpcReceiver, Inbox, Reply, drained, fail, options, wait_for};
 use profiler_export::{Compression, ExportStats, Exporter, ExporterOptions, SpoolOptions};
 use profiler_formats::otlp;
-use profiler_model::{Process, Profile, Sample, Thread, builder::ProfileBuilder};
+use profiler_model::{Process, Profiles, Sample, Thread, builder::ProfileBuilder};
 use prost::Message;
 use tonic::Code;
 
@@ -178,15 +178,15 @@ fn windows(inbox: &Inbox) -> BTreeMap<u32, u64> {
     let mut windows = BTreeMap::new();
     for request in inbox.take() {
         let profile = otlp::decode(&request.encode_to_vec()).unwrap();
-        let window = u32::try_from(profile.start_unix_nanos / 1_000_000_000).unwrap();
-        let count = profile.samples.len() as u64;
+        let window = u32::try_from(profile.window().0 / 1_000_000_000).unwrap();
+        let count = profile.sample_entries() as u64;
         assert!(windows.insert(window, count).is_none_or(|before| before == count));
     }
     windows
 }
 
 /// One sample for each of `count` ns from the start of second `window` on.
-fn window(window: u32, count: u32) -> Profile {
+fn window(window: u32, count: u32) -> Profiles {
     let start = u64::from(window) * 1_000_000_000;
     let mut builder = ProfileBuilder::new();
     let process = builder.process(Process { pid: window, ..Process::default() });

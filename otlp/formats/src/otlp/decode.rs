@@ -1,4 +1,4 @@
-//! OTLP -> Profile.
+//! OTLP -> Profiles.
 //!
 //! The dictionary stands behind the profiles in the bytes, so it is read first, in a pass of its own. Attributes that the model
 //! has no field for become labels of samples, or attributes of processes; values that are no text and no integer become text.
@@ -9,10 +9,10 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
 };
 use profiler_model::{
-    AttributeValue, Label, LabelValue, Loss, Origin, Process, ProcessId, Profile, Sample, StackId, StringId, Thread,
-    ThreadId, ValueType, Values, attribute, builder::ProfileBuilder, rfc3339,
+    AttributeValue, Label, LabelValue, LinkId, Loss, Origin, Process, ProcessId, Profile, Profiles, Sample, StackId,
+    StringId, Thread, ThreadId, ValueType, Values, attribute, builder::ProfileBuilder, rfc3339,
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{dictionary::Dictionary, resource::fallback_service, shared::Shared};
 use crate::{
@@ -21,30 +21,33 @@ use crate::{
     wire::{MAX_LABELS, MAX_SAMPLES, Value, check_count, decompressed, fields, message},
 };
 
+/// Kinds of profiles (of other type, source, period or time) that a request may have.
+const MAX_PROFILES: usize = 1 << 16;
 /// Sample types that a request may have.
 const MAX_TYPES: usize = 64;
 
 /// Reads an `ExportProfilesServiceRequest` (or `ProfilesData`, which is the same), raw or gzipped, of at most 512 MiB.
-pub fn decode(bytes: &[u8]) -> Result<Profile, Error> {
+pub fn decode(bytes: &[u8]) -> Result<Profiles, Error> {
     decode_raw(&decompressed(bytes)?)
 }
 
 /// Reads a request that is not compressed.
-pub(crate) fn decode_raw(bytes: &[u8]) -> Result<Profile, Error> {
+pub(crate) fn decode_raw(bytes: &[u8]) -> Result<Profiles, Error> {
     let mut builder = ProfileBuilder::new();
     let dictionary = Dictionary::read(bytes, &mut builder)?;
     let mut decoder = Decoder { builder, dictionary, ..Decoder::default() };
-    for profile in messages(bytes, &[1, 2, 2]) {
-        decoder.profile_head(profile?)?;
-    }
     for resource in messages(bytes, &[1]) {
         decoder.resource(resource?)?;
     }
+    let default = decoder.default_sample_type.take();
     let mut profile = decoder.builder.finish();
     decoder.shared.finish(&mut profile);
-    let (start, end) = decoder.window.unwrap_or_default();
-    profile.start_unix_nanos = start;
-    profile.duration_nanos = end - start;
+    if let Some(name) = default {
+        let named = |part: &&mut Profile| part.sample_types.first().is_some_and(|kind| kind.kind == name);
+        if let Some(part) = profile.profiles.iter_mut().find(named) {
+            part.default_sample_type = Some(0);
+        }
+    }
     Ok(profile)
 }
 
@@ -82,23 +85,41 @@ struct Context {
     labels: Vec<Label>,
 }
 
-/// What makes samples of several sample types one.
-type Identity = (ProcessId, StackId, usize, Option<u64>);
+/// What makes the samples of several messages one profile.
+#[derive(PartialEq, Eq, Hash)]
+struct Head {
+    sample_type: (StringId, StringId),
+    period_type: (StringId, StringId),
+    period: i64,
+    source: StringId,
+    start: u64,
+    duration: u64,
+}
+
+/// What all samples of one message have.
+#[derive(Clone, Copy)]
+struct Of {
+    profile: usize,
+    stack: StackId,
+    context: usize,
+    link: LinkId,
+}
 
 #[derive(Default)]
 struct Decoder {
     builder: ProfileBuilder,
     dictionary: Dictionary,
-    /// Type and unit of each sample type.
-    kinds: Vec<(StringId, StringId)>,
-    window: Option<(u64, u64)>,
+    /// The profiles so far.
+    profiles: FxHashMap<Head, usize>,
+    /// Type, unit and source of all that the profiles count.
+    types: FxHashSet<(StringId, StringId, StringId)>,
+    /// What a scope says is to be shown first.
+    default_sample_type: Option<String>,
+    /// Samples of all profiles.
+    samples: usize,
     /// Attributes of samples by their indices, for the current resource.
     contexts: Vec<Context>,
     context_ids: FxHashMap<Vec<i32>, usize>,
-    /// Samples of an identity, where there is more than one sample type.
-    joined: FxHashMap<Identity, Vec<usize>>,
-    /// How many of them the current profile has met.
-    met: FxHashMap<Identity, usize>,
     /// Losses by the key of their attribute.
     losses: FxHashMap<StringId, usize>,
     /// What resources say of the machine.
@@ -144,36 +165,52 @@ impl Decoder {
         Ok(head)
     }
 
-    /// First pass: sample types, period, time, comments.
-    fn profile_head(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let head = self.head(bytes)?;
-        let end = head.time_unix_nano.saturating_add(head.duration_nano);
-        let window = self.window.get_or_insert((head.time_unix_nano, end));
-        *window = (window.0.min(head.time_unix_nano), window.1.max(end));
+    /// The profile that a message with this head adds to.
+    fn profile_of(&mut self, head: &proto::Profile) -> Result<usize, Error> {
+        let mut source = 0;
         for &index in &head.attribute_indices {
+            let found = self.dictionary.attribute("a profile", index)?;
+            if let (attribute::SOURCE, Some(LabelValue::Text(text))) =
+                (self.builder.set().string(found.key), found.values.first())
+            {
+                source = *text;
+            }
             self.comments(index)?;
         }
-        let kind = self.value_type(head.sample_type)?;
-        if !self.kinds.contains(&kind) {
-            check_count(self.kinds.len(), MAX_TYPES, "sample types")?;
-            self.kinds.push(kind);
-            let kind = self.owned(kind)?;
-            self.builder.profile_mut().sample_types.push(kind);
+        let key = Head {
+            sample_type: self.value_type(head.sample_type)?,
+            period_type: self.value_type(head.period_type)?,
+            period: head.period,
+            source,
+            start: head.time_unix_nano,
+            duration: head.duration_nano,
+        };
+        if let Some(&known) = self.profiles.get(&key) {
+            return Ok(known);
         }
-        let period_type = self.value_type(head.period_type)?;
-        let profile = self.builder.profile_mut();
-        if profile.period == 0 && profile.period_type == ValueType::default() {
-            profile.period = head.period;
-            let period_type = self.owned(period_type)?;
-            self.builder.profile_mut().period_type = period_type;
+        check_count(self.profiles.len(), MAX_PROFILES, "profiles")?;
+        if self.types.insert((key.sample_type.0, key.sample_type.1, key.source)) {
+            check_count(self.types.len() - 1, MAX_TYPES, "sample types")?;
         }
-        Ok(())
+        let profile = Profile {
+            start_unix_nanos: key.start,
+            duration_nanos: key.duration,
+            source: self.dictionary.copy(source, &mut self.builder)?,
+            sample_types: vec![self.owned(key.sample_type)?],
+            default_sample_type: None,
+            period_type: self.owned(key.period_type)?,
+            period: key.period,
+            samples: Vec::new(),
+        };
+        let index = self.builder.begin(profile);
+        self.profiles.insert(key, index);
+        Ok(index)
     }
 
     /// Takes over the comments of a pprof file if attribute `index` of a profile has them and no earlier one did.
     fn comments(&mut self, index: i32) -> Result<(), Error> {
         let found = self.dictionary.attribute("a profile", index)?;
-        let profile = self.builder.profile_mut();
+        let profile = self.builder.set_mut();
         if profile.string(found.key) != attribute::COMMENT || !profile.comments.is_empty() {
             return Ok(());
         }
@@ -183,7 +220,7 @@ impl Decoder {
         });
         for text in texts.collect::<Vec<_>>() {
             let text = self.dictionary.copy(text, &mut self.builder)?;
-            self.builder.profile_mut().comments.push(text);
+            self.builder.set_mut().comments.push(text);
         }
         Ok(())
     }
@@ -256,7 +293,7 @@ impl Decoder {
             if self.of_origin(key, text)? {
                 continue;
             }
-            let profile = self.builder.profile();
+            let profile = self.builder.set();
             let (name, value) = (profile.string(key), profile.string(text));
             found |= name.starts_with("process.") || name == attribute::CONTAINER_ID || name == attribute::SERVICE_NAME;
             match name {
@@ -268,12 +305,12 @@ impl Decoder {
                 _ => process.attributes.push((key, self.value(pair, text)?)),
             }
         }
-        self.shared.add(self.builder.profile(), &process.attributes);
+        self.shared.add(self.builder.set(), &process.attributes);
         if !found {
             // Attributes of samples that belong to no process have no place in the model.
             return Ok(None);
         }
-        let profile = self.builder.profile_mut();
+        let profile = self.builder.set_mut();
         let fallback = fallback_service(profile.string(process.executable), profile.string(process.name));
         process.attributes.retain(|(key, value)| {
             profile.string(*key) != attribute::SERVICE_NAME || profile.attribute_text(value) != fallback
@@ -283,7 +320,7 @@ impl Decoder {
 
     /// Whether the attribute `key` is one that the origin has a field for, and says what that says.
     fn of_origin(&mut self, key: StringId, text: StringId) -> Result<bool, Error> {
-        match self.builder.profile().string(key) {
+        match self.builder.set().string(key) {
             attribute::HOST_NAME => self.host(|origin| &mut origin.host_name, text),
             attribute::HOST_ARCH => self.host(|origin| &mut origin.arch, text),
             attribute::OS_BUILD_ID => self.host(|origin| &mut origin.kernel_release, text),
@@ -293,14 +330,14 @@ impl Decoder {
 
     /// Puts `text` into a field of the origin, unless that has a text; says whether it is what the field says now.
     fn host(&mut self, field: impl Fn(&mut Origin) -> &mut String, text: StringId) -> Result<bool, Error> {
-        if field(&mut self.builder.profile_mut().origin).is_empty() {
+        if field(&mut self.builder.set_mut().origin).is_empty() {
             let text = self.dictionary.copy(text, &mut self.builder)?;
-            *field(&mut self.builder.profile_mut().origin) = text;
+            *field(&mut self.builder.set_mut().origin) = text;
             return Ok(true);
         }
-        let known = std::mem::take(field(&mut self.builder.profile_mut().origin));
-        let same = known == self.builder.profile().string(text);
-        *field(&mut self.builder.profile_mut().origin) = known;
+        let known = std::mem::take(field(&mut self.builder.set_mut().origin));
+        let same = known == self.builder.set().string(text);
+        *field(&mut self.builder.set_mut().origin) = known;
         Ok(same)
     }
 
@@ -310,19 +347,22 @@ impl Decoder {
             (name, "") => name.to_owned(),
             (name, version) => format!("{name} {version}"),
         };
-        let origin = &mut self.builder.profile_mut().origin;
+        let origin = &mut self.builder.set_mut().origin;
         if origin.producer.is_empty() {
             origin.producer = producer;
         }
         for pair in &scope.attributes {
             let (key, text, integer) = self.pair(pair)?;
             let number = integer.and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
-            let profile = self.builder.profile_mut();
+            let profile = self.builder.set_mut();
             match profile.string(key) {
                 attribute::CPUS => profile.origin.cpus = number,
                 attribute::FREQUENCY => profile.origin.frequency = number,
                 attribute::TARGET => {
                     self.host(|origin| &mut origin.target, text)?;
+                }
+                attribute::DEFAULT_SAMPLE_TYPE if self.default_sample_type.is_none() => {
+                    self.default_sample_type = Some(self.dictionary.copy(text, &mut self.builder)?);
                 }
                 name if name.starts_with(attribute::LOSS) => {
                     let count = integer.and_then(|count| u64::try_from(count).ok());
@@ -336,7 +376,7 @@ impl Decoder {
 
     /// Notes the loss whose attribute has this key.
     fn loss(&mut self, key: StringId, count: u64) -> Result<(), Error> {
-        let losses = &mut self.builder.profile_mut().losses;
+        let losses = &mut self.builder.set_mut().losses;
         if let Some(&position) = self.losses.get(&key) {
             if let Some(known) = losses.get_mut(position) {
                 known.count = known.count.max(count);
@@ -346,39 +386,36 @@ impl Decoder {
         self.losses.insert(key, losses.len());
         let name = self.dictionary.copy(key, &mut self.builder)?;
         let reason = name.strip_prefix(attribute::LOSS).unwrap_or(&name).to_owned();
-        self.builder.profile_mut().losses.push(Loss { reason, count });
+        self.builder.set_mut().losses.push(Loss { reason, count });
         Ok(())
     }
 
     fn profile(&mut self, bytes: &[u8], process: Option<ProcessId>) -> Result<(), Error> {
         let head = self.head(bytes)?;
-        let kind = self.value_type(head.sample_type)?;
-        let index = self.kinds.iter().position(|known| *known == kind).unwrap_or(0);
-        self.met.clear();
+        let profile = self.profile_of(&head)?;
         for field in fields(bytes, "OTLP profile") {
             if let (2, Value::Bytes(sample)) = field? {
-                self.sample(&message(sample, "OTLP sample")?, index, process)?;
+                self.sample(&message(sample, "OTLP sample")?, profile, process)?;
             }
         }
         Ok(())
     }
 
-    fn sample(&mut self, sample: &proto::Sample, kind: usize, process: Option<ProcessId>) -> Result<(), Error> {
+    fn sample(&mut self, sample: &proto::Sample, profile: usize, process: Option<ProcessId>) -> Result<(), Error> {
         let stack = self.dictionary.stack(sample.stack_index)?;
         let context = self.context(&sample.attribute_indices, process)?;
+        let of = Of { profile, stack, context, link: self.dictionary.link(sample.link_index)? };
         let (values, times) = (&sample.values, &sample.timestamps_unix_nano);
         match (values.len(), times.len()) {
             (0, 0) => Err(Error::malformed("an OTLP sample", "it has neither a value nor a time")),
-            (0, _) => times.iter().try_for_each(|&time| self.push(stack, context, process, kind, 1, Some(time))),
+            (0, _) => times.iter().try_for_each(|&time| self.push(of, 1, Some(time))),
             (_, 0) => {
                 let sum = values.iter().fold(0, |sum: i64, value| sum.saturating_add(*value));
-                self.push(stack, context, process, kind, sum, None)
+                self.push(of, sum, None)
             }
             (one, other) if one == other => {
-                let pairs = values.iter().zip(times);
-                pairs
-                    .into_iter()
-                    .try_for_each(|(&value, &time)| self.push(stack, context, process, kind, value, Some(time)))
+                let mut pairs = values.iter().zip(times);
+                pairs.try_for_each(|(&value, &time)| self.push(of, value, Some(time)))
             }
             (values, times) => {
                 let problem = format!("it has {values} values and {times} times, which should be as many");
@@ -387,51 +424,24 @@ impl Decoder {
         }
     }
 
-    /// Adds a sample, or another value to the same sample of another sample type.
-    fn push(
-        &mut self,
-        stack: StackId,
-        context: usize,
-        process: Option<ProcessId>,
-        kind: usize,
-        value: i64,
-        time: Option<u64>,
-    ) -> Result<(), Error> {
-        let profile = self.builder.profile_mut();
-        let types = profile.sample_types.len();
-        let position = profile.samples.len();
-        if types > 1 {
-            let identity = (process.unwrap_or(u32::MAX), stack, context, time);
-            let met = self.met.entry(identity).or_insert(0);
-            let known = self.joined.entry(identity).or_default();
-            let earlier = known.get(*met).copied();
-            *met += 1;
-            if let Some(earlier) = earlier {
-                if let Some(Sample { values: Values::Many(values), .. }) = profile.samples.get_mut(earlier)
-                    && let Some(slot) = values.get_mut(kind)
-                {
-                    *slot = value;
-                }
-                return Ok(());
-            }
-            known.push(position);
-        }
-        check_count(position, MAX_SAMPLES, "samples")?;
-        let context = self.contexts.get(context).cloned().unwrap_or_default();
-        self.labels += context.labels.len();
+    fn push(&mut self, of: Of, value: i64, time: Option<u64>) -> Result<(), Error> {
+        check_count(self.samples, MAX_SAMPLES, "samples")?;
+        self.samples += 1;
+        let Context { thread, cpu, labels } = self.contexts.get(of.context).cloned().unwrap_or_default();
+        self.labels += labels.len();
         check_count(self.labels, MAX_SAMPLES, "labels")?;
-        let values = if types > 1 {
-            let mut values = vec![0; types].into_boxed_slice();
-            if let Some(slot) = values.get_mut(kind) {
-                *slot = value;
-            }
-            Values::Many(values)
-        } else {
-            Values::One(value)
-        };
-        let Context { thread, cpu, labels } = context;
         let labels = (!labels.is_empty()).then(|| Box::new(labels));
-        profile.samples.push(Sample { stack, thread, cpu, time_unix_nanos: time, values, labels });
+        if let Some(profile) = self.builder.set_mut().profiles.get_mut(of.profile) {
+            profile.samples.push(Sample {
+                stack: of.stack,
+                thread,
+                cpu,
+                time_unix_nanos: time,
+                link: of.link,
+                values: Values::One(value),
+                labels,
+            });
+        }
         Ok(())
     }
 
@@ -451,7 +461,7 @@ impl Decoder {
                 Some(LabelValue::Number(number, _)) => u32::try_from(*number).ok(),
                 _ => None,
             };
-            match (self.builder.profile().string(found.key), found.values.first()) {
+            match (self.builder.set().string(found.key), found.values.first()) {
                 (attribute::THREAD_ID, _) if number.is_some() => tid = number,
                 (attribute::CPU, _) if number.is_some() => cpu = number,
                 (attribute::THREAD_NAME, Some(LabelValue::Text(text))) => name = Some(*text),

@@ -2,8 +2,8 @@
 
 use opentelemetry_proto::tonic::{common::v1::any_value, profiles::v1development as proto};
 use profiler_model::{
-    FrameKind, Function, FunctionId, LabelValue, Line, Location, LocationId, Mapping, MappingId, Profile, StackId,
-    StringId, attribute, builder::ProfileBuilder,
+    FrameKind, Function, FunctionId, LabelValue, Line, Link, LinkId, Location, LocationId, Mapping, MappingId,
+    Profiles, StackId, StringId, attribute, builder::ProfileBuilder,
 };
 use rustc_hash::FxHashMap;
 
@@ -38,6 +38,7 @@ pub(super) struct Dictionary {
     functions: Vec<FunctionId>,
     locations: Vec<LocationId>,
     stacks: Vec<StackId>,
+    links: Vec<LinkId>,
     /// Without any frame, for index 0.
     empty_stack: StackId,
 }
@@ -61,10 +62,17 @@ impl Dictionary {
                 }
             }
         }
-        let [_, mappings, locations, functions, _, strings, attributes, stacks] = tables;
+        let [_, mappings, locations, functions, links, strings, attributes, stacks] = tables;
         let mut dictionary = Self { empty_stack: builder.stack(&[]), ..Self::default() };
         for text in strings {
             dictionary.texts.push(text, builder)?;
+        }
+        for link in links {
+            let link: proto::Link = message(link, "OTLP link")?;
+            // What is no id of a trace and a span, as the null entry, is no link.
+            let ids = link.trace_id.as_slice().try_into().ok().zip(link.span_id.as_slice().try_into().ok());
+            let link = ids.map_or_else(Link::default, |(trace_id, span_id)| Link { trace_id, span_id });
+            dictionary.links.push(builder.link(link));
         }
         for attribute in attributes {
             let attribute = dictionary.read_attribute(&message(attribute, "OTLP attribute")?, builder)?;
@@ -113,6 +121,10 @@ impl Dictionary {
         if index == 0 { Ok(self.empty_stack) } else { entry(&self.stacks, "a sample's stack", index).copied() }
     }
 
+    pub(super) fn link(&self, index: i32) -> Result<LinkId, Error> {
+        if index == 0 { Ok(0) } else { entry(&self.links, "a sample's link", index).copied() }
+    }
+
     /// A copy of the string `id`; the bytes of all copies are bounded.
     pub(super) fn copy(&mut self, id: StringId, builder: &mut ProfileBuilder) -> Result<String, Error> {
         self.texts.copy(id, builder)
@@ -125,7 +137,7 @@ impl Dictionary {
             any_value::Value::StringValueStrindex(index) => self.string("an attribute's text", *index),
             other => {
                 let mut text = String::new();
-                put_value(&mut text, Some(other), &self.texts, builder.profile_mut());
+                put_value(&mut text, Some(other), &self.texts, builder.set_mut());
                 if matches!(other, any_value::Value::ArrayValue(_) | any_value::Value::KvlistValue(_)) {
                     self.texts.spend(text.len())?;
                 }
@@ -169,7 +181,7 @@ impl Dictionary {
         for &index in &mapping.attribute_indices {
             let found = self.attribute("a mapping", index)?;
             if let Some(LabelValue::Text(text)) = found.values.first() {
-                match builder.profile().string(found.key) {
+                match builder.set().string(found.key) {
                     attribute::BUILD_ID_GNU => model.build_id_gnu = *text,
                     attribute::BUILD_ID_GO => model.build_id_go = *text,
                     attribute::BUILD_ID_HTLHASH => model.build_id_htlhash = *text,
@@ -178,7 +190,7 @@ impl Dictionary {
             }
         }
         if model.build_id_htlhash != 0 {
-            let profile = builder.profile_mut();
+            let profile = builder.set_mut();
             let identity = if model.build_id_gnu == 0 { model.file } else { model.build_id_gnu };
             let stand_in = self.stand_ins.entry(identity).or_insert_with(|| stand_in_htlhash(profile.string(identity)));
             if profile.string(model.build_id_htlhash) == *stand_in {
@@ -206,7 +218,7 @@ impl Dictionary {
         for &index in &location.attribute_indices {
             let found = self.attribute("a location", index)?;
             let Some(LabelValue::Text(text)) = found.values.first() else { continue };
-            let profile = builder.profile_mut();
+            let profile = builder.set_mut();
             match (profile.string(found.key), profile.string(*text)) {
                 (attribute::FRAME_TYPE, kind) => model.kind = kind_of(kind),
                 (attribute::FRAME_JIT, "true") => jit = true,
@@ -239,7 +251,7 @@ fn narrowed(number: i64) -> u32 {
 
 /// Appends `value` to `text` until that is [`MAX_TEXT`] bytes long. Recursion ends where prost refuses to decode deeper messages
 /// (100 levels).
-fn put_value(text: &mut String, value: Option<&any_value::Value>, texts: &Texts, profile: &Profile) {
+fn put_value(text: &mut String, value: Option<&any_value::Value>, texts: &Texts, profile: &Profiles) {
     let string = |index: i32| texts.get("", index.into()).map_or("", |id| profile.string(id));
     let put = |text: &mut String, part: &str| {
         let room = MAX_TEXT.saturating_sub(text.len());

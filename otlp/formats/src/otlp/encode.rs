@@ -1,9 +1,11 @@
-//! Profile -> OTLP, one process after the other.
+//! Profiles -> OTLP, one process after the other.
 
 use std::io::{self, Write};
 
 use opentelemetry_proto::tonic::profiles::v1development as proto;
-use profiler_model::{Label, LabelValue, Process, ProcessId, Profile, Sample, ThreadId, ValueType, attribute};
+use profiler_model::{
+    Label, LabelValue, LinkId, Process, ProcessId, Profile, Profiles, Sample, ThreadId, ValueType, attribute,
+};
 use prost::Message;
 use rustc_hash::FxHashMap;
 
@@ -19,7 +21,7 @@ use crate::{
 
 /// `profile` as the bytes of one `ExportProfilesServiceRequest`.
 #[must_use]
-pub fn encode(profile: &Profile) -> Vec<u8> {
+pub fn encode(profile: &Profiles) -> Vec<u8> {
     let mut bytes = Vec::new();
     // A vector takes whatever is written.
     let _ = encode_to(profile, &mut bytes);
@@ -27,7 +29,7 @@ pub fn encode(profile: &Profile) -> Vec<u8> {
 }
 
 /// Writes `profile` to `out` as one `ExportProfilesServiceRequest`, a process at a time. Errors are those of `out`.
-pub fn encode_to(profile: &Profile, mut out: impl Write) -> io::Result<()> {
+pub fn encode_to(profile: &Profiles, mut out: impl Write) -> io::Result<()> {
     let mut buffer = Vec::new();
     let mut field = |number: u32, message: &dyn Fn(&mut Vec<u8>), length: usize| {
         buffer.clear();
@@ -35,7 +37,7 @@ pub fn encode_to(profile: &Profile, mut out: impl Write) -> io::Result<()> {
         message(&mut buffer);
         out.write_all(&buffer)
     };
-    let dictionary = Encoder::new(profile, window(profile))
+    let dictionary = Encoder::new(profile)
         .run(|resource| field(1, &|buffer| resource.encode_raw(buffer), resource.encoded_len()))?;
     field(2, &|buffer| dictionary.encode_raw(buffer), dictionary.encoded_len())?;
     out.flush()
@@ -43,9 +45,9 @@ pub fn encode_to(profile: &Profile, mut out: impl Write) -> io::Result<()> {
 
 /// `profile` as one request in memory, for a client that sends it.
 #[must_use]
-pub fn request(profile: &Profile) -> ExportProfilesServiceRequest {
+pub fn request(profile: &Profiles) -> ExportProfilesServiceRequest {
     let mut resource_profiles = Vec::new();
-    let dictionary = Encoder::new(profile, window(profile)).run(|resource| {
+    let dictionary = Encoder::new(profile).run(|resource| {
         resource_profiles.push(resource);
         Ok::<_, std::convert::Infallible>(())
     });
@@ -55,31 +57,36 @@ pub fn request(profile: &Profile) -> ExportProfilesServiceRequest {
     }
 }
 
-/// An identity as OTLP has it: the stack, and the index of the set of attributes in [`Encoder::sets`].
-type Identity = (i32, usize);
+/// An identity as OTLP has it: the stack, the index of the set of attributes in [`Encoder::sets`], and the model's link.
+type Identity = (i32, usize, LinkId);
+
+/// A sample and the profile that it is in, an index into [`Profiles::profiles`].
+pub(super) type Taken<'a> = (usize, &'a Sample);
 
 /// Samples of one process, or of none that is known.
-pub(super) type OfProcess<'a> = (Option<ProcessId>, Vec<&'a Sample>);
+pub(super) type OfProcess<'a> = (Option<ProcessId>, Vec<Taken<'a>>);
 
 /// The samples of `profile` by process, in order of first appearance.
-pub(super) fn by_process(profile: &Profile) -> Vec<OfProcess<'_>> {
+pub(super) fn by_process(profile: &Profiles) -> Vec<OfProcess<'_>> {
     let mut processes: Vec<OfProcess<'_>> = Vec::new();
     let mut positions = FxHashMap::default();
-    for sample in &profile.samples {
-        let process = profile.process_of(sample);
-        let position = *positions.entry(process).or_insert(processes.len());
-        match processes.get_mut(position) {
-            Some((_, samples)) => samples.push(sample),
-            None => processes.push((process, vec![sample])),
+    for (index, part) in profile.profiles.iter().enumerate() {
+        for sample in &part.samples {
+            let process = profile.process_of(sample);
+            let position = *positions.entry(process).or_insert(processes.len());
+            match processes.get_mut(position) {
+                Some((_, samples)) => samples.push((index, sample)),
+                None => processes.push((process, vec![(index, sample)])),
+            }
         }
     }
     processes
 }
 
-/// The request that holds `part` of `profile` and the dictionary of that part alone; `whole` is [`window`] of the profile.
-pub(super) fn encode_part<'a>(profile: &'a Profile, whole: (u64, u64), part: &[OfProcess<'a>]) -> Vec<u8> {
+/// The request that holds `part` of `profile` and the dictionary of that part alone; `windows` are those of its profiles.
+pub(super) fn encode_part<'a>(profile: &'a Profiles, windows: &[(u64, u64)], part: &[OfProcess<'a>]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let mut encoder = Encoder::new(profile, whole);
+    let mut encoder = Encoder::with_windows(profile, windows.to_vec());
     for (process, samples) in part {
         let process = process.and_then(|id| profile.process(id));
         put_message(&mut bytes, 1, &encoder.resource(process, samples));
@@ -89,11 +96,10 @@ pub(super) fn encode_part<'a>(profile: &'a Profile, whole: (u64, u64), part: &[O
 }
 
 struct Encoder<'a> {
-    profile: &'a Profile,
+    profile: &'a Profiles,
     tables: Tables<'a>,
-    kinds: Vec<ValueType>,
-    /// Start and length of what every Profile message says.
-    window: (u64, u64),
+    /// Start and length of each profile, as all its messages say.
+    windows: Vec<(u64, u64)>,
     /// Distinct sets of sample attributes.
     sets: Vec<Vec<i32>>,
     set_ids: FxHashMap<Vec<i32>, usize>,
@@ -109,14 +115,15 @@ struct Group<'a> {
 }
 
 impl<'a> Encoder<'a> {
-    fn new(profile: &'a Profile, window: (u64, u64)) -> Self {
-        let default = ValueType { kind: "samples".to_owned(), unit: "count".to_owned() };
-        let kinds = if profile.sample_types.is_empty() { vec![default] } else { profile.sample_types.clone() };
+    fn new(profile: &'a Profiles) -> Self {
+        Self::with_windows(profile, windows(profile))
+    }
+
+    fn with_windows(profile: &'a Profiles, windows: Vec<(u64, u64)>) -> Self {
         Self {
             profile,
             tables: Tables::new(profile),
-            kinds,
-            window,
+            windows,
             sets: Vec::new(),
             set_ids: FxHashMap::default(),
             plain_sets: FxHashMap::default(),
@@ -141,21 +148,23 @@ impl<'a> Encoder<'a> {
         Ok(self.tables.finish())
     }
 
-    fn resource(&mut self, process: Option<&Process>, samples: &[&'a Sample]) -> proto::ResourceProfiles {
-        let (timed, untimed): (Vec<&Sample>, Vec<&Sample>) =
-            samples.iter().partition(|sample| sample.time_unix_nanos.is_some());
-        let timed = self.groups(&timed);
-        let untimed = self.groups(&untimed);
+    fn resource(&mut self, process: Option<&Process>, samples: &[Taken<'a>]) -> proto::ResourceProfiles {
+        let mut by_profile: Vec<Vec<&'a Sample>> = vec![Vec::new(); self.profile.profiles.len()];
+        for &(index, sample) in samples {
+            if let Some(samples) = by_profile.get_mut(index) {
+                samples.push(sample);
+            }
+        }
         let mut profiles = Vec::new();
-        for index in 0..self.kinds.len() {
-            if !timed.is_empty() {
-                let samples = self.timed_samples(&timed, index);
-                profiles.push(self.profile_message(index, samples));
+        let of = self.profile;
+        for ((part, of_part), window) in of.profiles.iter().zip(&by_profile).zip(self.windows.clone()) {
+            if !of_part.is_empty() || samples.is_empty() {
+                self.profile_messages(part, window, of_part, &mut profiles);
             }
-            if !untimed.is_empty() || timed.is_empty() {
-                let samples = self.untimed_samples(&untimed, index);
-                profiles.push(self.profile_message(index, samples));
-            }
+        }
+        if profiles.is_empty() {
+            // A file of nothing is one that says so.
+            self.profile_messages(&Profile::default(), (0, 0), &[], &mut profiles);
         }
         proto::ResourceProfiles {
             resource: Some(resource(self.profile, process)),
@@ -168,10 +177,44 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    fn profile_message(&mut self, kind: usize, samples: Vec<proto::Sample>) -> proto::Profile {
-        let kind = self.kinds.get(kind).cloned().unwrap_or_default();
+    /// The messages of `samples` of `part`: one for each value, and for those with and without time.
+    fn profile_messages(
+        &mut self,
+        part: &Profile,
+        window: (u64, u64),
+        samples: &[&'a Sample],
+        profiles: &mut Vec<proto::Profile>,
+    ) {
+        let (timed, untimed): (Vec<&Sample>, Vec<&Sample>) =
+            samples.iter().partition(|sample| sample.time_unix_nanos.is_some());
+        let timed = self.groups(&timed);
+        let untimed = self.groups(&untimed);
+        for index in 0..part.sample_types.len().max(1) {
+            if !timed.is_empty() {
+                let samples = self.timed_samples(&timed, index);
+                profiles.push(self.profile_message(part, window, index, samples));
+            }
+            if !untimed.is_empty() || timed.is_empty() {
+                let samples = self.untimed_samples(&untimed, index);
+                profiles.push(self.profile_message(part, window, index, samples));
+            }
+        }
+    }
+
+    fn profile_message(
+        &mut self,
+        part: &Profile,
+        window: (u64, u64),
+        kind: usize,
+        samples: Vec<proto::Sample>,
+    ) -> proto::Profile {
+        let kind = part.sample_types.get(kind).cloned().unwrap_or_else(|| ValueType::new("samples", "count"));
         let comments = &self.profile.comments;
         let mut attribute_indices = Vec::new();
+        if !part.source.is_empty() {
+            let source = Attribute::Text(part.source.clone());
+            attribute_indices.push(self.tables.attribute(attribute::SOURCE, source, ""));
+        }
         if !comments.is_empty() {
             let texts = comments.iter().cloned().map(Attribute::Text).collect();
             attribute_indices.push(self.tables.attribute(attribute::COMMENT, Attribute::List(texts), ""));
@@ -179,10 +222,10 @@ impl<'a> Encoder<'a> {
         proto::Profile {
             sample_type: Some(self.tables.value_type(&kind)),
             samples,
-            time_unix_nano: self.window.0,
-            duration_nano: self.window.1,
-            period_type: Some(self.tables.value_type(&self.profile.period_type)),
-            period: self.profile.period,
+            time_unix_nano: window.0,
+            duration_nano: window.1,
+            period_type: Some(self.tables.value_type(&part.period_type)),
+            period: part.period,
             attribute_indices,
             ..Default::default()
         }
@@ -193,7 +236,8 @@ impl<'a> Encoder<'a> {
         let mut groups: Vec<Group> = Vec::new();
         let mut positions = FxHashMap::default();
         for &sample in samples {
-            let identity = (self.tables.stack(sample.stack), self.attribute_set(sample));
+            self.tables.add_link(sample.link);
+            let identity = (self.tables.stack(sample.stack), self.attribute_set(sample), sample.link);
             let position = *positions.entry(identity).or_insert(groups.len());
             match groups.get_mut(position) {
                 Some(group) => group.samples.push(sample),
@@ -203,9 +247,9 @@ impl<'a> Encoder<'a> {
         groups
     }
 
-    fn message(&self, (stack_index, set): Identity) -> proto::Sample {
+    fn message(&self, (stack_index, set, link): Identity) -> proto::Sample {
         let attribute_indices = self.sets.get(set).cloned().unwrap_or_default();
-        proto::Sample { stack_index, attribute_indices, ..Default::default() }
+        proto::Sample { stack_index, attribute_indices, link_index: self.tables.link(link), ..Default::default() }
     }
 
     /// The profile of value `index`; without values if each is 1, as receivers expect of CPU samples.
@@ -313,8 +357,13 @@ fn timestamp(sample: &Sample) -> u64 {
     sample.time_unix_nanos.unwrap_or(0).min(u64::MAX - 1)
 }
 
+/// Start and length of each profile of `profile`, as wide as its samples need.
+pub(super) fn windows(profile: &Profiles) -> Vec<(u64, u64)> {
+    profile.profiles.iter().map(window).collect()
+}
+
 /// Start and length of a window that holds the profile's own and all its samples.
-pub(super) fn window(profile: &Profile) -> (u64, u64) {
+fn window(profile: &Profile) -> (u64, u64) {
     let mut start = profile.start_unix_nanos;
     let mut end = start.saturating_add(profile.duration_nanos);
     for sample in profile.samples.iter().filter(|sample| sample.time_unix_nanos.is_some()) {

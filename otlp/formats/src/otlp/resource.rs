@@ -4,7 +4,7 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
     resource::v1::Resource,
 };
-use profiler_model::{AttributeValue, Loss, Origin, Process, Profile, StringId, attribute, rfc3339};
+use profiler_model::{AttributeValue, Loss, Origin, Process, Profiles, StringId, attribute, rfc3339};
 
 fn text(value: &str) -> any_value::Value {
     any_value::Value::StringValue(value.to_owned())
@@ -41,7 +41,7 @@ impl Resources {
     }
 
     /// Puts what the model holds by key, but for what it has fields for.
-    fn put_all(&mut self, profile: &Profile, attributes: &[(StringId, AttributeValue)]) {
+    fn put_all(&mut self, profile: &Profiles, attributes: &[(StringId, AttributeValue)]) {
         for (key, value) in attributes {
             let key = profile.string(*key);
             if attribute::PROCESS.contains(&key) {
@@ -62,7 +62,7 @@ impl Resources {
 
 /// The resource of `process`, or of samples of no known process. Keys are unique and never empty, values never empty. What is
 /// said of the process comes before what is said of all, and that before the [`Origin`].
-pub(super) fn resource(profile: &Profile, process: Option<&Process>) -> Resource {
+pub(super) fn resource(profile: &Profiles, process: Option<&Process>) -> Resource {
     let mut resource = Resources::default();
     if let Some(process) = process {
         resource.put(attribute::PROCESS_PID, number(process.pid.into()));
@@ -98,7 +98,7 @@ pub(super) fn fallback_service<'a>(executable: &'a str, name: &'a str) -> &'a st
 }
 
 /// The scope: who recorded, how, and what was lost.
-pub(super) fn scope(profile: &Profile) -> InstrumentationScope {
+pub(super) fn scope(profile: &Profiles) -> InstrumentationScope {
     let origin = &profile.origin;
     let (name, version) = match origin.producer.as_str() {
         "" => ("profiler", env!("CARGO_PKG_VERSION")),
@@ -113,10 +113,21 @@ pub(super) fn scope(profile: &Profile) -> InstrumentationScope {
     if !origin.target.is_empty() {
         attributes.push(pair(attribute::TARGET, text(&origin.target)));
     }
+    if let Some(shown) = default_sample_type(profile) {
+        attributes.push(pair(attribute::DEFAULT_SAMPLE_TYPE, text(&shown)));
+    }
     for Loss { reason, count } in &profile.losses {
         attributes.push(pair(&format!("{}{reason}", attribute::LOSS), number(*count)));
     }
     InstrumentationScope { name: name.to_owned(), version: version.to_owned(), attributes, dropped_attributes_count: 0 }
+}
+
+/// The type that is shown first, where it is not the only one.
+fn default_sample_type(profile: &Profiles) -> Option<String> {
+    let all = profile.measured();
+    let shown = all.get(profile.shown_first()).filter(|_| all.len() > 1)?;
+    let (part, index) = shown.parts().next()?;
+    part.sample_types.get(index).map(|kind| kind.kind.clone())
 }
 
 /// What stands in for the hash of a mapping whose file nobody can hash, such as the kernel's or a JIT's: receivers want one on

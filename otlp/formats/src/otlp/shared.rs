@@ -1,6 +1,6 @@
 //! What all resources of a request say of the machine, said once.
 
-use profiler_model::{AttributeValue, Profile, StringId, attribute};
+use profiler_model::{AttributeValue, Profiles, StringId, attribute};
 use rustc_hash::FxHashMap;
 
 type Pair = (StringId, AttributeValue);
@@ -17,7 +17,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Takes note of the next resource's attributes.
-    pub(super) fn add(&mut self, profile: &Profile, attributes: &[Pair]) {
+    pub(super) fn add(&mut self, profile: &Profiles, attributes: &[Pair]) {
         self.resources += 1;
         for pair in attributes.iter().filter(|(key, _)| attribute::is_of_host(profile.string(*key))) {
             if self.resources == 1 && !self.counts.contains_key(pair) {
@@ -31,7 +31,7 @@ impl Shared {
     }
 
     /// Moves what all resources say from the processes to the profile.
-    pub(super) fn finish(self, profile: &mut Profile) {
+    pub(super) fn finish(self, profile: &mut Profiles) {
         let Self { resources, first, counts } = self;
         let in_all = |pair: &Pair| counts.get(pair).is_some_and(|&(count, _)| count == resources);
         for process in &mut profile.processes {

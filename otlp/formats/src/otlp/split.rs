@@ -1,9 +1,9 @@
 //! Requests that a receiver takes: a profile in as few parts as a limit of bytes allows.
 
 use bytes::Bytes;
-use profiler_model::Profile;
+use profiler_model::Profiles;
 
-use super::encode::{OfProcess, by_process, encode_part, window};
+use super::encode::{OfProcess, Taken, by_process, encode_part, windows};
 use crate::wire::{Value, fields};
 
 /// One `ExportProfilesServiceRequest`, complete in itself.
@@ -11,7 +11,7 @@ use crate::wire::{Value, fields};
 pub struct Request {
     /// The message, not compressed.
     pub bytes: Bytes,
-    /// Samples that it holds, counted as entries of [`Profile::samples`].
+    /// Samples that it holds, counted as entries of samples.
     pub samples: u64,
     /// Start of the window, ns since the Unix epoch.
     pub start_unix_nanos: u64,
@@ -32,24 +32,26 @@ pub struct Split {
 /// one process by stack. Each part has a dictionary of its own with what it refers to and no more, and says the window of the
 /// whole.
 #[must_use]
-pub fn split(profile: &Profile, max_bytes: usize) -> Split {
+pub fn split(profile: &Profiles, max_bytes: usize) -> Split {
     let mut split = Split::default();
-    if profile.samples.is_empty() {
+    if profile.sample_entries() == 0 {
         return split;
     }
-    let whole = window(profile);
+    let windows = windows(profile);
+    let start = windows.iter().map(|window| window.0).min().unwrap_or(0);
+    let end = windows.iter().map(|window| window.0.saturating_add(window.1)).max().unwrap_or(0);
     let mut waiting = vec![by_process(profile)];
     while let Some(part) = waiting.pop() {
-        let bytes = encode_part(profile, whole, &part);
+        let bytes = encode_part(profile, &windows, &part);
         let samples = part.iter().map(|(_, samples)| samples.len()).sum::<usize>();
         if bytes.len() <= max_bytes {
             split.requests.push(Request {
                 bytes: bytes.into(),
                 samples: samples as u64,
-                start_unix_nanos: whole.0,
-                end_unix_nanos: whole.0.saturating_add(whole.1),
+                start_unix_nanos: start,
+                end_unix_nanos: end,
             });
-        } else if samples < 2 || is_hopeless(profile, whole, &part, max_bytes) {
+        } else if samples < 2 || is_hopeless(profile, &windows, &part, max_bytes) {
             split.oversized_samples += samples as u64;
         } else {
             // A little more than seems to be needed, since what the parts share is in each of them.
@@ -61,9 +63,9 @@ pub fn split(profile: &Profile, max_bytes: usize) -> Split {
 }
 
 /// Whether the resource of a process is too large even without samples, so that there is no use in dividing them.
-fn is_hopeless<'a>(profile: &'a Profile, whole: (u64, u64), part: &[OfProcess<'a>], max_bytes: usize) -> bool {
+fn is_hopeless<'a>(profile: &'a Profiles, windows: &[(u64, u64)], part: &[OfProcess<'a>], max_bytes: usize) -> bool {
     match part {
-        [(process, _)] => encode_part(profile, whole, &[(*process, Vec::new())]).len() > max_bytes,
+        [(process, _)] => encode_part(profile, windows, &[(*process, Vec::new())]).len() > max_bytes,
         _ => false,
     }
 }
@@ -74,7 +76,7 @@ fn divided<'a>(part: Vec<OfProcess<'a>>, samples: usize, pieces: usize) -> Vec<V
     if let [(process, of_process)] = part.as_slice() {
         let mut by_stack = of_process.clone();
         // Samples of one stack stay together where they can, and with them what only they refer to.
-        by_stack.sort_by_key(|sample| sample.stack);
+        by_stack.sort_by_key(|(_, sample): &Taken<'_>| sample.stack);
         return by_stack.chunks(share).map(|chunk| vec![(*process, chunk.to_vec())]).collect();
     }
     let mut all = Vec::new();

@@ -4,7 +4,7 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, ArrayValue, any_value},
     profiles::v1development as proto,
 };
-use profiler_model::{FrameKind, FunctionId, LocationId, MappingId, Profile, StackId, ValueType, attribute};
+use profiler_model::{FrameKind, FunctionId, LinkId, LocationId, MappingId, Profiles, StackId, ValueType, attribute};
 use rustc_hash::FxHashMap;
 
 use super::resource::stand_in_htlhash;
@@ -72,13 +72,15 @@ struct LocationKey {
 
 /// All seven tables.
 pub(super) struct Tables<'a> {
-    profile: &'a Profile,
+    profile: &'a Profiles,
     strings: Table<String>,
     attributes: Table<proto::KeyValueAndUnit, (i32, Option<Attribute>, i32)>,
     mappings: Table<proto::Mapping>,
     functions: Table<proto::Function>,
     locations: Table<proto::Location, LocationKey>,
     stacks: Table<proto::Stack>,
+    /// The null link is an empty one; the form filled with zeros is refused by Parca and profcheck.
+    links: Table<proto::Link, LinkId>,
     /// Where entries of the model have gone; -1: nowhere yet.
     of_mapping: Vec<i32>,
     of_function: Vec<i32>,
@@ -87,7 +89,7 @@ pub(super) struct Tables<'a> {
 }
 
 impl<'a> Tables<'a> {
-    pub(super) fn new(profile: &'a Profile) -> Self {
+    pub(super) fn new(profile: &'a Profiles) -> Self {
         let null_location = LocationKey { mapping: 0, address: 0, lines: Vec::new(), attributes: Vec::new() };
         Self {
             profile,
@@ -97,6 +99,7 @@ impl<'a> Tables<'a> {
             functions: Table::new(proto::Function::default()),
             locations: Table::new(null_location),
             stacks: Table::new(proto::Stack::default()),
+            links: Table::new(0),
             of_mapping: vec![-1; profile.mappings.len()],
             of_function: vec![-1; profile.functions.len()],
             of_location: vec![-1; profile.locations.len()],
@@ -110,8 +113,7 @@ impl<'a> Tables<'a> {
             mapping_table: self.mappings.entries,
             location_table: self.locations.entries,
             function_table: self.functions.entries,
-            // The null link; the form filled with zeros is refused by Parca and profcheck.
-            link_table: vec![proto::Link::default()],
+            link_table: self.links.entries,
             string_table: self.strings.entries,
             attribute_table: self.attributes.entries,
             stack_table: self.stacks.entries,
@@ -136,6 +138,21 @@ impl<'a> Tables<'a> {
             value: value.clone().map(AnyValue::from),
             unit_strindex,
         })
+    }
+
+    /// Gives the model's link `id` an entry, if there is one and it has none.
+    pub(super) fn add_link(&mut self, id: LinkId) {
+        if id != 0
+            && let Some(link) = self.profile.links.get(id as usize)
+        {
+            let of = |_: &LinkId| proto::Link { trace_id: link.trace_id.to_vec(), span_id: link.span_id.to_vec() };
+            self.links.intern(id, of);
+        }
+    }
+
+    /// The entry of the model's link `id`; 0 if it has none.
+    pub(super) fn link(&self, id: LinkId) -> i32 {
+        self.links.ids.get(&id).copied().unwrap_or(0)
     }
 
     /// The entry for the model's stack `id`; the null stack has no frames.

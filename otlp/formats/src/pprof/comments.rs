@@ -1,6 +1,6 @@
 //! The machine, the recording and its losses as comments: readable in `go tool pprof -comments`, and by us.
 
-use profiler_model::{AttributeValue, Loss, Origin, Profile, builder::ProfileBuilder};
+use profiler_model::{AttributeValue, Loss, Origin, Profiles, builder::ProfileBuilder};
 
 const HOST: &str = "profiler.host: ";
 const KERNEL: &str = "profiler.kernel: ";
@@ -13,7 +13,7 @@ const LOSS: &str = "profiler.loss: ";
 const RESOURCE: &str = "profiler.resource: ";
 
 /// The comments that say what `profile` knows of its origin and its losses, then its own.
-pub(super) fn comments(profile: &Profile) -> Vec<String> {
+pub(super) fn comments(profile: &Profiles) -> Vec<String> {
     let Origin { host_name, kernel_release, arch, cpus, frequency, target, producer } = &profile.origin;
     let number = |value: u32| if value == 0 { String::new() } else { value.to_string() };
     let (cpus, rate) = (number(*cpus), number(*frequency));
@@ -41,10 +41,10 @@ pub(super) fn comments(profile: &Profile) -> Vec<String> {
 pub(super) fn read_comment(builder: &mut ProfileBuilder, comment: &str) {
     if let Some((key, value)) = comment.strip_prefix(RESOURCE).and_then(|pair| pair.split_once('=')) {
         let pair = (builder.string(key), AttributeValue::Text(builder.string(value)));
-        builder.profile_mut().resource_attributes.push(pair);
+        builder.set_mut().resource_attributes.push(pair);
         return;
     }
-    let profile = builder.profile_mut();
+    let profile = builder.set_mut();
     let origin = &mut profile.origin;
     let texts = [
         (HOST, &mut origin.host_name),

@@ -1,14 +1,14 @@
-//! pprof -> Profile.
+//! pprof -> Profiles.
 //!
 //! Two passes over the fields: one for the tables, which stand behind the samples in the file, one for the samples.
 
 use profiler_model::{
     AttributeValue, FrameKind, Function, Label, LabelValue, Line, Location, LocationId, Mapping, Process, Profile,
-    Sample, StringId, Thread, ThreadId, ValueType, Values, builder::ProfileBuilder,
+    Profiles, Sample, StringId, Thread, ThreadId, ValueType, Values, builder::ProfileBuilder,
 };
 use rustc_hash::FxHashMap;
 
-use super::{comments::read_comment, key, proto};
+use super::{columns, comments::read_comment, key, proto};
 use crate::{
     error::Error,
     labels::unescaped,
@@ -17,12 +17,12 @@ use crate::{
 };
 
 /// Reads a pprof profile, gzipped or raw, of at most 512 MiB decompressed.
-pub fn decode(bytes: &[u8]) -> Result<Profile, Error> {
+pub fn decode(bytes: &[u8]) -> Result<Profiles, Error> {
     decode_raw(&decompressed(bytes)?)
 }
 
 /// Reads a pprof profile that is not compressed.
-pub(crate) fn decode_raw(bytes: &[u8]) -> Result<Profile, Error> {
+pub(crate) fn decode_raw(bytes: &[u8]) -> Result<Profiles, Error> {
     let mut decoder = Decoder::default();
     let head = decoder.tables(bytes)?;
     decoder.head(&head)?;
@@ -33,7 +33,10 @@ pub(crate) fn decode_raw(bytes: &[u8]) -> Result<Profile, Error> {
         }
     }
     let mut profile = decoder.builder.finish();
-    collapse_cpu_type(&mut profile);
+    let described = profile.comments.iter().filter_map(|comment| columns::described(comment)).collect();
+    profile.comments.retain(|comment| !comment.starts_with(columns::MEASURE));
+    columns::apart(&mut profile, described);
+    profile.profiles.iter_mut().for_each(collapse_cpu_type);
     Ok(profile)
 }
 
@@ -84,6 +87,7 @@ impl Decoder {
                 (10, Value::Varint(nanos)) => head.duration_nanos = nanos as i64,
                 (11, Value::Bytes(kind)) => head.period_type = Some(message(kind, "pprof period type")?),
                 (12, Value::Varint(period)) => head.period = period as i64,
+                (14, Value::Varint(name)) => head.default_sample_type = name as i64,
                 (13, Value::Varint(comment)) => head.comment.push(comment as i64),
                 (13, Value::Bytes(packed)) => {
                     // Decoded as the one field of a profile, since prost has no public way to read a bare packed list.
@@ -121,13 +125,16 @@ impl Decoder {
     }
 
     fn head(&mut self, head: &proto::Profile) -> Result<(), Error> {
-        let kinds = head.sample_type.iter().map(|kind| self.value_type(kind)).collect::<Result<_, _>>()?;
+        let kinds: Vec<ValueType> =
+            head.sample_type.iter().map(|kind| self.value_type(kind)).collect::<Result<_, _>>()?;
+        let default = self.owned("the default sample type of a pprof profile", head.default_sample_type)?;
         let period_type = self.value_type(&head.period_type.unwrap_or_default())?;
         for &comment in &head.comment {
             let comment = self.owned("a pprof comment", comment)?;
             read_comment(&mut self.builder, &comment);
         }
         let profile = self.builder.profile_mut();
+        profile.default_sample_type = kinds.iter().position(|kind| !default.is_empty() && kind.kind == default);
         profile.sample_types = kinds;
         profile.period_type = period_type;
         profile.period = head.period;
@@ -215,7 +222,7 @@ impl Decoder {
 
     /// The kind of a frame in the file of another producer.
     fn guessed_kind(&mut self, mapping: Option<u32>) -> FrameKind {
-        let profile = self.builder.profile_mut();
+        let profile = self.builder.set();
         let mapping = mapping.and_then(|mapping| profile.mappings.get(mapping as usize));
         let file = mapping.map_or("", |mapping| profile.string(mapping.file));
         if file.starts_with("[kernel") || file.starts_with("[guest.kernel") || file.ends_with(".ko") {
@@ -264,7 +271,7 @@ impl Decoder {
             let is_text = label.str != 0;
             let names_thread = match is_text {
                 true if [keys.process, keys.thread, keys.container, keys.executable].contains(&key) => true,
-                true => self.builder.profile().string(key).starts_with(key::RESOURCE),
+                true => self.builder.set().string(key).starts_with(key::RESOURCE),
                 false if key == keys.pid || key == keys.tid => u32::try_from(label.num).is_ok(),
                 false => key == keys.process_start,
             };
@@ -297,7 +304,7 @@ impl Decoder {
     fn cpu(&self, label: &proto::Label, text: StringId) -> Option<u32> {
         match label.str {
             0 => u32::try_from(label.num).ok(),
-            _ => Some(self.builder.profile().string(text)).filter(|text| text.len() <= 10)?.parse().ok(),
+            _ => Some(self.builder.set().string(text)).filter(|text| text.len() <= 10)?.parse().ok(),
         }
     }
 
@@ -361,6 +368,7 @@ fn collapse_cpu_type(profile: &mut Profile) {
     };
     if computed {
         profile.sample_types.truncate(1);
+        profile.default_sample_type = None;
         for sample in &mut profile.samples {
             sample.values = Values::One(sample.values.as_slice().first().copied().unwrap_or(0));
         }

@@ -1,12 +1,12 @@
-//! Profile -> pprof.
+//! Profiles -> pprof.
 
 use std::io::{self, Write};
 
 use flate2::{Compression, write::GzEncoder};
-use profiler_model::{FrameKind, Label, LabelValue, Location, Mapping, Profile, Sample, StringId, Thread, ValueType};
+use profiler_model::{FrameKind, Label, LabelValue, Location, Mapping, Profiles, Sample, StringId, Thread, ValueType};
 use rustc_hash::FxHashMap;
 
-use super::{comments::comments, key, proto};
+use super::{columns::Columns, comments::comments, key, proto};
 use crate::{
     labels::escaped,
     wire::{put_bytes, put_length, put_message, put_varint},
@@ -18,13 +18,13 @@ const CHUNK: usize = 64 << 10;
 /// Writes `profile` to `out` as gzipped pprof. Errors are those of `out`.
 ///
 /// Samples without time that agree in stack, thread, CPU and labels become one.
-pub fn encode(profile: &Profile, out: impl Write) -> io::Result<()> {
+pub fn encode(profile: &Profiles, out: impl Write) -> io::Result<()> {
     let mut encoder = Encoder {
         profile,
         strings: Strings::new(profile.strings.len()),
         out: GzEncoder::new(out, Compression::new(4)),
         buffer: Vec::with_capacity(2 * CHUNK),
-        times_period: has_cpu_samples_only(profile),
+        columns: Columns::of(profile),
         used_stacks: vec![false; profile.stacks.len()],
     };
     encoder.head()?;
@@ -33,16 +33,6 @@ pub fn encode(profile: &Profile, out: impl Write) -> io::Result<()> {
     encoder.strings_table()?;
     encoder.flush()?;
     encoder.out.finish()?.flush()
-}
-
-/// Whether the one value of each sample counts CPU samples and the period is known: pprof's second type can be computed.
-fn has_cpu_samples_only(profile: &Profile) -> bool {
-    let counts = match profile.sample_types.as_slice() {
-        [] => true,
-        [only] => only.kind == "samples" && only.unit == "count",
-        _ => false,
-    };
-    counts && profile.period > 0 && profile.period_type.kind == "cpu" && profile.period_type.unit == "nanoseconds"
 }
 
 /// The string table under construction.
@@ -71,7 +61,7 @@ impl Strings {
         id
     }
 
-    fn model(&mut self, profile: &Profile, id: StringId) -> i64 {
+    fn model(&mut self, profile: &Profiles, id: StringId) -> i64 {
         if let Some(&known) = self.of_model.get(id as usize).filter(|&&known| known != 0) {
             return known;
         }
@@ -84,11 +74,11 @@ impl Strings {
 }
 
 struct Encoder<'a, W: Write> {
-    profile: &'a Profile,
+    profile: &'a Profiles,
     strings: Strings,
     out: GzEncoder<W>,
     buffer: Vec<u8>,
-    times_period: bool,
+    columns: Columns,
     used_stacks: Vec<bool>,
 }
 
@@ -114,21 +104,20 @@ impl<W: Write> Encoder<'_, W> {
 
     fn head(&mut self) -> io::Result<()> {
         let profile = self.profile;
-        let text = |kind: &str, unit: &str| ValueType { kind: kind.to_owned(), unit: unit.to_owned() };
-        let types = if self.times_period {
-            vec![text("samples", "count"), text("cpu", "nanoseconds")]
-        } else if profile.sample_types.is_empty() {
-            vec![text("samples", "count")]
-        } else {
-            profile.sample_types.clone()
-        };
+        let (start, end) = profile.window();
+        let types = self.columns.types.clone();
         let head = proto::Profile {
             sample_type: types.iter().map(|kind| self.value_type(kind)).collect(),
-            time_nanos: clamped(profile.start_unix_nanos),
-            duration_nanos: clamped(profile.duration_nanos),
-            period_type: Some(self.value_type(&profile.period_type)),
-            period: profile.period,
-            comment: comments(profile).iter().map(|comment| self.strings.text(comment)).collect(),
+            time_nanos: clamped(start),
+            duration_nanos: clamped(end.saturating_sub(start)),
+            period_type: Some(self.value_type(&self.columns.period_type.clone())),
+            period: self.columns.period,
+            default_sample_type: self.columns.default.clone().map_or(0, |name| self.strings.text(&name)),
+            comment: comments(profile)
+                .iter()
+                .chain(&self.columns.comment(profile))
+                .map(|comment| self.strings.text(comment))
+                .collect(),
             ..proto::Profile::default()
         };
         prost::Message::encode_raw(&head, &mut self.buffer);
@@ -139,12 +128,7 @@ impl<W: Write> Encoder<'_, W> {
         let profile = self.profile;
         let mut threads: Vec<Option<Vec<u8>>> = vec![None; profile.threads.len()];
         let mut body = Vec::new();
-        let (timed, untimed): (Vec<_>, Vec<_>) =
-            profile.samples.iter().partition(|sample| sample.time_unix_nanos.is_some());
-        for sample in timed {
-            self.sample(sample, sample.values.as_slice(), &mut threads, &mut body)?;
-        }
-        for (sample, values) in merged(&untimed) {
+        for (sample, values) in merged(profile, &self.columns) {
             self.sample(sample, &values, &mut threads, &mut body)?;
         }
         Ok(())
@@ -164,10 +148,7 @@ impl<W: Write> Encoder<'_, W> {
         }
         let ids = profile.stack(sample.stack).iter().map(|&location| u64::from(location) + 1);
         put_packed(body, 1, ids.filter(|&id| id <= profile.locations.len() as u64));
-        let types = profile.sample_types.len().max(1);
-        let value = |index: usize| values.get(index).copied().unwrap_or(0);
-        let cpu = self.times_period.then(|| value(0).saturating_mul(profile.period));
-        put_packed(body, 2, (0..types).map(value).chain(cpu).map(|value| value as u64));
+        put_packed(body, 2, values.iter().map(|&value| value as u64));
 
         if let Some(thread) = sample.thread.and_then(|id| profile.threads.get(id as usize)) {
             let labels = sample.thread.and_then(|id| threads.get_mut(id as usize));
@@ -187,6 +168,11 @@ impl<W: Write> Encoder<'_, W> {
         }
         if let Some(time) = sample.time_unix_nanos {
             put_message(body, 3, &nanos_label(&mut self.strings, key::TIMESTAMP, time));
+        }
+        if let Some(link) = profile.links.get(sample.link as usize).filter(|_| sample.link != 0) {
+            for (key, id) in [(key::TRACE, &link.trace_id[..]), (key::SPAN, &link.span_id[..])] {
+                put_message(body, 3, &text_label(&mut self.strings, key, &hex(id)));
+            }
         }
         for label in sample.labels.iter().flat_map(|labels| labels.iter()) {
             let label = user_label(profile, label, &mut self.strings);
@@ -280,7 +266,7 @@ impl<W: Write> Encoder<'_, W> {
         let mut order: Vec<usize> =
             mappings.iter().enumerate().filter(|(_, usage)| usage.used).map(|(index, _)| index).collect();
         let mut weights: FxHashMap<&str, u64> = FxHashMap::default();
-        for sample in &profile.samples {
+        for (_, sample) in profile.samples() {
             if let Some(process) = profile.process_of(sample).and_then(|id| profile.process(id)) {
                 *weights.entry(profile.string(process.executable)).or_default() += 1;
             }
@@ -346,27 +332,52 @@ impl MappingUse {
     }
 }
 
-/// `samples` with equal ones added up, in order of first appearance.
-fn merged<'a>(samples: &[&'a Sample]) -> Vec<(&'a Sample, Vec<i64>)> {
+/// All samples as rows of `columns`, equal ones without time added up, in order of first appearance. Samples of several profiles
+/// that agree in all, time included, are one row, each in its own columns.
+fn merged<'a>(profile: &'a Profiles, columns: &Columns) -> Vec<(&'a Sample, Vec<i64>)> {
     let mut merged: Vec<(&Sample, Vec<i64>)> = Vec::new();
-    let mut ids = FxHashMap::default();
-    for &sample in samples {
-        let identity = (sample.stack, sample.thread, sample.cpu, sample.labels.as_deref());
-        let id = *ids.entry(identity).or_insert(merged.len());
-        match merged.get_mut(id) {
-            Some((_, values)) => {
-                for (sum, value) in values.iter_mut().zip(sample.values.as_slice()) {
-                    *sum = sum.saturating_add(*value);
+    let mut ids: FxHashMap<_, (usize, usize)> = FxHashMap::default();
+    let alone = profile.profiles.len() == 1;
+    for (position, part) in profile.profiles.iter().enumerate() {
+        for sample in &part.samples {
+            let identity = (
+                sample.stack,
+                sample.thread,
+                sample.cpu,
+                sample.link,
+                sample.labels.as_deref(),
+                sample.time_unix_nanos,
+            );
+            let is_timed = sample.time_unix_nanos.is_some();
+            if is_timed && alone {
+                merged.push((sample, columns.values(position, sample)));
+                continue;
+            }
+            // A sample with a time is never added to another of its own profile.
+            let (id, last) = *ids.entry(identity).or_insert((merged.len(), usize::MAX));
+            match merged.get_mut(id).filter(|_| !is_timed || last != position) {
+                Some((_, values)) => {
+                    for (sum, value) in values.iter_mut().zip(columns.values(position, sample)) {
+                        *sum = sum.saturating_add(value);
+                    }
+                    ids.insert(identity, (id, position));
+                }
+                None => {
+                    ids.insert(identity, (merged.len(), position));
+                    merged.push((sample, columns.values(position, sample)));
                 }
             }
-            None => merged.push((sample, sample.values.as_slice().to_vec())),
         }
     }
     merged
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The encoded labels that all samples of `thread` have.
-fn thread_labels(profile: &Profile, thread: &Thread, strings: &mut Strings) -> Vec<u8> {
+fn thread_labels(profile: &Profiles, thread: &Thread, strings: &mut Strings) -> Vec<u8> {
     let mut labels = Vec::new();
     let mut put = |label: proto::Label| {
         if label.str != 0 || label.num != 0 {
@@ -405,7 +416,7 @@ fn nanos_label(strings: &mut Strings, key: &str, nanos: u64) -> proto::Label {
     proto::Label { key: strings.text(key), num: clamped(nanos), num_unit, ..Default::default() }
 }
 
-fn user_label(profile: &Profile, label: &Label, strings: &mut Strings) -> proto::Label {
+fn user_label(profile: &Profiles, label: &Label, strings: &mut Strings) -> proto::Label {
     let text = profile.string(label.key);
     // "resource.x" would come back as an attribute of the process.
     let key = if text.starts_with(key::RESOURCE) {

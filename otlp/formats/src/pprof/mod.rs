@@ -1,11 +1,12 @@
 //! pprof: what `go tool pprof`, Pyroscope, Parca and most viewers read.
 //!
-//! A recording is written with pprof's two CPU sample types, `samples/count` and `cpu/nanoseconds` (count x period), and read
-//! back into one. Process, thread, CPU and time are labels, the machine and the losses are comments. Fields 1000 and up of
+//! A recording's CPU samples are written as pprof's two CPU sample types, `samples/count` and `cpu/nanoseconds` (count x period), and
+//! read back into one; further measures are further sample types (see `columns`). Process, thread, CPU and time are labels, the machine and the losses are comments. Fields 1000 and up of
 //! `proto/profile.proto` keep what pprof cannot say (kind of frame, further build ids); other readers skip them.
 //!
-//! Not kept: `drop_frames`, `keep_frames`, `default_sample_type`, `doc_url` and `is_folded` of other producers' files.
+//! Not kept: `drop_frames`, `keep_frames`, `doc_url` and `is_folded` of other producers' files.
 
+mod columns;
 mod comments;
 mod decode;
 mod encode;
@@ -41,6 +42,10 @@ mod key {
     pub const CPU: &str = "cpu";
     /// Time, ns since the epoch.
     pub const TIMESTAMP: &str = "timestamp";
+    /// Id of the trace that was running, hex.
+    pub const TRACE: &str = "trace_id";
+    /// Id of the span that was running, hex.
+    pub const SPAN: &str = "span_id";
     /// Prefix of the attributes of a process.
     pub const RESOURCE: &str = "resource.";
     /// All of the above but the prefix.

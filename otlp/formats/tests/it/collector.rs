@@ -3,11 +3,11 @@
 use std::{path::PathBuf, process::Command};
 
 use profiler_formats::otlp;
-use profiler_model::{FrameKind, Profile, Sample};
+use profiler_model::{FrameKind, Profiles, Sample};
 use serde_json::{Value, json};
 
 /// What the Collector sees in `profile`; `None` without Go.
-fn collector(profile: &Profile) -> Option<Vec<Value>> {
+fn collector(profile: &Profiles) -> Option<Vec<Value>> {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("profile.otlp");
     std::fs::write(&file, otlp::encode(profile)).unwrap();
@@ -23,7 +23,7 @@ fn collector(profile: &Profile) -> Option<Vec<Value>> {
 }
 
 /// A sample of the model as the Go program prints it.
-fn expected(profile: &Profile, sample: &Sample) -> Value {
+fn expected(profile: &Profiles, sample: &Sample) -> Value {
     let thread = &profile.threads[sample.thread.unwrap() as usize];
     let mut frames = Vec::new();
     for &id in profile.stack(sample.stack) {
@@ -88,8 +88,12 @@ fn the_collector_sees_every_sample() {
             let process = profile.process_of(sample).unwrap();
             profile.process(process).unwrap().pid == pid
         };
-        let mut expected: Vec<String> =
-            profile.samples.iter().filter(of_process).map(|sample| expected(&profile, sample).to_string()).collect();
+        let mut expected: Vec<String> = profile.profiles[0]
+            .samples
+            .iter()
+            .filter(of_process)
+            .map(|sample| expected(&profile, sample).to_string())
+            .collect();
         let mut found = Vec::new();
         for sample in resource["samples"].as_array_mut().unwrap() {
             // A stand-in identifies the mapping that has no build id.
@@ -106,9 +110,9 @@ fn the_collector_sees_every_sample() {
         assert_eq!(expected, found);
         assert_eq!(resource["sample_type"], "samples/count");
         assert_eq!(resource["period_type"], "cpu/nanoseconds");
-        assert_eq!(resource["period"], profile.period);
-        assert_eq!(resource["time"], profile.start_unix_nanos);
-        assert_eq!(resource["duration"], profile.duration_nanos);
+        assert_eq!(resource["period"], profile.profiles[0].period);
+        assert_eq!(resource["time"], profile.profiles[0].start_unix_nanos);
+        assert_eq!(resource["duration"], profile.profiles[0].duration_nanos);
         assert_eq!(resource["scope"], "profiler 0.1.0");
         assert_eq!(
             resource["scope_attributes"],

@@ -118,12 +118,13 @@ fn request() -> ExportProfilesServiceRequest {
 fn a_request_of_another_agent_is_read() {
     let request = request();
     let profile = otlp::decode(&request.encode_to_vec()).unwrap();
-    assert_eq!(profile.sample_types, [crate::profiles::value_type("off_cpu", "nanoseconds")]);
-    assert_eq!((profile.start_unix_nanos, profile.duration_nanos), (1000, 10));
+    let part = &profile.profiles[0];
+    assert_eq!(part.sample_types, [crate::profiles::value_type("off_cpu", "nanoseconds")]);
+    assert_eq!((part.start_unix_nanos, part.duration_nanos), (1000, 10));
     assert_eq!((profile.origin.host_name.as_str(), profile.origin.producer.as_str()), ("elm", "otel"));
-    let samples: Vec<_> = profile.samples.iter().map(|s| (s.time_unix_nanos, s.values.clone())).collect();
+    let samples: Vec<_> = part.samples.iter().map(|s| (s.time_unix_nanos, s.values.clone())).collect();
     assert_eq!(samples, [(Some(1001), Values::One(30)), (Some(1002), Values::One(40))]);
-    let sample = &profile.samples[0];
+    let sample = &part.samples[0];
     let thread = &profile.threads[sample.thread.unwrap() as usize];
     let process = &profile.processes[thread.process as usize];
     assert_eq!((process.pid, profile.string(process.name), thread.tid), (7, "java", 0));

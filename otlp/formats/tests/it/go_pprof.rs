@@ -3,7 +3,7 @@
 use std::{fs::File, path::Path, process::Command};
 
 use profiler_formats::{otlp, pprof};
-use profiler_model::{Profile, ValueType};
+use profiler_model::{Profiles, ValueType};
 
 fn go(arguments: &[&str], file: &Path) -> Option<String> {
     let run = Command::new("go").args(["tool", "pprof"]).args(arguments).arg(file).output();
@@ -15,7 +15,7 @@ fn go(arguments: &[&str], file: &Path) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-fn written(profile: &Profile) -> tempfile::NamedTempFile {
+fn written(profile: &Profiles) -> tempfile::NamedTempFile {
     let file = tempfile::Builder::new().suffix(".pb.gz").tempfile().unwrap();
     pprof::encode(profile, File::create(file.path()).unwrap()).unwrap();
     file
@@ -80,15 +80,16 @@ fn what_go_writes_is_read() {
         return;
     }
     let back = pprof::decode(&std::fs::read(rewritten.path()).unwrap()).unwrap();
-    assert_eq!(back.sample_types, [ValueType { kind: "samples".to_owned(), unit: "count".to_owned() }]);
+    assert_eq!(back.profiles[0].sample_types, [ValueType { kind: "samples".to_owned(), unit: "count".to_owned() }]);
     assert_eq!(back.sample_count(), 12);
     assert_eq!(back.losses, original.losses);
     assert_eq!(back.origin, original.origin);
-    let tids = |profile: &Profile| {
+    let tids = |profile: &Profiles| {
         let mut tids: Vec<_> = profile
-            .samples
-            .iter()
-            .map(|sample| (profile.threads[sample.thread.unwrap() as usize].tid, sample.cpu, sample.time_unix_nanos))
+            .samples()
+            .map(|(_, sample)| {
+                (profile.threads[sample.thread.unwrap() as usize].tid, sample.cpu, sample.time_unix_nanos)
+            })
             .collect();
         tids.sort();
         tids
@@ -110,8 +111,8 @@ fn a_profile_of_the_go_runtime_keeps_its_figures() {
     let profile = pprof::decode(&std::fs::read(&original).unwrap()).unwrap();
     assert!(profile.sample_count() > 20);
     // count and nanoseconds say the same.
-    assert_eq!(profile.sample_types.len(), 1);
-    let labels = profile.samples.iter().flat_map(|sample| sample.labels.iter().flat_map(|labels| labels.iter()));
+    assert_eq!(profile.measured().len(), 1);
+    let labels = profile.samples().flat_map(|(_, sample)| sample.labels.iter().flat_map(|labels| labels.iter()));
     assert!(labels.into_iter().any(|label| profile.string(label.key) == "phase"));
     let rewritten = written(&profile);
     for arguments in [&["-top"][..], &["-top", "-cum"], &["-tags"], &["-traces"], &["-top", "-sample_index=samples"]] {

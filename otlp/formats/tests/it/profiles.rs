@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use profiler_model::{
-    AttributeValue, FrameKind, Function, Label, LabelValue, Line, Location, Loss, Mapping, Origin, Process, Profile,
-    Sample, Thread, ValueType, Values, builder::ProfileBuilder,
+    AttributeValue, FrameKind, Function, Label, LabelValue, Line, Location, Loss, Mapping, Measure, Origin, Process,
+    Profile, Profiles, Sample, Thread, ValueType, Values, builder::ProfileBuilder,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -19,12 +19,12 @@ pub fn value_type(kind: &str, unit: &str) -> ValueType {
 /// What a recorder makes: one count a sample, the CPU clock's period.
 pub fn recording() -> ProfileBuilder {
     let mut builder = ProfileBuilder::new();
-    let profile = builder.profile_mut();
-    profile.start_unix_nanos = START;
-    profile.duration_nanos = DURATION;
-    profile.sample_types = vec![value_type("samples", "count")];
-    profile.period_type = value_type("cpu", "nanoseconds");
-    profile.period = 10_101_010;
+    builder.begin(Profile {
+        start_unix_nanos: START,
+        duration_nanos: DURATION,
+        ..Profile::of(&Measure::cpu_clock(10_101_010))
+    });
+    let profile = builder.set_mut();
     profile.origin = Origin {
         host_name: "alder".to_owned(),
         kernel_release: "6.18.0".to_owned(),
@@ -80,6 +80,16 @@ fn label() -> impl Strategy<Value = (String, Result<String, i64>)> {
     (key.prop_map(str::to_owned), prop_oneof![word().prop_map(Ok), any::<i64>().prop_map(Err)])
 }
 
+/// Another measure than CPU time.
+pub fn page_faults() -> Measure {
+    Measure {
+        source: "page-faults".to_owned(),
+        sample_type: value_type("page-faults", "count"),
+        period_type: value_type("page-faults", "count"),
+        period: 1,
+    }
+}
+
 fn kinds() -> impl Strategy<Value = (Vec<ValueType>, ValueType, i64)> {
     select(vec![
         (vec![value_type("samples", "count")], value_type("cpu", "nanoseconds"), 10_101_010),
@@ -93,7 +103,7 @@ fn kinds() -> impl Strategy<Value = (Vec<ValueType>, ValueType, i64)> {
 }
 
 /// Any profile that a recorder or a reader could make, times within its window.
-pub fn profile() -> impl Strategy<Value = Profile> {
+pub fn profile() -> impl Strategy<Value = Profiles> {
     let mappings = vec((any::<u32>(), 1_u32.., any::<u32>(), name(), option::of(word()), option::of(word())), 1..4);
     let functions = vec((name(), name(), name(), any::<u16>()), 1..6);
     let lines = vec((0_usize..100, any::<u32>(), any::<u32>()), 0..4);
@@ -111,15 +121,25 @@ pub fn profile() -> impl Strategy<Value = Profile> {
         vec(label(), 0..3),
     );
     let samples = vec(sample, 0..30);
-    let head =
-        (kinds(), vec((name(), any::<u32>()), 0..3), vec("[A-Z ]{0,10}", 0..3), name(), name(), any::<(u16, u16)>());
+    let head = (
+        kinds(),
+        vec((name(), any::<u32>()), 0..3),
+        vec("[A-Z ]{0,10}", 0..3),
+        name(),
+        name(),
+        any::<(u16, u16, bool)>(),
+    );
     ((mappings, functions, locations, stacks), (processes, threads, samples), head).prop_map(
         |((mappings, functions, locations, stacks), (processes, threads, samples), head)| {
-            let (kinds, losses, comments, host, target, (cpus, frequency)) = head;
+            let (kinds, losses, comments, host, target, (cpus, frequency, several)) = head;
             let mut builder = recording();
             let types = kinds.0.len();
             let profile = builder.profile_mut();
             (profile.sample_types, profile.period_type, profile.period) = kinds;
+            if profile.period_type.kind != "cpu" {
+                profile.source.clear();
+            }
+            let profile = builder.set_mut();
             profile.comments = comments;
             profile.losses.clear();
             for (reason, count) in losses {
@@ -200,9 +220,18 @@ pub fn profile() -> impl Strategy<Value = Profile> {
                     builder.thread(thread)
                 })
                 .collect();
-            for sample in samples {
+            if several && types == 1 {
+                builder.begin(Profile {
+                    start_unix_nanos: START,
+                    duration_nanos: DURATION,
+                    ..Profile::of(&page_faults())
+                });
+            }
+            for (nth, sample) in samples.into_iter().enumerate() {
                 let sample = sample_of(sample, types, &stacks, &threads, &mut builder);
-                builder.profile_mut().samples.push(sample);
+                let profiles = &mut builder.set_mut().profiles;
+                let at = nth % profiles.len();
+                profiles[at].samples.push(sample);
             }
             builder.finish()
         },
@@ -251,28 +280,35 @@ fn sample_of(
         thread: thread.map(|thread| threads[thread % threads.len()]),
         cpu,
         time_unix_nanos: time.map(|time| START + time),
+        link: 0,
         values: if types == 1 { Values::One(values[0]) } else { Values::Many(values.into()) },
         labels: (!labels.is_empty()).then(|| Box::new(labels)),
     }
 }
 
-/// Every sample with all that it refers to, spelled out; equal ones without time added up, as both formats ask for.
-pub fn samples(profile: &Profile) -> BTreeMap<String, Vec<Vec<i64>>> {
-    let mut all: BTreeMap<String, Vec<Vec<i64>>> = BTreeMap::new();
-    for sample in &profile.samples {
-        let values = all.entry(describe(profile, sample)).or_default();
-        match values.first_mut() {
-            Some(sum) if sample.time_unix_nanos.is_none() => {
-                sum.iter_mut().zip(sample.values.as_slice()).for_each(|(sum, value)| *sum = sum.saturating_add(*value));
+/// Every value of every sample with all that it refers to, spelled out; equal ones without time added up, as both formats ask for.
+/// Where several things are counted, a value of 0 says nothing.
+pub fn samples(profile: &Profiles) -> BTreeMap<String, Vec<i64>> {
+    let mut all: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    let several = profile.measured().len() > 1;
+    for (part, sample) in profile.samples() {
+        for (kind, &value) in part.sample_types.iter().zip(sample.values.as_slice()) {
+            if value == 0 && several {
+                continue;
             }
-            _ => values.push(sample.values.as_slice().to_vec()),
+            let of = format!("{kind:?} {} {:?} {}", part.source, part.period_type, part.period);
+            let values = all.entry(format!("{of} {}", describe(profile, sample))).or_default();
+            match values.first_mut() {
+                Some(sum) if sample.time_unix_nanos.is_none() => *sum = sum.saturating_add(value),
+                _ => values.push(value),
+            }
         }
     }
     all.values_mut().for_each(|values| values.sort());
     all
 }
 
-fn describe(profile: &Profile, sample: &Sample) -> String {
+fn describe(profile: &Profiles, sample: &Sample) -> String {
     let text = |id| profile.string(id);
     let stack: Vec<_> = profile.stack(sample.stack).iter().map(|&id| location(profile, id)).collect();
     let thread = sample.thread.map(|id| {
@@ -297,7 +333,7 @@ fn describe(profile: &Profile, sample: &Sample) -> String {
     format!("{stack:?} {thread:?} {:?} {:?} {labels:?}", sample.cpu, sample.time_unix_nanos)
 }
 
-fn location(profile: &Profile, id: u32) -> String {
+fn location(profile: &Profiles, id: u32) -> String {
     let location = &profile.locations[id as usize];
     let text = |id| profile.string(id);
     let mapping = location.mapping.map(|id| {
@@ -314,25 +350,36 @@ fn location(profile: &Profile, id: u32) -> String {
     format!("{:?} {mapping:?} {} {lines:?} {}", location.kind, location.address, location.guessed)
 }
 
-/// All of a profile that is no sample, in a form that compares.
-pub fn head(profile: &Profile) -> String {
+/// All of a profile that is no sample, in a form that compares. A profile without samples is none, where there is another.
+pub fn head(profile: &Profiles) -> String {
     let mut losses = profile.losses.clone();
     losses.sort_by(|a, b| a.reason.cmp(&b.reason));
-    format!(
-        "{} {} {:?} {:?} {} {:?} {losses:?} {:?}",
-        profile.start_unix_nanos,
-        profile.duration_nanos,
-        profile.sample_types,
-        profile.period_type,
-        profile.period,
-        profile.origin,
-        profile.comments
-    )
+    let empty = profile.sample_entries() == 0;
+    let parts = profile.profiles.iter().filter(|part| {
+        let says = |sample: &Sample| sample.values.as_slice().iter().any(|&value| value != 0);
+        empty || profile.measured().len() == 1 || part.samples.iter().any(says)
+    });
+    let mut parts: Vec<String> = parts
+        .flat_map(|part| {
+            part.sample_types.iter().map(move |kind| {
+                let time = (part.start_unix_nanos, part.duration_nanos);
+                format!("{time:?} {:?} {kind:?} {:?} {}", part.source, part.period_type, part.period)
+            })
+        })
+        .collect();
+    parts.sort();
+    format!("{parts:?} {:?} {losses:?} {:?}", profile.origin, profile.comments)
+}
+
+/// What is shown first.
+pub fn first(profile: &Profiles) -> String {
+    let shown = profile.shown(None).unwrap();
+    format!("{:?} {}", shown.sample_type(), shown.source())
 }
 
 /// A recording of two processes with all that recordings have: kernel, inlined and run-time generated frames, a frame without a
 /// name, an unfinished stack, threads, a container. `count` samples with times.
-pub fn small(count: u64) -> Profile {
+pub fn small(count: u64) -> Profiles {
     let mut b = recording();
     let mut mapping = |file: &str, start: u64, gnu: &str| {
         let mapping = Mapping {
@@ -395,6 +442,7 @@ pub fn small(count: u64) -> Profile {
             thread: Some(threads[(index % 3) as usize]),
             cpu: Some((index % 2) as u32),
             time_unix_nanos: Some(START + index * DURATION / count),
+            link: 0,
             values: Values::One(1),
             labels: None,
         };

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::profiles::{head, profile, samples};
+use crate::profiles::{first, head, profile, samples};
 use profiler_formats::{
     format::{self, Format},
     otlp, pprof,
@@ -19,6 +19,7 @@ proptest! {
         let back = format::read(&bytes).unwrap();
         prop_assert_eq!(samples(&profile), samples(&back));
         prop_assert_eq!(head(&profile), head(&back));
+        prop_assert!(profile.sample_entries() == 0 || first(&profile) == first(&back));
     }
 
     #[test]
@@ -29,6 +30,7 @@ proptest! {
         let back = format::read(&bytes).unwrap();
         prop_assert_eq!(samples(&profile), samples(&back));
         prop_assert_eq!(head(&profile), head(&back));
+        prop_assert!(profile.sample_entries() == 0 || first(&profile) == first(&back));
     }
 
     #[test]

@@ -9,11 +9,11 @@ use profiler_formats::{
     format::{self, Format},
     speedscope, svg,
 };
-use profiler_model::{FrameKind, Function, Line, Location, Profile, Sample, Values, builder::ProfileBuilder, summary};
+use profiler_model::{FrameKind, Function, Line, Location, Profiles, Sample, Values, builder::ProfileBuilder, summary};
 use proptest::prelude::*;
 use serde_json::Value;
 
-fn text(profile: &Profile, encode: impl Fn(&Profile, &mut Vec<u8>) -> std::io::Result<()>) -> String {
+fn text(profile: &Profiles, encode: impl Fn(&Profiles, &mut Vec<u8>) -> std::io::Result<()>) -> String {
     let mut bytes = Vec::new();
     encode(profile, &mut bytes).unwrap();
     String::from_utf8(bytes).unwrap()
@@ -67,7 +67,7 @@ fn validate(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
     Ok(())
 }
 
-fn speedscope(profile: &Profile) -> Value {
+fn speedscope(profile: &Profiles) -> Value {
     let file: Value = serde_json::from_str(&text(profile, |profile, out| speedscope::encode(profile, out))).unwrap();
     // From the npm package speedscope 1.25.0 (MIT, Jamie Wong), dist/release/file-format-schema.json.
     let schema: Value = serde_json::from_str(include_str!("data/speedscope-schema.json")).unwrap();
@@ -122,7 +122,8 @@ fn folded_lines_are_root_first_and_marked() {
         ]
     );
     let mut by_thread = Vec::new();
-    folded::encode_by(&small(12), Root::Thread, &mut by_thread).unwrap();
+    let small = small(12);
+    folded::encode_by(&small, &small.shown(None).unwrap(), Root::Thread, &mut by_thread).unwrap();
     assert!(String::from_utf8(by_thread).unwrap().contains("server;worker (101);main;"));
 }
 
@@ -170,7 +171,7 @@ fn a_flame_graph_of_nothing_is_drawn() {
 #[test]
 fn huge_counts_are_written_in_every_format() {
     let mut profile = small(12);
-    for sample in &mut profile.samples {
+    for sample in &mut profile.profiles[0].samples {
         sample.values = Values::One(i64::MAX);
     }
     for format in Format::all() {
@@ -205,7 +206,7 @@ fn deep_stacks_and_long_names_are_written_in_every_format() {
     }
 }
 
-fn firefox(profile: &Profile) -> Value {
+fn firefox(profile: &Profiles) -> Value {
     let mut bytes = Vec::new();
     firefox::encode(profile, &mut bytes).unwrap();
     let mut json = String::new();
@@ -280,7 +281,7 @@ proptest! {
         }
         let lines = text(&profile, |profile, out| folded::encode(profile, out));
         let sum = lines.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap()).sum::<u64>();
-        let expected = profile.samples.iter().map(Sample::first_value).sum::<u64>();
+        let expected = profile.shown(None).unwrap().total();
         prop_assert_eq!(sum, expected);
     }
 }

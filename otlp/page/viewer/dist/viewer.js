@@ -56,14 +56,15 @@
     return `${at === 0 || n >= 100 ? whole.format(n) : n.toFixed(n >= 10 ? 1 : 2)} ${units[at]}`;
   }
   var TIME = { nanoseconds: 1, microseconds: 1e3, milliseconds: 1e6, seconds: 1e9 };
-  function scale(type, period) {
-    const [kind, unit] = type;
+  function scale(type) {
+    const [kind, unit] = [plain(type.kind), plain(type.unit)];
+    const { period } = type;
     const name = kind.replaceAll("_", " ");
     if (unit in TIME) return { name, main: (v) => duration(v * TIME[unit]), time: () => "" };
     if (unit === "bytes") return { name, main: bytes, time: () => "" };
     const noun = unit === "count" ? name : `${name} ${unit}`;
     const main2 = (v) => `${count(v)} ${v === 1 ? noun.replace(/s$/, "") : noun}`;
-    const each = kind === "samples" && period[1] in TIME && period[2] > 0 ? period[2] * TIME[period[1]] : 0;
+    const each = (kind === "samples" || kind === "sample") && period[1] in TIME && period[2] > 0 ? period[2] * TIME[period[1]] : 0;
     return { name, main: main2, time: (v) => each ? duration(v * each) : "", bare: count };
   }
 
@@ -120,7 +121,7 @@
   function parse(bytes2) {
     const length = new DataView(bytes2.buffer, bytes2.byteOffset).getUint32(0, true);
     const meta = JSON.parse(new TextDecoder().decode(bytes2.subarray(4, 4 + length)));
-    if (meta.version !== 1) throw new Error(`the data is of version ${meta.version}; this viewer reads version 1`);
+    if (meta.version !== 2) throw new Error(`the data is of version ${meta.version}; this viewer reads version 2`);
     const columns = new Columns(bytes2, 4 + length);
     const { counts } = meta;
     const strings = meta.strings.map(plain);
@@ -1087,7 +1088,7 @@
   function facts(profile, totals) {
     const { meta } = profile;
     const { origin: origin2 } = meta;
-    const period = meta.period;
+    const { period } = meta.types[meta.shown];
     const rate = origin2.frequency ? `${count(origin2.frequency)} Hz` : period[2] > 0 ? `1 per ${period[1] === "nanoseconds" ? duration(period[2]) : `${count(period[2])} ${plain(period[1])}`}` : "";
     const platform = [origin2.cpus ? `${count(origin2.cpus)} CPUs` : "", plain(origin2.arch)].filter(Boolean).join(", ");
     const used = profile.processes.length;
@@ -1634,7 +1635,6 @@ Show this process only`
       this.profile = profile;
       this.host = host;
       const { meta } = profile;
-      if (!meta.types.length) meta.types.push(["samples", "count"]);
       this.firstGroup = profile.processes.length > 1 ? "program" : "none";
       this.state = this.complete(read(location.hash));
       this.cache = {};
@@ -1687,7 +1687,9 @@ Show this process only`
     layout() {
       const { profile, host } = this;
       const { meta } = profile;
-      const title = plain(meta.origin.target) || "Profile";
+      const { title: what } = meta.types[meta.shown];
+      const target = plain(meta.origin.target);
+      const title = !target ? plain(what) : what === "CPU profile" ? target : `${plain(what)}: ${target}`;
       document.title = cut([title, plain(meta.origin.host)].filter(Boolean).join(" on "), 120);
       this.live = h("div.offscreen", { role: "status", "aria-live": "polite" });
       this.tabs = h("div.tabs", { role: "tablist", "aria-label": "Views" });
@@ -1708,7 +1710,7 @@ Show this process only`
       this.types = h(
         "select.field",
         { "aria-label": "Sample type", onchange: (e) => this.set({ type: Number(e.target.value) }) },
-        meta.types.map(([kind, unit], i) => h("option", { value: i }, `${plain(kind)} (${plain(unit)})`))
+        meta.types.map(({ name, unit }, i) => h("option", { value: i }, `${plain(name)} (${plain(unit)})`))
       );
       const groups = [["none", "No grouping"], ["program", "By program"], ["process", "By process"], ["thread", "By thread"]];
       this.groups = h(
@@ -1761,7 +1763,7 @@ Show this process only`
           h("label.searchbox", {}, icon("search"), this.search),
           this.found,
           h("span.grow"),
-          meta.types.length > 1 ? this.types : h("span.type", {}, `Sample type: ${plain(meta.types[0][0])} (${plain(meta.types[0][1])})`),
+          meta.types.length > 1 ? this.types : h("span.type", {}, `Sample type: ${plain(meta.types[0].name)} (${plain(meta.types[0].unit)})`),
           filterable ? [this.groups, this.filter] : null,
           this.flip
         ),
@@ -1863,14 +1865,14 @@ Show this process only`
     }
     scale() {
       const { meta } = this.profile;
-      return scale(meta.types[this.state.type].map(plain), meta.period);
+      return scale(meta.types[this.state.type]);
     }
     totals() {
       const { profile } = this;
       const type = profile.meta.shown;
       let whole2 = 0;
       for (const value of profile.rows.values[type]) whole2 += value;
-      const scale2 = scale(profile.meta.types[type].map(plain), profile.meta.period);
+      const scale2 = scale(profile.meta.types[type]);
       return { whole: whole2, incomplete: incompleteWeight(profile, type), samples: profile.meta.counts.samples, text: scale2.main };
     }
     // Painting.

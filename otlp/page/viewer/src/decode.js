@@ -65,7 +65,7 @@ export async function decode(text) {
 export function parse(bytes) {
   const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
   const meta = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
-  if (meta.version !== 1) throw new Error(`the data is of version ${meta.version}; this viewer reads version 1`);
+  if (meta.version !== 2) throw new Error(`the data is of version ${meta.version}; this viewer reads version 2`);
   const columns = new Columns(bytes, 4 + length);
   const { counts } = meta;
   const strings = meta.strings.map(plain);

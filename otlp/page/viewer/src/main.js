@@ -18,7 +18,6 @@ class App {
     this.profile = profile;
     this.host = host;
     const { meta } = profile;
-    if (!meta.types.length) meta.types.push(['samples', 'count']);
     this.firstGroup = profile.processes.length > 1 ? 'program' : 'none';
     this.state = this.complete(read(location.hash));
     this.cache = {};
@@ -76,7 +75,9 @@ class App {
   layout() {
     const { profile, host } = this;
     const { meta } = profile;
-    const title = plain(meta.origin.target) || 'Profile';
+    const { title: what } = meta.types[meta.shown];
+    const target = plain(meta.origin.target);
+    const title = !target ? plain(what) : what === 'CPU profile' ? target : `${plain(what)}: ${target}`;
     document.title = cut([title, plain(meta.origin.host)].filter(Boolean).join(' on '), 120);
     this.live = h('div.offscreen', { role: 'status', 'aria-live': 'polite' });
     this.tabs = h('div.tabs', { role: 'tablist', 'aria-label': 'Views' });
@@ -95,7 +96,7 @@ class App {
     });
     this.found = h('output.found', { 'aria-live': 'polite' });
     this.types = h('select.field', { 'aria-label': 'Sample type', onchange: (e) => this.set({ type: Number(e.target.value) }) },
-      meta.types.map(([kind, unit], i) => h('option', { value: i }, `${plain(kind)} (${plain(unit)})`)));
+      meta.types.map(({ name, unit }, i) => h('option', { value: i }, `${plain(name)} (${plain(unit)})`)));
     const groups = [['none', 'No grouping'], ['program', 'By program'], ['process', 'By process'], ['thread', 'By thread']];
     this.groups = h('select.field', { 'aria-label': 'Group stacks', onchange: (e) => this.set({ group: e.target.value }) },
       groups.map(([value, name]) => h('option', { value }, name)));
@@ -133,7 +134,7 @@ class App {
       facts(profile, this.totals()),
       h('div.toolbar', { role: 'toolbar', 'aria-label': 'Choices' },
         h('label.searchbox', {}, icon('search'), this.search), this.found, h('span.grow'),
-        meta.types.length > 1 ? this.types : h('span.type', {}, `Sample type: ${plain(meta.types[0][0])} (${plain(meta.types[0][1])})`),
+        meta.types.length > 1 ? this.types : h('span.type', {}, `Sample type: ${plain(meta.types[0].name)} (${plain(meta.types[0].unit)})`),
         filterable ? [this.groups, this.filter] : null, this.flip),
       h('main', {}, this.flameView, this.topView, this.callersView),
       this.foot,
@@ -246,7 +247,7 @@ class App {
 
   scale() {
     const { meta } = this.profile;
-    return scaleOf(meta.types[this.state.type].map(plain), meta.period);
+    return scaleOf(meta.types[this.state.type]);
   }
 
   totals() {
@@ -254,7 +255,7 @@ class App {
     const type = profile.meta.shown;
     let whole = 0;
     for (const value of profile.rows.values[type]) whole += value;
-    const scale = scaleOf(profile.meta.types[type].map(plain), profile.meta.period);
+    const scale = scaleOf(profile.meta.types[type]);
     return { whole, incomplete: incompleteWeight(profile, type), samples: profile.meta.counts.samples, text: scale.main };
   }
 

@@ -86,7 +86,7 @@ function lossBadge(profile, totals) {
 export function facts(profile, totals) {
   const { meta } = profile;
   const { origin } = meta;
-  const period = meta.period;
+  const { period } = meta.types[meta.shown];
   const rate = origin.frequency
     ? `${count(origin.frequency)} Hz`
     : period[2] > 0

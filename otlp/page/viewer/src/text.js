@@ -81,13 +81,14 @@ const TIME = { nanoseconds: 1, microseconds: 1e3, milliseconds: 1e6, seconds: 1e
  * How to write values of a sample type: `main` is the value in its own unit, `time` what it is in CPU time, '' if it is
  * no count of timed samples.
  */
-export function scale(type, period) {
-  const [kind, unit] = type;
+export function scale(type) {
+  const [kind, unit] = [plain(type.kind), plain(type.unit)];
+  const { period } = type;
   const name = kind.replaceAll('_', ' ');
   if (unit in TIME) return { name, main: (v) => duration(v * TIME[unit]), time: () => '' };
   if (unit === 'bytes') return { name, main: bytes, time: () => '' };
   const noun = unit === 'count' ? name : `${name} ${unit}`;
   const main = (v) => `${count(v)} ${v === 1 ? noun.replace(/s$/, '') : noun}`;
-  const each = kind === 'samples' && period[1] in TIME && period[2] > 0 ? period[2] * TIME[period[1]] : 0;
+  const each = (kind === 'samples' || kind === 'sample') && period[1] in TIME && period[2] > 0 ? period[2] * TIME[period[1]] : 0;
   return { name, main, time: (v) => (each ? duration(v * each) : ''), bare: count };
 }

@@ -136,11 +136,11 @@ test('weights read as people write them', () => {
   assert.equal(count(1234567), '1,234,567');
   assert.deepEqual([0, 1e-6, 0.0123, 0.1234, 1].map(percent), ['0%', '<0.01%', '1.23%', '12.3%', '100.0%']);
   assert.deepEqual([0, 5, 1500, 2.5e6, 12e9, 90e9].map(duration), ['0 s', '5 ns', '1.50 µs', '2.50 ms', '12 s', '1.50 min']);
-  const samples = scale(['samples', 'count'], ['cpu', 'nanoseconds', 10_000_000]);
+  const samples = scale({ kind: 'samples', unit: 'count', period: ['cpu', 'nanoseconds', 10_000_000] });
   assert.equal(samples.main(1), '1 sample');
   assert.equal(samples.time(150), '1.50 s');
-  assert.equal(scale(['inuse_space', 'bytes'], ['', '', 0]).main(1536), '1.50 KiB');
-  assert.equal(scale(['cpu', 'nanoseconds'], ['', '', 0]).main(2e9), '2 s');
+  assert.equal(scale({ kind: 'inuse_space', unit: 'bytes', period: ['', '', 0] }).main(1536), '1.50 KiB');
+  assert.equal(scale({ kind: 'cpu', unit: 'nanoseconds', period: ['', '', 0] }).main(2e9), '2 s');
 });
 
 test('the address remembers the state, and nonsense in it does no harm', () => {

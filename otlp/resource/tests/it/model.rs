@@ -2,10 +2,10 @@
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use profiler_formats::{otlp, pprof};
-use profiler_model::{AttributeValue, Process, Profile, Sample, Thread, builder::ProfileBuilder};
+use profiler_model::{AttributeValue, Process, Profiles, Sample, Thread, builder::ProfileBuilder};
 
 /// Two processes with a sample each, attributes of all types, some shared.
-fn profile() -> Profile {
+fn profile() -> Profiles {
     let mut builder = crate::profiles::recording();
     let text = |builder: &mut ProfileBuilder, key: &str, value: &str| {
         (builder.string(key), AttributeValue::Text(builder.string(value)))
@@ -29,11 +29,11 @@ fn profile() -> Profile {
         text(&mut builder, "os.version", "12"),
         text(&mut builder, "cloud.region", "eu-west-1"),
     ];
-    builder.profile_mut().resource_attributes = shared;
+    builder.set_mut().resource_attributes = shared;
     builder.finish()
 }
 
-fn spelled(profile: &Profile, attributes: &[(u32, AttributeValue)]) -> Vec<String> {
+fn spelled(profile: &Profiles, attributes: &[(u32, AttributeValue)]) -> Vec<String> {
     let one = |(key, value): &(u32, AttributeValue)| match value {
         AttributeValue::Text(id) => format!("{}={:?}", profile.string(*key), profile.string(*id)),
         AttributeValue::Integer(number) => format!("{}={number}", profile.string(*key)),

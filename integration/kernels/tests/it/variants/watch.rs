@@ -9,7 +9,7 @@ use profiler::pipeline::{Budgets, Names, Session, SessionOptions, assemble, file
 use profiler_bpf::{Options, Source, Targets};
 use profiler_integration::children;
 use profiler_integration::truth::Truth;
-use profiler_model::Profile;
+use profiler_model::Profiles;
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 
@@ -23,7 +23,7 @@ const STEP: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Watched {
     /// All processes of the host.
-    pub profile: Profile,
+    pub profile: Profiles,
     /// What the program says of itself.
     pub truth: Truth,
 }
@@ -65,9 +65,9 @@ pub fn watch(
     let kubernetes = KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() };
     let resources = Resources::start(ResourceOptions { kubernetes, ..ResourceOptions::default() });
     let resources = resources.unwrap_or_else(|error| panic!("no resources: {error}"));
-    // The rate does not change, so there is one.
-    let Some(profile) = assemble(&aggregate, &mut names, &files, &resources, session.clock()).pop() else {
+    let profile = assemble(&aggregate, &mut names, &files, &resources, session.clock());
+    if profile.profiles.is_empty() {
         return Err(Error::Rate("nothing was sampled".into()));
-    };
+    }
     Ok(Watched { profile, truth })
 }
