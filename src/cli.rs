@@ -95,6 +95,10 @@ struct RecordArgs {
     /// Format of all outputs, whatever their names.
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<Format>,
+    /// What to show in formats that have room for one sample type (folded, svg, firefox) and open first in speedscope: a name as
+    /// "page-faults" or "inuse_space". Default: the first event.
+    #[arg(long, value_name = "NAME")]
+    sample_type: Option<String>,
     /// What to look up: names, or also files, lines and inlined functions.
     #[arg(long, value_parser = choice::<Symbols>(), default_value = "lines")]
     symbols: Symbols,
@@ -155,6 +159,10 @@ struct ConvertArgs {
     /// Format of all outputs, whatever their names.
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<Format>,
+    /// What to show in formats that have room for one sample type (folded, svg, firefox) and open first in speedscope: a name as
+    /// "page-faults" or "inuse_space". Default: the file's own.
+    #[arg(long, value_name = "NAME")]
+    sample_type: Option<String>,
 }
 
 /// A time as everywhere; a number alone is seconds.
@@ -196,7 +204,8 @@ pub fn run() -> ExitCode {
         Command::Agent(args) => agent::run(args.flags(cli.verbose)),
         Command::Record(args) => record_options(args).and_then(|options| record::run(&options)),
         Command::Doctor(args) => doctor::run(args.btf.as_deref()).map(ExitCode::from),
-        Command::Convert(args) => convert::run(&args.input, &args.output, args.format).map(|()| ExitCode::SUCCESS),
+        Command::Convert(args) => convert::run(&args.input, &args.output, args.format, args.sample_type.as_deref())
+            .map(|()| ExitCode::SUCCESS),
         Command::Config(command) => command.run(cli.verbose),
         Command::Launch { command } => Err(launch::become_command(&command).into()),
     };
@@ -252,6 +261,7 @@ fn record_options(args: RecordArgs) -> anyhow::Result<record::Options> {
         duration: args.duration,
         outputs,
         format: args.format,
+        sample_type: args.sample_type,
         lines: args.symbols == Symbols::Lines,
         btf: args.btf,
         quiet: args.quiet,

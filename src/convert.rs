@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use profiler_formats::format::{self, Format};
 
+use crate::exit;
 use crate::output::{Output, human_bytes};
 
 /// Larger inputs are refused: no profile that a person made is larger, and it has to fit memory.
 const MAX_INPUT: u64 = 2 << 30;
 
-/// Reads `input` and writes it to each of `outputs`.
-pub fn run(input: &Path, outputs: &[PathBuf], format: Option<Format>) -> anyhow::Result<()> {
+/// Reads `input` and writes it to each of `outputs`; `sample_type` names what formats with room for one show.
+pub fn run(input: &Path, outputs: &[PathBuf], format: Option<Format>, sample_type: Option<&str>) -> anyhow::Result<()> {
     let prepared = outputs.iter().map(|path| Output::prepare(path, format)).collect::<anyhow::Result<Vec<_>>>()?;
     let cannot = || format!("cannot read {}", input.display());
     let mut bytes = Vec::new();
@@ -21,8 +22,9 @@ pub fn run(input: &Path, outputs: &[PathBuf], format: Option<Format>) -> anyhow:
     anyhow::ensure!(bytes.len() as u64 <= MAX_INPUT, "{}: it has more than {}", cannot(), human_bytes(MAX_INPUT));
     let profile = format::read(&bytes).with_context(cannot)?;
     drop(bytes);
+    let shown = profile.shown(sample_type).map_err(exit::usage)?;
     for output in prepared {
-        let written = output.write(&profile)?;
+        let written = output.write(&profile, &shown)?;
         match written.instead_of {
             Some((wanted, error)) => {
                 eprintln!("{}: {error}; written to {} instead", wanted.display(), written.path.display());

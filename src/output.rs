@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use profiler_formats::format::{self, Format};
-use profiler_model::Profiles;
+use profiler_model::{Measured, Profiles};
 
 use crate::exit;
 
@@ -61,12 +61,12 @@ impl Output {
         Ok(Self { path: path.to_owned(), format, partial: Some((partial, file)) })
     }
 
-    /// Writes `profile`. If that fails, tries the folders for temporary files and the home folder, and says so.
-    pub fn write(mut self, profile: &Profiles) -> anyhow::Result<Written> {
+    /// Writes `profile`; formats with room for one sample type show `shown`. If that fails, tries the folders for temporary files and the home folder, and says so.
+    pub fn write(mut self, profile: &Profiles, shown: &Measured<'_>) -> anyhow::Result<Written> {
         let failed = match self.partial.take() {
-            None => return self.write_in_place(profile),
+            None => return self.write_in_place(profile, shown),
             Some((partial, file)) => {
-                let written = write_to(file, profile, self.format)
+                let written = write_to(file, profile, shown, self.format)
                     .and_then(|bytes| fs::rename(&partial, &self.path).map(|()| bytes));
                 match written {
                     Ok(bytes) => return Ok(Written { path: self.path.clone(), bytes, instead_of: None }),
@@ -82,7 +82,7 @@ impl Output {
         for folder in fallback_folders() {
             let path = folder.join(&name);
             let Ok(file) = OpenOptions::new().write(true).create_new(true).open(&path) else { continue };
-            match write_to(file, profile, self.format) {
+            match write_to(file, profile, shown, self.format) {
                 Ok(bytes) => return Ok(Written { path, bytes, instead_of: Some((self.path.clone(), failed)) }),
                 Err(_) => drop(fs::remove_file(&path)),
             }
@@ -92,15 +92,17 @@ impl Output {
         })
     }
 
-    fn write_in_place(&self, profile: &Profiles) -> anyhow::Result<Written> {
+    fn write_in_place(&self, profile: &Profiles, shown: &Measured<'_>) -> anyhow::Result<Written> {
         let cannot = || format!("cannot write {}", self.path.display());
         let bytes = if self.path == Path::new("-") {
             let mut out = BufWriter::new(io::stdout().lock());
-            format::write(profile, self.format, &mut out).and_then(|()| out.flush()).with_context(cannot)?;
+            format::write_shown(profile, shown, self.format, &mut out)
+                .and_then(|()| out.flush())
+                .with_context(cannot)?;
             0
         } else {
             let file = OpenOptions::new().write(true).open(&self.path).with_context(cannot)?;
-            write_to(file, profile, self.format).with_context(cannot)?
+            write_to(file, profile, shown, self.format).with_context(cannot)?
         };
         Ok(Written { path: self.path.clone(), bytes, instead_of: None })
     }
@@ -115,9 +117,9 @@ impl Drop for Output {
     }
 }
 
-fn write_to(file: File, profile: &Profiles, format: Format) -> io::Result<u64> {
+fn write_to(file: File, profile: &Profiles, shown: &Measured<'_>, format: Format) -> io::Result<u64> {
     let mut out = BufWriter::with_capacity(1 << 16, file);
-    format::write(profile, format, &mut out)?;
+    format::write_shown(profile, shown, format, &mut out)?;
     let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     // A full disk may show only when the pages are written back.
     match file.sync_data() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use profiler_model::{FrameKind, Profiles};
-use profiler_model::{Summary, summary};
+use profiler_model::{Summary, headline, summary};
 
 use crate::output::{Written, human_bytes};
 use crate::pipeline::{Totals, losses};
@@ -87,6 +87,12 @@ impl Terminal {
                 100.0 * summary.complete_share(),
                 share(summary.kernel)
             );
+        }
+        // What else was counted; the figures are those of what is shown first.
+        for (nth, measured) in profile.measured().iter().enumerate() {
+            if nth != profile.shown_first() {
+                eprintln!("{}", headline::amount(measured));
+            }
         }
         self.top(&summary);
         if summary.losses.is_empty() {

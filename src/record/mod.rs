@@ -66,6 +66,8 @@ pub struct Options {
     pub outputs: Vec<PathBuf>,
     /// Format of all files; by their names if none.
     pub format: Option<Format>,
+    /// What formats with room for one sample type show.
+    pub sample_type: Option<String>,
     /// Files, lines and inlined functions, not only names.
     pub lines: bool,
     /// BTF of the kernel.
@@ -208,10 +210,18 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     profile.losses.extend(losses::of_names(losses::names(&names.stats())));
     drop(aggregate);
 
+    let shown = match profile.shown(options.sample_type.as_deref()) {
+        Ok(shown) => shown,
+        Err(error) => {
+            // What was recorded is worth more than the wish.
+            eprintln!("profiler: {error}; what is first is shown");
+            profile.shown(None)?
+        }
+    };
     // One that cannot be written is no reason not to write the others.
     let (mut written, mut failed) = (Vec::<Written>::new(), false);
     for output in outputs {
-        match output.write(&profile) {
+        match output.write(&profile, &shown) {
             Ok(one) => written.push(one),
             Err(error) => {
                 eprintln!("profiler: {error:#}");

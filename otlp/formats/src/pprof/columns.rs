@@ -8,6 +8,11 @@
 use profiler_model::{Measured, Profile, Profiles, Sample, ValueType, Values, counts_samples};
 use serde_json::{Value, json};
 
+use crate::{
+    error::Error,
+    wire::{MAX_SAMPLES, check_count},
+};
+
 /// Begins the comment that says what the columns are.
 pub(super) const MEASURE: &str = "profiler.measure: ";
 
@@ -160,8 +165,8 @@ pub(super) fn described(comment: &str) -> Option<Described> {
 
 /// Takes `profile`, which has all columns of a file, apart into the measures that its comments describe. What fits no description
 /// stays as it is.
-pub(super) fn apart(profile: &mut Profiles, described: Vec<Described>) {
-    let [whole] = profile.profiles.as_mut_slice() else { return };
+pub(super) fn apart(profile: &mut Profiles, described: Vec<Described>) -> Result<(), Error> {
+    let [whole] = profile.profiles.as_mut_slice() else { return Ok(()) };
     let mut taken = vec![false; whole.sample_types.len()];
     let mut parts = Vec::new();
     for Described { profile: part, columns } in described {
@@ -183,8 +188,9 @@ pub(super) fn apart(profile: &mut Profiles, described: Vec<Described>) {
         parts.push((part, column, divisor));
     }
     if parts.is_empty() {
-        return;
+        return Ok(());
     }
+    let (mut count, mut labels) = (0, 0);
     let rest: Vec<usize> = (0..taken.len()).filter(|&column| taken.get(column) == Some(&false)).collect();
     let is_only = parts.len() == 1 && rest.is_empty();
     let default = whole.default_sample_type;
@@ -192,6 +198,11 @@ pub(super) fn apart(profile: &mut Profiles, described: Vec<Described>) {
         let value = |column: usize| sample.values.as_slice().get(column).copied().unwrap_or(0);
         for (part, column, divisor) in &mut parts {
             if value(*column) != 0 || is_only {
+                // A sample of many columns becomes many samples.
+                count += 1;
+                labels += sample.labels.as_ref().map_or(0, |labels| labels.len());
+                check_count(count, MAX_SAMPLES, "samples")?;
+                check_count(labels, MAX_SAMPLES, "labels")?;
                 part.samples.push(Sample { values: Values::One(value(*column) / *divisor), ..sample.clone() });
             }
         }
@@ -217,4 +228,5 @@ pub(super) fn apart(profile: &mut Profiles, described: Vec<Described>) {
             part.default_sample_type = Some(0);
         }
     }
+    Ok(())
 }

@@ -35,7 +35,7 @@ pub(crate) fn decode_raw(bytes: &[u8]) -> Result<Profiles, Error> {
     let mut profile = decoder.builder.finish();
     let described = profile.comments.iter().filter_map(|comment| columns::described(comment)).collect();
     profile.comments.retain(|comment| !comment.starts_with(columns::MEASURE));
-    columns::apart(&mut profile, described);
+    columns::apart(&mut profile, described)?;
     profile.profiles.iter_mut().for_each(collapse_cpu_type);
     Ok(profile)
 }

@@ -4,6 +4,7 @@ mod check;
 mod collector;
 mod foreign;
 mod go_pprof;
+mod measures;
 mod profiles;
 mod round_trip;
 mod split;
