@@ -76,7 +76,9 @@ struct Agent {
 
 impl Agent {
     fn start(flags: config::Flags, loaded: Loaded, log: log::Log) -> anyhow::Result<Self> {
-        let arbiter = Arbiter::new(loaded.config.rate, rate_origin(&loaded));
+        let mut arbiter = Arbiter::new(loaded.config.rate, rate_origin(&loaded));
+        ask_rates(&mut arbiter, &loaded);
+        tell_refused(&loaded);
         let Loaded { config, watcher, .. } = loaded;
         raise_open_files();
         let notifier = Notifier::from_environment().context("cannot reach systemd by NOTIFY_SOCKET")?;
@@ -170,6 +172,10 @@ impl Agent {
         }
         match self.watcher.poll() {
             Some(Change::Changed) => self.reload("the file has changed"),
+            // One from elsewhere that is gone asks for nothing more.
+            Some(Change::Gone) if self.flags.remote.as_ref().is_some_and(|path| !path.exists()) => {
+                self.reload("the remote configuration is gone");
+            }
             Some(Change::Gone) => tracing::warn!("The configuration file is gone; what it said stays."),
             None => {}
         }
@@ -266,6 +272,7 @@ impl Agent {
                 tracing::error!("The new configuration is refused, and the running one stays ({why}):\n{errors}");
             }
             Ok(loaded) => {
+                tell_refused(&loaded);
                 let changes = self.config.diff(&loaded.config);
                 match self.apply(&loaded, &changes) {
                     Err(error) => {
@@ -292,7 +299,7 @@ impl Agent {
     fn apply(&mut self, loaded: &Loaded, changes: &Changes) -> anyhow::Result<()> {
         let new = &loaded.config;
         let before = self.arbiter.clone();
-        self.arbiter.configure(new.rate, rate_origin(loaded));
+        ask_rates(&mut self.arbiter, loaded);
         if let Err(error) = self.apply_what_can_be_refused(new, changes) {
             self.arbiter = before;
             self.set_back(changes);
@@ -374,6 +381,24 @@ impl Agent {
     }
 }
 
+/// What the host's own configuration and a remote one ask for.
+fn ask_rates(arbiter: &mut Arbiter, loaded: &Loaded) {
+    let local = loaded.local();
+    arbiter.configure(local.config.rate, rate_origin(local));
+    if loaded.config.rate < local.config.rate {
+        arbiter.cap(Cap::Remote, loaded.config.rate, rate_origin(loaded));
+    } else {
+        arbiter.release(Cap::Remote);
+    }
+}
+
+/// Says why a remote configuration is not taken.
+fn tell_refused(loaded: &Loaded) {
+    if let Some(errors) = &loaded.refused {
+        tracing::error!("The remote configuration is refused whole, and the host's own goes on alone:\n{errors}");
+    }
+}
+
 /// Where the rate was configured.
 fn rate_origin(loaded: &Loaded) -> String {
     loaded.origin("rate").map_or_else(String::new, ToString::to_string)
@@ -418,4 +443,31 @@ fn raise_open_files() {
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // What stays low makes files be opened again more often, and that is all.
     let _ = setrlimit(Resource::Nofile, raised);
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_config::{Flags, Remote, load_remote};
+    use profiler_limits::Client;
+
+    use super::*;
+
+    #[test]
+    fn a_remote_rate_is_asked_for_and_released_with_what_asked_for_it() {
+        let mut flags = Flags::default();
+        flags.rate("--rate", "49");
+        let load = |text: Option<&str>| {
+            let remote = text.map(|text| Remote { name: "fleet".to_owned(), text: text.to_owned() });
+            load_remote(&flags, &|_| None, None, remote.as_ref()).expect("right")
+        };
+        let mut arbiter = Arbiter::new(99, "");
+        ask_rates(&mut arbiter, &load(Some("rate: 19")));
+        assert_eq!((arbiter.rate(), arbiter.ruled_by()), (19, Client::Remote));
+        assert_eq!(arbiter.to_string(), "19 Hz (remote: 19 Hz, remote fleet:1:7; configured: 49 Hz, flag --rate)");
+        // Refused, and gone.
+        for text in [Some("rate: 99"), None] {
+            ask_rates(&mut arbiter, &load(text));
+            assert_eq!((arbiter.rate(), arbiter.ruled_by()), (49, Client::Configured), "{text:?}");
+        }
+    }
 }

@@ -28,6 +28,10 @@ pub(super) struct ConfigArgs {
     /// Where /metrics, /healthz and /readyz are served, or off. [default: 127.0.0.1:9464]
     #[arg(long, value_name = "IP:PORT")]
     listen: Option<String>,
+    /// A configuration from elsewhere. It narrows all others, as docs/configuration.md says of each key, and never widens them. It
+    /// may be missing, and is read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    remote: Option<PathBuf>,
     /// Any other key by its path, such as limits.memory=64MiB or labels.team=web; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
     values: Vec<(String, String)>,
@@ -44,6 +48,7 @@ impl ConfigArgs {
     /// As the configuration has them. `verbose` is how often `-v` was given.
     pub(super) fn flags(self, file: Option<PathBuf>, verbose: u8) -> Flags {
         let mut flags = Flags::new(file);
+        flags.remote = self.remote;
         let mut set = |flag: &str, key: &str, value: Option<&str>| {
             if let Some(value) = value {
                 flags.set(flag, key, value);
@@ -72,7 +77,7 @@ impl ConfigArgs {
 }
 
 const CHECK_HELP: &str = "\
-The effective configuration goes to standard output, each value with where it came from: flag, environment
+The effective configuration goes to standard output, each value with where it came from: remote, flag, environment
 variable, file with line and column, or default. Secrets are hidden, and so is what ${env:...} and ${file:...}
 stand for. Certificates, receivers and directories are not tried: the file may be for another host.
 
@@ -98,7 +103,11 @@ impl ConfigCommand {
     pub(super) fn run(self, verbose: u8) -> anyhow::Result<ExitCode> {
         let text = match self {
             Self::Check { file, args } => {
-                let mut text = config::load(&args.flags(file, verbose)).map_err(exit::usage)?.describe();
+                let loaded = config::load(&args.flags(file, verbose)).map_err(exit::usage)?;
+                if let Some(errors) = &loaded.refused {
+                    return Err(exit::usage(format!("the remote configuration is refused: {errors}")).into());
+                }
+                let mut text = loaded.describe();
                 if let Some(level) = log::forced_level() {
                     // A comment: what it says may be more than a level, and the file cannot say it.
                     text += &format!("# RUST_LOG={} is set here, and goes before log.level\n", level.escape_debug());

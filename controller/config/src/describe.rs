@@ -43,7 +43,7 @@ fn section(text: &mut String, entries: &[Entry], alternatives: &[&str], indent: 
             Content::Sections { items, .. } if items.is_empty() => {
                 line(text, &format!("{pad}{key}: []"), &Origin::Default)
             }
-            Content::Sections { items, exactly_one } => {
+            Content::Sections { items, exactly_one, .. } => {
                 comment(text, &format!("{pad}{key}:"));
                 for entries in items {
                     let begin = text.len();

@@ -2,6 +2,7 @@
 
 use serde_json::Value as Json;
 
+use super::kind::Items;
 use super::origin::Origin;
 
 /// One key.
@@ -30,7 +31,7 @@ pub(super) enum Content {
     /// Further keys.
     Section { present: bool, entries: Vec<Entry>, exactly_one: &'static [&'static str] },
     /// A list of groups of keys.
-    Sections { items: Vec<Vec<Entry>>, exactly_one: &'static [&'static str] },
+    Sections { items: Vec<Vec<Entry>>, exactly_one: &'static [&'static str], remote: Items },
 }
 
 /// A value as it may be shown.
@@ -45,6 +46,8 @@ pub(super) struct Shown {
 pub(super) struct About {
     pub(super) schema: Json,
     pub(super) what: String,
+    /// What a remote configuration may make of it; empty: nothing.
+    pub(super) remote: &'static str,
     /// The environment variable that sets it.
     pub(super) variable: Option<String>,
 }

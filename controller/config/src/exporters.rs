@@ -7,7 +7,7 @@ use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
 
 use super::endpoint::Endpoint;
 use super::errors::quoted;
-use super::kind::{self, Kind};
+use super::kind::{self, Items, Kind};
 use super::model::{Connection, Exporter, ExporterKind, FileFormat, FilesExporter, OtlpExporter, Retry, Spool};
 use super::origin::Origin;
 use super::reader::Reader;
@@ -29,7 +29,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<Exporter> {
     let doc = "Where profiles go; each item is one place, all of them get everything. Without any, one OTLP exporter to \
                `http://localhost:4317`";
     let before = reader.problems();
-    let mut exporters = reader.sections("exporters", doc, name_of, exporter);
+    let mut exporters = reader.sections("exporters", Items::Local, doc, name_of, exporter);
     if reader.has_implied_exporter() {
         exporters.push(reader.further("exporters", OTLP, |reader| {
             reader.imply(OTLP);
@@ -107,6 +107,7 @@ fn exporter(reader: &mut Reader<'_>) -> Exporter {
             Err(format!("{} is no name: use 1 to 64 of A-Z a-z 0-9 _ -", quoted(name)))
         }
     });
+    let name = name.local();
     let name = reader.value(
         "name",
         name,
@@ -139,13 +140,13 @@ fn otlp(reader: &mut Reader<'_>) -> OtlpExporter {
     let retry = reader.section("retry", "What happens when the receiver cannot take a request now", |reader| {
         let initial_interval = reader.value(
             "initial_interval",
-            kind::time(Duration::from_millis(100), HOUR),
+            kind::time(Duration::from_millis(100), HOUR).local(),
             5 * SECOND,
             "The wait before the first repetition; later ones are 1.5 times as long each",
         );
         let (max_interval, origin) = reader.located(
             "max_interval",
-            kind::time(Duration::from_millis(100), HOUR),
+            kind::time(Duration::from_millis(100), HOUR).local(),
             30 * SECOND,
             "The longest wait",
         );
@@ -154,7 +155,7 @@ fn otlp(reader: &mut Reader<'_>) -> OtlpExporter {
         }
         let max_elapsed_time = reader.value(
             "max_elapsed_time",
-            kind::time(Duration::ZERO, 24 * HOUR),
+            kind::time(Duration::ZERO, 24 * HOUR).local(),
             300 * SECOND,
             "After this long a request is given up and its samples are counted as lost; `0s`: never. What is spooled \
              is kept until the spool is full",
@@ -163,13 +164,13 @@ fn otlp(reader: &mut Reader<'_>) -> OtlpExporter {
     });
     let (queue_size, queue_origin) = reader.located(
         "queue_size",
-        kind::size(64 * KIB, 16 * GIB),
+        kind::size(64 * KIB, 16 * GIB).local(),
         16 * MIB,
         "Compressed profiles that may wait in memory. The oldest give way, and are counted",
     );
     let (max_request_size, origin) = reader.located(
         "max_request_size",
-        kind::size(16 * KIB, 256 * MIB),
+        kind::size(16 * KIB, 256 * MIB).local(),
         4 * MIB,
         "The largest request before compression; larger profiles are split. Receivers refuse more than 4MiB by default",
     );
@@ -181,12 +182,15 @@ fn otlp(reader: &mut Reader<'_>) -> OtlpExporter {
         "spool",
         "Keeps profiles on disk until the receiver has them: over restarts of either, and power cuts",
         |reader| {
-            let directory =
-                reader.required("directory", kind::path(), "Where; made if it is missing. Only for this exporter");
+            let directory = reader.required(
+                "directory",
+                kind::path().local(),
+                "Where; made if it is missing. Only for this exporter",
+            );
             let directory = directory.map_or_else(PathBuf::new, |(directory, _)| directory);
             let (max_size, origin) = reader.located(
                 "max_size",
-                kind::size(MIB, TIB),
+                kind::size(MIB, TIB).local(),
                 256 * MIB,
                 "What it may hold. The oldest give way, and are counted",
             );
@@ -244,37 +248,42 @@ pub(super) fn service_url(reader: &mut Reader<'_>, key: &'static str, doc: &'sta
             Err(format!("{endpoint} lacks the scheme: write https://{endpoint}"))
         }
     });
-    reader.optional(key, kind, doc).map(|(endpoint, _)| endpoint)
+    reader.optional(key, kind.local(), doc).map(|(endpoint, _)| endpoint)
 }
 
 /// Reads the keys of a connection.
 pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection {
-    let (protocol, protocol_origin) = reader.located("protocol", kind::choice(), Protocol::Grpc, "What is spoken");
+    let (protocol, protocol_origin) =
+        reader.located("protocol", kind::choice().local(), Protocol::Grpc, "What is spoken");
     let default = match protocol {
         Protocol::Grpc => "http://localhost:4317",
         Protocol::HttpProtobuf => "http://localhost:4318",
     };
     let default = Endpoint::parse(default).unwrap_or_default();
-    let (base, base_origin) = reader.located("endpoint", endpoint_kind(), default, signal.endpoint_doc);
-    let complete = reader.optional(signal.complete_endpoint, endpoint_kind(), signal.complete_doc);
-    let compression = reader.value("compression", kind::choice(), Compression::Gzip, "How requests are compressed");
+    let (base, base_origin) = reader.located("endpoint", endpoint_kind().local(), default, signal.endpoint_doc);
+    let complete = reader.optional(signal.complete_endpoint, endpoint_kind().local(), signal.complete_doc);
+    let compression =
+        reader.value("compression", kind::choice().local(), Compression::Gzip, "How requests are compressed");
     let headers = reader.map(
         "headers",
         header_name,
-        kind::secret("text").checked(|value: &Secret| {
-            let visible = value.expose().bytes().all(|byte| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic());
-            if visible { Ok(()) } else { Err("a header may hold only visible ASCII".to_owned()) }
-        }),
+        kind::secret("text")
+            .checked(|value: &Secret| {
+                let visible =
+                    value.expose().bytes().all(|byte| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic());
+                if visible { Ok(()) } else { Err("a header may hold only visible ASCII".to_owned()) }
+            })
+            .local(),
         "Sent with every request, such as `authorization: Bearer ${file:/run/secrets/token}`. Never shown",
     );
     let headers_file = reader.optional(
         "headers_file",
-        kind::path(),
+        kind::path().local(),
         "A file of further headers, one `name: value` a line. Read again when it changes. Goes before `headers`",
     );
     let timeout = reader.value(
         "timeout",
-        kind::time(Duration::from_millis(100), HOUR),
+        kind::time(Duration::from_millis(100), HOUR).local(),
         10 * SECOND,
         "How long one request may take, answer included",
     );
@@ -312,17 +321,17 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
 fn tls(reader: &mut Reader<'_>) -> (TlsOptions, bool, Origin) {
     let (insecure, origin) = reader.located(
         "insecure",
-        kind::boolean(),
+        kind::boolean().local(),
         false,
         "No TLS, for an endpoint that is written without `http://` or `https://`; the scheme decides otherwise",
     );
     let insecure_skip_verify = reader.value(
         "insecure_skip_verify",
-        kind::boolean(),
+        kind::boolean().local(),
         false,
         "Accept any certificate: whoever is on the way can then read and change what is sent",
     );
-    let mut file = |key, doc| reader.optional(key, kind::path(), doc);
+    let mut file = |key, doc| reader.optional(key, kind::path().local(), doc);
     let ca_file = file("ca_file", "Authorities that vouch for the receiver, PEM; without it those of the system");
     let cert_file = file("cert_file", "Our own certificate for mTLS, PEM");
     let key_file = file("key_file", "The key of `cert_file`, PEM");
@@ -333,7 +342,7 @@ fn tls(reader: &mut Reader<'_>) -> (TlsOptions, bool, Origin) {
     }
     let server_name = reader.optional(
         "server_name",
-        kind::text("host name"),
+        kind::text("host name").local(),
         "The name that the receiver's certificate must be for, if it is not the endpoint's",
     );
     let first = |found: Option<(PathBuf, Origin)>| found.map(|(path, _)| path);
@@ -371,22 +380,23 @@ fn header_name(name: &str) -> Result<String, String> {
 }
 
 fn files(reader: &mut Reader<'_>) -> FilesExporter {
-    let directory = reader.required("directory", kind::path(), "Where; made if it is missing. Only for this exporter");
+    let directory =
+        reader.required("directory", kind::path().local(), "Where; made if it is missing. Only for this exporter");
     let format = reader.value(
         "format",
-        kind::choice(),
+        kind::choice().local(),
         FileFormat::Pprof,
         "`pprof`: gzipped, for pprof and most viewers; `otlp`: the request that an OTLP receiver would get",
     );
     let max_files = reader.value(
         "max_files",
-        kind::whole(1_u64, 1_000_000, "files"),
+        kind::whole(1_u64, 1_000_000, "files").local(),
         360,
         "How many profiles are kept; 360 are an hour of 10 s windows",
     );
     let max_size = reader.value(
         "max_size",
-        kind::size(MIB, TIB),
+        kind::size(MIB, TIB).local(),
         GIB,
         "What the profiles may hold together; the oldest are removed",
     );

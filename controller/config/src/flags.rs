@@ -11,6 +11,8 @@ use super::origin::Origin;
 pub struct Flags {
     /// The configuration file, if there is one.
     pub file: Option<PathBuf>,
+    /// A file with a configuration from elsewhere, which narrows all others; there need not be one.
+    pub remote: Option<PathBuf>,
     values: Vec<(String, String, String)>,
 }
 
@@ -18,7 +20,7 @@ impl Flags {
     /// None but the configuration file, if there is one.
     #[must_use]
     pub fn new(file: Option<PathBuf>) -> Self {
-        Self { file, values: Vec::new() }
+        Self { file, ..Self::default() }
     }
 
     /// `flag` sets the key at `path`, such as `limits.memory`, `labels.team` or `exporters.NAME.otlp.timeout`.

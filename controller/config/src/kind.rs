@@ -38,6 +38,93 @@ impl<T: 'static> Kind<T> {
     }
 }
 
+/// What a configuration from elsewhere may make of a value: narrow it, never widen it.
+pub(super) enum Narrowing<V: ?Sized> {
+    /// Nothing: the value is the host's own.
+    Local,
+    /// Anything, where the host's own `remote.allow` names the key.
+    IfAllowed,
+    /// Another one for which `narrows(local, remote)` holds; in words.
+    Narrows { narrows: fn(&V, &V) -> bool, words: &'static str },
+}
+
+impl<V: ?Sized> Narrowing<V> {
+    /// For people: what a remote configuration may do; empty if nothing.
+    pub(super) fn words(&self) -> &'static str {
+        match self {
+            Self::Local => "",
+            Self::IfAllowed => "any, where `remote.allow` names it",
+            Self::Narrows { words, .. } => words,
+        }
+    }
+}
+
+/// A kind of value and what a remote configuration may make of it. A key cannot be read without saying so.
+pub(super) struct Declared<T, V: ?Sized = T> {
+    pub(super) kind: Kind<T>,
+    pub(super) narrowing: Narrowing<V>,
+}
+
+impl<T: 'static> Kind<T> {
+    /// The host's own: a remote configuration does not set it.
+    pub(super) fn local<V: ?Sized>(self) -> Declared<T, V> {
+        Declared { kind: self, narrowing: Narrowing::Local }
+    }
+
+    /// A remote configuration sets it where the host's own `remote.allow` names it.
+    pub(super) fn if_allowed<V: ?Sized>(self) -> Declared<T, V> {
+        Declared { kind: self, narrowing: Narrowing::IfAllowed }
+    }
+
+    /// A remote configuration may lower it.
+    pub(super) fn at_most(self) -> Declared<T>
+    where
+        T: PartialOrd,
+    {
+        let narrows = |local: &T, remote: &T| remote <= local;
+        Declared { kind: self, narrowing: Narrowing::Narrows { narrows, words: "the same or less" } }
+    }
+
+    /// A remote configuration may raise it.
+    pub(super) fn at_least(self) -> Declared<T>
+    where
+        T: PartialOrd,
+    {
+        let narrows = |local: &T, remote: &T| remote >= local;
+        Declared { kind: self, narrowing: Narrowing::Narrows { narrows, words: "the same or more" } }
+    }
+
+    /// A remote configuration may take items of the list away.
+    pub(super) fn subset(self) -> Declared<T, Vec<T>>
+    where
+        T: PartialEq,
+    {
+        let narrows = |local: &Vec<T>, remote: &Vec<T>| remote.iter().all(|item| local.contains(item));
+        Declared { kind: self, narrowing: Narrowing::Narrows { narrows, words: "some of the items" } }
+    }
+}
+
+impl<T: PartialOrd + 'static> Kind<Option<T>> {
+    /// A limit, which a remote configuration may lower, or set where there is none.
+    pub(super) fn limit(self) -> Declared<Option<T>> {
+        let narrows = |local: &Option<T>, remote: &Option<T>| match (local, remote) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some(local), Some(remote)) => remote <= local,
+        };
+        Declared { kind: self, narrowing: Narrowing::Narrows { narrows, words: "the same or less" } }
+    }
+}
+
+/// What a remote configuration may do to a list of groups of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Items {
+    /// Nothing.
+    Local,
+    /// Add items, where more items mean that less is done.
+    Add,
+}
+
 /// A whole number.
 pub(super) fn whole<T>(from: T, to: T, unit: &'static str) -> Kind<T>
 where

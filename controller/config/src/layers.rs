@@ -27,6 +27,10 @@ pub(super) struct Sources<'a> {
     pub(super) implied_exporter: bool,
     /// All keys are asked for, optional ones too, and nothing is refused.
     pub(super) schema: bool,
+    /// The name of the remote configuration, if there is one.
+    pub(super) remote: Option<&'a str>,
+    /// Keys that it may set freely.
+    pub(super) allowed: &'a [String],
     /// Every path there is, for hints.
     pub(super) paths: &'a [String],
 }
@@ -63,6 +67,13 @@ impl Sources<'_> {
             Some(path) => Origin::File { path: path.to_owned(), place },
             None => Origin::Default,
         }
+    }
+}
+
+impl Sources<'_> {
+    /// A place in the remote configuration.
+    pub(super) fn remote_origin(&self, place: Option<Place>) -> Origin {
+        Origin::Remote { name: self.remote.unwrap_or_default().to_owned(), place }
     }
 }
 

@@ -85,7 +85,20 @@ pub struct Loaded {
     pub files: Vec<PathBuf>,
     /// Watches them, from before they were read.
     pub watcher: Watcher,
+    /// Why a remote configuration is not in it, if there is one and it is refused: all of it, for any one reason.
+    pub refused: Option<ConfigErrors>,
     entries: Vec<Entry>,
+    /// Without the remote configuration, where there is one.
+    local: Option<Box<Loaded>>,
+}
+
+/// A configuration from elsewhere. It narrows the host's own, key by key as each is declared, and never widens it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Names it in messages and as an origin.
+    pub name: String,
+    /// YAML, with the keys of the file.
+    pub text: String,
 }
 
 impl Loaded {
@@ -93,6 +106,12 @@ impl Loaded {
     #[must_use]
     pub fn describe(&self) -> String {
         describe::describe(&self.entries)
+    }
+
+    /// What the host's own configuration says, without a remote one.
+    #[must_use]
+    pub fn local(&self) -> &Loaded {
+        self.local.as_deref().unwrap_or(self)
     }
 
     /// Where the value of a key came from, by its path: `exporters[0].otlp.endpoint`, `labels.team`.
@@ -120,10 +139,50 @@ pub fn load_with(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<
     let path = flags.file.as_deref();
     let watcher = Watcher::new(path.as_slice());
     let text = path.map(read).transpose()?;
-    let mut loaded = load_text(flags, env, path.zip(text.as_deref()))?;
+    let asked = flags.remote.as_deref().map(remote_file).transpose();
+    let own = |remote: Option<&Remote>| load_remote(flags, env, path.zip(text.as_deref()), remote);
+    let mut loaded = match &asked {
+        Ok(remote) => own(remote.as_ref().and_then(Option::as_ref))?,
+        // What cannot be read is refused, as what is wrong is.
+        Err(errors) => Loaded { refused: Some(errors.clone()), ..own(None)? },
+    };
+    loaded.files.extend(flags.remote.clone());
     loaded.watcher = watcher;
     loaded.watcher.watch(&loaded.files);
     Ok(loaded)
+}
+
+/// The remote configuration in a file; none if there is no such file.
+fn remote_file(path: &Path) -> Result<Option<Remote>, ConfigErrors> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    let name = path.display().to_string();
+    let text = read(path).map_err(|errors| {
+        let origin = Origin::Remote { name: name.clone(), place: None };
+        let problems = errors.problems.into_iter().map(|problem| Problem { origin: origin.clone(), ..problem });
+        ConfigErrors { problems: problems.collect() }
+    })?;
+    Ok(Some(Remote { name, text }))
+}
+
+/// Like [`load_text`], narrowed by `remote`. One that is refused changes nothing, and is told in [`Loaded::refused`].
+///
+/// # Errors
+///
+/// As [`load`]: of the host's own configuration alone.
+pub fn load_remote(
+    flags: &Flags,
+    env: &dyn Fn(&str) -> Option<String>,
+    file: Option<(&Path, &str)>,
+    remote: Option<&Remote>,
+) -> Result<Loaded, ConfigErrors> {
+    let local = load_layers(flags, env, file, None)?;
+    let Some(remote) = remote else { return Ok(local) };
+    match load_layers(flags, env, file, Some((remote, &local.config.remote_allow))) {
+        Ok(narrowed) => Ok(Loaded { local: Some(Box::new(local)), ..narrowed }),
+        Err(errors) => Ok(Loaded { refused: Some(errors), ..local }),
+    }
 }
 
 /// Like [`load_with`], of a text that was read already; its path is for messages.
@@ -136,11 +195,29 @@ pub fn load_text(
     env: &dyn Fn(&str) -> Option<String>,
     file: Option<(&Path, &str)>,
 ) -> Result<Loaded, ConfigErrors> {
+    load_layers(flags, env, file, None)
+}
+
+/// `remote` comes with the keys that it may set as it likes.
+fn load_layers(
+    flags: &Flags,
+    env: &dyn Fn(&str) -> Option<String>,
+    file: Option<(&Path, &str)>,
+    remote: Option<(&Remote, &[String])>,
+) -> Result<Loaded, ConfigErrors> {
     let path = file.map(|(path, _)| path);
     let root = match file {
         None => None,
         Some((path, text)) => Some(yaml::parse(text).map_err(|refusal| {
             let origin = Origin::File { path: path.to_owned(), place: refusal.place };
+            refused(origin, refusal.message)
+        })?),
+    };
+    let (remote, allowed) = remote.map_or((None, &[][..]), |(remote, allowed)| (Some(remote), allowed));
+    let asked = match remote {
+        None => None,
+        Some(Remote { name, text }) => Some(yaml::parse(text).map_err(|refusal| {
+            let origin = Origin::Remote { name: name.clone(), place: refusal.place };
             refused(origin, refusal.message)
         })?),
     };
@@ -157,9 +234,19 @@ pub fn load_text(
     otel.rename(environment::EXPORTER, &target);
     above.rename(environment::EXPORTER, &target);
     let implied_exporter = !in_file && (named || !has_exporters(root.as_ref()));
-    let sources = Sources { file: path, env, otel, flags: above, implied_exporter, schema: false, paths: paths() };
+    let sources = Sources {
+        file: path,
+        env,
+        otel,
+        flags: above,
+        implied_exporter,
+        schema: false,
+        remote: remote.map(|remote| remote.name.as_str()),
+        allowed,
+        paths: paths(),
+    };
 
-    let mut reader = Reader::root(&sources, &mut findings, root.as_ref());
+    let mut reader = Reader::root(&sources, &mut findings, root.as_ref(), asked.as_ref());
     let config = sections::read(&mut reader);
     let entries = reader.finish();
 
@@ -172,7 +259,8 @@ pub fn load_text(
     if findings.problems.is_empty() {
         let mut files: Vec<PathBuf> = path.map(Path::to_owned).into_iter().chain(findings.files).collect();
         files.dedup();
-        return Ok(Loaded { config, watcher: Watcher::new(&files), files, entries });
+        let watcher = Watcher::new(&files);
+        return Ok(Loaded { config, watcher, files, refused: None, entries, local: None });
     }
     let mut problems = findings.problems;
     problems.sort_by(|a, b| a.origin.cmp(&b.origin));
@@ -251,11 +339,13 @@ fn blank() -> Vec<Entry> {
         flags: Overlay::default(),
         implied_exporter: false,
         schema: true,
+        remote: None,
+        allowed: &[],
         paths: &[],
     };
     // Required keys are missing, of course.
     let mut findings = Findings::default();
-    let mut reader = Reader::root(&sources, &mut findings, None);
+    let mut reader = Reader::root(&sources, &mut findings, None, None);
     sections::read(&mut reader);
     reader.finish()
 }

@@ -87,6 +87,8 @@ pub struct Config {
     pub limits: Limits,
     /// While this file exists nothing is sampled.
     pub kill_switch: PathBuf,
+    /// Keys that a remote configuration may set as it likes.
+    pub remote_allow: Vec<String>,
 }
 
 /// Which sections differ between two configurations.
@@ -160,7 +162,7 @@ impl Config {
 }
 
 /// How much is looked up for each address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Symbols {
     /// Function names from symbol tables.
     Names,

@@ -21,6 +21,13 @@ pub enum Origin {
     Environment(String),
     /// A flag, such as `--rate`.
     Flag(String),
+    /// A configuration from elsewhere, which narrows what all others say.
+    Remote {
+        /// Which.
+        name: String,
+        /// Where in it.
+        place: Option<Place>,
+    },
 }
 
 impl Origin {
@@ -32,6 +39,7 @@ impl Origin {
             Self::File { .. } => 1,
             Self::Environment(_) => 2,
             Self::Flag(_) => 3,
+            Self::Remote { .. } => 4,
         }
     }
 
@@ -51,6 +59,8 @@ impl fmt::Display for Origin {
             }
             Self::Environment(name) => write!(f, "environment {name}"),
             Self::Flag(name) => write!(f, "flag {name}"),
+            Self::Remote { name, place: None } => write!(f, "remote {name}"),
+            Self::Remote { name, place: Some(place) } => write!(f, "remote {name}:{}:{}", place.line, place.column),
         }
     }
 }

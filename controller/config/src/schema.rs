@@ -5,6 +5,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value as Json, json};
 
 use super::entry::{About, Content, Entry};
+use super::kind::Items;
 
 /// JSON Schema (2020-12) of the file.
 #[must_use]
@@ -54,7 +55,7 @@ fn property(entry: &Entry) -> Json {
             json!({ "type": ["object", "null"], "additionalProperties": scalar(about) })
         }
         Content::Section { entries, exactly_one, .. } => object(entries, exactly_one),
-        Content::Sections { items, exactly_one } => {
+        Content::Sections { items, exactly_one, .. } => {
             let item = items.first().map_or_else(|| json!({}), |entries| object(entries, exactly_one));
             json!({ "type": ["array", "null"], "items": item })
         }
@@ -136,7 +137,12 @@ fn tables(text: &mut String, path: &str, doc: &str, entries: &[Entry]) {
             (true, None) => " |".to_owned(),
             (true, Some(variable)) => format!(" `{variable}` |"),
         };
-        let row = format!("{} | {} |{variable} {}", what.replace('|', "\\|"), default, entry.doc.replace('|', "\\|"));
+        let remote = match remote(entry) {
+            "" => String::new(),
+            words => format!(". Remote: {words}"),
+        };
+        let doc = format!("{}{remote}", entry.doc).replace('|', "\\|");
+        let row = format!("{} | {} |{variable} {doc}", what.replace('|', "\\|"), default);
         let _ = writeln!(text, "| `{key}` | {row} |");
     }
     text.push('\n');
@@ -160,6 +166,15 @@ fn variable(entry: &Entry) -> Option<&str> {
             about.variable.as_deref()
         }
         _ => None,
+    }
+}
+
+/// What a remote configuration may make of it.
+pub(super) fn remote(entry: &Entry) -> &'static str {
+    match &entry.content {
+        Content::Scalar { about, .. } | Content::List { about, .. } | Content::Map { about, .. } => about.remote,
+        Content::Sections { remote: Items::Add, .. } => "further ones",
+        _ => "",
     }
 }
 

@@ -7,7 +7,7 @@ use profiler_targets::{Rule, TargetRules};
 
 use super::errors::quoted;
 use super::exporters::{self, METRICS};
-use super::kind::{self, Kind, OFF};
+use super::kind::{self, Items, Kind, OFF};
 use super::model::{
     Config, Jitter, Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Percent, Resource, Symbols, Telemetry,
     TelemetryOtlp,
@@ -23,19 +23,19 @@ const MIB: u64 = 1024 * 1024;
 pub(super) fn read(reader: &mut Reader<'_>) -> Config {
     let rate = reader.value(
         "rate",
-        kind::whole(1_u64, 10_000, "Hz"),
+        kind::whole(1_u64, 10_000, "Hz").at_most(),
         99,
         "Samples a second on each CPU, of CPU time that is used. A rate like 100 beats in time with timers: take 99",
     );
     let window = reader.value(
         "window",
-        kind::time(SECOND, HOUR),
+        kind::time(SECOND, HOUR).if_allowed(),
         10 * SECOND,
         "How long one profile is. Longer windows cost less on the wire",
     );
     let (jitter, jitter_origin) = reader.located(
         "jitter",
-        kind::jitter(),
+        kind::jitter().if_allowed(),
         Jitter::Share(Percent(10.0)),
         "By how much the first window may be shortened, at random: hosts that start together do not send together",
     );
@@ -45,7 +45,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
     }
     let symbols = reader.value(
         "symbols",
-        kind::choice(),
+        kind::choice().at_most(),
         Symbols::Names,
         "`names`: functions, from symbol tables; `lines`: also files, lines and inlined functions, from DWARF, for 50 to \
          100 times the memory",
@@ -53,7 +53,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
     let labels = reader.map(
         "labels",
         attribute_name,
-        kind::text("text"),
+        kind::text("text").if_allowed(),
         "Added to the Resource of every process, whatever it says itself",
     );
     Config {
@@ -67,6 +67,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
         exporters: exporters::read(reader),
         telemetry: reader.section("telemetry", "What the agent tells about itself", telemetry),
         log: reader.section("log", "What is logged, to stderr", log),
+        remote_allow: reader.section("remote", "What a configuration from elsewhere may set beyond narrowing this one", remote),
         limits: reader.section(
             "limits",
             "What the agent may use. Over it the rate falls first, then caches are shed, and the log and metrics say so",
@@ -74,7 +75,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
         ),
         kill_switch: reader.value(
             "kill_switch",
-            kind::path(),
+            kind::path().local(),
             "/run/profiler/disabled".into(),
             "While this file exists nothing is sampled",
         ),
@@ -85,19 +86,21 @@ fn targets(reader: &mut Reader<'_>) -> TargetRules {
     let nameless = |_: &super::yaml::Node| None;
     let include = reader.sections(
         "include",
+        Items::Local,
         "Processes that any one of these rules matches are sampled; without rules all are",
         nameless,
         rule,
     );
     let exclude = reader.sections(
         "exclude",
+        Items::Add,
         "Processes that any one of these rules matches are not sampled, whatever `include` says",
         nameless,
         rule,
     );
     let min_age = reader.value(
         "min_age",
-        kind::time(Duration::ZERO, 24 * HOUR),
+        kind::time(Duration::ZERO, 24 * HOUR).at_least(),
         Duration::ZERO,
         "Processes younger than this are not sampled",
     );
@@ -108,17 +111,17 @@ fn targets(reader: &mut Reader<'_>) -> TargetRules {
 fn rule(reader: &mut Reader<'_>) -> Rule {
     let pids = reader.list(
         "pids",
-        kind::whole(1_u32, 4_194_304, ""),
+        kind::whole(1_u32, 4_194_304, "").local(),
         Vec::new(),
         "Process ids, as the host sees them. All lists of one rule must match; in each list one item suffices",
     );
     let cgroup_ids = reader.list(
         "cgroup_ids",
-        kind::whole(1_u64, u64::MAX, ""),
+        kind::whole(1_u64, u64::MAX, "").local(),
         Vec::new(),
         "Ids of cgroups (v2): the inodes of their directories, as `stat -c %i` shows them",
     );
-    let mut patterns = |key, doc| reader.list(key, pattern(), Vec::new(), doc);
+    let mut patterns = |key, doc| reader.list(key, pattern().local(), Vec::new(), doc);
     let cgroups = patterns(
         "cgroups",
         "Paths below `/sys/fs/cgroup` (v2), such as `/system.slice/*`; what is below a matching cgroup matches too",
@@ -152,7 +155,7 @@ fn resource(reader: &mut Reader<'_>) -> Resource {
     });
     let environment_variables = reader.list(
         "environment_variables",
-        variable,
+        variable.subset(),
         vec!["OTEL_SERVICE_NAME".to_owned(), "OTEL_RESOURCE_ATTRIBUTES".to_owned()],
         "What is read from the environments of processes; no other variable is looked at, since environments hold \
          secrets. The first two name the service; others become `process.environment_variable.NAME`",
@@ -160,7 +163,7 @@ fn resource(reader: &mut Reader<'_>) -> Resource {
     let attributes = reader.map(
         "attributes",
         attribute_name,
-        kind::text("text"),
+        kind::text("text").local(),
         "Added to the Resource of every process that says nothing else, such as `cloud.region: eu-west-1`. The agent's own \
          `OTEL_RESOURCE_ATTRIBUTES` are added here, but for those that describe the agent itself (`service.*`, \
          `process.*`, `telemetry.*`, `container.*` and `k8s.pod.*`, `k8s.container.*`, `k8s.daemonset.*`, `k8s.namespace.*`)",
@@ -172,7 +175,7 @@ fn resource(reader: &mut Reader<'_>) -> Resource {
 fn kubernetes(reader: &mut Reader<'_>) -> Kubernetes {
     let source = reader.value(
         "source",
-        kind::choice(),
+        kind::choice().local(),
         KubernetesSource::Auto,
         "Who is asked: the node's `kubelet`, or the `api` server; `auto`: what the environment offers, nobody outside \
          Kubernetes; `off`: nobody",
@@ -185,22 +188,22 @@ fn kubernetes(reader: &mut Reader<'_>) -> Kubernetes {
     let api_url = exporters::service_url(reader, "api_url", "The API server; without it found as every pod finds it");
     let node_name = reader.optional(
         "node_name",
-        kind::text("name of the node"),
+        kind::text("name of the node").local(),
         "This node, as the API server calls it. `NODE_NAME` and `K8S_NODE_NAME` set it too",
     );
     let ca_file = reader.optional(
         "ca_file",
-        kind::path(),
+        kind::path().local(),
         "Authorities that vouch for the kubelet or API server, PEM; without it those of the service account",
     );
     let token_file = reader.optional(
         "token_file",
-        kind::path(),
+        kind::path().local(),
         "The token to show; without it that of the service account. Read again when it changes",
     );
     let insecure_skip_verify = reader.value(
         "insecure_skip_verify",
-        kind::boolean(),
+        kind::boolean().local(),
         false,
         "Accept any certificate of the kubelet, as kubelets sign their own unless told otherwise. The token then goes to \
          whoever answers at that address",
@@ -208,19 +211,19 @@ fn kubernetes(reader: &mut Reader<'_>) -> Kubernetes {
     let interval = || kind::time(SECOND, HOUR);
     let poll_interval = reader.value(
         "poll_interval",
-        interval(),
+        interval().local(),
         60 * SECOND,
         "Between two lists of the kubelet; the API server is watched",
     );
     let min_poll_interval = reader.value(
         "min_poll_interval",
-        interval(),
+        interval().local(),
         5 * SECOND,
         "Between two lists of the kubelet while a container is not known",
     );
     let labels = reader.list(
         "labels",
-        kind::text("name of a label"),
+        kind::text("name of a label").subset(),
         Vec::new(),
         "Labels of pods to add as `k8s.pod.label.NAME`; no other is added",
     );
@@ -241,31 +244,41 @@ fn kubernetes(reader: &mut Reader<'_>) -> Kubernetes {
 fn telemetry(reader: &mut Reader<'_>) -> Telemetry {
     let service_name = reader.value(
         "service_name",
-        kind::text("text"),
+        kind::text("text").local(),
         "profiler".to_owned(),
         "`service.name` of the agent's own metrics. `OTEL_SERVICE_NAME` sets it too",
     );
-    let attributes =
-        reader.map("attributes", attribute_name, kind::text("text"), "Further attributes of the agent's own Resource");
+    let attributes = reader.map(
+        "attributes",
+        attribute_name,
+        kind::text("text").local(),
+        "Further attributes of the agent's own Resource",
+    );
     let listen = reader.value(
         "listen",
-        kind::or_off(kind::address(), |address| address.map_or_else(|| OFF.to_owned(), |address| address.to_string())),
+        kind::or_off(kind::address(), |address| address.map_or_else(|| OFF.to_owned(), |address| address.to_string()))
+            .local(),
         Some(([127, 0, 0, 1], 9464).into()),
         "Where `/metrics` (Prometheus), `/healthz` and `/readyz` are served; port 0 takes a free one",
     );
     let otlp = reader.optional_section("otlp", "Sends the agent's own metrics by OTLP", |reader| {
         let connection = exporters::connection(reader, &METRICS);
-        let interval = reader.value("interval", kind::time(SECOND, HOUR), 60 * SECOND, "How often metrics are sent");
+        let interval =
+            reader.value("interval", kind::time(SECOND, HOUR).local(), 60 * SECOND, "How often metrics are sent");
         TelemetryOtlp { connection, interval }
     });
     Telemetry { service_name, attributes, listen, otlp }
 }
 
 fn log(reader: &mut Reader<'_>) -> Log {
-    let level =
-        reader.value("level", kind::choice(), LogLevel::Info, "What is worth a line. `-v` is debug, `-vv` trace");
+    let level = reader.value(
+        "level",
+        kind::choice().if_allowed(),
+        LogLevel::Info,
+        "What is worth a line. `-v` is debug, `-vv` trace",
+    );
     let format =
-        reader.value("format", kind::choice(), LogFormat::Text, "`text` for people, `json`: one object a line");
+        reader.value("format", kind::choice().local(), LogFormat::Text, "`text` for people, `json`: one object a line");
     Log { level, format }
 }
 
@@ -274,7 +287,8 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         "memory",
         kind::or_off(kind::size(32 * MIB, 1024 * 1024 * MIB), |size| {
             size.as_ref().map_or_else(|| OFF.to_owned(), units::show_size)
-        }),
+        })
+        .limit(),
         Some(128 * MIB),
         "Memory of the agent, its kernel maps included",
     );
@@ -282,11 +296,31 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
         "cpu",
         kind::or_off(kind::percent(0.1, 100.0), |percent| {
             percent.map_or_else(|| OFF.to_owned(), |percent| percent.to_string())
-        }),
+        })
+        .limit(),
         Some(Percent(2.0)),
         "CPU time of the agent, its kernel side included, as a share of all CPUs of the host",
     );
     Limits { memory_bytes: memory, cpu_fraction: cpu.map(Percent::fraction) }
+}
+
+/// The keys that `remote.allow` can name: those that are read with [`Kind::if_allowed`].
+pub(super) const ALLOWABLE: [&str; 4] = ["window", "jitter", "labels", "log.level"];
+
+fn remote(reader: &mut Reader<'_>) -> Vec<String> {
+    let key = kind::text("window | jitter | labels | log.level").checked(|key: &String| {
+        if ALLOWABLE.contains(&key.as_str()) {
+            Ok(())
+        } else {
+            Err(format!("{} is none of {}: no other key can be given away", quoted(key), ALLOWABLE.join(", ")))
+        }
+    });
+    reader.list(
+        "allow",
+        key.local(),
+        Vec::new(),
+        "Keys that it may set as it likes. All others it may narrow as they say, or not at all",
+    )
 }
 
 /// Names of attributes, as OpenTelemetry has them.

@@ -142,6 +142,28 @@ fn a_named_pipe_is_refused_at_once_and_the_shells_pipes_are_read() {
 }
 
 #[test]
+fn a_remote_configuration_narrows_and_what_widens_is_refused() {
+    let place = folder().expect("a folder");
+    let remote = place.path().join("fleet.yaml");
+    let remote_text = remote.display().to_string();
+    // There need not be one.
+    is_right(&check("rate: 49\n", &["--remote", &remote_text], &[]));
+    fs::write(&remote, "rate: 19\n").expect("written");
+    let narrowed = check("rate: 49\n", &["--remote", &remote_text], &[]);
+    is_right(&narrowed);
+    let line = format!("rate: 19  # remote {remote_text}:1:7");
+    assert!(narrowed.stdout.lines().any(|shown| shown == line), "{}", narrowed.stdout);
+    fs::write(&remote, "rate: 99\nexporters: []\n").expect("written");
+    let refused = check("rate: 49\n", &["--remote", &remote_text], &[]);
+    is_wrong(&refused);
+    for words in
+        ["remote configuration is refused", "rate: would widen", "(c.yaml:1:7)", "exporters: is the host's own"]
+    {
+        assert!(refused.stderr.contains(words), "no {words:?} in\n{}", refused.stderr);
+    }
+}
+
+#[test]
 fn times_are_written_alike_in_the_file_and_on_the_command_line() {
     for window in ["90s", "1m30s", "1min 30s", "1.5m"] {
         let checked = check(&format!("window: {window}\n"), &["--set", "limits.memory=64MiB"], &[]);

@@ -119,6 +119,7 @@ fn everything() -> Config {
         },
         log: Log { level: LogLevel::Debug, format: LogFormat::Json },
         limits: Limits { memory_bytes: None, cpu_fraction: Some(0.005) },
+        remote_allow: vec!["labels".to_owned()],
         kill_switch: "/run/stop".into(),
     }
 }

@@ -4,6 +4,7 @@ mod documents;
 mod keys;
 mod layers;
 mod refusals;
+mod remote;
 mod secrets;
 
 use std::path::Path;
