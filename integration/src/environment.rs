@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use profiler_need::{find, have, have_root, have_tools, python_with};
 
@@ -44,9 +44,16 @@ pub fn profiler() -> &'static Path {
     })
 }
 
+/// Tests that record hold it alone, those whose recordings do not disturb each other together.
+static RECORDING: RwLock<()> = RwLock::new(());
+
 /// Held while a test records: several loads at once on a small machine would only test its scheduler.
-pub fn one_at_a_time() -> MutexGuard<'static, ()> {
-    static RECORDING: Mutex<()> = Mutex::new(());
+pub fn one_at_a_time() -> RwLockWriteGuard<'static, ()> {
     // A test that failed while it held the lock says nothing about the next one.
-    RECORDING.lock().unwrap_or_else(PoisonError::into_inner)
+    RECORDING.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held while a test records what no other test that holds this counts, and measures nothing.
+pub fn beside_its_like() -> RwLockReadGuard<'static, ()> {
+    RECORDING.read().unwrap_or_else(PoisonError::into_inner)
 }

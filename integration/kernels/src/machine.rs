@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use profiler_integration::children;
+
 use crate::error::Error;
 use crate::favour;
 use crate::packages::Processor;
@@ -46,8 +48,12 @@ pub fn boot(boot: &Boot<'_>) -> Result<(), Error> {
     // A panic reboots, which ends qemu. No lines of the kernel's shall come between those of the guest's script.
     qemu.arg("-append").arg(format!("console={console} panic=-1 quiet loglevel=4 {}", boot.parameters));
     qemu.arg("-kernel").arg(boot.kernel).arg("-initrd").arg(boot.initramfs);
-    // A guest that does not get its CPUs in time misses ticks of its clock, which looks as if the profiler lost samples.
-    let running = favour::start(&qemu)?;
+    let running = match boot.processor {
+        // A guest that does not get its CPUs in time misses ticks of its clock, which looks as if the profiler lost samples.
+        Processor::X86 => favour::start(&qemu)?,
+        // Its samples are not counted against time.
+        Processor::Arm64 => children::start(&mut qemu)?,
+    };
     match running.wait(boot.patience) {
         Ok(finished) if finished.status.success() => Ok(()),
         Ok(finished) => Err(Error::Emulator { status: finished.status.to_string(), output: finished.stderr }),

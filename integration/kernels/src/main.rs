@@ -124,37 +124,22 @@ fn kernels(options: &Kernels) -> Result<ExitCode, Error> {
         }
     }
     let until = Instant::now() + Duration::from_secs(options.minutes * 60);
-    let mut unreachable = 0;
-    let mut tables = Vec::new();
-    thread::scope(|scope| {
-        // While one kernel runs, the next ones are fetched, in the same order.
-        let order: Vec<&Release> = guests.iter().flat_map(|(releases, _)| releases.iter().copied()).collect();
-        let (fetched, kernels) = mpsc::channel();
-        let packages = &packages;
-        scope.spawn(move || {
-            for release in order {
-                let _ = fetched.send(packages.kernel(release));
-            }
-        });
-        for (releases, initramfs) in &guests {
-            let mut columns = Vec::new();
-            for (release, kernel) in releases.iter().zip(&kernels) {
-                let matrix = Matrix { folder: packages.folder(), initramfs, keep_log: options.keep_log };
-                let column = kernel.and_then(|kernel| matrix.prove(release, &kernel, until, options.minutes));
-                let column = column.unwrap_or_else(|error| {
-                    unreachable += usize::from(error.is_of_packages());
-                    Column::failed(release.name, &error)
-                });
-                eprintln!("{}", column.verdict());
-                columns.push(column);
-            }
-            tables.push(columns);
-        }
+    let packages = &packages;
+    let matrix =
+        |initramfs| Matrix { packages, initramfs, keep_log: options.keep_log, until, minutes: options.minutes };
+    // The processors side by side: guests whose samples are counted go before the others (see `machine`), which take what those leave.
+    let tables: Vec<Vec<Tried>> = thread::scope(|scope| {
+        let running: Vec<_> = guests
+            .iter()
+            .map(|(releases, initramfs)| scope.spawn(move || matrix(initramfs).prove_all(releases)))
+            .collect();
+        running.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
     });
     for columns in &tables {
-        println!("{}", table::markdown(&columns.iter().collect::<Vec<_>>()));
+        println!("{}", table::markdown(&columns.iter().map(|tried| &tried.column).collect::<Vec<_>>()));
     }
-    let failed = tables.iter().flatten().filter(|column| column.failure.is_some()).count();
+    let failed = tables.iter().flatten().filter(|tried| tried.column.failure.is_some()).count();
+    let unreachable = tables.iter().flatten().filter(|tried| tried.is_unreachable).count();
     Ok(match failed {
         0 => ExitCode::SUCCESS,
         _ if failed == unreachable => ExitCode::from(UNREACHABLE),
@@ -172,21 +157,51 @@ fn initramfs(processor: Processor, packages: &Packages, profiler: &Path) -> Resu
     Ok(path)
 }
 
+/// What came of a kernel.
+struct Tried {
+    column: Column,
+    /// Its packages could not be had.
+    is_unreachable: bool,
+}
+
 /// What all kernels of a processor share.
+#[derive(Clone, Copy)]
 struct Matrix<'a> {
-    folder: &'a Path,
+    packages: &'a Packages,
     initramfs: &'a Path,
     keep_log: bool,
+    until: Instant,
+    minutes: u64,
 }
 
 impl Matrix<'_> {
+    /// Tries one after the other; while one runs, the next ones are fetched.
+    fn prove_all(&self, releases: &[&Release]) -> Vec<Tried> {
+        thread::scope(|scope| {
+            let (fetched, kernels) = mpsc::channel();
+            scope.spawn(move || {
+                for release in releases {
+                    let _ = fetched.send(self.packages.kernel(release));
+                }
+            });
+            let prove = |(release, kernel): (&&Release, Result<Kernel, Error>)| {
+                let column = kernel.and_then(|kernel| self.prove(release, &kernel));
+                let is_unreachable = column.as_ref().is_err_and(Error::is_of_packages);
+                let column = column.unwrap_or_else(|error| Column::failed(release.name, &error));
+                eprintln!("{}", column.verdict());
+                Tried { column, is_unreachable }
+            };
+            releases.iter().zip(kernels).map(prove).collect()
+        })
+    }
+
     /// Tries one kernel, a second time if it failed: what disturbs a host for a moment passes, a fault stays.
-    fn prove(&self, release: &Release, kernel: &Kernel, until: Instant, minutes: u64) -> Result<Column, Error> {
+    fn prove(&self, release: &Release, kernel: &Kernel) -> Result<Column, Error> {
         let mut column = Column::default();
         for attempt in 1..=2 {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = self.until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return if attempt == 1 { Err(Error::NoTimeLeft { minutes }) } else { Ok(column) };
+                return if attempt == 1 { Err(Error::NoTimeLeft { minutes: self.minutes }) } else { Ok(column) };
             }
             eprintln!("{}: booting {}", release.name, kernel.version);
             column = self.attempt(release, kernel, left.min(PATIENCE))?;
@@ -198,32 +213,32 @@ impl Matrix<'_> {
         Ok(column)
     }
 
-    /// Boots a kernel, as it is and locked down, and judges what it printed.
+    /// Boots a kernel and judges what it printed.
     fn attempt(&self, release: &Release, kernel: &Kernel, patience: Duration) -> Result<Column, Error> {
-        let log = |boot: &str| self.folder.join(format!("{}{boot}.log", release.name));
-        let results = |boot: &str| self.folder.join("results").join(format!("{}{boot}", release.name));
-        let boot = |suffix: &str, parameters: &str| {
-            let (log, processor) = (log(suffix), release.processor);
-            let initramfs = self.initramfs;
-            machine::boot(&Boot { kernel: &kernel.image, initramfs, parameters, log: &log, processor, patience })?;
-            transcript::read(&log, &results(suffix))
+        let log = self.packages.folder().join(format!("{}.log", release.name));
+        let results = self.packages.folder().join("results").join(release.name);
+        let processor = release.processor;
+        let parameters = match processor {
+            Processor::X86 => "steps=all,lockdown",
+            Processor::Arm64 => "steps=arm64",
         };
-        let mut logs = vec![log("")];
-        let mut column = match release.processor {
-            Processor::X86 => {
-                let mut steps = boot("", "steps=all")?;
-                steps.add(boot("-lockdown", "steps=lockdown lockdown=confidentiality")?);
-                logs.push(log("-lockdown"));
-                judge::judge(release.name, &kernel.version, &steps)
-            }
-            Processor::Arm64 => judge::judge_arm64(release.name, &kernel.version, &boot("", "steps=arm64")?),
+        machine::boot(&Boot {
+            kernel: &kernel.image,
+            initramfs: self.initramfs,
+            parameters,
+            log: &log,
+            processor,
+            patience,
+        })?;
+        let steps = transcript::read(&log, &results)?;
+        let mut column = match processor {
+            Processor::X86 => judge::judge(release.name, &kernel.version, &steps),
+            Processor::Arm64 => judge::judge_arm64(release.name, &kernel.version, &steps),
         };
         if column.failure.is_some() || self.keep_log {
-            column.log = Some(log(""));
+            column.log = Some(log);
         } else {
-            for log in logs {
-                fs::remove_file(&log).map_err(Error::file("remove", &log))?;
-            }
+            fs::remove_file(&log).map_err(Error::file("remove", &log))?;
         }
         Ok(column)
     }

@@ -72,14 +72,6 @@ pub fn read(log: &Path, folder: &Path) -> Result<Steps, Error> {
     Ok(found)
 }
 
-impl Steps {
-    /// Adds the steps of another boot of the same kernel.
-    pub fn add(&mut self, other: Self) {
-        self.steps.extend(other.steps);
-        self.died = self.died.take().or(other.died);
-    }
-}
-
 /// Reads results that lie in folders below `results`, one a step, as `guest/steps` leaves them.
 ///
 /// # Errors

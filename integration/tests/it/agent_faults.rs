@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::RwLockReadGuard;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use profiler_integration::agent::{Agent, Configuration, Home, Metrics, otlp_expo
 use profiler_integration::children::{self, Running};
 use profiler_integration::collector::certificates::{Certificates, Valid};
 use profiler_integration::collector::{Collector, CollectorOptions, Protocol};
-use profiler_integration::environment::have_root;
+use profiler_integration::environment::{beside_its_like, have_root};
 use profiler_integration::programs;
 use profiler_integration::receiver::{Event, Receiver};
 use profiler_integration::recording::folder;
@@ -32,6 +33,7 @@ struct Load {
     comm: String,
     file: PathBuf,
     _folder: TempDir,
+    _beside: RwLockReadGuard<'static, ()>,
 }
 
 impl Load {
@@ -41,7 +43,7 @@ impl Load {
         let folder = folder().unwrap();
         let file = folder.path().join(&comm);
         children::copy_program(&programs::c("shares").build().unwrap(), &file).unwrap();
-        Self { comm, file, _folder: folder }
+        Self { comm, file, _folder: folder, _beside: beside_its_like() }
     }
 
     /// Starts it for `ms` of CPU time.

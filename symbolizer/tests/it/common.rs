@@ -1,6 +1,7 @@
 //! Programs to look into, and other people's tools to compare with.
 
 use profiler_address::ElfVaddr;
+use profiler_need::{have_tools, llvm_tool};
 use profiler_symbolizer::{Object, ObjectKey, Options, Symbolized, Symbolizer};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,16 +15,14 @@ use std::{
 /// A frame as compared: linkage name, file, line.
 pub type Place = (String, String, u32);
 
-/// Runs a program; false, loudly, if it is not there.
+/// Runs a program; false, where that may be, if it is not there.
 pub fn run(program: &str, arguments: &[&str]) -> bool {
-    match Command::new(program).args(arguments).output() {
-        Ok(output) if output.status.success() => true,
-        Ok(output) => panic!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => {
-            eprintln!("skipped: {program}: {error}");
-            false
-        }
+    if !have_tools(&format!("{program} {}", arguments.join(" ")), &[program]) {
+        return false;
     }
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    true
 }
 
 /// Path of a source of a test program.
@@ -31,15 +30,18 @@ pub fn source(name: &str) -> String {
     format!("{}/tests/programs/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Output of a program that reads `input`; none if it is not there.
+/// Output of a program that reads `input`; none, where that may be, if it is not there.
 pub fn output(program: &str, arguments: &[&str], input: &str) -> Option<String> {
+    if !have_tools(&format!("{program} {}", arguments.join(" ")), &[program]) {
+        return None;
+    }
     let mut command = Command::new(program);
     let child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut child = child.inspect_err(|error| eprintln!("skipped: {program}: {error}")).ok()?;
-    let mut stdin = child.stdin.take()?;
+    let mut child = child.unwrap();
+    let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
     let writer = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    let output = child.wait_with_output().ok()?;
+    let output = child.wait_with_output().unwrap();
     let _ = writer.join();
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -91,15 +93,27 @@ pub fn spread(section: (u64, u64), count: u64) -> Vec<u64> {
     (0..count).map(|_| next()).collect()
 }
 
-/// llvm-symbolizer's answers; none if it is not installed.
+/// llvm-symbolizer's version, such as 19.
+pub fn llvm_version(program: &str) -> u32 {
+    let text = output(program, &["--version"], "").unwrap();
+    let version =
+        text.lines().find_map(|line| line.split_once("version ")).and_then(|(_, version)| version.split('.').next());
+    version.and_then(|version| version.parse().ok()).unwrap_or_else(|| panic!("no version in {text}"))
+}
+
+/// The path as llvm-symbolizer 19 gives it. 14 puts a relative compilation directory before the same directory of the line table:
+/// `./posix/./posix/regexec.c`.
+fn as_of_19(path: &str) -> String {
+    let Some((directory, rest)) = path.rsplit_once("/./") else { return path.to_owned() };
+    let name = rest.strip_prefix(directory.trim_start_matches("./")).and_then(|name| name.strip_prefix('/'));
+    name.map_or_else(|| path.to_owned(), |name| format!("{directory}/{name}"))
+}
+
+/// llvm-symbolizer's answers; none, where that may be, if it is not installed.
 pub fn llvm(path: &Path, addresses: &[u64]) -> Option<BTreeMap<u64, Vec<Place>>> {
-    let program = ["llvm-symbolizer-19", "llvm-symbolizer", "llvm-symbolizer-14"]
-        .into_iter()
-        .find(|program| Command::new(program).arg("--version").output().is_ok());
-    let Some(program) = program else {
-        eprintln!("skipped: llvm-symbolizer is not installed");
-        return None;
-    };
+    let program = &llvm_tool(&format!("names and lines of {}", path.display()), "llvm-symbolizer")?;
+    let version = llvm_version(program);
+    println!("{program} is of version {version}");
     let object = format!("--obj={}", path.display());
     let input: String = addresses.iter().map(|address| format!("{address:#x}\n")).collect();
     let text = output(program, &[&object, "--addresses", "--no-demangle", "--functions=linkage", "--inlines"], &input)?;
@@ -111,7 +125,8 @@ pub fn llvm(path: &Path, addresses: &[u64]) -> Option<BTreeMap<u64, Vec<Place>>>
         let frames = rest.chunks(2).filter_map(|pair| {
             let mut place = pair.get(1)?.rsplitn(3, ':');
             let (_, line, file) = (place.next()?, place.next()?, place.next()?);
-            Some((pair[0].to_owned(), file.to_owned(), line.parse().ok()?))
+            let file = if version < 19 { as_of_19(file) } else { file.to_owned() };
+            Some((pair[0].to_owned(), file, line.parse().ok()?))
         });
         found.insert(address, frames.filter(|(name, _, line)| name != "??" || *line != 0).collect());
     }

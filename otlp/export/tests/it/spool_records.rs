@@ -11,6 +11,7 @@ use profiler_export::{
     Compression,
     spool::{Error, Record, Spool, SpoolOptions},
 };
+use profiler_need::{have, have_root};
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -374,16 +375,16 @@ fn a_folder_that_vanishes_is_an_error_and_its_return_the_end_of_it() {
 /// A full disk: everything that was there stays, and room that comes back is used. Needs root for a small tmpfs.
 #[test]
 fn root_a_full_disk_refuses_a_record_and_keeps_the_others() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: mounting a small tmpfs needs root");
+    let test = "root_a_full_disk_refuses_a_record_and_keeps_the_others";
+    if !have_root(test) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let mount = |arguments: &[&str]| {
         std::process::Command::new(arguments[0]).args(&arguments[1..]).arg(folder.path()).status().unwrap().success()
     };
-    if !mount(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs"]) {
-        eprintln!("skipped: this root may not mount (no CAP_SYS_ADMIN)");
+    let mounted = mount(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
+    if !have(test, mounted, "the right to mount (CAP_SYS_ADMIN)") {
         return;
     }
     let result = std::panic::catch_unwind(|| {

@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::Command};
 
 use profiler_formats::otlp;
 use profiler_model::{FrameKind, Profiles, Sample};
+use profiler_need::{find, have_tools};
 use serde_json::{Value, json};
 
 /// What the Collector sees in `profile`; `None` without Go.
@@ -12,11 +13,11 @@ fn collector(profile: &Profiles) -> Option<Vec<Value>> {
     let file = directory.path().join("profile.otlp");
     std::fs::write(&file, otlp::encode(profile)).unwrap();
     let module = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../integration/pdata");
-    let run = Command::new("go").args(["run", "."]).arg(&file).current_dir(module).output();
-    let Ok(output) = run else {
-        eprintln!("SKIPPED: there is no `go` to run the Collector's data model with; install Go to run this test");
+    if !have_tools("the Collector's data model", &["go"]) {
         return None;
-    };
+    }
+    let go = find("go").unwrap();
+    let output = Command::new(go).args(["run", "."]).arg(&file).current_dir(module).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     Some(printed.as_array().unwrap().clone())

@@ -4,13 +4,14 @@ use std::{fs::File, path::Path, process::Command};
 
 use profiler_formats::{otlp, pprof};
 use profiler_model::{Profiles, ValueType};
+use profiler_need::{find, have_tools};
 
 fn go(arguments: &[&str], file: &Path) -> Option<String> {
-    let run = Command::new("go").args(["tool", "pprof"]).args(arguments).arg(file).output();
-    let Ok(output) = run else {
-        eprintln!("SKIPPED: there is no `go` to run `go tool pprof` with; install Go to run this test");
+    if !have_tools(&format!("go tool pprof {}", arguments.join(" ")), &["go"]) {
         return None;
-    };
+    }
+    let go = find("go").unwrap();
+    let output = Command::new(go).args(["tool", "pprof"]).args(arguments).arg(file).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -102,11 +103,11 @@ fn a_profile_of_the_go_runtime_keeps_its_figures() {
     let directory = tempfile::tempdir().unwrap();
     let original = directory.path().join("original.pb.gz");
     let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../integration/pdata");
-    let run = Command::new("go").args(["run", "./cpuprofile"]).arg(&original).current_dir(module).output();
-    let Ok(output) = run else {
-        eprintln!("SKIPPED: there is no `go` to record a profile with; install Go to run this test");
+    if !have_tools("a_profile_of_the_go_runtime_keeps_its_figures", &["go"]) {
         return;
-    };
+    }
+    let mut command = Command::new(find("go").unwrap());
+    let output = command.args(["run", "./cpuprofile"]).arg(&original).current_dir(module).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let profile = pprof::decode(&std::fs::read(&original).unwrap()).unwrap();
     assert!(profile.sample_count() > 20);

@@ -8,6 +8,7 @@ use profiler_formats::{
     otlp, pprof,
 };
 use proptest::prelude::*;
+use serde_json::Value;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
@@ -38,7 +39,43 @@ proptest! {
         for format in Format::all() {
             let mut bytes = Vec::new();
             format::write(&profile, format, &mut bytes).unwrap();
-            prop_assert!(!bytes.is_empty() || format == Format::Folded);
+            let text = || String::from_utf8(bytes.clone()).unwrap();
+            let shown = profile.shown(None).unwrap();
+            let total = shown.samples().fold(0, |sum: u64, (_, value)| sum.saturating_add(value));
+            match format {
+                Format::Pprof | Format::Otlp => {
+                    prop_assert_eq!(samples(&profile), samples(&format::read(&bytes).unwrap()));
+                }
+                Format::Folded => {
+                    let text = text();
+                    let counts = text.lines().map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap());
+                    prop_assert_eq!(counts.sum::<u64>(), total);
+                }
+                Format::Svg => {
+                    let text = text();
+                    let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
+                    let document = roxmltree::Document::parse_with_options(&text, options).unwrap();
+                    prop_assert_eq!(document.root_element().tag_name().name(), "svg");
+                }
+                Format::Html => {
+                    let text = text();
+                    prop_assert!(text.starts_with("<!doctype html>\n") && text.ends_with("</html>\n"));
+                }
+                Format::Speedscope => {
+                    let file: Value = serde_json::from_slice(&bytes).unwrap();
+                    let profiles = file["profiles"].as_array().unwrap().iter();
+                    let weights = profiles.flat_map(|one| one["weights"].as_array().unwrap());
+                    let weighed = weights.map(|weight| weight.as_u64().unwrap()).any(|weight| weight > 0);
+                    prop_assert!(weighed || total == 0);
+                }
+                Format::Firefox => {
+                    let file: Value = serde_json::from_reader(flate2::read::GzDecoder::new(&bytes[..])).unwrap();
+                    let tables = file["threads"].as_array().unwrap().iter().map(|thread| &thread["samples"]["length"]);
+                    let drawn = tables.map(|length| length.as_u64().unwrap()).sum::<u64>();
+                    prop_assert!(drawn > 0 || total == 0);
+                }
+                other => prop_assert!(false, "say here what {other:?} has to be"),
+            }
         }
     }
 

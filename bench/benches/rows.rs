@@ -2,22 +2,19 @@
 //!
 //! The scan evaluates every row of every function and keeps nothing. Ours must take at most half its time, sorting and interning
 //! included, and 4 bytes a row.
-#![allow(missing_docs)]
 
 use std::hint::black_box;
+use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use divan::Bencher;
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindContext, UnwindSection};
 use profiler_elf::ElfImage;
-use profiler_unwinders::rows::{RuleDictionary, compile};
-
-#[path = "../tests/it/rows/machine.rs"]
-#[allow(dead_code)]
-mod machine;
+use profiler_unwinders::rows::{self as unwinders, RuleDictionary};
 
 /// Evaluates all rows of `.eh_frame` and counts them.
-fn gimli_scan(image: &ElfImage<'_>) -> usize {
+fn scan(image: &ElfImage<'_>) -> usize {
     let Some(found) = image.eh_frame() else { return 0 };
     let bases = BaseAddresses::default().set_eh_frame(found.address.0);
     let eh_frame = EhFrame::new(found.bytes, LittleEndian);
@@ -49,32 +46,45 @@ fn best_times(image: &ElfImage<'_>) -> (Duration, Duration) {
     let mut best = (Duration::MAX, Duration::MAX);
     for _ in 0..RUNS {
         let start = thread_time();
-        let _ = black_box(compile(image, &mut RuleDictionary::new()));
+        let _ = black_box(unwinders::compile(image, &mut RuleDictionary::new()));
         let between = thread_time();
-        black_box(gimli_scan(image));
+        black_box(scan(image));
         best.0 = best.0.min(between.saturating_sub(start));
         best.1 = best.1.min(thread_time().saturating_sub(between));
     }
     best
 }
 
-fn build(criterion: &mut Criterion) {
-    let rust = machine::rust_library_folder();
-    let mut paths = vec![
-        "/lib/x86_64-linux-gnu/libc.so.6".to_owned(),
-        "/usr/lib/x86_64-linux-gnu/libLLVM-14.so.1".to_owned(),
-        "/usr/bin/node".to_owned(),
-    ];
-    paths.extend(machine::find(&[&rust], "libLLVM.so"));
-    paths.extend(machine::find(&[&rust], "librustc_driver-"));
-    let mut group = criterion.benchmark_group("rows");
-    group.sample_size(10);
-    for path in paths {
-        let Ok(bytes) = std::fs::read(&path) else { continue };
+/// Executables of this machine, the larger the better.
+fn paths() -> &'static [String] {
+    static PATHS: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let mut paths =
+            ["/lib/x86_64-linux-gnu/libc.so.6", "/usr/lib/x86_64-linux-gnu/libLLVM-14.so.1", "/usr/bin/node"]
+                .map(str::to_owned)
+                .to_vec();
+        // The libraries of the compiler that built this.
+        let rustc = Command::new("rustc").args(["--print", "sysroot"]).output();
+        let root = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+        let entries = std::fs::read_dir(format!("{root}/lib")).into_iter().flatten().flatten();
+        let own = entries.filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with("libLLVM.so") || name.starts_with("librustc_driver-")
+        });
+        paths.extend(own.map(|entry| entry.path().to_string_lossy().into_owned()));
+        paths.retain(|path| std::fs::read(path).is_ok_and(|bytes| ElfImage::parse(&bytes).is_ok()));
+        paths
+    });
+    &PATHS
+}
+
+fn main() {
+    for path in paths() {
+        let Ok(bytes) = std::fs::read(path) else { continue };
         let Ok(image) = ElfImage::parse(&bytes) else { continue };
-        let name = path.rsplit('/').next().unwrap_or(&path).to_owned();
+        let name = path.rsplit('/').next().unwrap_or(path);
         let mut rules = RuleDictionary::new();
-        let Ok(rows) = compile(&image, &mut rules) else { continue };
+        let Ok(rows) = unwinders::compile(&image, &mut rules) else { continue };
         println!(
             "{name}: {} functions, {} rows, {:.3} bytes a row, {} rules, {} bytes of .eh_frame; gimli evaluates {} rows",
             rows.stats.fdes,
@@ -82,7 +92,7 @@ fn build(criterion: &mut Criterion) {
             rows.byte_size() as f64 / rows.rows.len() as f64,
             rules.len(),
             rows.stats.eh_frame_bytes,
-            gimli_scan(&image)
+            scan(&image)
         );
         let (ours, gimli) = best_times(&image);
         println!(
@@ -92,16 +102,20 @@ fn build(criterion: &mut Criterion) {
             gimli.as_secs_f64() * 1e3,
             ours.as_secs_f64() / gimli.as_secs_f64(),
         );
-        group.throughput(Throughput::Elements(rows.rows.len() as u64));
-        group.bench_with_input(BenchmarkId::new("compile", &name), &image, |bencher, image| {
-            bencher.iter(|| compile(image, &mut RuleDictionary::new()));
-        });
-        group.bench_with_input(BenchmarkId::new("gimli scan", &name), &image, |bencher, image| {
-            bencher.iter(|| gimli_scan(image));
-        });
     }
-    group.finish();
+    divan::main();
 }
 
-criterion_group!(benches, build);
-criterion_main!(benches);
+#[divan::bench(args = paths().iter().map(String::as_str), sample_count = 10, sample_size = 1)]
+fn compile(bencher: Bencher, path: &str) {
+    let bytes = std::fs::read(path).expect("it was read before");
+    let image = ElfImage::parse(&bytes).expect("it was parsed before");
+    bencher.bench_local(|| unwinders::compile(&image, &mut RuleDictionary::new()).map(|rows| rows.rows.len()));
+}
+
+#[divan::bench(args = paths().iter().map(String::as_str), sample_count = 10, sample_size = 1)]
+fn gimli_scan(bencher: Bencher, path: &str) {
+    let bytes = std::fs::read(path).expect("it was read before");
+    let image = ElfImage::parse(&bytes).expect("it was parsed before");
+    bencher.bench_local(|| scan(&image));
+}

@@ -1,6 +1,6 @@
 //! Samples a second, by format: a large recording of 1,000,000 samples on 100,000 stacks, 30 frames deep, in 200 threads.
 //!
-//! `cargo bench -p profiler-formats`
+//! `cargo bench -p profiler-bench --bench encode`
 
 use std::{
     io::{self, Write},
@@ -8,6 +8,7 @@ use std::{
 };
 
 use divan::{Bencher, counter::ItemsCount};
+use profiler_bench::Random;
 use profiler_formats::{
     format::{self, Format},
     otlp, pprof,
@@ -25,19 +26,6 @@ static PROFILE: LazyLock<Profiles> = LazyLock::new(profile);
 
 fn main() {
     divan::main();
-}
-
-/// Random numbers, the same in every run (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
 }
 
 fn profile() -> Profiles {

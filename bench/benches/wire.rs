@@ -1,6 +1,6 @@
 //! Bytes of a sample on the wire, and samples a second of what an exporter does before it sends: encoding, dividing, compressing.
 //!
-//! `cargo bench -p profiler-formats --bench wire`
+//! `cargo bench -p profiler-bench --bench wire`
 //!
 //! The load is a busy host of 8 CPUs at 99 Hz: 40 processes, half of the samples on 30 hot stacks and the others on 4,000 cold ones
 //! with names as C++ and Rust have them, in windows of 10 s and 60 s.
@@ -8,6 +8,7 @@
 use std::{io::Write, sync::LazyLock};
 
 use divan::{Bencher, counter::ItemsCount};
+use profiler_bench::Random;
 use profiler_formats::otlp::{self, split};
 use profiler_model::{
     FrameKind, Function, Line, Location, Mapping, Process, Profiles, Sample, Thread, ValueType, builder::ProfileBuilder,
@@ -54,19 +55,6 @@ fn gzip(bytes: &[u8]) -> usize {
 
 fn zstd(bytes: &[u8]) -> usize {
     ruzstd::encoding::compress_to_vec(bytes, ruzstd::encoding::CompressionLevel::Fastest).len()
-}
-
-/// Random numbers, the same in every run (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
-    }
 }
 
 fn profile(seconds: u64) -> Profiles {
