@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use profiler_need::{find, have, have_root, have_tools, python_with};
+pub use profiler_need::{find, have, have_by_chance, have_root, have_tools, python_with};
 
 /// Path of the binary under test; without it cargo builds one.
 pub const BINARY: &str = "PROFILER_BIN";
