@@ -73,7 +73,8 @@ fn profile() -> Profiles {
         .map(|tid: u32| {
             let name = b.string(&format!("program-{}", tid / 4));
             let executable = b.string(&format!("/usr/bin/program-{}", tid / 4));
-            let process = Process { pid: tid / 4, start_unix_nanos: START, name, executable, ..Process::default() };
+            let process =
+                Process { pid: Some(tid / 4), start_unix_nanos: START, name, executable, ..Process::default() };
             let process = b.process(process);
             let name = b.string(&format!("worker-{tid}"));
             b.thread(Thread { process, tid, name })

@@ -96,7 +96,8 @@ fn profile(seconds: u64) -> Profiles {
         let name = b.string(&format!("program-{number}"));
         let executable = b.string(&format!("/usr/bin/program-{number}"));
         let pid = 1000 + number as u32 * 37;
-        let process = b.process(Process { pid, start_unix_nanos: START, name, executable, ..Process::default() });
+        let process =
+            b.process(Process { pid: Some(pid), start_unix_nanos: START, name, executable, ..Process::default() });
         let threads: Vec<u32> = (0..4)
             .map(|index| {
                 let name = b.string(&format!("worker-{index}"));

@@ -94,7 +94,7 @@ fn laid_out<'a>(profile: &Profiles, samples: impl Iterator<Item = (&'a Sample, u
             let process = thread.and_then(|thread| profile.processes.get(thread.process as usize));
             rows.push(Row {
                 count: 0,
-                pid: process.map_or(0, |process| process.pid),
+                pid: process.and_then(|process| process.pid).unwrap_or(0),
                 process: process.map_or("", |process| profile.string(process.name)).to_owned(),
                 thread: thread.map_or("", |thread| profile.string(thread.name)).to_owned(),
                 frames: profile.stack(sample.stack).iter().filter_map(|&id| frame(profile, id)).collect(),

@@ -198,7 +198,7 @@ fn process(builder: &mut ProfileBuilder, image: &Image, resources: &Resources) -
     let comm = image.comm.to_text();
     let attributes = resources.attributes(&sampled_facts(image, &comm)).in_profile(builder);
     let process = Process {
-        pid: image.pid,
+        pid: Some(image.pid),
         start_unix_nanos: image.start_unix_ns,
         name: builder.string(&comm),
         executable: builder.string(&String::from_utf8_lossy(&image.exe)),

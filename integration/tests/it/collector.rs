@@ -39,7 +39,7 @@ fn profile() -> Profiles {
     for (pid, name) in [(11, "api"), (12, "worker"), (13, "otelcol")] {
         let (name, executable) = (builder.string(name), builder.string(&format!("/usr/bin/{name}")));
         let process = builder.process(Process {
-            pid,
+            pid: Some(pid),
             start_unix_nanos: START - u64::from(pid) * 1_000_000_000,
             name,
             executable,

@@ -104,9 +104,12 @@ impl<'a> Converter<'a> {
 
     fn process(&mut self, process: Option<ProcessId>) -> fxprof_processed_profile::ProcessHandle {
         let process = process.and_then(|id| self.profile.process(id));
-        let (name, pid) = process.map_or(("", 0), |process| (self.profile.string(process.name), process.pid));
+        let (name, pid) =
+            process.map_or(("", 0), |process| (self.profile.process_label(process), process.pid.unwrap_or(0)));
         let start = self.since_start(process.map_or(0, |process| process.start_unix_nanos));
-        self.firefox.add_process(if name.is_empty() { "[no process]" } else { name }, pid, start)
+        // The format has no thread without a process: what nothing is known of is called by what the file is.
+        let what = self.shown.title();
+        self.firefox.add_process(if name.is_empty() { &what } else { name }, pid, start)
     }
 
     fn thread(
@@ -118,7 +121,7 @@ impl<'a> Converter<'a> {
         let process = process.and_then(|id| self.profile.process(id));
         let thread = thread.and_then(|id| self.profile.threads.get(id as usize));
         let (name, tid) = thread.map_or(("", 0), |thread| (self.profile.string(thread.name), thread.tid));
-        let is_main = process.is_none_or(|process| process.pid == tid);
+        let is_main = process.is_none_or(|process| process.pid.is_none_or(|pid| pid == tid));
         let start = self.since_start(0);
         let handle = self.firefox.add_thread(handle, tid, start, is_main);
         self.firefox.set_thread_name(handle, name);

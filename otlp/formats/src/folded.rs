@@ -42,10 +42,12 @@ pub fn encode_by(profile: &Profiles, shown: &Measured<'_>, root: Root, mut out: 
     for lines in lines.chunk_by(|a, b| (a.0, &a.1) == (b.0, &b.1)) {
         let count = lines.iter().fold(0_u64, |sum, (.., count)| sum.saturating_add(*count));
         let Some((root, ids, _)) = lines.first().filter(|_| count > 0) else { continue };
-        out.write_all(roots.get(*root as usize).map_or("", String::as_str).as_bytes())?;
-        for &id in ids {
+        let root = Some(roots.get(*root as usize).map_or("", String::as_str)).filter(|root| !root.is_empty());
+        let mut texts = root.into_iter().chain(ids.iter().map(|&id| names.text(id)));
+        out.write_all(texts.next().unwrap_or("[no stack]").as_bytes())?;
+        for text in texts {
             out.write_all(b";")?;
-            out.write_all(names.text(id).as_bytes())?;
+            out.write_all(text.as_bytes())?;
         }
         writeln!(out, " {count}")?;
     }
@@ -77,19 +79,24 @@ pub(crate) fn by_root(
     (roots, by_root)
 }
 
-/// What the lines of samples of `thread` begin with.
+/// What the lines of samples of `thread` begin with; "" if nothing is known of whose they are.
 fn root_name(profile: &Profiles, thread: Option<ThreadId>, root: Root) -> String {
     let thread = thread.and_then(|id| profile.threads.get(id as usize));
     let process = thread.and_then(|thread| profile.process(thread.process));
-    let mut name = process.map(|process| process_name(profile.string(process.name), process.pid)).unwrap_or_default();
+    let mut name = process.map(|process| process_name(profile.process_label(process), process.pid)).unwrap_or_default();
     if let Some(thread) = thread.filter(|_| root == Root::Thread) {
-        name = format!("{name};{}", clean(&format!("{} ({})", profile.string(thread.name), thread.tid)));
+        let thread = clean(&format!("{} ({})", profile.string(thread.name), thread.tid));
+        name = if name.is_empty() { thread } else { format!("{name};{thread}") };
     }
-    if name.is_empty() { "[no process]".to_owned() } else { name }
+    name
 }
 
-fn process_name(name: &str, pid: u32) -> String {
-    if name.is_empty() { format!("[pid {pid}]") } else { clean(name) }
+fn process_name(name: &str, pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) if name.is_empty() => format!("[pid {pid}]"),
+        None if name.is_empty() => String::new(),
+        _ => clean(name),
+    }
 }
 
 /// Names of frames with the marks of their kinds, in sorted order.

@@ -8,7 +8,7 @@
 //! let profile = ProfileBuilder::new().finish();
 //! let mut file = Vec::new();
 //! format::write(&profile, Format::Pprof, &mut file)?;
-//! assert_eq!(format::read(&file)?.samples.len(), 0);
+//! assert_eq!(format::read(&file)?.sample_entries(), 0);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -93,19 +93,26 @@ fn frame_table(profile: &Profiles, frames: &Frames) -> (Vec<Value>, Vec<u32>) {
     (table, of_frame)
 }
 
-/// A frame for each process, added to `table`; by position in the profile, the last for samples of none.
-fn process_frames(profile: &Profiles, table: &mut Vec<Value>) -> Vec<u32> {
-    let names = profile.processes.iter().map(|process| process_name(profile.string(process.name), process.pid));
-    let names = names.chain(std::iter::once("[no process]".to_owned()));
-    let push = |name| {
+/// A frame for each process of which anything is known, added to `table`; by position in the profile, the last for samples of none.
+fn process_frames(profile: &Profiles, table: &mut Vec<Value>) -> Vec<Option<u32>> {
+    let names = profile.processes.iter().map(|process| process_name(profile.process_label(process), process.pid));
+    let names = names.chain(std::iter::once(String::new()));
+    let push = |name: String| {
+        if name.is_empty() {
+            return None;
+        }
         table.push(json!({ "name": name }));
-        table.len() as u32 - 1
+        Some(table.len() as u32 - 1)
     };
     names.map(push).collect()
 }
 
-fn process_name(name: &str, pid: u32) -> String {
-    format!("{name} ({pid})").trim_start().to_owned()
+/// Name and id of a process or thread, as far as they are known.
+fn process_name(name: &str, pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) => format!("{name} ({pid})").trim_start().to_owned(),
+        None => name.to_owned(),
+    }
 }
 
 /// Samples of one thread or process.
@@ -160,8 +167,8 @@ impl<'a> Writer<'a> {
         let name = |process: Option<u32>, thread: Option<u32>| {
             let process = process.and_then(|id| profile.process(id));
             let thread = thread.and_then(|id| profile.threads.get(id as usize));
-            let process = process.map(|process| process_name(profile.string(process.name), process.pid));
-            let thread = thread.map(|thread| process_name(profile.string(thread.name), thread.tid));
+            let process = process.map(|process| process_name(profile.process_label(process), process.pid));
+            let thread = thread.map(|thread| process_name(profile.string(thread.name), Some(thread.tid)));
             [process, thread].into_iter().flatten().collect::<Vec<_>>().join(" / ")
         };
         let mut groups: Vec<Group> = threads
@@ -176,7 +183,7 @@ impl<'a> Writer<'a> {
     }
 
     /// All samples by process and stack.
-    fn all(&self, name: &str, roots: &[u32], out: &mut impl Write) -> io::Result<()> {
+    fn all(&self, name: &str, roots: &[Option<u32>], out: &mut impl Write) -> io::Result<()> {
         let mut sums: FxHashMap<(usize, StackId), u64> = FxHashMap::default();
         for (sample, value) in self.shown.samples().filter(|(_, value)| *value > 0) {
             let process = self.profile.process_of(sample).map_or(roots.len().saturating_sub(1), |id| id as usize);
@@ -185,7 +192,8 @@ impl<'a> Writer<'a> {
         }
         let mut stacks: Vec<_> = sums.into_iter().collect();
         stacks.sort_unstable();
-        let samples = stacks.iter().map(|((process, stack), weight)| (roots.get(*process).copied(), *stack, *weight));
+        let samples =
+            stacks.iter().map(|((process, stack), weight)| (roots.get(*process).copied().flatten(), *stack, *weight));
         self.sampled(name, samples, out)
     }
 

@@ -21,6 +21,9 @@ use crate::{
 /// Frames narrower than this share of the whole are not drawn; inferno's own limit, in percent, is the same.
 const MIN_SHARE: f64 = 0.0001;
 
+/// In place of the name of a process of which nothing is known.
+const NOBODY: u32 = u32::MAX;
+
 /// A node of the call tree: a frame's text below its callers.
 struct Node {
     parent: usize,
@@ -75,7 +78,10 @@ fn tree(profile: &Profiles, shown: &Measured<'_>, frames: &Frames, names: &Names
     let mut ids: FxHashMap<(usize, u32), usize> = FxHashMap::default();
     for (&(root, stack), &count) in &counts {
         let mut parent = usize::MAX;
-        for name in std::iter::once(root).chain(frames.stack(stack).map(|frame| names.id(frame))) {
+        // A frame stands at the first level where nothing is known of its process; told apart from the names of processes by its id.
+        let whose = roots.get(root as usize).is_some_and(|name| !name.is_empty());
+        let first = if whose { root } else { NOBODY };
+        for name in std::iter::once(first).chain(frames.stack(stack).map(|frame| names.id(frame))) {
             let id = *ids.entry((parent, name)).or_insert_with(|| {
                 nodes.push(Node { parent, name, own: 0, total: 0 });
                 nodes.len() - 1
@@ -113,10 +119,17 @@ fn lines(nodes: &[Node], roots: &[String], names: &Names) -> Vec<String> {
         let mut path = Vec::new();
         while let Some(node) = nodes.get(index) {
             let is_root = node.parent == usize::MAX;
-            path.push(if is_root { roots.get(node.name as usize)?.as_str() } else { names.text(node.name) });
+            match (is_root, node.name) {
+                (true, NOBODY) => {}
+                (true, name) => path.push(roots.get(name as usize)?.as_str()),
+                (false, name) => path.push(names.text(name)),
+            }
             index = node.parent;
         }
         path.reverse();
+        if path.is_empty() {
+            path.push("[no stack]");
+        }
         Some(format!("{} {count}", path.join(";")))
     };
     own.iter().enumerate().filter(|(_, count)| **count > 0).filter_map(line).collect()

@@ -6,6 +6,7 @@ use super::{
     AttributeValue, Function, FunctionId, Location, LocationId, Process, ProcessId, Profile, Profiles, Sample, StackId,
     StringId,
 };
+use super::{attribute::SERVICE_NAME, frames::file_name};
 
 impl Profiles {
     /// The string `id`; "" if there is none.
@@ -46,6 +47,18 @@ impl Profiles {
     #[must_use]
     pub fn process(&self, id: ProcessId) -> Option<&Process> {
         self.processes.get(id as usize)
+    }
+
+    /// What `process` is called: its name, else its program's, else its service's; "" if there is none.
+    #[must_use]
+    pub fn process_label(&self, process: &Process) -> &str {
+        let service = process.attributes.iter().chain(&self.resource_attributes);
+        let service = service.filter(|(key, _)| self.string(*key) == SERVICE_NAME).find_map(|(_, value)| match value {
+            AttributeValue::Text(id) => Some(self.string(*id)),
+            AttributeValue::Integer(_) | AttributeValue::Texts(_) => None,
+        });
+        let names = [self.string(process.name), file_name(self.string(process.executable)), service.unwrap_or("")];
+        names.into_iter().find(|name| !name.is_empty()).unwrap_or("")
     }
 
     /// The process that `sample` belongs to, if the file says.

@@ -58,6 +58,20 @@ impl ProfileBuilder {
         builder
     }
 
+    /// A builder that goes on with `set`: of its tables, texts are known again, and further rows are new ones.
+    #[must_use]
+    pub fn of(set: Profiles) -> Self {
+        let mut builder = Self::new();
+        let strings = set.strings.iter().enumerate();
+        builder.strings = strings.map(|(id, text)| (text.clone(), id as StringId)).collect();
+        builder.links.clear();
+        builder.set = set;
+        if builder.set.strings.is_empty() {
+            builder.string("");
+        }
+        builder
+    }
+
     /// The id of `text`.
     pub fn string(&mut self, text: &str) -> StringId {
         if let Some(&id) = self.strings.get(text) {

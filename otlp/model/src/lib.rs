@@ -5,18 +5,20 @@
 //! locations are. [`ProfileBuilder`](builder::ProfileBuilder) interns each table.
 //!
 //! Beside the model: [`summary`], the names of [`frames`], what every format says of a profile at its [head](headline), and the
-//! names of [attributes](attribute). Not here: formats, the network, who a process is.
+//! names of [attributes](attribute). An [`Editor`] is the one place where profiles are changed once they are built. Not here: formats, the network, who a process is.
 #![forbid(unsafe_code)]
 
 mod access;
 pub mod attribute;
 pub mod builder;
+mod editor;
 pub mod frames;
 pub mod headline;
 mod measured;
 pub mod rfc3339;
 mod summary;
 
+pub use editor::{DROPPED, Editor, Value};
 pub use measured::{Measured, UnknownSampleType, counts_samples};
 pub use profiler_measure::{Measure, ValueType};
 pub use summary::{FunctionCount, ProcessCount, Summary, summary, summary_of};
@@ -232,8 +234,8 @@ pub struct Line {
 /// A process, identified by pid and start time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Process {
-    /// Process id in the profiler's pid namespace.
-    pub pid: u32,
+    /// Process id in the profiler's pid namespace; none where a file does not say. 0 is the idle process.
+    pub pid: Option<u32>,
     /// Start, ns since the Unix epoch; 0 if unknown.
     pub start_unix_nanos: u64,
     /// Name: the kernel's comm of the main thread.

@@ -44,8 +44,8 @@ pub struct FunctionCount {
 pub struct ProcessCount {
     /// The process; `None` for samples that name none.
     pub process: Option<ProcessId>,
-    /// Its pid.
-    pub pid: u32,
+    /// Its pid, if it is known.
+    pub pid: Option<u32>,
     /// Its name.
     pub name: String,
     /// Its samples.
@@ -88,7 +88,7 @@ pub fn summary_of(profile: &Profiles, shown: &Measured<'_>) -> Summary {
         .into_iter()
         .map(|(id, samples)| {
             let process = id.and_then(|id| profile.process(id));
-            let (pid, name) = process.map_or((0, ""), |process| (process.pid, profile.string(process.name)));
+            let (pid, name) = process.map_or((None, ""), |process| (process.pid, profile.process_label(process)));
             ProcessCount { process: id, pid, name: name.to_owned(), samples }
         })
         .collect();

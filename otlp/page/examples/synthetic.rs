@@ -418,7 +418,7 @@ fn profile(stacks: usize, samples: usize, heap: bool, is_hostile: bool) -> Profi
             pid += 37;
             let name = if is_hostile { hostile(pid as usize) } else { program.comm.to_owned() };
             let (name, executable) = (maker.builder.string(&name), maker.builder.string(program.executable));
-            let process = maker.builder.process(Process { pid, name, executable, ..Process::default() });
+            let process = maker.builder.process(Process { pid: Some(pid), name, executable, ..Process::default() });
             for (nth, thread) in program.threads.iter().enumerate() {
                 let name = maker.builder.string(thread);
                 own.push(maker.builder.thread(Thread { process, tid: pid + nth as u32, name }));

@@ -82,7 +82,10 @@ pub(super) fn write(profile: &Profiles, out: &mut impl Write) -> io::Result<()> 
 fn header(profile: &Profiles, tree: &Tree, strings: &mut Strings<'_>) -> io::Result<Vec<u8>> {
     let mut processes = Vec::with_capacity(profile.processes.len());
     for process in &profile.processes {
-        let name = strings.of(process.name)?;
+        let name = match strings.of(process.name)? {
+            0 => strings.own(profile.process_label(process).to_owned()),
+            name => name,
+        };
         let (executable, container) = (strings.of(process.executable)?, strings.of(process.container_id)?);
         processes.push(json!([process.pid, name, executable, container]));
     }

@@ -48,7 +48,7 @@ fn profile() -> Profiles {
     let bare = Location { kind: FrameKind::Kernel, address: 0xffff_ffff_8100_0000, mapping, ..Location::default() };
     locations.push(builder.location(bare));
     let name = builder.string(HOSTILE[0]);
-    let process = builder.process(Process { pid: 7, name, ..Process::default() });
+    let process = builder.process(Process { pid: Some(7), name, ..Process::default() });
     let threads = [8, 9].map(|tid| builder.thread(Thread { process, tid, name }));
     for nth in 0..40_usize {
         let leaf = locations[nth % 7];

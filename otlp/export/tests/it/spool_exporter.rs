@@ -189,7 +189,7 @@ fn windows(inbox: &Inbox) -> BTreeMap<u32, u64> {
 fn window(window: u32, count: u32) -> Profiles {
     let start = u64::from(window) * 1_000_000_000;
     let mut builder = ProfileBuilder::new();
-    let process = builder.process(Process { pid: window, ..Process::default() });
+    let process = builder.process(Process { pid: Some(window), ..Process::default() });
     let thread = builder.thread(Thread { process, tid: window, name: 0 });
     let stack = builder.stack(&[]);
     let profile = builder.profile_mut();

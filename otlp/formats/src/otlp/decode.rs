@@ -297,7 +297,7 @@ impl Decoder {
             let (name, value) = (profile.string(key), profile.string(text));
             found |= name.starts_with("process.") || name == attribute::CONTAINER_ID || name == attribute::SERVICE_NAME;
             match name {
-                attribute::PROCESS_PID => process.pid = integer.and_then(|pid| pid.try_into().ok()).unwrap_or(0),
+                attribute::PROCESS_PID => process.pid = integer.and_then(|pid| pid.try_into().ok()),
                 attribute::PROCESS_CREATION_TIME => process.start_unix_nanos = rfc3339::parse(value).unwrap_or(0),
                 attribute::PROCESS_EXECUTABLE_NAME => process.name = text,
                 attribute::PROCESS_EXECUTABLE_PATH => process.executable = text,

@@ -3,9 +3,7 @@
 use std::io::{self, Write};
 
 use opentelemetry_proto::tonic::profiles::v1development as proto;
-use profiler_model::{
-    Label, LabelValue, LinkId, Process, ProcessId, Profile, Profiles, Sample, ThreadId, ValueType, attribute,
-};
+use profiler_model::{Label, LabelValue, LinkId, ProcessId, Profile, Profiles, Sample, ThreadId, ValueType, attribute};
 use prost::Message;
 use rustc_hash::FxHashMap;
 
@@ -88,8 +86,7 @@ pub(super) fn encode_part<'a>(profile: &'a Profiles, windows: &[(u64, u64)], par
     let mut bytes = Vec::new();
     let mut encoder = Encoder::with_windows(profile, windows.to_vec());
     for (process, samples) in part {
-        let process = process.and_then(|id| profile.process(id));
-        put_message(&mut bytes, 1, &encoder.resource(process, samples));
+        put_message(&mut bytes, 1, &encoder.resource(*process, samples));
     }
     put_message(&mut bytes, 2, &encoder.tables.finish());
     bytes
@@ -141,14 +138,13 @@ impl<'a> Encoder<'a> {
             processes.push((None, Vec::new()));
         }
         for (process, samples) in processes {
-            let process = process.and_then(|id| self.profile.process(id));
             let resource = self.resource(process, &samples);
             sink(resource)?;
         }
         Ok(self.tables.finish())
     }
 
-    fn resource(&mut self, process: Option<&Process>, samples: &[Taken<'a>]) -> proto::ResourceProfiles {
+    fn resource(&mut self, process: Option<ProcessId>, samples: &[Taken<'a>]) -> proto::ResourceProfiles {
         let mut by_profile: Vec<Vec<&'a Sample>> = vec![Vec::new(); self.profile.profiles.len()];
         for &(index, sample) in samples {
             if let Some(samples) = by_profile.get_mut(index) {
@@ -307,7 +303,7 @@ impl<'a> Encoder<'a> {
         let mut set = Vec::new();
         if let Some(thread) = sample.thread.and_then(|id| profile.threads.get(id as usize)) {
             // Thread 0 exists in process 0 alone; elsewhere it means that the thread is not known.
-            if thread.tid != 0 || profile.process(thread.process).is_none_or(|process| process.pid == 0) {
+            if thread.tid != 0 || profile.process(thread.process).is_none_or(|process| process.pid == Some(0)) {
                 set.push(self.tables.attribute(attribute::THREAD_ID, Attribute::Int(thread.tid.into()), ""));
             }
             let name = profile.string(thread.name);

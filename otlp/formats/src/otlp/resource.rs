@@ -4,7 +4,7 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
     resource::v1::Resource,
 };
-use profiler_model::{AttributeValue, Loss, Origin, Process, Profiles, StringId, attribute, rfc3339};
+use profiler_model::{Loss, ProcessId, Profiles, Value, attribute};
 
 fn text(value: &str) -> any_value::Value {
     any_value::Value::StringValue(value.to_owned())
@@ -18,75 +18,28 @@ fn pair(key: &str, value: any_value::Value) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..Default::default() }
 }
 
-/// Attributes of a resource: the first of a key counts; empty keys and values are left out.
-#[derive(Default)]
-struct Resources {
-    attributes: Vec<KeyValue>,
-}
-
-impl Resources {
-    fn put(&mut self, key: &str, value: any_value::Value) {
-        let empty = match &value {
-            any_value::Value::StringValue(text) => text.is_empty(),
-            any_value::Value::ArrayValue(list) => list.values.is_empty(),
-            _ => false,
-        };
-        if !empty && !key.is_empty() && !self.has(key) {
-            self.attributes.push(pair(key, value));
+/// The resource of `process`, or of samples of no known process, as [`Profiles::resource`] has it; a process always has a service
+/// name.
+pub(super) fn resource(profile: &Profiles, process: Option<ProcessId>) -> Resource {
+    let spelled = |value: &Value<'_>| match value {
+        Value::Text(value) => text(value),
+        Value::Integer(number) => any_value::Value::IntValue(*number),
+        Value::Texts(texts) => {
+            let values = texts.iter().map(|one| AnyValue { value: Some(text(one)) });
+            any_value::Value::ArrayValue(ArrayValue { values: values.collect() })
         }
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.attributes.iter().any(|known| known.key == key)
-    }
-
-    /// Puts what the model holds by key, but for what it has fields for.
-    fn put_all(&mut self, profile: &Profiles, attributes: &[(StringId, AttributeValue)]) {
-        for (key, value) in attributes {
-            let key = profile.string(*key);
-            if attribute::PROCESS.contains(&key) {
-                continue;
-            }
-            let value = match value {
-                AttributeValue::Text(id) => text(profile.string(*id)),
-                AttributeValue::Integer(number) => any_value::Value::IntValue(*number),
-                AttributeValue::Texts(ids) => {
-                    let values = ids.iter().map(|&id| AnyValue { value: Some(text(profile.string(id))) });
-                    any_value::Value::ArrayValue(ArrayValue { values: values.collect() })
-                }
-            };
-            self.put(key, value);
-        }
-    }
-}
-
-/// The resource of `process`, or of samples of no known process. Keys are unique and never empty, values never empty. What is
-/// said of the process comes before what is said of all, and that before the [`Origin`].
-pub(super) fn resource(profile: &Profiles, process: Option<&Process>) -> Resource {
-    let mut resource = Resources::default();
-    if let Some(process) = process {
-        resource.put(attribute::PROCESS_PID, number(process.pid.into()));
-        if process.start_unix_nanos != 0 {
-            resource.put(attribute::PROCESS_CREATION_TIME, text(&rfc3339::format(process.start_unix_nanos)));
-        }
-        resource.put(attribute::PROCESS_EXECUTABLE_NAME, text(profile.string(process.name)));
-        resource.put(attribute::PROCESS_EXECUTABLE_PATH, text(profile.string(process.executable)));
-        resource.put(attribute::CONTAINER_ID, text(profile.string(process.container_id)));
-        resource.put_all(profile, &process.attributes);
-    }
-    resource.put_all(profile, &profile.resource_attributes);
-    let Origin { host_name, arch, kernel_release, .. } = &profile.origin;
-    resource.put(attribute::HOST_NAME, text(host_name));
-    resource.put(attribute::HOST_ARCH, text(arch));
-    if !kernel_release.is_empty() {
-        resource.put(attribute::OS_TYPE, text("linux"));
-        resource.put(attribute::OS_BUILD_ID, text(kernel_release));
-    }
-    if let Some(process) = process {
+    };
+    let said = profile.resource(process);
+    let mut attributes: Vec<KeyValue> = said.iter().map(|(key, value)| pair(key, spelled(value))).collect();
+    if let Some(process) = process.and_then(|id| profile.process(id))
+        && said.iter().all(|(key, _)| *key != attribute::SERVICE_NAME)
+    {
         let service = fallback_service(profile.string(process.executable), profile.string(process.name));
-        resource.put(attribute::SERVICE_NAME, text(service));
+        if !service.is_empty() {
+            attributes.push(pair(attribute::SERVICE_NAME, text(service)));
+        }
     }
-    Resource { attributes: resource.attributes, ..Resource::default() }
+    Resource { attributes, ..Resource::default() }
 }
 
 /// The service name of a process that has none: the name of its executable file, else its own.

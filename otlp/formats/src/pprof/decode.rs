@@ -325,7 +325,7 @@ impl Decoder {
             // Texts were put in as string ids, numbers after a check of their range.
             let number = u32::try_from(value).unwrap_or(0);
             if key == keys.pid {
-                process.pid = number;
+                process.pid = Some(number);
             } else if key == keys.tid {
                 tid = number;
             } else if key == keys.process_start {

@@ -385,8 +385,8 @@ fn thread_labels(profile: &Profiles, thread: &Thread, strings: &mut Strings) -> 
         }
     };
     let process = profile.process(thread.process).cloned().unwrap_or_default();
-    // The pid is written even if it is 0: it tells a sample of the idle process from one that says nothing.
-    let pid = number_label(strings, key::PID, process.pid);
+    // A pid is written even if it is 0: it tells a sample of the idle process from one that says nothing.
+    let pid = process.pid.map(|pid| number_label(strings, key::PID, pid));
     put(text_label(strings, key::PROCESS, profile.string(process.name)));
     put(number_label(strings, key::TID, thread.tid));
     put(text_label(strings, key::THREAD, profile.string(thread.name)));
@@ -399,7 +399,9 @@ fn thread_labels(profile: &Profiles, thread: &Thread, strings: &mut Strings) -> 
         let name = format!("{}{}", key::RESOURCE, profile.string(*name));
         put(text_label(strings, &name, &profile.attribute_text(value)));
     }
-    put_message(&mut labels, 3, &pid);
+    if let Some(pid) = pid {
+        put_message(&mut labels, 3, &pid);
+    }
     labels
 }
 

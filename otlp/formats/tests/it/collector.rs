@@ -87,7 +87,7 @@ fn the_collector_sees_every_sample() {
     for (resource, pid) in resources.iter_mut().zip([100, 200]) {
         let of_process = |sample: &&Sample| {
             let process = profile.process_of(sample).unwrap();
-            profile.process(process).unwrap().pid == pid
+            profile.process(process).unwrap().pid == Some(pid)
         };
         let mut expected: Vec<String> = profile.profiles[0]
             .samples

@@ -127,7 +127,7 @@ fn a_request_of_another_agent_is_read() {
     let sample = &part.samples[0];
     let thread = &profile.threads[sample.thread.unwrap() as usize];
     let process = &profile.processes[thread.process as usize];
-    assert_eq!((process.pid, profile.string(process.name), thread.tid), (7, "java", 0));
+    assert_eq!((process.pid, profile.string(process.name), thread.tid), (Some(7), "java", 0));
     assert_eq!(profile.string(thread.name), "worker");
     let attributes: Vec<_> =
         process.attributes.iter().map(|(key, value)| (profile.string(*key), profile.attribute_text(value))).collect();

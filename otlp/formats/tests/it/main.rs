@@ -2,6 +2,7 @@
 
 mod check;
 mod collector;
+mod editor;
 mod foreign;
 mod go_pprof;
 mod measures;

@@ -202,7 +202,7 @@ pub fn profile() -> impl Strategy<Value = Profiles> {
                         (builder.string(key), value)
                     });
                     let process = Process {
-                        pid,
+                        pid: Some(pid),
                         start_unix_nanos: start,
                         attributes: attributes.collect(),
                         name: builder.string(&name),
@@ -318,7 +318,7 @@ fn describe(profile: &Profiles, sample: &Sample) -> String {
             process.attributes.iter().map(|(key, value)| (text(*key), profile.attribute_text(value))).collect();
         attributes.sort();
         let names = [process.name, process.executable, process.container_id, thread.name].map(text);
-        format!("{} {} {names:?} {attributes:?} {}", process.pid, process.start_unix_nanos, thread.tid)
+        format!("{:?} {} {names:?} {attributes:?} {}", process.pid, process.start_unix_nanos, thread.tid)
     });
     let mut labels: Vec<_> = sample
         .labels
@@ -425,7 +425,7 @@ pub fn small(count: u64) -> Profiles {
     let (name, path, worker) = (b.string("server"), b.string("/usr/bin/server"), b.string("worker"));
     let shell = b.string("sh");
     let server = Process {
-        pid: 100,
+        pid: Some(100),
         start_unix_nanos: START - 5,
         name,
         executable: path,
@@ -433,7 +433,7 @@ pub fn small(count: u64) -> Profiles {
         ..Default::default()
     };
     let server = b.process(server);
-    let other = b.process(Process { pid: 200, start_unix_nanos: START, name: shell, ..Process::default() });
+    let other = b.process(Process { pid: Some(200), start_unix_nanos: START, name: shell, ..Process::default() });
     let threads = [(server, 100, name), (server, 101, worker), (other, 200, shell)]
         .map(|(process, tid, name)| b.thread(Thread { process, tid, name }));
     for index in 0..count {

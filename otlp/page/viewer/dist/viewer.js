@@ -435,7 +435,7 @@
   // src/filter.js
   var MOST = 300;
   function processText(process) {
-    return `${process.name || "process"} (${process.pid})`;
+    return process.pid === null ? process.name || "unknown process" : `${process.name || "process"} (${process.pid})`;
   }
   function threadWeights(profile, type) {
     const out = new Float64Array(profile.threads.length + 1);

@@ -7,7 +7,7 @@ const MOST = 300;
 
 /** How a process reads. */
 export function processText(process) {
-  return `${process.name || 'process'} (${process.pid})`;
+  return process.pid === null ? process.name || 'unknown process' : `${process.name || 'process'} (${process.pid})`;
 }
 
 /** The weight of each row's thread (0: unknown) in sample type `type`. */

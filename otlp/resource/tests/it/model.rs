@@ -17,7 +17,7 @@ fn profile() -> Profiles {
         let tags = (builder.string("container.image.tags"), vec![builder.string("1.2"), builder.string("latest")]);
         let restarts = (builder.string("k8s.container.restart_count"), AttributeValue::Integer(pid.into()));
         let attributes = vec![pod, service, (tags.0, AttributeValue::Texts(tags.1)), restarts];
-        let process = builder.process(Process { pid, attributes, ..Process::default() });
+        let process = builder.process(Process { pid: Some(pid), attributes, ..Process::default() });
         let thread = builder.thread(Thread { process, tid: pid, name: 0 });
         let sample =
             Sample { stack, thread: Some(thread), time_unix_nanos: Some(crate::profiles::START), ..Sample::default() };
