@@ -1,8 +1,10 @@
 //! perf events: those of the sources, and the side band, each a CPU.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 use perf_event_open_sys as sys;
 use sys::bindings as b;
@@ -31,9 +33,21 @@ fn sysctl(name: &str) -> Option<i64> {
 /// # Errors
 /// sysfs is not readable.
 pub fn online_cpus() -> Result<Vec<u32>> {
+    static LIST: OnceLock<File> = OnceLock::new();
+
     let path = "/sys/devices/system/cpu/online";
-    let text = fs::read_to_string(path).map_err(|error| Error::io(format!("read {path}"), error))?;
-    Ok(parse_cpu_list(&text))
+    let failed = |error| Error::io(format!("read {path}"), error);
+    // Asked several times a second: opening the file costs ten times as much as reading it, which tells the list anew each time.
+    let list = match LIST.get() {
+        Some(list) => list,
+        None => {
+            let opened = File::open(path).map_err(failed)?;
+            LIST.get_or_init(|| opened)
+        }
+    };
+    let mut text = [0; 4096];
+    let length = list.read_at(&mut text, 0).map_err(failed)?;
+    Ok(parse_cpu_list(&String::from_utf8_lossy(&text[..length])))
 }
 
 /// A CPU list such as `0-3,8`.
