@@ -13,6 +13,7 @@ mod identity;
 mod image;
 mod open;
 mod registry;
+mod replaced;
 mod vdso;
 
 use std::borrow::Cow;

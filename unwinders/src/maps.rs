@@ -46,6 +46,9 @@ pub enum Backing {
     Vsyscall,
     /// Memory without a file: heap, stack, JIT code, named anonymous memory.
     Anonymous,
+    /// Memory without a file that lies where code of a file was, or should be: a program may have moved its own code to huge pages, or
+    /// a JIT compiler may have got the place of a library that is gone.
+    Replaced(Arc<Mapping>),
 }
 
 impl fmt::Debug for Backing {
@@ -55,6 +58,7 @@ impl fmt::Debug for Backing {
             Self::Vdso => f.write_str("Vdso"),
             Self::Vsyscall => f.write_str("Vsyscall"),
             Self::Anonymous => f.write_str("Anonymous"),
+            Self::Replaced(of) => write!(f, "Replaced({of:?})"),
         }
     }
 }
@@ -82,7 +86,7 @@ pub fn without_deleted(path: &[u8]) -> &[u8] {
 }
 
 /// One contiguous piece of a process's memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Mapping {
     /// First address.
     pub start: UserAddr,
@@ -109,7 +113,7 @@ impl Mapping {
         }
         match self.backing {
             Backing::File(..) | Backing::Vdso => Some(self.offset.plus(address.0 - self.start.0)),
-            Backing::Vsyscall | Backing::Anonymous => None,
+            Backing::Vsyscall | Backing::Anonymous | Backing::Replaced(_) => None,
         }
     }
 

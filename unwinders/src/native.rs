@@ -24,7 +24,7 @@ use profiler_bpf::{Error, RowTables};
 
 use self::slots::Slots;
 use crate::executable::{Executable, ExecutableId, Executables};
-use crate::maps::Mapping;
+use crate::maps::{Backing, Mapping};
 use crate::process::{Clock, Process};
 use crate::rows;
 use crate::runtime::{Data, FrameName, Instance, Loader, Piece, ProcessMemory, RowsAt, RuntimeError};
@@ -293,8 +293,13 @@ struct NativeInstance(NativeData);
 impl Instance for NativeInstance {
     fn pieces(&mut self, _: &Process, own: &[&Mapping]) -> Vec<Piece> {
         let piece = |mapping: &&Mapping| {
-            let vaddr = self.0.executable.vaddr_of(mapping.offset)?;
-            let rows = RowsAt { slot: self.0.slot, bias: mapping.start.0.wrapping_sub(vaddr.0) };
+            // Code that was moved to anonymous memory lies where it lay before: as its neighbour in the file says.
+            let file = match &mapping.backing {
+                Backing::Replaced(file) => file,
+                _ => *mapping,
+            };
+            let vaddr = self.0.executable.vaddr_of(file.offset)?;
+            let rows = RowsAt { slot: self.0.slot, bias: file.start.0.wrapping_sub(vaddr.0) };
             Some(Piece { start: mapping.start, end: mapping.end, rows: Some(rows) })
         };
         own.iter().filter_map(piece).collect()

@@ -337,7 +337,8 @@ impl Publisher {
         executables
             .open(process, mapping)
             .inspect_err(|error| {
-                self.unopened += 1;
+                // JIT code may lie anywhere.
+                self.unopened += u64::from(!matches!(mapping.backing, Backing::Replaced(_)));
                 tracing::debug!(pid = process.pid, ?mapping, %error, "A mapped file cannot be opened.");
             })
             .ok()

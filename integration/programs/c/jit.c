@@ -1,7 +1,7 @@
 /*
- * Makes code at run time (x86-64, with frame pointers, in an anonymous mapping) and works in it. Names are told by a perf
+ * Makes code at run time (x86-64, with frame pointers; in an anonymous mapping, or one that has the name of a file) and works in it. Names are told by a perf
  * map whose last line is torn, as when its writer is caught in the middle, or by a jitdump file.
- * usage: jit [--ms 2000] [--names perf|jitdump|none] [--dir /tmp]
+ * usage: jit [--ms 2000] [--names perf|jitdump|none] [--dir /tmp] [--memory anonymous|memfd|shared]
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -42,11 +42,23 @@ static const unsigned char outer_code[] = {
 	0xc3,                         /* ret */
 };
 
-static void compile(void)
+static void compile(const char *memory)
 {
 	uint64_t inner;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS, fd = -1;
 
-	code = mmap(NULL, CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (strcmp(memory, "memfd") == 0) {
+		fd = memfd_create("doublemapper", MFD_CLOEXEC);
+		flags = MAP_SHARED;
+		if (fd < 0 || ftruncate(fd, CODE_BYTES)) {
+			perror("jit: memfd");
+			exit(1);
+		}
+	} else if (strcmp(memory, "shared") == 0) {
+		/* maps calls it /dev/zero */
+		flags = MAP_SHARED | MAP_ANONYMOUS;
+	}
+	code = mmap(NULL, CODE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC, flags, fd, 0);
 	if (code == MAP_FAILED) {
 		perror("jit: mmap");
 		exit(1);
@@ -162,7 +174,7 @@ int main(int argc, char **argv)
 		{.name = "ahead_of_time", .run = ahead_of_time, .weight = 40, .stack = "\"ahead_of_time\",\"spin_shares\",\"main\""},
 	};
 
-	compile();
+	compile(text_option(argc, argv, "memory", "anonymous"));
 	if (strcmp(names, "perf") == 0)
 		write_perf_map(directory);
 	else if (strcmp(names, "jitdump") == 0)

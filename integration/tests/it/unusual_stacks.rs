@@ -136,27 +136,49 @@ fn root_plt_without_branch_protection() {
 }
 
 #[test]
+fn root_code_moved_to_anonymous_memory_keeps_its_rows_and_names() {
+    let test = "root_code_moved_to_anonymous_memory_keeps_its_rows_and_names";
+    proves(test, &programs::c("moved_text").flags(&["-fomit-frame-pointer"]));
+}
+
+#[test]
+fn root_entry_point_that_does_not_say_that_it_is_the_outermost_frame() {
+    let test = "root_entry_point_that_does_not_say_that_it_is_the_outermost_frame";
+    proves(test, &programs::c("entry").flags(&["-nostartfiles", "-fomit-frame-pointer"]));
+}
+
+#[test]
 fn root_made_code_named_by_a_torn_perf_map() {
-    proves_jit("root_made_code_named_by_a_torn_perf_map", "perf");
+    proves_jit("root_made_code_named_by_a_torn_perf_map", "perf", "anonymous");
+}
+
+#[test]
+fn root_made_code_in_a_memfd() {
+    proves_jit("root_made_code_in_a_memfd", "perf", "memfd");
+}
+
+#[test]
+fn root_made_code_in_shared_memory() {
+    proves_jit("root_made_code_in_shared_memory", "perf", "shared");
 }
 
 #[test]
 fn root_made_code_named_by_jitdump() {
-    proves_jit("root_made_code_named_by_jitdump", "jitdump");
+    proves_jit("root_made_code_named_by_jitdump", "jitdump", "anonymous");
 }
 
 #[test]
 fn root_made_code_without_names() {
-    proves_jit("root_made_code_without_names", "none");
+    proves_jit("root_made_code_without_names", "none", "anonymous");
 }
 
-fn proves_jit(test: &str, names: &str) {
+fn proves_jit(test: &str, names: &str, memory: &str) {
     if !have_root(test) {
         return;
     }
     let file = build(&programs::c("jit"));
     prove(test, || {
-        let recorded = record_running(HERTZ, &file, &["--ms", "3000", "--names", names]);
+        let recorded = record_running(HERTZ, &file, &["--ms", "3000", "--names", names, "--memory", memory]);
         // A perf map stays behind by design; the next process with that pid must not be named by it.
         if let Ok(recorded) = &recorded {
             for left in

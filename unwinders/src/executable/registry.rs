@@ -10,6 +10,7 @@ use rustc_hash::FxHashMap;
 
 use super::identity::Identity;
 use super::open::{self, FileKey};
+use super::replaced;
 use super::{Content, Executable, ExecutableId, Format, ImageBytes, OpenError, read_image, vdso};
 use crate::maps::{Backing, FileId, Mapping};
 use crate::process::Process;
@@ -169,6 +170,7 @@ impl Executables {
         let (id, path) = match &mapping.backing {
             Backing::File(id, path) => (*id, path),
             Backing::Vdso => return self.vdso(),
+            Backing::Replaced(file) => return self.open_replaced(process, mapping, file),
             _ => return Err(OpenError::NoFile { start: mapping.start.0 }),
         };
         let mapper = (process.pid, mapping.start, mapping.end);
@@ -227,6 +229,20 @@ impl Executables {
         self.entries.insert(executable.id, entry);
         self.close_some();
         Ok(executable)
+    }
+
+    /// The executable whose code anonymous memory is a copy of, in the place of `file`.
+    fn open_replaced(
+        &mut self,
+        process: &Process,
+        mapping: &Mapping,
+        file: &Mapping,
+    ) -> Result<Arc<Executable>, OpenError> {
+        let executable = self.open(process, file)?;
+        match replaced::bias_of_copy(process.pid, mapping, file, &executable, self) {
+            Some(_) => Ok(executable),
+            None => Err(OpenError::NoFile { start: mapping.start.0 }),
+        }
     }
 
     /// Whether `mapping` of `process` is memory that the program wrote its code to, though it has the name of a file: a memfd, shared

@@ -66,6 +66,7 @@ pub fn parse_with(
         _ => last.insert(intern(path)).clone(),
     };
     let mut line = Vec::new();
+    let mut before = Before::default();
     let mut too_long = false;
     loop {
         let buffer = match reader.fill_buf() {
@@ -75,7 +76,7 @@ pub fn parse_with(
         };
         if buffer.is_empty() {
             if !line.is_empty() || too_long {
-                parsed.take(&line, too_long, keep, &mut intern_cached);
+                parsed.take(&line, too_long, keep, &mut before, &mut intern_cached);
             }
             return Ok(parsed);
         }
@@ -84,13 +85,13 @@ pub fn parse_with(
             let (piece, after) = rest.split_at(newline);
             rest = after.get(1..).unwrap_or_default();
             if line.is_empty() && !too_long {
-                parsed.take(piece, piece.len() > MAX_LINE_BYTES, keep, &mut intern_cached);
+                parsed.take(piece, piece.len() > MAX_LINE_BYTES, keep, &mut before, &mut intern_cached);
             } else {
                 too_long |= line.len() + piece.len() > MAX_LINE_BYTES;
                 if !too_long {
                     line.extend_from_slice(piece);
                 }
-                parsed.take(&line, too_long, keep, &mut intern_cached);
+                parsed.take(&line, too_long, keep, &mut before, &mut intern_cached);
                 line.clear();
                 too_long = false;
             }
@@ -110,19 +111,68 @@ pub fn parse_with(
     }
 }
 
+/// The last mapping of a file, and what has followed it without a gap.
+#[derive(Debug, Default)]
+struct Before {
+    line: Vec<u8>,
+    end: u64,
+}
+
+impl Before {
+    /// Goes on to the mapping of `line`.
+    fn pass(&mut self, line: &[u8]) {
+        let Some((start, end)) = bounds(line) else { return };
+        if memchr::memchr(b'/', line).is_some() {
+            self.line.clear();
+            self.line.extend_from_slice(line);
+        } else if start != self.end {
+            self.line.clear();
+        }
+        self.end = end;
+    }
+
+    /// The file's mapping, if `mapping` follows it without a gap.
+    fn file(&self, mapping: &Mapping, intern: &mut dyn FnMut(&[u8]) -> Arc<[u8]>) -> Option<Mapping> {
+        let before = parse_line(&self.line, Keep::All, intern)??;
+        (self.end == mapping.start.0 && before.file().is_some()).then_some(before)
+    }
+}
+
 impl Parsed {
-    fn take(&mut self, line: &[u8], too_long: bool, keep: Keep, intern: &mut dyn FnMut(&[u8]) -> Arc<[u8]>) {
+    fn take(
+        &mut self,
+        line: &[u8],
+        too_long: bool,
+        keep: Keep,
+        before: &mut Before,
+        intern: &mut dyn FnMut(&[u8]) -> Arc<[u8]>,
+    ) {
         self.lines += 1;
         if too_long {
             self.malformed += 1;
             return;
         }
         match parse_line(line, keep, intern) {
-            Some(Some(mapping)) => self.mappings.push(mapping),
+            Some(Some(mut mapping)) => {
+                if keep == Keep::Executable
+                    && mapping.backing == Backing::Anonymous
+                    && let Some(file) = before.file(&mapping, intern)
+                {
+                    mapping.backing = Backing::Replaced(Arc::new(file));
+                }
+                self.mappings.push(mapping);
+            }
             Some(None) => {}
             None => self.malformed += 1,
         }
+        before.pass(line);
     }
+}
+
+/// First address of a line's mapping, and one past its last.
+fn bounds(line: &[u8]) -> Option<(u64, u64)> {
+    let (start, rest) = number::<16>(line)?;
+    Some((start, number::<16>(rest.strip_prefix(b"-")?)?.0))
 }
 
 /// Reads one line, without its newline. `None` if it is malformed, `Some(None)` if `keep` leaves it out.
@@ -195,6 +245,26 @@ mod tests {
 
     fn one(line: &str) -> Option<Option<Mapping>> {
         parse_line(line.as_bytes(), Keep::All, &mut |path| Arc::from(path))
+    }
+
+    #[test]
+    fn anonymous_code_that_follows_a_file_without_a_gap_may_be_that_files() {
+        let text = "\
+            1000-2000 r--p 00000000 fe:00 7 /bin/a\n\
+            2000-3000 r-xp 00000000 00:00 0 \n\
+            3000-4000 rw-p 00000000 00:00 0 \n\
+            4000-5000 r-xp 00000000 00:00 0 \n\
+            6000-7000 r-xp 00000000 00:00 0 \n\
+            7000-8000 r-xp 00000000 00:00 0 \n";
+        let parsed = parse(text.as_bytes(), Keep::Executable).unwrap();
+        let of = |index: usize| match &parsed.mappings[index].backing {
+            Backing::Replaced(file) => Some((file.start.0, file.end.0, file.file().unwrap().0.inode)),
+            Backing::Anonymous => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(parsed.mappings.len(), 4);
+        assert_eq!((of(0), of(1)), (Some((0x1000, 0x2000, 7)), Some((0x1000, 0x2000, 7))));
+        assert_eq!((of(2), of(3)), (None, None), "there is a gap before");
     }
 
     fn file(line: &str) -> (FileId, Vec<u8>) {

@@ -134,7 +134,7 @@ impl MappingSet {
                 let skipped = new.end.0 - old.start.0;
                 let offset = match old.backing {
                     Backing::File(..) | Backing::Vdso => old.offset.plus(skipped),
-                    Backing::Vsyscall | Backing::Anonymous => old.offset,
+                    Backing::Vsyscall | Backing::Anonymous | Backing::Replaced(_) => old.offset,
                 };
                 right = Some(Mapping { start: new.end, offset, ..old.clone() });
             }

@@ -163,7 +163,10 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
         if root {
             stats.roots += 1;
             writer.set(first, PackedRule::new(state::END), &mut stats);
-            uncovered = sources.end(ticket, start, image).unwrap_or(limit).min(limit);
+            let end = sources.end(ticket, start, image);
+            stats.fdes += u64::from(end.is_some());
+            stats.overlapping += u64::from(end.is_some_and(|end| end > limit));
+            uncovered = end.unwrap_or(limit).min(limit);
             continue;
         }
         uncovered = sources.write_rows(ticket, (start, limit), image, &mut writer, &mut stats);

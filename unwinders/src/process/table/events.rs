@@ -159,6 +159,14 @@ impl ProcessTable {
             self.refused_mappings += 1;
             return;
         }
+        let mut mapping = mapping;
+        if mapping.backing == Backing::Anonymous
+            && let Some(old) = process.mappings.find(mapping.start)
+            && old.file().is_some()
+            && mapping.end <= old.end
+        {
+            mapping.backing = Backing::Replaced(Arc::new(old.clone()));
+        }
         // The first file that an exec maps is the program, the second its loader (load_elf_binary in fs/binfmt_elf.c).
         if process.exe.is_empty()
             && let Backing::File(_, path) = &mapping.backing

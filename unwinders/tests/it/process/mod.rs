@@ -4,4 +4,5 @@ mod events;
 mod executables;
 mod mappings;
 mod real;
+mod replaced;
 mod sideband;
