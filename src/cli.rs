@@ -188,6 +188,7 @@ fn choice<T: Choice + Send + Sync>() -> impl TypedValueParser<Value = T> {
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    profiler_elf::contain::end_process_on_panic();
     profiler_bpf::memory::return_large_blocks();
     profiler_bpf::resolver::resolve_by_files_and_dns();
     // A file that may not grow (ulimit -f) is an error of its writer, who tells it and cleans up, and no end of the process. An

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+pub mod contain;
 mod cursor;
 pub mod decompress;
 mod headers;

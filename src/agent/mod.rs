@@ -140,7 +140,9 @@ impl Agent {
             for image in self.sampling.new_images() {
                 self.resources.learn(&process_facts(&image, &image.comm.to_text()));
             }
-            if let Some(images) = self.sampling.new_jit_images() {
+            if self.publisher.is_ready()
+                && let Some(images) = self.sampling.new_jit_images()
+            {
                 self.publisher.jit(images);
             }
             let now = Instant::now();

@@ -17,6 +17,8 @@ use crate::pipeline::{
 
 /// Between two attempts to sample again after the kernel refused.
 const RETRY: Duration = Duration::from_secs(30);
+/// How often the names of code that JITs make are read.
+const JIT_NAMES: Duration = Duration::from_secs(1);
 /// Bytes of side-band ring, a CPU.
 const SIDEBAND_BYTES: usize = 1 << 18;
 
@@ -37,6 +39,7 @@ pub struct Sampling {
     /// When sampling last stopped by itself.
     failed_at: Option<Instant>,
     jit_images: usize,
+    jit_read: Instant,
 }
 
 /// How to sample.
@@ -81,6 +84,7 @@ impl Sampling {
             retry_at: None,
             failed_at: None,
             jit_images: 0,
+            jit_read: Instant::now(),
         }
     }
 
@@ -194,12 +198,17 @@ impl Sampling {
         self.session.as_mut().map(Session::new_images).unwrap_or_default()
     }
 
-    /// The processes that run code of a JIT, when there are more of them than at the last call.
+    /// The processes that run code of a JIT, when there are more of them than at the last call, and at least once a second: what an
+    /// address means is as of the time that its name was read.
     pub fn new_jit_images(&mut self) -> Option<Vec<Image>> {
         let session = self.session.as_ref()?;
         let count = session.jit_images().count();
         let grown = count > std::mem::replace(&mut self.jit_images, count);
-        grown.then(|| session.jit_images().cloned().collect())
+        let due = count > 0 && self.jit_read.elapsed() >= JIT_NAMES;
+        if grown || due {
+            self.jit_read = Instant::now();
+        }
+        (grown || due).then(|| session.jit_images().cloned().collect())
     }
 
     /// What was sampled since the last call; empty if nothing was.

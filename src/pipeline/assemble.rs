@@ -1,5 +1,7 @@
 //! An aggregate and names become a profile.
 
+use std::sync::Arc;
+
 use profiler_bpf::record::{UnwindEnd, comm_bytes};
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{
@@ -7,13 +9,13 @@ use profiler_model::{
     Values,
 };
 use profiler_resource::Resources;
-use profiler_symbolizer::{Language, Symbolized};
+use profiler_symbolizer::{Generation, Language, Symbolized};
 use profiler_unwinders::executable::ExecutableId;
 use profiler_unwinders::process::Clock;
 use profiler_unwinders::runtime::FrameName;
 use rustc_hash::FxHashMap;
 
-use super::aggregate::{Aggregate, Frame, FrameId, Image};
+use super::aggregate::{Aggregate, Frame, FrameId, Image, RawSample, StackId};
 use super::facts::sampled_facts;
 use super::names::{Files, Names};
 
@@ -28,7 +30,7 @@ pub fn assemble(
     clock: Clock,
 ) -> Profiles {
     let mut builder = ProfileBuilder::new();
-    let symbols = names.of(aggregate, files);
+    let (symbols, generations) = names.of(aggregate, files);
     let mut mappings = Mappings { aggregate, of_executable: FxHashMap::default(), of_module: FxHashMap::default() };
     let locations: Vec<LocationId> = aggregate
         .frames
@@ -40,6 +42,16 @@ pub fn assemble(
             builder.location(location)
         })
         .collect();
+
+    let mut turns = Turns::default();
+    for (&frame, generations) in &generations {
+        let Some(of) = aggregate.frames.get(frame as usize) else { continue };
+        let mut located = |generation: &Generation| {
+            let location = location(&mut builder, &mut mappings, (frame, of), Some(&generation.symbolized));
+            (generation.until, builder.location(location))
+        };
+        turns.of_frame.insert(frame, generations.iter().map(&mut located).collect());
+    }
 
     let processes: Vec<u32> = aggregate.images.iter().map(|image| process(&mut builder, image, resources)).collect();
     let threads: Vec<u32> = aggregate
@@ -62,16 +74,20 @@ pub fn assemble(
         })
         .collect();
 
+    let as_of_time = turns.stacks(aggregate, &locations, &stacks, &mut builder);
+
     let shared = resources.shared().in_profile(&mut builder);
     builder.set_mut().resource_attributes = shared;
-    for series in aggregate.series.iter().filter(|series| !series.samples.is_empty()) {
+    for (index, series) in aggregate.series.iter().enumerate().filter(|(_, series)| !series.samples.is_empty()) {
         let mut profile = Profile::of(&series.measure);
         profile.samples = series
             .samples
             .iter()
-            .filter_map(|sample| {
+            .enumerate()
+            .filter_map(|(at, sample)| {
+                let as_of_time = as_of_time.get(index).and_then(|stacks| stacks.get(at));
                 Some(Sample {
-                    stack: *stacks.get(sample.stack as usize)?,
+                    stack: *as_of_time.or_else(|| stacks.get(sample.stack as usize))?,
                     thread: threads.get(sample.thread as usize).copied(),
                     cpu: Some(sample.cpu()),
                     time_unix_nanos: Some(clock.unix_from_monotonic(sample.time)),
@@ -84,6 +100,50 @@ pub fn assemble(
         builder.begin(profile);
     }
     builder.finish()
+}
+
+/// Frames in JIT code that meant one thing after another: up to which time, and what.
+#[derive(Default)]
+struct Turns {
+    of_frame: FxHashMap<FrameId, Vec<(u64, LocationId)>>,
+}
+
+impl Turns {
+    /// The stack of each sample as of its time, by series and sample; none if nothing changed.
+    fn stacks(
+        &self,
+        aggregate: &Aggregate,
+        locations: &[LocationId],
+        stacks: &[u32],
+        builder: &mut ProfileBuilder,
+    ) -> Vec<Vec<u32>> {
+        if self.of_frame.is_empty() {
+            return Vec::new();
+        }
+        let changes = |frames: &Arc<[FrameId]>| frames.iter().any(|frame| self.of_frame.contains_key(frame));
+        let changing: Vec<bool> = aggregate.stacks.iter().map(changes).collect();
+        let mut known: FxHashMap<(StackId, u64), u32> = FxHashMap::default();
+        let mut as_of_time = |sample: &RawSample| {
+            let id = sample.stack as usize;
+            if !changing.get(id).copied().unwrap_or(false) {
+                return stacks.get(id).copied().unwrap_or_default();
+            }
+            let frames = aggregate.stacks.get(id).map(|frames| &**frames).unwrap_or_default();
+            let meaning = |frame: &FrameId| {
+                let generations = self.of_frame.get(frame)?;
+                generations.iter().find(|(until, _)| sample.time < *until).or(generations.last())
+            };
+            // The stack holds until the first of its frames means something else.
+            let until = frames.iter().filter_map(meaning).map(|(until, _)| *until).min().unwrap_or(u64::MAX);
+            *known.entry((sample.stack, until)).or_insert_with(|| {
+                let location = |frame: &FrameId| {
+                    meaning(frame).map(|(_, location)| *location).or(locations.get(*frame as usize).copied())
+                };
+                builder.stack(&frames.iter().filter_map(location).collect::<Vec<_>>())
+            })
+        };
+        aggregate.series.iter().map(|series| series.samples.iter().map(&mut as_of_time).collect()).collect()
+    }
 }
 
 struct Mappings<'a> {

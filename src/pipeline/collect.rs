@@ -77,6 +77,7 @@ impl Collector {
         let thread = std::thread::Builder::new()
             .name("collector".to_owned())
             .spawn(move || {
+                profiler_elf::contain::fault("collector");
                 if let Err(error) = worker.run(&stopped) {
                     *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }

@@ -97,7 +97,7 @@ pub fn of(totals: &Totals, unwinder: &Stats) -> Vec<Loss> {
 
 /// What could not be read for names, or not kept, by reason; see [`of_names`].
 #[must_use]
-pub fn names(stats: &profiler_symbolizer::Stats) -> [(&'static str, u64); 6] {
+pub fn names(stats: &profiler_symbolizer::Stats) -> [(&'static str, u64); 8] {
     [
         ("perf map or jitdump entries over the memory budget", stats.jit_left_out),
         ("perf map or jitdump refused", stats.jit_refused),
@@ -105,6 +105,8 @@ pub fn names(stats: &profiler_symbolizer::Stats) -> [(&'static str, u64); 6] {
         ("debug info too large, no lines", stats.dwarf_too_large),
         ("debug info malformed or too costly, no lines", stats.dwarf_failures),
         ("parser failed on a file", stats.panics),
+        ("split debug info not found (.dwo, .dwp)", stats.dwo_missing),
+        ("common debug info not found (.gnu_debugaltlink)", stats.supplement_missing),
     ]
 }
 

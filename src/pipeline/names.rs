@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
-use profiler_symbolizer::{JitProcess, Object, ObjectKey, Symbolized, Symbolizer};
+use profiler_symbolizer::{Generation, JitProcess, Object, ObjectKey, Symbolized, Symbolizer};
 use profiler_unwinders::executable::{Executable, ExecutableId, Executables};
 use rustc_hash::FxHashMap;
 
-use super::aggregate::{Aggregate, Frame, Image, ImageId};
+use super::aggregate::{Aggregate, Frame, FrameId, Image, ImageId};
 
 /// The open files of the executables of one aggregate.
 pub type Files = FxHashMap<ExecutableId, Arc<File>>;
@@ -77,9 +77,11 @@ impl Names {
         self.symbolizer.forget();
     }
 
-    /// What the symbolizer says of each frame, by frame id. Asks once for all addresses of a file, a process or the kernel: one file
+    /// What the symbolizer says of each frame, by frame id; and of the frames in JIT code that meant one thing after another, what and
+    /// up to when. Asks once for all addresses of a file, a process or the kernel: one file
     /// is parsed at a time.
-    pub(super) fn of(&mut self, aggregate: &Aggregate, files: &Files) -> Vec<Option<Symbolized>> {
+    pub(super) fn of(&mut self, aggregate: &Aggregate, files: &Files) -> (Vec<Option<Symbolized>>, Generations) {
+        let mut generations = Generations::default();
         let mut symbols: Vec<Option<Symbolized>> = vec![None; aggregate.frames.len()];
         let mut native: FxHashMap<ExecutableId, Vec<(usize, ElfVaddr)>> = FxHashMap::default();
         let mut jit: FxHashMap<ImageId, Vec<(usize, UserAddr)>> = FxHashMap::default();
@@ -118,16 +120,21 @@ impl Names {
         }
         for (id, frames) in jit {
             let Some(image) = aggregate.images.get(id as usize) else { continue };
-            let last = aggregate.samples().map(|sample| sample.time).max().unwrap_or(u64::MAX);
-            let (indices, addresses): (Vec<_>, Vec<_>) =
-                frames.into_iter().map(|(index, address)| (index, (address, last))).unzip();
-            fill(indices, self.symbolizer.jit(&jit_process(image), &addresses));
+            let (indices, addresses): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
+            let answers = self.symbolizer.jit_generations(&jit_process(image), &addresses);
+            let last = answers.iter().map(|of| of.last().map(|last| last.symbolized.clone()).unwrap_or_default());
+            fill(indices.clone(), last.collect());
+            let several = indices.into_iter().zip(answers).filter(|(_, of)| of.len() > 1);
+            generations.extend(several.map(|(index, of)| (index as FrameId, of)));
         }
         let (indices, addresses): (Vec<_>, Vec<_>) = kernel.into_iter().unzip();
         fill(indices, self.symbolizer.kernel(&addresses));
-        symbols
+        (symbols, generations)
     }
 }
+
+/// What frames in JIT code have meant one after the other.
+pub(super) type Generations = FxHashMap<FrameId, Vec<Generation>>;
 
 /// A place in an executable.
 type Place = (ExecutableId, ElfVaddr);
@@ -189,9 +196,9 @@ fn object(executable: &Executable, files: &Files) -> Option<Object> {
         Some(bytes) => Arc::new(memory_file(bytes).ok()?),
         None => Arc::clone(files.get(&executable.id)?),
     };
-    let key = executable.build_id_gnu.as_deref().unwrap_or(&executable.htlhash);
+    // Ids and hashes of the ends are claims; the registry's id stands for the whole content.
     Some(Object {
-        key: ObjectKey(Arc::from(key)),
+        key: ObjectKey(format!("{:?}: {}", executable.id, executable.htlhash).into()),
         file,
         path: executable.path_text().into_owned(),
         root: PathBuf::from("/"),

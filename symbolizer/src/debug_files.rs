@@ -2,10 +2,10 @@
 
 use crate::object::Object;
 use profiler_elf::{Bytes, Elf, Error, ReadError, SHT_NOBITS, SHT_SYMTAB, decompress};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use std::{
     fs::File,
-    os::unix::fs::FileExt,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,59 +15,117 @@ const MAX_CHECKED: u64 = 1 << 30;
 /// Mini debug info unpacks to a few per cent of the program.
 const MAX_MINI: u64 = 64 << 20;
 
-/// Opens a file as a process with that root directory would, following links but never out of the root. Does not block on what
-/// is not a regular file, and refuses it.
+/// Opens a file as a process with that root directory would, following links but never out of the root. What is not a regular
+/// file is refused and never opened: to open a device may set it off.
 pub(crate) fn open_within(root: &Path, path: &Path, extra: OFlags) -> std::io::Result<File> {
     let directory = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let relative = path.strip_prefix("/").unwrap_or(path);
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY | extra;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = File::from(rustix::fs::openat2(directory, relative, flags, Mode::empty(), resolve)?);
-    if !file.metadata()?.is_file() {
+    let found =
+        rustix::fs::openat2(directory, relative, OFlags::PATH | OFlags::CLOEXEC | extra, Mode::empty(), resolve)?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::RegularFile {
         return Err(std::io::Error::other("not a regular file"));
     }
-    Ok(file)
+    let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    Ok(File::from(rustix::fs::open(itself.as_str(), flags, Mode::empty())?))
+}
+
+/// Where the files that belong to an object are looked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    /// The process's own root, and then the host's: that is where people install debug packages.
+    roots: Vec<PathBuf>,
+    /// Path of the object, as its process sees it.
+    pub path: PathBuf,
+    dirs: Vec<PathBuf>,
+}
+
+impl Place {
+    pub fn of(object: &Object, debug_dirs: &[PathBuf]) -> Self {
+        let host = PathBuf::from("/");
+        let mut roots = vec![object.root.clone(), host];
+        roots.dedup();
+        // A deleted file's path ends so in /proc.
+        Self { roots, path: object.path.trim_end_matches(" (deleted)").into(), dirs: debug_dirs.to_vec() }
+    }
+
+    /// The first file among `candidates` that `accept` takes, and where it was.
+    fn search<T>(
+        &self,
+        candidates: &[PathBuf],
+        mut accept: impl FnMut(File) -> Result<T, &'static str>,
+    ) -> Option<(T, PathBuf)> {
+        for (root, candidate) in self.roots.iter().flat_map(|root| candidates.iter().map(move |path| (root, path))) {
+            let Ok(file) = open_within(root, candidate, OFlags::empty()) else { continue };
+            match accept(file) {
+                Ok(found) => return Some((found, candidate.clone())),
+                Err(reason) => {
+                    tracing::debug!(object = %self.path.display(), candidate = %candidate.display(), reason, "debug file not used");
+                }
+            }
+        }
+        None
+    }
+
+    fn by_build_id(&self, id: &str) -> Vec<PathBuf> {
+        match id.split_at_checked(2).filter(|(_, rest)| !rest.is_empty()) {
+            Some((head, rest)) => {
+                self.dirs.iter().map(|dir| dir.join(format!(".build-id/{head}/{rest}.debug"))).collect()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// The file that `.gnu_debugaltlink` of `elf`, which lies at `at`, leads to: `dwz -m` moves there what several files have in common.
+    /// An error if there should be one and is not.
+    pub fn supplement(&self, elf: &Elf, at: &Path) -> Result<Option<Elf>, ()> {
+        let Some(section) = elf.section(".gnu_debugaltlink") else { return Ok(None) };
+        let content = elf.data(section, 8192).map_err(|_| ())?;
+        let len = content.iter().position(|byte| *byte == 0).ok_or(())?;
+        let (name, id) = (content.get(..len).unwrap_or_default(), hex(content.get(len + 1..).unwrap_or_default()));
+        let name = Path::new(std::str::from_utf8(name).map_err(|_| ())?);
+        let mut candidates = vec![at.parent().unwrap_or(Path::new("/")).join(name)];
+        candidates.extend(self.by_build_id(&id));
+        let found = self.search(&candidates, |file| {
+            let elf = Bytes::of_file(Arc::new(file)).map_err(|_| "unreadable")?;
+            let elf = Elf::parse(elf).map_err(|_| "not an ELF file")?;
+            if build_id_of(&elf).is_some_and(|theirs| theirs == id) { Ok(elf) } else { Err("of another build") }
+        });
+        found.map(|(elf, _)| Some(elf)).ok_or(())
+    }
+
+    /// The first ELF file at one of these paths that `accept` takes: it belongs to the object by what is in it.
+    pub fn find<T>(&self, candidates: &[PathBuf], mut accept: impl FnMut(Elf) -> Option<T>) -> Option<T> {
+        let found = self.search(candidates, |file| {
+            let elf = Bytes::of_file(Arc::new(file)).map_err(|_| "unreadable")?;
+            accept(Elf::parse(elf).map_err(|_| "not an ELF file")?).ok_or("of another build")
+        });
+        found.map(|(found, _)| found)
+    }
 }
 
 /// The GNU build id, lower-case hex.
 fn build_id_of(elf: &Elf) -> Option<String> {
-    Some(elf.gnu_build_id()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    elf.gnu_build_id().map(hex)
 }
 
-/// The separate debug file of `elf`, if there is one that belongs to it.
-pub(crate) fn find(object: &Object, elf: &Elf, debug_dirs: &[PathBuf]) -> Option<Elf> {
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The separate debug file of `elf`, if there is one that belongs to it, and its path.
+pub(crate) fn find(place: &Place, elf: &Elf) -> Option<(Elf, PathBuf)> {
     let build_id = build_id_of(elf);
     let link = debug_link(elf);
-    let mut candidates = Vec::new();
-    if let Some((head, rest)) =
-        build_id.as_deref().and_then(|id| id.split_at_checked(2)).filter(|(_, rest)| !rest.is_empty())
-    {
-        candidates.extend(debug_dirs.iter().map(|dir| dir.join(format!(".build-id/{head}/{rest}.debug"))));
-    }
+    let mut candidates = build_id.as_deref().map(|id| place.by_build_id(id)).unwrap_or_default();
     if let Some((name, _)) = &link {
-        // A deleted file's path ends so in /proc.
-        let path = Path::new(object.path.trim_end_matches(" (deleted)"));
-        let beside = path.parent().unwrap_or(Path::new("/"));
+        let beside = place.path.parent().unwrap_or(Path::new("/"));
         candidates.extend([beside.join(name), beside.join(".debug").join(name)]);
         let below = beside.strip_prefix("/").unwrap_or(beside);
-        candidates.extend(debug_dirs.iter().map(|dir| dir.join(below).join(name)));
+        candidates.extend(place.dirs.iter().map(|dir| dir.join(below).join(name)));
     }
-    // The process's own file system first, then the host's: that is where people install debug packages.
-    let host = Path::new("/");
-    let roots = [object.root.as_path(), host];
-    let roots = if object.root == host { roots.get(1..)? } else { &roots };
-    for root in roots {
-        for candidate in &candidates {
-            let Ok(file) = open_within(root, candidate, OFlags::empty()) else { continue };
-            match accept(file, elf, build_id.as_deref(), link.as_ref().map(|(_, crc)| *crc)) {
-                Ok(found) => return Some(found),
-                Err(reason) => {
-                    tracing::debug!(object = object.path, candidate = %candidate.display(), reason, "debug file not used")
-                }
-            }
-        }
-    }
-    None
+    place.search(&candidates, |file| accept(file, elf, build_id.as_deref(), link.as_ref().map(|(_, crc)| *crc)))
 }
 
 /// The debug file, if it is of this build.

@@ -13,14 +13,18 @@
 mod function;
 mod index;
 mod reader;
+mod split;
 mod unit;
 
 use crate::frame::{Frame, Names};
+use crate::native::Debug;
+use crate::symbolizer::Stats;
 use function::{Described, Function};
 use index::Index;
 use profiler_elf::{Bytes, Elf, Paged, SHT_NOBITS, decompress};
 use reader::PagedReader;
 use rustc_hash::FxHashMap;
+use split::Splits;
 use std::{rc::Rc, sync::Arc, time::Duration};
 use unit::Unit;
 
@@ -54,18 +58,53 @@ pub(crate) enum DwarfError {
 
 /// The debug info of one file.
 pub(crate) struct Dwarf {
-    sections: Sections,
+    sections: Rc<Sections>,
     /// The sections that are read, to set limits and count memory.
     paged: Vec<(gimli::SectionId, Rc<Paged>)>,
     index: Index,
-    units: FxHashMap<usize, Cached>,
+    /// What several files have in common, and where its units are.
+    common: Option<(Rc<Sections>, Index)>,
+    splits: Splits,
+    units: FxHashMap<(File, usize), Cached>,
     units_budget: u64,
-    functions: FxHashMap<usize, Option<Described>>,
+    functions: FxHashMap<(Home, usize), Option<Described>>,
     files: FxHashMap<Box<str>, Arc<str>>,
     texts_bytes: u64,
     clock: u64,
     addresses: u32,
     spent: Duration,
+}
+
+/// A file with units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum File {
+    /// The one at hand.
+    Own,
+    /// The one that it has in common with others.
+    Common,
+}
+
+/// What an offset of a function's entry counts from: a file's `.debug_info`, or that of the split unit whose skeleton is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Home {
+    File(File),
+    Split(usize),
+}
+
+/// Where a frame stands, by the numbers that debug info has.
+#[derive(Clone, Copy, Default)]
+struct Location {
+    file: Option<u64>,
+    line: u32,
+    column: u32,
+    /// The file's number is of the table of lines, not of that of functions.
+    of_lines: bool,
+}
+
+impl From<unit::Line> for Location {
+    fn from(line: unit::Line) -> Self {
+        Self { file: Some(line.file), line: line.line, column: line.column, of_lines: true }
+    }
 }
 
 struct Cached {
@@ -76,8 +115,8 @@ struct Cached {
 impl Dwarf {
     /// Opens the debug info of a file and builds its index. `limit` bounds the total of its debug sections, bytes, and
     /// `inflated_limit` those that are compressed, once unpacked: they are held in memory.
-    pub fn open(elf: &Elf, limit: u64, inflated_limit: u64) -> Result<Self, DwarfError> {
-        let started = cpu_time();
+    pub fn open(debug: &Debug, stats: &mut Stats, limit: u64, inflated_limit: u64) -> Result<Self, DwarfError> {
+        let (elf, place, started) = (&debug.elf, debug.place.as_ref(), cpu_time());
         let debug = elf.sections().iter().filter(|s| s.kind != SHT_NOBITS);
         let debug = debug.filter(|s| s.name.starts_with(".debug_") || s.name.starts_with(".zdebug_"));
         let found = debug.clone().fold(0u64, |sum, s| sum.saturating_add(s.size));
@@ -89,12 +128,34 @@ impl Dwarf {
         }
         let (mut paged, mut left) = (Vec::new(), inflated_limit.min(limit));
         let mut sections = Sections::load(|id| section(elf, id, &mut paged, &mut left))?;
+        let common = match place.map(|(place, at)| place.supplement(elf, at)) {
+            Some(Ok(Some(common))) => {
+                let first = paged.len();
+                sections.set_sup(Sections::load(|id| section(&common, id, &mut paged, &mut left))?);
+                // The same sections again, for units that are read from there.
+                let mut again = paged.get(first..).unwrap_or_default().to_vec().into_iter();
+                let mut number = first;
+                Some(Sections::load(|_| {
+                    number += 1;
+                    let section = again.next().map_or_else(|| Rc::new(Paged::empty()), |(_, section)| section);
+                    Ok::<_, DwarfError>(PagedReader::new(section, number as u8))
+                })?)
+            }
+            Some(Err(())) => {
+                stats.supplement_missing += 1;
+                None
+            }
+            _ => None,
+        };
         paged.iter().for_each(|(_, section)| section.set_work(LOOKUP_WORK));
         sections.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+        let common = common.map(|common| (Rc::new(common), Index::default()));
         let mut dwarf = Self {
-            sections,
+            sections: Rc::new(sections),
             paged,
             index: Index::default(),
+            common,
+            splits: Splits::new(place.map(|(place, _)| place.clone()), left),
             units: FxHashMap::default(),
             units_budget: 32 << 20,
             functions: FxHashMap::default(),
@@ -105,7 +166,13 @@ impl Dwarf {
             spent: Duration::ZERO,
         };
         dwarf.allow(INDEX_WORK);
-        dwarf.index = Index::build(&dwarf.sections, || dwarf.renew(gimli::SectionId::DebugAbbrev, ABBREVIATION_WORK));
+        let renew = || dwarf.renew(gimli::SectionId::DebugAbbrev, ABBREVIATION_WORK);
+        let index = Index::build(&dwarf.sections, renew);
+        let common = dwarf.common.as_ref().map(|(sections, _)| Index::of_units(sections));
+        dwarf.index = index;
+        if let (Some((_, index)), Some(units)) = (&mut dwarf.common, common) {
+            *index = units;
+        }
         if dwarf.out_of_work() {
             return Err(DwarfError::TooMuchWork);
         }
@@ -116,18 +183,30 @@ impl Dwarf {
     /// Memory held, bytes, estimated.
     pub fn bytes(&self) -> u64 {
         let units: u64 = self.units.values().map(|cached| cached.unit.bytes()).sum();
-        self.paged.iter().map(|(_, p)| p.max_bytes()).sum::<u64>() + self.index.bytes() + units + self.texts_bytes
+        let common = self.common.as_ref().map_or(0, |(_, index)| index.bytes());
+        units
+            + common
+            + self.splits.bytes()
+            + self.paged.iter().map(|(_, p)| p.max_bytes()).sum::<u64>()
+            + self.index.bytes()
+            + self.texts_bytes
     }
 
     /// The functions at an address, innermost first; empty if debug info does not cover it. `symbol` is the name that symbol
     /// tables have for the address: it also names the outermost function, so that a function has one name in all profiles.
-    pub fn frames(&mut self, address: u64, symbol: Option<&Names>) -> Result<Vec<Frame>, DwarfError> {
+    pub fn frames(
+        &mut self,
+        address: u64,
+        symbol: Option<&Names>,
+        stats: &mut Stats,
+    ) -> Result<Vec<Frame>, DwarfError> {
         if self.spent > FREE_TIME + TIME_EACH * self.addresses {
             return Err(DwarfError::TooMuchWork);
         }
         let started = cpu_time();
         self.allow(LOOKUP_WORK);
         let frames = self.look_up(address, symbol);
+        stats.dwo_missing += self.splits.take_missing();
         self.addresses = self.addresses.saturating_add(1);
         self.spent += cpu_time().saturating_sub(started);
         self.shrink();
@@ -138,7 +217,7 @@ impl Dwarf {
     }
 
     fn allow(&self, work: u64) {
-        for (id, section) in &self.paged {
+        for (id, section) in self.all_paged() {
             section.set_work(match id {
                 gimli::SectionId::DebugAbbrev => ABBREVIATION_WORK,
                 gimli::SectionId::DebugLine => work.min(LINE_WORK),
@@ -147,12 +226,17 @@ impl Dwarf {
         }
     }
 
+    fn all_paged(&self) -> impl Iterator<Item = &(gimli::SectionId, Rc<Paged>)> {
+        let split = self.units.values().filter_map(|cached| cached.unit.split());
+        self.paged.iter().chain(self.splits.paged()).chain(split.flat_map(|split| &split.paged))
+    }
+
     fn renew(&self, of: gimli::SectionId, work: u64) {
         self.paged.iter().filter(|(id, _)| *id == of).for_each(|(_, section)| section.set_work(work));
     }
 
     fn out_of_work(&self) -> bool {
-        self.paged.iter().any(|(_, section)| section.work() == 0)
+        self.all_paged().any(|(_, section)| section.work() == 0)
     }
 
     fn look_up(&mut self, address: u64, symbol: Option<&Names>) -> gimli::Result<Vec<Frame>> {
@@ -160,25 +244,31 @@ impl Dwarf {
         for offset in self.index.units_at(address) {
             let unit = self.unit(offset)?;
             let line = unit.lines()?.find(address);
-            let Some(entry) = unit.functions(&self.sections)?.find(address) else {
+            let Some(entry) = unit.functions()?.find(address) else {
                 only_line = only_line.or(line.map(|line| (unit, line)));
                 continue;
             };
-            let mut location = line.map(|line| (Some(line.file), line.line, line.column));
+            let mut location = line.map(Location::from);
+            let home = if unit.split().is_some() { Home::Split(offset) } else { Home::File(File::Own) };
             let mut frames = Vec::new();
-            for inlined in function::inlined_at(&self.sections, &unit, entry, address)?.iter().rev() {
-                let described = self.described(&unit, inlined.origin)?;
+            for inlined in function::inlined_at(&unit, entry, address)?.iter().rev() {
+                let described = self.described(&unit, home, inlined.origin)?;
                 frames.push(self.frame(&unit, described, location, None));
-                location = Some((inlined.call_file, inlined.call_line, inlined.call_column));
+                location = Some(Location {
+                    file: inlined.call_file,
+                    line: inlined.call_line,
+                    column: inlined.call_column,
+                    of_lines: false,
+                });
             }
-            let described = self.described(&unit, Function::In(entry))?;
+            let described = self.described(&unit, home, Function::In(entry))?;
             frames.push(self.frame(&unit, described, location, symbol));
             return Ok(frames);
         }
         // Assembly has lines and no functions.
         Ok(match (only_line, symbol) {
             (Some((unit, line)), Some(symbol)) => {
-                vec![self.frame(&unit, None, Some((Some(line.file), line.line, line.column)), Some(symbol))]
+                vec![self.frame(&unit, None, Some(line.into()), Some(symbol))]
             }
             _ => Vec::new(),
         })
@@ -189,12 +279,12 @@ impl Dwarf {
         &mut self,
         unit: &Unit,
         described: Option<Described>,
-        location: Option<(Option<u64>, u32, u32)>,
+        location: Option<Location>,
         symbol: Option<&Names>,
     ) -> Frame {
-        let (file, line, column) = location.unwrap_or_default();
+        let Location { file, line, column, of_lines } = location.unwrap_or_default();
         let names = symbol.cloned().or_else(|| described.as_ref().map(|d| d.names.clone()));
-        let path = file.and_then(|file| unit.file(&self.sections, file));
+        let path = file.and_then(|file| unit.file(file, of_lines));
         let file = path.map(|path| {
             if let Some(known) = self.files.get(&*path) {
                 return known.clone();
@@ -213,38 +303,68 @@ impl Dwarf {
     }
 
     fn unit(&mut self, offset: usize) -> gimli::Result<Rc<Unit>> {
+        self.unit_of(File::Own, offset)
+    }
+
+    fn unit_of(&mut self, file: File, offset: usize) -> gimli::Result<Rc<Unit>> {
         self.clock += 1;
-        if let Some(cached) = self.units.get_mut(&offset) {
+        if let Some(cached) = self.units.get_mut(&(file, offset)) {
             cached.used = self.clock;
             return Ok(cached.unit.clone());
         }
-        let unit = Rc::new(Unit::read(&self.sections, offset)?);
-        self.units.insert(offset, Cached { unit: unit.clone(), used: self.clock });
+        let sections = match (file, &self.common) {
+            (File::Common, Some((sections, _))) => sections,
+            _ => &self.sections,
+        };
+        let mut unit = Unit::read(sections, offset)?;
+        if file == File::Own
+            && unit.skeleton().dwo_id.is_some()
+            && let Some(split) = self.splits.find(&self.sections, unit.skeleton())
+        {
+            unit.set_split(split);
+        }
+        let unit = Rc::new(unit);
+        self.units.insert((file, offset), Cached { unit: unit.clone(), used: self.clock });
         Ok(unit)
     }
 
     /// Name and first line of a function, following its references to its declaration, in this unit or another.
-    fn described(&mut self, unit: &Rc<Unit>, function: Function) -> gimli::Result<Option<Described>> {
-        let Some(key) = function.section_offset(unit) else { return Ok(None) };
+    fn described(&mut self, unit: &Rc<Unit>, home: Home, function: Function) -> gimli::Result<Option<Described>> {
+        let of = if matches!(function, Function::Common(_)) { Home::File(File::Common) } else { home };
+        let Some(offset) = function.section_offset(unit) else { return Ok(None) };
+        let key = (of, offset);
         if let Some(known) = self.functions.get(&key) {
             return Ok(known.clone());
         }
         let mut description = function::Description::default();
-        let mut unit = unit.clone();
+        let (mut unit, mut home) = (unit.clone(), home);
         let mut next = Some(function);
         // A chain is an inlined copy, its abstract instance and a declaration; a loop is hostile.
         for _ in 0..16 {
             let Some(function) = next.take() else { break };
             let entry = match function {
                 Function::In(entry) => entry,
-                Function::Elsewhere(offset) => {
-                    let Some(start) = self.index.unit_with(offset) else { break };
-                    unit = self.unit(start)?;
-                    let Some(entry) = gimli::DebugInfoOffset(offset).to_unit_offset(&unit.unit.header) else { break };
+                Function::Elsewhere(offset) | Function::Common(offset) => {
+                    if matches!(function, Function::Common(_)) {
+                        home = Home::File(File::Common);
+                    }
+                    if let Home::File(file) = home {
+                        let index = match (file, &self.common) {
+                            (File::Common, Some((_, index))) => index,
+                            (File::Common, None) => break,
+                            (File::Own, _) => &self.index,
+                        };
+                        let Some(start) = index.unit_with(offset) else { break };
+                        unit = self.unit_of(file, start)?;
+                    }
+                    // A split unit refers to itself only.
+                    let Some(entry) = gimli::DebugInfoOffset(offset).to_unit_offset(&unit.info().1.header) else {
+                        break;
+                    };
                     entry
                 }
             };
-            next = description.add(&self.sections, &unit, entry)?;
+            next = description.add(&unit, entry)?;
         }
         let described = description.finish();
         self.texts_bytes += described.as_ref().map_or(0, |d| d.names.bytes()) + 64;
@@ -256,8 +376,8 @@ impl Dwarf {
     fn shrink(&mut self) {
         let mut bytes: u64 = self.units.values().map(|cached| cached.unit.bytes()).sum();
         while bytes > self.units_budget && self.units.len() > 1 {
-            let oldest = self.units.iter().min_by_key(|(_, cached)| cached.used).map(|(offset, _)| *offset);
-            let Some(cached) = oldest.and_then(|offset| self.units.remove(&offset)) else { return };
+            let oldest = self.units.iter().min_by_key(|(_, cached)| cached.used).map(|(unit, _)| *unit);
+            let Some(cached) = oldest.and_then(|unit| self.units.remove(&unit)) else { return };
             bytes = bytes.saturating_sub(cached.unit.bytes());
         }
         if self.texts_bytes > 16 << 20 {
@@ -281,12 +401,24 @@ fn section(
     paged: &mut Vec<(gimli::SectionId, Rc<Paged>)>,
     inflated_left: &mut u64,
 ) -> Result<PagedReader, DwarfError> {
+    section_named(elf, id, id.name(), paged, inflated_left)
+}
+
+fn section_named(
+    elf: &Elf,
+    id: gimli::SectionId,
+    name: &str,
+    paged: &mut Vec<(gimli::SectionId, Rc<Paged>)>,
+    inflated_left: &mut u64,
+) -> Result<PagedReader, DwarfError> {
     // 16 KiB each: units are read front to back, strings at random.
     let slots = match id {
         gimli::SectionId::DebugInfo | gimli::SectionId::DebugStr => 256,
         gimli::SectionId::DebugLine | gimli::SectionId::DebugRanges | gimli::SectionId::DebugRngLists => 64,
         gimli::SectionId::DebugAbbrev | gimli::SectionId::DebugAddr | gimli::SectionId::DebugStrOffsets => 32,
-        gimli::SectionId::DebugLineStr | gimli::SectionId::DebugAranges => 16,
+        gimli::SectionId::DebugLineStr | gimli::SectionId::DebugAranges | gimli::SectionId::DebugCuIndex => 16,
+        // Not read, but a package must have what its index counts.
+        _ if name.ends_with(".dwo") => 1,
         _ => 0,
     };
     let of_memory = |data: Vec<u8>| {
@@ -294,8 +426,8 @@ fn section(
         Paged::new(Bytes::Memory(data.into()), 0, len, 0)
     };
     let left = *inflated_left;
-    let old_name = id.name().replacen(".debug_", ".zdebug_", 1);
-    let content = match (elf.section(id.name()), elf.section(&old_name)) {
+    let old_name = name.replacen(".debug_", ".zdebug_", 1);
+    let content = match (elf.section(name), elf.section(&old_name)) {
         _ if slots == 0 => Paged::empty(),
         (Some(section), _) if section.is_compressed() => of_memory(elf.data(section, left)?),
         (Some(section), _) => elf.paged(section, slots),

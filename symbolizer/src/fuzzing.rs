@@ -15,7 +15,7 @@ pub fn perf_map(bytes: &[u8]) {
     let used = map.add_block(bytes.get(..first).unwrap_or_default());
     map.add_block(bytes.get(used..).unwrap_or_default());
     for address in [0, 1, 0x1000, u64::MAX] {
-        let _ = map.find(bytes, address);
+        let _ = map.find(bytes, address, 1);
     }
 }
 

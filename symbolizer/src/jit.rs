@@ -34,6 +34,19 @@ pub struct JitProcess {
     pub namespace_pid: u32,
 }
 
+/// What an address in JIT code meant up to a time: addresses are used again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Generation {
+    /// Samples before this are of it (CLOCK_MONOTONIC, ns); the last one has `u64::MAX`.
+    pub until: u64,
+    /// What was there.
+    pub symbolized: Symbolized,
+}
+
+/// Generations of one address that are told apart, the newest.
+const MAX_GENERATIONS: usize = 64;
+/// Perf maps kept that another file has since taken the place of.
+const MAX_EARLIER: usize = 2;
 /// Files that do not exist are looked for no more often than this.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(1);
 /// A process whose tables were dropped is not read anew before this.
@@ -49,6 +62,8 @@ const MAX_PROCESSES: usize = 4096;
 #[derive(Default)]
 struct Process {
     map: Option<(Source, PerfMap)>,
+    /// Perf maps before that one, the oldest first.
+    earlier: Vec<(Source, PerfMap)>,
     dump: Option<(Source, JitDump)>,
     searched: Option<Instant>,
     refused: bool,
@@ -76,14 +91,14 @@ impl Jit {
     pub fn symbolize(&mut self, of: &JitProcess, addresses: &[(UserAddr, u64)], stats: &mut Stats) -> Vec<Symbolized> {
         let process = self.refreshed(of, stats);
         let mut lines_left = MAX_DEBUG_BYTES;
-        let look_up = |(address, time): &(UserAddr, u64)| {
-            // A jitdump says more, and when; a perf map has what the JIT's stubs and interpreter are called.
-            let frame =
-                process.dump.as_ref().and_then(|(source, dump)| dump.find(source, address.0, *time, &mut lines_left));
-            let frame = frame.or_else(|| process.map.as_ref().and_then(|(source, map)| map.find(source, address.0)));
-            Symbolized { frames: frame.into_iter().collect(), language: Language::Jit, module: None }
-        };
-        addresses.iter().map(look_up).collect()
+        addresses.iter().map(|(address, time)| process.symbolize(address.0, *time, &mut lines_left)).collect()
+    }
+
+    /// All that each address has meant, in the order of time.
+    pub fn generations(&mut self, of: &JitProcess, addresses: &[UserAddr], stats: &mut Stats) -> Vec<Vec<Generation>> {
+        let process = self.refreshed(of, stats);
+        let mut lines_left = MAX_DEBUG_BYTES;
+        addresses.iter().map(|address| process.generations(address.0, &mut lines_left)).collect()
     }
 
     /// Reads what the process has written since.
@@ -116,6 +131,7 @@ impl Jit {
         let with_tables = self.processes.values_mut().filter(|process| process.map.is_some() || process.dump.is_some());
         if let Some(process) = with_tables.min_by_key(|process| process.used) {
             (process.map, process.dump, process.searched) = (None, None, None);
+            process.earlier.clear();
             process.rest_until = Some(Instant::now() + REST);
             return true;
         }
@@ -128,7 +144,41 @@ impl Jit {
     }
 }
 
+/// CLOCK_MONOTONIC, ns: the clock of samples and of jitdumps.
+fn monotonic_now() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000) + u64::try_from(now.tv_nsec).unwrap_or(0)
+}
+
 impl Process {
+    fn symbolize(&self, address: u64, time: u64, lines_left: &mut u64) -> Symbolized {
+        // A jitdump says more, and when; a perf map has what the JIT's stubs and interpreter are called.
+        let dump = self.dump.as_ref().and_then(|(source, dump)| dump.find(source, address, time, lines_left));
+        let earlier = self.earlier.iter().filter(|(_, map)| time < map.seen());
+        let mut maps = earlier.chain(&self.map);
+        let frame = dump.or_else(|| maps.find_map(|(source, map)| map.find(source, address, time)));
+        Symbolized { frames: frame.into_iter().collect(), language: Language::Jit, module: None }
+    }
+
+    fn generations(&self, address: u64, lines_left: &mut u64) -> Vec<Generation> {
+        let mut turns: Vec<u64> = self.dump.as_ref().map(|(_, dump)| dump.turns(address)).unwrap_or_default();
+        turns.extend(self.earlier.iter().chain(&self.map).flat_map(|(_, map)| map.turns(address)));
+        turns.extend(self.earlier.iter().map(|(_, map)| map.seen()));
+        turns.push(u64::MAX);
+        turns.sort_unstable();
+        turns.dedup();
+        let mut generations: Vec<Generation> = Vec::new();
+        for until in turns.split_off(turns.len().saturating_sub(MAX_GENERATIONS)) {
+            // At the last moment before the turn.
+            let symbolized = self.symbolize(address, until.saturating_sub(1), lines_left);
+            match generations.last_mut() {
+                Some(last) if last.symbolized == symbolized => last.until = until,
+                _ => generations.push(Generation { until, symbolized }),
+            }
+        }
+        generations
+    }
+
     /// Reads what was written since.
     fn refresh(&mut self, of: &JitProcess, budget: u64, stats: &mut Stats) {
         if self.searched.is_none_or(|at| at.elapsed() > SEARCH_INTERVAL) {
@@ -138,7 +188,7 @@ impl Process {
         let (mut read, mut left_out) = (0, 0);
         if let Some((source, map)) = &mut self.map {
             let before = map.left_out();
-            read += map.read(source);
+            read += map.read(source, monotonic_now());
             left_out += map.left_out() - before;
         }
         if let Some((source, dump)) = &mut self.dump {
@@ -169,8 +219,8 @@ impl Process {
     }
 
     fn bytes(&self) -> u64 {
-        let map = self.map.as_ref().map_or(0, |(_, map)| map.bytes());
-        map + self.dump.as_ref().map_or(0, |(_, dump)| dump.bytes()) + 256
+        let maps: u64 = self.earlier.iter().chain(&self.map).map(|(_, map)| map.bytes()).sum();
+        maps + self.dump.as_ref().map_or(0, |(_, dump)| dump.bytes()) + 256
     }
 
     /// Finds the files, or finds that another has taken the place of the one that is being read.
@@ -178,6 +228,13 @@ impl Process {
         match source::perf_map(of) {
             Ok(Some(source)) => {
                 if self.map.as_ref().is_none_or(|(known, _)| !known.is(&source)) {
+                    // The file that was there is still open: what it said of the time before stays true.
+                    self.earlier.extend(self.map.take());
+                    while self.earlier.len() > MAX_EARLIER
+                        || self.earlier.iter().map(|(_, map)| map.bytes()).sum::<u64>() > budget / 2
+                    {
+                        self.earlier.remove(0);
+                    }
                     self.map = Some((source, PerfMap::new(budget)));
                 }
             }

@@ -1,7 +1,7 @@
 //! One ELF file's names: from its symbol tables, Go's tables or debug info, in the file or beside it.
 
 use crate::{
-    debug_files,
+    debug_files::{self, Place},
     dwarf::{Dwarf, DwarfError},
     frame::{Frame, Language, Names, Symbolized},
     go::Go,
@@ -13,7 +13,7 @@ use crate::{
 use profiler_address::ElfVaddr;
 use profiler_elf::{Bytes, Elf, Error, SHT_DYNSYM, SHT_SYMTAB};
 use rustc_hash::FxHashMap;
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 /// Compressed debug info is unpacked up to the memory budget, or up to this if that is smaller, bytes.
 const MIN_INFLATED: u64 = 64 << 20;
@@ -30,10 +30,17 @@ pub(crate) struct Native {
     go: Option<Box<Go>>,
 }
 
+/// A file with debug info, and where others that belong to it are looked for.
+pub(crate) struct Debug {
+    pub elf: Elf,
+    /// Where `elf` is; none for a file in memory.
+    pub place: Option<(Place, PathBuf)>,
+}
+
 /// Debug info, opened at the first address that could use it.
 #[derive(Default)]
 enum Lines {
-    In(Box<Elf>),
+    In(Box<Debug>),
     Open(Box<Dwarf>),
     #[default]
     None,
@@ -57,11 +64,12 @@ impl Native {
         let symbols = read_table(&elf, SHT_SYMTAB);
         let has_lines = elf.section(".debug_info").or_else(|| elf.section(".zdebug_info")).is_some();
         let mut separate = None;
+        let place = object.map(|object| Place::of(object, &options.debug_dirs));
         if symbols.is_none() || (options.source_lines && !has_lines) {
-            separate = object.and_then(|object| debug_files::find(object, &elf, &options.debug_dirs));
+            separate = place.as_ref().and_then(|place| debug_files::find(place, &elf));
         }
         if symbols.is_none() {
-            tables.extend(separate.as_ref().and_then(|elf| read_table(elf, SHT_SYMTAB)));
+            tables.extend(separate.as_ref().and_then(|(elf, _)| read_table(elf, SHT_SYMTAB)));
         }
         tables.extend(symbols);
         if tables.is_empty() {
@@ -74,8 +82,11 @@ impl Native {
         tables.extend(plt::stubs(&elf));
         if options.source_lines {
             lines = match separate {
-                _ if has_lines => Lines::In(Box::new(elf)),
-                Some(separate) => Lines::In(Box::new(separate)),
+                _ if has_lines => {
+                    let place = place.map(|place| (place.clone(), place.path));
+                    Lines::In(Box::new(Debug { elf, place }))
+                }
+                Some((elf, path)) => Lines::In(Box::new(Debug { elf, place: place.map(|place| (place, path)) })),
                 None => Lines::None,
             };
         }
@@ -113,17 +124,18 @@ impl Native {
         options: &Options,
         stats: &mut Stats,
     ) -> Vec<Frame> {
-        if let Lines::In(elf) = &self.lines {
-            self.lines = match Dwarf::open(elf, options.dwarf_budget_bytes, options.budget_bytes.max(MIN_INFLATED)) {
-                Ok(dwarf) => Lines::Open(Box::new(dwarf)),
-                Err(error) => {
-                    count(&error, stats);
-                    Lines::None
-                }
-            };
+        if let Lines::In(debug) = &self.lines {
+            self.lines =
+                match Dwarf::open(debug, stats, options.dwarf_budget_bytes, options.budget_bytes.max(MIN_INFLATED)) {
+                    Ok(dwarf) => Lines::Open(Box::new(dwarf)),
+                    Err(error) => {
+                        count(&error, stats);
+                        Lines::None
+                    }
+                };
         }
         let Lines::Open(dwarf) = &mut self.lines else { return Vec::new() };
-        match dwarf.frames(address.0, symbol) {
+        match dwarf.frames(address.0, symbol, stats) {
             Ok(frames) => frames,
             Err(error) => {
                 count(&error, stats);

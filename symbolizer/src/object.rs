@@ -2,7 +2,7 @@
 
 use std::{fs::File, path::PathBuf, sync::Arc};
 
-/// Identity of an executable or library: its build id or a hash of its content, never its path.
+/// Identity of an executable or library: what stands for all of its content. Never its path, nor its build id, which is a claim.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(pub Arc<str>);
 

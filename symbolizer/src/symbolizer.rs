@@ -2,17 +2,15 @@
 
 use crate::{
     frame::{Language, Symbolized},
-    jit::{Jit, JitProcess},
+    jit::{Generation, Jit, JitProcess},
     kernel::{Kernel, KernelError},
     native::Native,
     object::{Object, ObjectKey},
 };
 use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
+use profiler_elf::contain;
 use rustc_hash::FxHashMap;
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 /// What is looked up, and with how much memory.
 #[derive(Clone, Debug)]
@@ -58,6 +56,10 @@ pub struct Stats {
     pub dwarf_too_large: u64,
     /// Lookups in debug info that were given up: malformed, or too much work.
     pub dwarf_failures: u64,
+    /// Units whose split debug info (`.dwo` files, or a `.dwp` beside the program) was not found: no inlined callees there.
+    pub dwo_missing: u64,
+    /// Files whose common debug info (`.gnu_debugaltlink`, as `dwz -m` makes it) was not found: some inlined callees have no names.
+    pub supplement_missing: u64,
     /// Perf maps and jitdumps that were refused: not a regular file, of another user, too large, malformed.
     pub jit_refused: u64,
     /// Entries of perf maps and jitdumps that were left out, the oldest of a process first, to stay within the budget.
@@ -108,9 +110,10 @@ impl Symbolizer {
     pub fn native(&mut self, object: &Object, addresses: &[ElfVaddr]) -> Vec<Symbolized> {
         self.clock += 1;
         let mut native = self.take(&object.key).map(|entry| entry.native);
-        // The parsers are written not to panic, some of them by others: a last belt, so that one file costs its own names only.
+        // A last belt, so that one file costs its own names only.
         let (stats, options) = (&mut self.stats, &self.options);
-        let caught = catch_unwind(AssertUnwindSafe(|| {
+        let caught = contain::contain(|| {
+            contain::fault("names");
             let native = native.get_or_insert_with(|| {
                 Native::load(object, options).unwrap_or_else(|error| {
                     tracing::debug!(path = object.path, %error, "no names from this file");
@@ -128,8 +131,8 @@ impl Symbolizer {
                 }
             }
             found
-        }));
-        let found = caught.unwrap_or_else(|_| {
+        });
+        let found = caught.unwrap_or_else(|| {
             tracing::error!(path = object.path, "a parser panicked; no more names from this file");
             self.stats.panics += 1;
             native = None;
@@ -146,7 +149,13 @@ impl Symbolizer {
 
     /// Names for kernel addresses, in order.
     pub fn kernel(&mut self, addresses: &[KernelAddr]) -> Vec<Symbolized> {
-        let found: Vec<_> = addresses.iter().map(|address| self.kernel.symbolize(*address)).collect();
+        let kernel = &mut self.kernel;
+        let found = contain::contain(|| addresses.iter().map(|address| kernel.symbolize(*address)).collect());
+        let found: Vec<_> = found.unwrap_or_else(|| {
+            self.stats.panics += 1;
+            self.kernel = Kernel::new("/proc/kallsyms".into());
+            vec![Symbolized::unknown(Language::Kernel); addresses.len()]
+        });
         self.count(&found);
         found
     }
@@ -161,8 +170,26 @@ impl Symbolizer {
 
     /// Names for addresses in code that a JIT of the process made, in order, each as of a time (CLOCK_MONOTONIC, ns).
     pub fn jit(&mut self, process: &JitProcess, addresses: &[(UserAddr, u64)]) -> Vec<Symbolized> {
-        let found = self.jit.symbolize(process, addresses, &mut self.stats);
+        let (jit, stats) = (&mut self.jit, &mut self.stats);
+        let found = contain::contain(|| jit.symbolize(process, addresses, stats)).unwrap_or_else(|| {
+            self.jit_panicked(process);
+            vec![Symbolized::unknown(Language::Jit); addresses.len()]
+        });
         self.count(&found);
+        self.shrink(None);
+        found
+    }
+
+    /// What addresses in code that a JIT of the process made have meant, in order, each up to which time (CLOCK_MONOTONIC, ns).
+    pub fn jit_generations(&mut self, process: &JitProcess, addresses: &[UserAddr]) -> Vec<Vec<Generation>> {
+        let (jit, stats) = (&mut self.jit, &mut self.stats);
+        let found = contain::contain(|| jit.generations(process, addresses, stats)).unwrap_or_else(|| {
+            self.jit_panicked(process);
+            let unknown = Generation { until: u64::MAX, symbolized: Symbolized::unknown(Language::Jit) };
+            vec![vec![unknown]; addresses.len()]
+        });
+        let last: Vec<_> = found.iter().filter_map(|found| found.last()).map(|last| last.symbolized.clone()).collect();
+        self.count(&last);
         self.shrink(None);
         found
     }
@@ -170,8 +197,17 @@ impl Symbolizer {
     /// Reads what names a process's JIT code has by now. Call it when the first such frame is seen: the process may be gone
     /// by the time that names are asked for.
     pub fn jit_prefetch(&mut self, process: &JitProcess) {
-        self.jit.refresh(process, &mut self.stats);
+        let (jit, stats) = (&mut self.jit, &mut self.stats);
+        if contain::contain(|| jit.refresh(process, stats)).is_none() {
+            self.jit_panicked(process);
+        }
         self.shrink(None);
+    }
+
+    fn jit_panicked(&mut self, process: &JitProcess) {
+        tracing::error!(pid = process.pid, "a parser panicked; the names of JIT code are read anew");
+        self.stats.panics += 1;
+        self.jit = Jit::new(self.options.budget_bytes / JIT_SHARE);
     }
 
     /// Forgets a file.

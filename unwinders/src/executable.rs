@@ -9,6 +9,7 @@
 //!
 //! Not here: symbols, debug information, anything that runs.
 
+mod digest;
 mod identity;
 mod image;
 mod open;

@@ -220,8 +220,10 @@ impl Shared {
         executables: &mut Executables,
     ) -> Result<rows::UnwindRows, LoadError> {
         let bytes = executables.image(executable).map_err(|error| LoadError::Read(error.to_string()))?;
-        let compiled =
-            rows::compile(&bytes.image(), &mut self.rules).map_err(|error| LoadError::Parse(error.to_string()))?;
+        // Rules that a parser added before it panicked are whole ones.
+        let compiled = profiler_elf::contain::contain(|| rows::compile(&bytes.image(), &mut self.rules))
+            .ok_or_else(|| LoadError::Parse("its parser panicked".to_owned()))?
+            .map_err(|error| LoadError::Parse(error.to_string()))?;
         self.write_rules().map_err(|error| LoadError::Parse(error.to_string()))?;
         if compiled.page_starts.len() < 2 {
             return Err(LoadError::Parse("it has no unwind information".to_owned()));

@@ -474,3 +474,39 @@ fn root_doctor_tells_what_works_with_and_without_privilege() {
     assert!(poor.status.code().is_some_and(|code| code == 1), "{:?}: {}", poor.status, poor.stdout);
     assert!(poor.stdout.contains("sudo") || poor.stdout.contains("CAP_"), "{}", poor.stdout);
 }
+
+/// A fault that [`profiler_elf::contain::fault`] makes in builds for debugging.
+fn root_record_with_fault(test: &str, fault: &str) -> Option<(Finished, String)> {
+    if !have_root(test) || !profiler().to_string_lossy().contains("/debug/") {
+        return None;
+    }
+    let _one = one_at_a_time();
+    let place = folder().expect("a folder");
+    let out = place.path().join("out.folded");
+    let shares = programs::c("shares").build().unwrap_or_else(|error| panic!("{error}"));
+    let mut command = Command::new(profiler());
+    command.env("PROFILER_FAULT", fault).current_dir(place.path()).args(["record", "-o"]).arg(&out).arg("--");
+    command.arg(shares).args(["--ms", "1500"]);
+    let finished = children::run(&mut command, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    Some((finished, fs::read_to_string(&out).unwrap_or_default()))
+}
+
+#[test]
+fn root_a_parser_that_panics_costs_names_only() {
+    let Some((finished, folded)) = root_record_with_fault("root_a_parser_that_panics_costs_names_only", "names") else {
+        return;
+    };
+    assert!(finished.status.success(), "{}", finished.stderr);
+    assert!(folded.contains("[shares+0x"), "{folded}");
+    assert!(!folded.contains("main;"), "{folded}");
+    assert!(finished.stderr.contains("parser failed on a file"), "{}", finished.stderr);
+}
+
+#[test]
+fn root_a_thread_that_panics_ends_the_process() {
+    let Some((finished, _)) = root_record_with_fault("root_a_thread_that_panics_ends_the_process", "collector") else {
+        return;
+    };
+    assert_eq!(finished.status.signal(), Some(Signal::ABORT.as_raw()), "{}", finished.stderr);
+    assert!(finished.stderr.contains("PROFILER_FAULT=collector"), "{}", finished.stderr);
+}

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use profiler_integration::children;
-use profiler_integration::environment::{have_root, one_at_a_time};
+use profiler_integration::environment::{have_root, have_tools, one_at_a_time};
 use profiler_integration::programs;
 use profiler_integration::proof::HERTZ;
 use profiler_integration::recording::Recorder;
@@ -85,4 +85,58 @@ fn root_an_endless_device_in_place_of_a_perf_map() {
 #[test]
 fn root_a_directory_in_place_of_a_perf_map() {
     beside("root_a_directory_in_place_of_a_perf_map", &["--map", "directory"]);
+}
+
+/// One program under two names, of one size and one build id, with the ends of their files alike.
+#[test]
+fn root_a_program_with_the_build_id_of_another_names_its_own_frames_only() {
+    let test = "root_a_program_with_the_build_id_of_another_names_its_own_frames_only";
+    if !have_root(test) || !have_tools(test, &["cc"]) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let folder = tempfile::tempdir().expect("a folder");
+    let source = folder.path().join("spin.c");
+    let text = "#include <time.h>\nvolatile unsigned long x;\n\
+        __attribute__((noinline)) void NAME(void) { for (int i = 0; i < 3000000; i++) x += i; }\n\
+        int main(void) { clock_t end = clock() + 2 * CLOCKS_PER_SEC; while (clock() < end) NAME(); }\n";
+    std::fs::write(&source, text).expect("it is written");
+    let build = |name: &str| {
+        let program = folder.path().join(name);
+        let mut command = Command::new("cc");
+        // The same length of names, so that nothing else differs.
+        command.args(["-O1", "-Wl,--build-id=0x00112233445566778899aabbccddeeff00112233", "-x", "c"]);
+        command.arg(format!("-DNAME={name}")).arg("-o").arg(&program).arg(&source);
+        assert!(command.status().expect("cc runs").success());
+        program
+    };
+    let (evil, good) = (build("evil_spin"), build("good_spin"));
+    let size = |path: &std::path::Path| path.metadata().expect("it is there").len();
+    assert_eq!(size(&evil), size(&good));
+    // The hash of the ends covers names of symbols in so small a file; in a larger one it does not.
+    for path in [&evil, &good] {
+        let mut bytes = std::fs::read(path).expect("it is read");
+        bytes.extend([0; 8192]);
+        std::fs::write(path, bytes).expect("it is written");
+    }
+    let mut processes = [&evil, &good].map(|path| children::start(&mut Command::new(path)).expect("it starts"));
+    let pids = processes.each_ref().map(|process| process.pid());
+    let recorder = Recorder::new(HERTZ).expect("it is built").arg("-p").arg(format!("{},{}", pids[0], pids[1]));
+    let started = recorder.start().expect("it starts");
+    for process in &mut processes {
+        while process.is_running() {
+            sleep(Duration::from_millis(50));
+        }
+    }
+    let recording = started.stop().unwrap_or_else(|error| panic!("{test}: {error}"));
+    let rows = rows(&recording.profile);
+    for (pid, own, other) in [(pids[0], "evil_spin", "good_spin"), (pids[1], "good_spin", "evil_spin")] {
+        let with = |name: &str| {
+            let has =
+                |row: &&Row| row.frames.iter().any(|f| f.functions.iter().any(|function| is_function(function, name)));
+            total(rows.iter().filter(|row| row.pid == pid).filter(has))
+        };
+        println!("{test}: {own}: {} samples with its name, {} with the other's", with(own), with(other));
+        assert!(with(own) > 0 && with(other) == 0, "{own}");
+    }
 }

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use profiler_integration::environment::{have_root, one_at_a_time};
 use profiler_integration::programs::{self, Linking, Program};
 use profiler_integration::proof::{HERTZ, prove, prove_mostly};
-use profiler_integration::recording::{record_command, record_running};
-use profiler_integration::rows::{is_function, total};
+use profiler_integration::recording::{Recorder, record_command, record_running};
+use profiler_integration::rows::{Row, is_function, rows, total};
 use profiler_model::FrameKind;
 
 const MS: [&str; 2] = ["--ms", "2000"];
@@ -236,4 +236,28 @@ fn root_threads_are_told_apart_by_name() {
     let names: std::collections::BTreeSet<_> = own.iter().map(|row| row.thread.as_str()).collect();
     // Three sigma on five threads: allow the one that is out by noise, not two.
     assert!(off.len() < 2, "{off:?}; threads seen: {names:?}");
+}
+
+/// One address, two functions one after the other, by a jitdump.
+#[test]
+fn root_made_code_is_named_as_of_the_time_of_its_samples() {
+    let test = "root_made_code_is_named_as_of_the_time_of_its_samples";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let program = programs::c("reuse").build().unwrap_or_else(|error| panic!("{error}"));
+    let recording = Recorder::new(HERTZ)
+        .and_then(|recorder| recorder.run::<&str>(&program, &[]))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let rows = rows(&recording.profile);
+    let with = |name: &str| {
+        let has =
+            |row: &&Row| row.frames.iter().any(|f| f.functions.iter().any(|function| is_function(function, name)));
+        total(rows.iter().filter(has))
+    };
+    let (first, second) = (with("was_there_first"), with("takes_its_place"));
+    println!("{test}: {first} and {second} samples");
+    // A second of CPU time each.
+    assert!(first * 10 > second * 8 && second * 10 > first * 8, "{first} and {second}");
 }

@@ -15,8 +15,10 @@ const MAX_DEPTH: usize = 256;
 pub(super) enum Function {
     /// In the unit at hand.
     In(UnitOffset),
-    /// At an offset in `.debug_info`.
+    /// At an offset in the `.debug_info` of the same file.
     Elsewhere(usize),
+    /// At an offset in that of the file which several have in common.
+    Common(usize),
 }
 
 impl Function {
@@ -24,6 +26,7 @@ impl Function {
         match value {
             AttributeValue::UnitRef(offset) => Some(Self::In(offset)),
             AttributeValue::DebugInfoRef(offset) => Some(Self::Elsewhere(offset.0)),
+            AttributeValue::DebugInfoRefSup(offset) => Some(Self::Common(offset.0)),
             _ => None,
         }
     }
@@ -31,8 +34,8 @@ impl Function {
     /// The offset in `.debug_info`, unique in a file.
     pub fn section_offset(self, unit: &Unit) -> Option<usize> {
         match self {
-            Self::In(entry) => entry.to_debug_info_offset(&unit.unit.header).map(|offset| offset.0),
-            Self::Elsewhere(offset) => Some(offset),
+            Self::In(entry) => entry.to_debug_info_offset(&unit.info().1.header).map(|offset| offset.0),
+            Self::Elsewhere(offset) | Self::Common(offset) => Some(offset),
         }
     }
 }
@@ -47,14 +50,10 @@ pub(super) struct Inlined {
 }
 
 /// The inlined calls around an address within the function at `entry`, outermost first.
-pub(super) fn inlined_at(
-    sections: &Sections,
-    unit: &Unit,
-    entry: UnitOffset,
-    address: u64,
-) -> gimli::Result<Vec<Inlined>> {
+pub(super) fn inlined_at(of: &Unit, entry: UnitOffset, address: u64) -> gimli::Result<Vec<Inlined>> {
+    let (sections, unit) = of.info();
     let mut chain = Vec::new();
-    let mut entries = unit.unit.entries_raw(Some(entry))?;
+    let mut entries = unit.entries_raw(Some(entry))?;
     let outermost = entries.next_depth();
     let Some(abbreviation) = entries.read_abbreviation()? else { return Ok(chain) };
     entries.skip_attributes(abbreviation.attributes())?;
@@ -64,7 +63,7 @@ pub(super) fn inlined_at(
     // within them is.
     let mut open: Vec<(isize, Inlined)> = Vec::new();
     // There, GCC gives a scattered call its first range, and a call within it another that is not in the first.
-    let first_range_only = unit.unit.header.version() < 3;
+    let first_range_only = unit.header.version() < 3;
     while !entries.is_empty() {
         let depth = entries.next_depth();
         if depth <= inside {
@@ -116,7 +115,7 @@ enum Place {
 /// Reads an inlined call; says whether it holds the address.
 fn read_call(
     sections: &Sections,
-    unit: &Unit,
+    unit: &gimli::Unit<super::PagedReader>,
     entries: &mut gimli::EntriesRaw<'_, super::PagedReader>,
     specs: &[gimli::AttributeSpecification],
     here: UnitOffset,
@@ -137,7 +136,7 @@ fn read_call(
                     _ => number().into(),
                 };
                 // Before version 5, file 0 is none.
-                inlined.call_file = Some(file).filter(|file| *file > 0 || unit.unit.header.version() >= 5);
+                inlined.call_file = Some(file).filter(|file| *file > 0 || unit.header.version() >= 5);
             }
             dw::DW_AT_call_line => inlined.call_line = number(),
             dw::DW_AT_call_column => inlined.call_column = number(),
@@ -145,7 +144,7 @@ fn read_call(
         }
     }
     let mut place = Place::Unsaid;
-    ranges.each(sections, &unit.unit, |start, end| {
+    ranges.each(sections, unit, |start, end| {
         if (start..end).contains(&address) {
             place = Place::Here;
         } else if place == Place::Unsaid {
@@ -172,12 +171,13 @@ pub(super) struct Description {
 
 impl Description {
     /// Takes what the entry says and the chain so far does not; gives the entry that says more.
-    pub fn add(&mut self, sections: &Sections, unit: &Unit, entry: UnitOffset) -> gimli::Result<Option<Function>> {
-        let mut entries = unit.unit.entries_raw(Some(entry))?;
+    pub fn add(&mut self, unit: &Unit, entry: UnitOffset) -> gimli::Result<Option<Function>> {
+        let (sections, unit) = unit.info();
+        let mut entries = unit.entries_raw(Some(entry))?;
         let Some(abbreviation) = entries.read_abbreviation()? else { return Ok(None) };
         let mut next = None;
         let text = |value| {
-            let reader = sections.attr_string(&unit.unit, value).ok()?;
+            let reader = sections.attr_string(unit, value).ok()?;
             Some(reader.to_string_lossy().ok()?.into_owned()).filter(|text| !text.is_empty())
         };
         for spec in abbreviation.attributes() {

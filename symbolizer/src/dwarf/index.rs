@@ -3,6 +3,7 @@
 use super::{Sections, reader::PagedReader, unit};
 use gimli::{AttributeValue, UnitHeader, constants as dw};
 use rustc_hash::FxHashSet;
+use std::rc::Rc;
 
 const MAX_UNITS: usize = 1 << 20;
 const MAX_RANGES: usize = 8 << 20;
@@ -29,7 +30,7 @@ pub(super) struct Index {
 impl Index {
     /// Reads all unit headers and the first entry of each, with `before_each` before it. A unit that cannot be read is left out,
     /// the others stay.
-    pub fn build(sections: &Sections, before_each: impl Fn()) -> Self {
+    pub fn build(sections: &Rc<Sections>, before_each: impl Fn()) -> Self {
         let mut index = Self::default();
         let mut headers = sections.units();
         let mut without_list = FxHashSet::default();
@@ -77,6 +78,20 @@ impl Index {
         }
         index.ranges.shrink_to_fit();
         index.units.shrink_to_fit();
+        index
+    }
+
+    /// Where units begin and end, and nothing of their addresses.
+    pub fn of_units(sections: &Sections) -> Self {
+        let mut index = Self::default();
+        let mut headers = sections.units();
+        while let Ok(Some(header)) = headers.next() {
+            let Some(offset) = header.debug_info_offset() else { continue };
+            index.units.push((offset.0, offset.0.saturating_add(header.length_including_self())));
+            if index.units.len() >= MAX_UNITS {
+                break;
+            }
+        }
         index
     }
 

@@ -1,31 +1,60 @@
 //! One compilation unit: where its functions are, and its lines.
 
-use super::{Sections, reader::PagedReader};
+use super::{Sections, reader::PagedReader, split::Split};
 use gimli::{AttributeValue, Reader, UnitOffset, constants as dw};
-use std::cell::OnceCell;
+use std::{cell::OnceCell, rc::Rc};
 
 const MAX_FUNCTIONS: usize = 4 << 20;
 const MAX_ROWS: usize = 8 << 20;
 
 /// A unit whose tables are read when they are first needed.
 pub(super) struct Unit {
-    pub unit: gimli::Unit<PagedReader>,
+    /// What the unit is in.
+    sections: Rc<Sections>,
+    unit: gimli::Unit<PagedReader>,
+    /// Its functions, where they are in a file of their own; here are only addresses and lines then.
+    split: Option<Split>,
     functions: OnceCell<Functions>,
     lines: OnceCell<Lines>,
 }
 
 impl Unit {
-    pub fn read(sections: &Sections, offset: usize) -> gimli::Result<Self> {
+    pub fn read(sections: &Rc<Sections>, offset: usize) -> gimli::Result<Self> {
         let header = sections.unit_header(gimli::DebugInfoOffset(offset))?;
         let unit = sections.unit(header)?;
-        Ok(Self { unit, functions: OnceCell::new(), lines: OnceCell::new() })
+        let (functions, lines) = (OnceCell::new(), OnceCell::new());
+        Ok(Self { sections: sections.clone(), unit, split: None, functions, lines })
     }
 
-    pub fn functions(&self, sections: &Sections) -> gimli::Result<&Functions> {
+    /// The unit as this file has it: of a split one, its addresses and lines.
+    pub fn skeleton(&self) -> &gimli::Unit<PagedReader> {
+        &self.unit
+    }
+
+    /// Takes the functions from elsewhere.
+    pub fn set_split(&mut self, split: Split) {
+        self.split = Some(split);
+    }
+
+    /// Sections of the other file.
+    pub fn split(&self) -> Option<&Split> {
+        self.split.as_ref()
+    }
+
+    /// What describes functions: sections and unit.
+    pub fn info(&self) -> (&Sections, &gimli::Unit<PagedReader>) {
+        match &self.split {
+            Some(split) => (&split.sections, &split.unit),
+            None => (&self.sections, &self.unit),
+        }
+    }
+
+    pub fn functions(&self) -> gimli::Result<&Functions> {
         if let Some(functions) = self.functions.get() {
             return Ok(functions);
         }
-        let functions = Functions::read(sections, &self.unit)?;
+        let (sections, unit) = self.info();
+        let functions = Functions::read(sections, unit)?;
         Ok(self.functions.get_or_init(|| functions))
     }
 
@@ -37,13 +66,19 @@ impl Unit {
         Ok(self.lines.get_or_init(|| lines))
     }
 
-    /// Path of a file of the unit's table: its own, below its directory, below the compilation's.
-    pub fn file(&self, sections: &Sections, index: u64) -> Option<String> {
-        let header = self.unit.line_program.as_ref()?.header();
+    /// Path of a file of the unit's table: its own, below its directory, below the compilation's. Lines and functions of a split unit
+    /// have a table each; `of_lines` says which is meant.
+    pub fn file(&self, index: u64, of_lines: bool) -> Option<String> {
+        let (sections, unit) = match self.info() {
+            // Before version 5 Clang numbers files by the program's own table.
+            info if !of_lines && info.1.line_program.is_some() => info,
+            _ => (&*self.sections, &self.unit),
+        };
+        let header = unit.line_program.as_ref()?.header();
         let file = header.file(index)?;
         let text = |value| {
             sections
-                .attr_string(&self.unit, value)
+                .attr_string(unit, value)
                 .ok()
                 .and_then(|r: PagedReader| Some(r.to_string_lossy().ok()?.into_owned()))
         };
@@ -55,7 +90,12 @@ impl Unit {
         if file.directory_index() == 0 && header.version() >= 5 {
             return Some(path);
         }
-        let compiled_in = self.unit.comp_dir.as_ref().and_then(|dir| Some(dir.to_string_lossy().ok()?.into_owned()));
+        let compiled_in = self
+            .unit
+            .comp_dir
+            .as_ref()
+            .or(unit.comp_dir.as_ref())
+            .and_then(|dir| Some(dir.to_string_lossy().ok()?.into_owned()));
         Some(below(compiled_in, path))
     }
 
@@ -64,7 +104,7 @@ impl Unit {
         let functions = self.functions.get().map_or(0, |f| f.0.capacity() * size_of::<FunctionRange>());
         let lines = self.lines.get().map_or(0, |l| l.rows.capacity() * size_of::<Row>() + l.sequences.capacity() * 24);
         let files = self.unit.line_program.as_ref().map_or(0, |program| program.header().file_names().len() * 96);
-        (functions + lines + files + 4096) as u64
+        (functions + lines + files + 4096) as u64 + self.split.as_ref().map_or(0, |split| split.bytes)
     }
 }
 

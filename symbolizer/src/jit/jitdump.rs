@@ -6,7 +6,7 @@
 //!
 //! Kept is where each function stood, and when; names and lines stay in the file until they are asked for.
 
-use super::source::ReadAt;
+use super::{monotonic_now, source::ReadAt};
 use crate::frame::{Frame, Names};
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -107,7 +107,9 @@ impl JitDump {
                 (magic, _) if magic.swap_bytes() == MAGIC => return Err(JitDumpError::ByteOrder),
                 (magic, _) => return Err(JitDumpError::Magic(magic)),
             }
-            self.ignore_times = u64_in(&header, 32) & ARCH_TIMESTAMP != 0;
+            // Times are of CLOCK_MONOTONIC by the specification, as the samples' are; a header from the future is of another clock.
+            let other_clock = u64_in(&header, 24) > monotonic_now().saturating_add(1_000_000_000);
+            self.ignore_times = u64_in(&header, 32) & ARCH_TIMESTAMP != 0 || other_clock;
             self.consumed = u64::from(u32_in(&header, 8)).max(HEADER);
         }
         let mut changed = false;
@@ -244,11 +246,7 @@ impl JitDump {
         time: u64,
         lines_left: &mut u64,
     ) -> Option<Frame> {
-        let start_of = |index: &u32| self.codes.get(*index as usize).map_or(0, |code| code.start);
-        let next = self.order.partition_point(|index| start_of(index) <= address);
-        let before = self.order.get(..next)?.iter().rev().filter_map(|index| self.codes.get(*index as usize));
-        let near = before.take_while(|code| address - code.start < u64::from(self.largest)).take(4096);
-        let codes = near.filter(|code| address < code.end());
+        let codes = self.codes_at(address);
         let code = if self.ignore_times {
             codes.max_by_key(|code| code.from)
         } else {
@@ -264,6 +262,23 @@ impl JitDump {
             frame.file = Some(file).filter(|file| !file.is_empty());
         }
         Some(frame)
+    }
+
+    /// Times at which the meaning of an address changed.
+    pub fn turns(&self, address: u64) -> Vec<u64> {
+        if self.ignore_times {
+            return Vec::new();
+        }
+        self.codes_at(address).map(|code| code.until).filter(|until| *until != u64::MAX).collect()
+    }
+
+    fn codes_at(&self, address: u64) -> impl Iterator<Item = &Code> {
+        let start_of = |index: &u32| self.codes.get(*index as usize).map_or(0, |code| code.start);
+        let next = self.order.partition_point(|index| start_of(index) <= address);
+        let before = self.order.get(..next).unwrap_or_default();
+        let before = before.iter().rev().filter_map(|index| self.codes.get(*index as usize));
+        let near = before.take_while(move |code| address - code.start < u64::from(self.largest)).take(4096);
+        near.filter(move |code| address < code.end())
     }
 
     /// Functions that were left out since the start.

@@ -1,10 +1,16 @@
 //! Perf maps: lines of `START SIZE name`, both hex, appended as a JIT makes code. What comes later in the file is newer and wins.
 //!
 //! Of a line 16 bytes are kept: what it covers and where it stands in the file, from which its name is read when it is asked for.
+//!
+//! Lines have no times. What a line covered before a reading that found a newer one there had that meaning up to the reading before:
+//! the more often the file is read, the closer that is to when the code changed.
 
 use super::source::ReadAt;
 use crate::frame::{Frame, Names};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 /// Longest name given; a line may be longer.
 const MAX_NAME: usize = 4 << 10;
@@ -18,6 +24,8 @@ const OVERLAP: usize = 64;
 pub(super) const MAX_FILE: u64 = 512 << 20;
 /// Bytes read at one lookup; the rest at a later one.
 const MAX_READ: u64 = 128 << 20;
+/// Ranges remembered that newer lines have replaced since they were first read; the oldest go first.
+const MAX_PAST: usize = 2048;
 /// New ranges gathered before they are merged into those known.
 const BATCH: usize = 8 << 10;
 
@@ -59,17 +67,39 @@ pub(crate) struct PerfMap {
     state: (u64, i64),
     /// Within a line that is too long to be one.
     skipping: bool,
+    /// What newer lines replaced, and up to when it stood; the oldest first.
+    past: VecDeque<(Range, u64)>,
+    /// When it was read last, and where that reading began: lines from there on are of one time.
+    seen: u64,
+    begin: u64,
 }
 
 impl PerfMap {
     /// Nothing is read yet; `budget` bytes may be held. While ranges are merged there are, for that moment, twice as many.
     pub fn new(budget: u64) -> Self {
         let max = usize::try_from(budget).unwrap_or(usize::MAX) / size_of::<Range>();
-        Self { ranges: Vec::new(), max, left_out: 0, consumed: 0, last: Vec::new(), state: (0, 0), skipping: false }
+        Self {
+            ranges: Vec::new(),
+            max,
+            left_out: 0,
+            consumed: 0,
+            last: Vec::new(),
+            state: (0, 0),
+            skipping: false,
+            past: VecDeque::new(),
+            seen: 0,
+            begin: 0,
+        }
     }
 
-    /// Reads what was added to the file, or all of it if it was written anew; gives the bytes read.
-    pub fn read(&mut self, source: &(impl ReadAt + ?Sized)) -> u64 {
+    /// Reads what was added to the file by `now` (CLOCK_MONOTONIC, ns), or all of it if it was written anew; gives the bytes read.
+    pub fn read(&mut self, source: &(impl ReadAt + ?Sized), now: u64) -> u64 {
+        let read = self.read_more(source);
+        self.seen = now;
+        read
+    }
+
+    fn read_more(&mut self, source: &(impl ReadAt + ?Sized)) -> u64 {
         let state = source.state();
         let end = state.0.min(MAX_FILE);
         if state == self.state && (self.consumed >= end || self.last.is_empty()) {
@@ -82,6 +112,7 @@ impl PerfMap {
         }
         self.state = state;
         let begin = self.consumed;
+        self.begin = begin;
         let mut buffer = vec![0; MAX_LINE * 4];
         // To the length at the start: a file that grows as fast as we read must not keep us.
         while self.consumed < end && self.consumed - begin < MAX_READ {
@@ -141,6 +172,7 @@ impl PerfMap {
         }
         let mut merged = Vec::with_capacity(self.ranges.len() + 2 * batch.len());
         let mut newer = batch.into_iter().map(|(start, (end, at))| Range::new(start, end, at)).peekable();
+        let mut replaced = Vec::new();
         for old in std::mem::take(&mut self.ranges) {
             // What is still to be placed of the old one begins here.
             let (mut start, end) = (old.start, old.end());
@@ -148,18 +180,43 @@ impl PerfMap {
                 if new.start > start {
                     merged.push(Range::new(start, new.start, old.at));
                 }
+                replaced.push(Range::new(start.max(new.start).min(new.end()), new.end(), old.at));
                 start = start.max(new.end());
                 merged.push(new);
             }
             // One that reaches to its end or beyond may cover the next as well.
+            let whole = end;
             let end = newer.peek().map_or(end, |new| end.min(new.start));
+            if end < whole {
+                replaced.push(Range::new(start.max(end), whole, old.at));
+            }
             if end > start {
                 merged.push(Range::new(start, end, old.at));
             }
         }
         merged.extend(newer);
         self.ranges = merged;
+        if self.seen > 0 {
+            let old = |range: &Range| range.size > 0 && u64::from(range.at) < self.begin;
+            let until = self.seen;
+            self.past.extend(replaced.into_iter().filter(old).map(|range| (range, until)));
+            let over = self.past.len().saturating_sub(MAX_PAST);
+            self.past.drain(..over);
+        }
         self.prune();
+    }
+
+    /// When it was read last.
+    pub fn seen(&self) -> u64 {
+        self.seen
+    }
+
+    /// Times at which the meaning of an address changed.
+    pub fn turns(&self, address: u64) -> impl Iterator<Item = u64> {
+        self.past
+            .iter()
+            .filter(move |(range, _)| (range.start..range.end()).contains(&address))
+            .map(|(_, until)| *until)
     }
 
     /// Drops the oldest if there are too many, and some more, so that this is seldom.
@@ -179,10 +236,17 @@ impl PerfMap {
         self.ranges.shrink_to_fit();
     }
 
-    /// The newest code at an address, named by `source`, the file that was read.
-    pub fn find(&self, source: &(impl ReadAt + ?Sized), address: u64) -> Option<Frame> {
-        let next = self.ranges.partition_point(|range| range.start <= address);
-        let range = self.ranges.get(next.checked_sub(1)?).filter(|range| address < range.end())?;
+    /// The code at an address at a time, named by `source`, the file that was read.
+    pub fn find(&self, source: &(impl ReadAt + ?Sized), address: u64, time: u64) -> Option<Frame> {
+        let before =
+            self.past.iter().find(|(range, until)| time < *until && (range.start..range.end()).contains(&address));
+        let range = match before {
+            Some((range, _)) => range,
+            None => {
+                let next = self.ranges.partition_point(|range| range.start <= address);
+                self.ranges.get(next.checked_sub(1)?).filter(|range| address < range.end())?
+            }
+        };
         let mut line = vec![0; LINE_HEAD];
         let read = source.read_at(u64::from(range.at), &mut line);
         let line = line.get(..read)?.split(|byte| *byte == b'\n').next()?;
@@ -199,7 +263,8 @@ impl PerfMap {
 
     /// Memory held, bytes.
     pub fn bytes(&self) -> u64 {
-        (self.ranges.capacity() * size_of::<Range>() + self.last.capacity()) as u64
+        let past = self.past.capacity() * size_of::<(Range, u64)>();
+        (self.ranges.capacity() * size_of::<Range>() + self.last.capacity() + past) as u64
     }
 }
 
@@ -259,7 +324,7 @@ mod tests {
     }
 
     fn name(map: &PerfMap, text: &[u8], address: u64) -> Option<String> {
-        map.find(text, address).map(|frame| frame.name.to_string())
+        map.find(text, address, u64::MAX).map(|frame| frame.name.to_string())
     }
 
     #[test]
@@ -291,6 +356,23 @@ mod tests {
             .map(|address| name(&map, text, address).unwrap_or_default())
             .into();
         assert_eq!(names, ["", "head", "head", "old", "old", "new", "new", "old", "old", "tail", "tail", ""]);
+    }
+
+    #[test]
+    fn a_line_read_later_replaces_an_older_one_from_the_reading_before_on() {
+        let first: &[u8] = b"100 100 old\n140 20 same reading\n";
+        let all = [first, b"150 20 new\n300 10 late\n"].concat();
+        let mut map = PerfMap::new(1 << 20);
+        map.read(first, 1_000);
+        map.read(first, 2_000);
+        map.read(&all[..], 3_000);
+        let name = |address, time| map.find(&all[..], address, time).map(|f| f.name.to_string()).unwrap_or_default();
+        assert_eq!([name(0x155, 1_999), name(0x155, 2_000), name(0x155, u64::MAX)], ["same reading", "new", "new"]);
+        assert_eq!([name(0x165, 1_999), name(0x165, 2_500)], ["old", "new"]);
+        // What nobody else was at had its name from the start: code runs before it is written down and read.
+        assert_eq!([name(0x305, 0), name(0x145, 0), name(0x1ff, 5)], ["late", "same reading", "old"]);
+        assert_eq!(map.turns(0x155).collect::<Vec<_>>(), [2_000]);
+        assert_eq!(map.turns(0x145).count() + map.turns(0x305).count(), 0);
     }
 
     #[test]

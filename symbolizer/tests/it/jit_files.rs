@@ -174,3 +174,94 @@ fn root_a_map_of_another_user_is_refused() {
     assert_eq!(name(&mut symbolizer, &process, 0x1000), "");
     assert_eq!(symbolizer.stats().jit_refused, 1);
 }
+
+/// A jitdump's head, and a record of code at an address.
+fn dump_head(time: u64) -> Vec<u8> {
+    let words = [0x4a69_5444u32, 1, 40, 62, 0, std::process::id()];
+    let mut out: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    out.extend([time, 0].iter().flat_map(|word| word.to_le_bytes()));
+    out
+}
+
+fn dump_load(time: u64, start: u64, index: u64, name: &str) -> Vec<u8> {
+    let mut out = [0u32.to_le_bytes(), (56 + name.len() as u32 + 1 + 16).to_le_bytes()].concat();
+    out.extend(time.to_le_bytes());
+    out.extend([1u32, 1].iter().flat_map(|word| word.to_le_bytes()));
+    out.extend([start, start, 16, index].iter().flat_map(|word| word.to_le_bytes()));
+    out.extend(name.as_bytes());
+    out.extend([0; 17]);
+    out
+}
+
+fn monotonic() -> u64 {
+    let uptime = fs::read_to_string("/proc/uptime").unwrap();
+    (uptime.split(' ').next().unwrap().parse::<f64>().unwrap() * 1e9) as u64
+}
+
+fn meanings(symbolizer: &mut Symbolizer, process: &JitProcess, address: u64) -> Vec<(String, u64)> {
+    let found = symbolizer.jit_generations(process, &[UserAddr(address)]).remove(0);
+    let name = |of: &profiler_symbolizer::Generation| {
+        of.symbolized.frames.first().map(|frame| frame.name.to_string()).unwrap_or_default()
+    };
+    found.iter().map(|of| (name(of), of.until)).collect()
+}
+
+/// A process that maps a jitdump, and its identity.
+fn with_dump(root: &Path, content: &[u8]) -> (std::process::Child, JitProcess) {
+    let path = root.join("jit-1.dump");
+    fs::write(&path, content).unwrap();
+    let script = "import mmap,sys,time\nf=open(sys.argv[1],'rb')\n\
+        m=mmap.mmap(f.fileno(),0,mmap.MAP_PRIVATE,mmap.PROT_READ|mmap.PROT_EXEC)\nprint('ready',flush=True)\ntime.sleep(100)";
+    let mut child =
+        Command::new("python3").args(["-c", script]).arg(&path).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut ready = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut ready).unwrap();
+    let process = JitProcess { pid: child.id(), start_time: 1, root: "/".into(), namespace_pid: child.id() };
+    (child, process)
+}
+
+#[test]
+fn an_address_in_a_jitdump_has_a_meaning_for_each_time() {
+    let root = tempfile::tempdir().unwrap();
+    let now = monotonic();
+    let at = |seconds: u64| now.saturating_sub((10 - seconds) * 1_000_000_000);
+    let loads = [dump_load(at(1), 0x1000, 1, "first"), dump_load(at(2), 0x1000, 2, "second")].concat();
+    let (mut child, process) = with_dump(root.path(), &[dump_head(at(0)), loads.clone()].concat());
+    let mut symbolizer = Symbolizer::new(Options::default());
+    let found = meanings(&mut symbolizer, &process, 0x1004);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(found, [("first".to_owned(), at(2)), ("second".to_owned(), u64::MAX)]);
+
+    // Times of another clock, the one on the wall, say nothing of ours.
+    let (mut child, process) = with_dump(root.path(), &[dump_head(now + (1 << 60)), loads].concat());
+    let found = meanings(&mut Symbolizer::new(Options::default()), &process, 0x1004);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(found, [("second".to_owned(), u64::MAX)]);
+}
+
+#[test]
+fn an_address_in_a_perf_map_has_a_meaning_for_each_reading() {
+    let root = tempfile::tempdir().unwrap();
+    let process = process(root.path());
+    let path = root.path().join("tmp/perf-7.map");
+    fs::write(&path, "1000 10 first\n2000 10 stays\n").unwrap();
+    let mut symbolizer = Symbolizer::new(Options::default());
+    symbolizer.jit_prefetch(&process);
+    let before = monotonic();
+    fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"1000 10 second\n").unwrap();
+    let found = meanings(&mut symbolizer, &process, 0x1004);
+    let [(first, until), (second, u64::MAX)] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((first.as_str(), second.as_str()), ("first", "second"));
+    assert!(*until <= before + 20_000_000, "up to the reading that still had it");
+    assert_eq!(meanings(&mut symbolizer, &process, 0x2004), [("stays".to_owned(), u64::MAX)]);
+
+    // Another file in its place: what the one before said of its time stays.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    fs::write(root.path().join("new"), "1000 10 third\n2000 10 stays\n").unwrap();
+    fs::rename(root.path().join("new"), &path).unwrap();
+    let found: Vec<_> = meanings(&mut symbolizer, &process, 0x1004).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(found, ["first", "second", "third"]);
+    assert_eq!(meanings(&mut symbolizer, &process, 0x2004), [("stays".to_owned(), u64::MAX)]);
+}

@@ -51,8 +51,8 @@ impl FileKey {
         self.device == (id.major, id.minor) && self.inode == id.inode
     }
 
-    /// The same inode, unwritten since; it may have been renamed, linked or unlinked.
-    pub(super) fn same_content(&self, other: &Self) -> bool {
+    /// The same inode, unwritten since unless its times were set back; it may have been renamed, linked or unlinked.
+    pub(super) fn same_inode(&self, other: &Self) -> bool {
         Self { changed: other.changed, ..*self } == *other
     }
 }

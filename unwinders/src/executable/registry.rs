@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use profiler_address::UserAddr;
 use rustc_hash::FxHashMap;
 
+use super::digest::{Digest, Digests};
 use super::identity::Identity;
 use super::open::{self, FileKey};
 use super::replaced;
@@ -24,13 +25,16 @@ const MAX_OPEN_FILES: usize = 512;
 const MAX_MAPPERS: usize = 4;
 /// Files of one content remembered: copies, and states of a file that is linked and renamed.
 const MAX_KEYS: usize = 64;
+/// Executables that a file is compared with, of those that claim to be the same.
+const MAX_CANDIDATES: usize = 8;
 
 /// The registry of executables.
 #[derive(Debug)]
 pub struct Executables {
     entries: FxHashMap<ExecutableId, Entry>,
     by_key: FxHashMap<FileKey, ExecutableId>,
-    by_content: FxHashMap<ContentKey, ExecutableId>,
+    by_content: FxHashMap<Candidate, Vec<ExecutableId>>,
+    digests: Digests,
     /// Only files of which maps and stat print the same identity: of those an open file proves which one it is.
     by_file: FxHashMap<FileId, ExecutableId>,
     /// Devices, as maps prints them, that were found to be of a file system that answers reads. While a file on it is open, the
@@ -48,35 +52,31 @@ pub struct Executables {
 struct Entry {
     executable: Arc<Executable>,
     keys: Vec<FileKey>,
-    content: ContentKey,
+    content: Candidate,
+    /// Of all its bytes, once they were compared with another file's.
+    digest: Option<Digest>,
     last_use: u64,
     /// Where the file was seen mapped: pid, start, end.
     mappers: Vec<(u32, UserAddr, UserAddr)>,
 }
 
-/// Files that agree in all of this have the same content. A build id stands for the content between the ends that the hash covers;
-/// without one only the inode does.
+/// Files that agree in all of this may have the same content: whether they do, [`Digests`] tells. All of it is claimed, or covers the
+/// ends of a file only; a build id is whatever its linker was told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ContentKey {
+struct Candidate {
     size: u64,
     htlhash: String,
     build_id_gnu: Option<String>,
     build_id_go: Option<String>,
-    /// Without the time of its last change of name, links or rights.
-    inode: Option<FileKey>,
 }
 
-impl ContentKey {
+impl Candidate {
     fn new(key: &FileKey, identity: &Identity) -> Self {
-        // A forged or hand-set build id may be as short as one byte; the linkers' have 8 to 20.
-        let named = identity.build_id_gnu.as_ref().is_some_and(|id| id.len() >= 16)
-            || identity.build_id_go.as_ref().is_some_and(|id| id.len() >= 32);
         Self {
             size: key.size,
             htlhash: identity.htlhash.clone(),
             build_id_gnu: identity.build_id_gnu.clone(),
             build_id_go: identity.build_id_go.clone(),
-            inode: (!named).then_some(FileKey { changed: (0, 0), ..*key }),
         }
     }
 }
@@ -101,6 +101,7 @@ impl Executables {
             entries: FxHashMap::default(),
             by_key: FxHashMap::default(),
             by_content: FxHashMap::default(),
+            digests: Digests::default(),
             by_file: FxHashMap::default(),
             safe_devices: FxHashMap::default(),
             vdso: None,
@@ -135,7 +136,7 @@ impl Executables {
             let keys = entry.keys.capacity() + 2 * entry.keys.len();
             size_of::<Executable>()
                 + size_of::<(ExecutableId, Entry)>()
-                + size_of::<(ContentKey, ExecutableId)>()
+                + size_of::<(Candidate, Vec<ExecutableId>)>()
                 + size_of::<(FileId, ExecutableId)>()
                 // The content's key has its own copy of the texts.
                 + 2 * texts
@@ -189,8 +190,9 @@ impl Executables {
         }
         let failed = |source| OpenError::Read { path: String::from_utf8_lossy(path).into_owned(), source };
         let identity = Identity::read(&file, key.size).map_err(failed)?;
-        let content = ContentKey::new(&key, &identity);
-        if let Some(&known) = self.by_content.get(&content)
+        let content = Candidate::new(&key, &identity);
+        let mut digest = None;
+        if let Some(known) = self.same_content(&content, &file, &key, &mut digest)
             && let Some(executable) = self.reuse(known, mapper, Some(Arc::clone(&file)))
         {
             self.by_key.insert(key, known);
@@ -203,6 +205,7 @@ impl Executables {
             self.note_file(id, &key, known);
             return Ok(executable);
         }
+        let digest = digest.or_else(|| self.digests.at_leisure(&file, &key));
         self.make_room();
         self.last_id = self.last_id.wrapping_add(1).max(1);
         let executable = Arc::new(new_executable(
@@ -214,7 +217,7 @@ impl Executables {
         ));
         self.open_files += 1;
         self.by_key.insert(key, executable.id);
-        self.by_content.insert(content.clone(), executable.id);
+        self.by_content.entry(content.clone()).or_default().push(executable.id);
         self.note_file(id, &key, executable.id);
         if id.major == 0 {
             self.safe_devices.insert((id.major, id.minor), executable.id);
@@ -223,6 +226,7 @@ impl Executables {
             executable: Arc::clone(&executable),
             keys: vec![key],
             content,
+            digest,
             last_use: self.uses,
             mappers: vec![mapper],
         };
@@ -297,13 +301,14 @@ impl Executables {
             return Err(OpenError::Read { path: path(), source });
         };
         let keys = &entry.keys;
-        let right = |(file, key): (File, FileKey)| keys.iter().any(|known| known.same_content(&key)).then_some(file);
+        let (digest, digests) = (entry.digest, &mut self.digests);
+        let mut right = |(file, key): (File, FileKey)| is_content(keys, digest, digests, &file, &key).then_some(file);
         let found = entry.mappers.iter().rev().find_map(|(pid, start, end)| {
             open::open_link(&format!("/proc/{pid}/map_files/{:x}-{:x}", start.0, end.0))
-                .and_then(right)
-                .or_else(|| open::open_in_root(*pid, &executable.path).and_then(right))
+                .and_then(&mut right)
+                .or_else(|| open::open_in_root(*pid, &executable.path).and_then(&mut right))
         });
-        let found = found.or_else(|| open::open_path(&executable.path).and_then(right));
+        let found = found.or_else(|| open::open_path(&executable.path).and_then(&mut right));
         let Some(found) = found else { return Err(OpenError::Gone { pid: 0, path: path() }) };
         let file = Arc::new(found);
         entry.last_use = self.uses;
@@ -330,10 +335,41 @@ impl Executables {
         let entry = self.entries.get(&known)?;
         let file = entry.executable.file()?;
         let key = FileKey::of(&file).ok().filter(|key| key.is(id))?;
-        if !entry.keys.iter().any(|known| known.same_content(&key)) {
+        if !is_content(&entry.keys, entry.digest, &mut self.digests, &file, &key) {
             return None;
         }
         self.reuse(known, mapper, None)
+    }
+
+    /// The executable that has the content of `file`, byte for byte. What is only claimed to be the same, or too large to be compared
+    /// now, stays apart: it costs its rows twice, never its names.
+    fn same_content(
+        &mut self,
+        candidate: &Candidate,
+        file: &File,
+        key: &FileKey,
+        digest: &mut Option<Digest>,
+    ) -> Option<ExecutableId> {
+        let candidates = self.by_content.get(candidate)?;
+        // Of one content there is one, unless it was too large; of forged ones there may be any number.
+        for id in candidates.iter().take(MAX_CANDIDATES) {
+            let Some(entry) = self.entries.get_mut(id) else { continue };
+            if entry.digest.is_none()
+                && let Some(known) = entry.executable.file()
+                && let Ok(now) = FileKey::of(&known)
+                && entry.keys.contains(&now)
+            {
+                entry.digest = self.digests.of(&known, &now);
+            }
+            let Some(theirs) = entry.digest else { continue };
+            if digest.is_none() {
+                *digest = self.digests.of(file, key);
+            }
+            if *digest == Some(theirs) {
+                return Some(*id);
+            }
+        }
+        None
     }
 
     /// Notes another use, and takes the file where the known one was closed.
@@ -427,7 +463,12 @@ impl Executables {
     fn forget(&mut self, id: ExecutableId) {
         let Some(entry) = self.entries.remove(&id) else { return };
         self.open_files -= usize::from(entry.executable.is_open()).min(self.open_files);
-        self.by_content.remove(&entry.content);
+        if let Some(same) = self.by_content.get_mut(&entry.content) {
+            same.retain(|known| *known != id);
+            if same.is_empty() {
+                self.by_content.remove(&entry.content);
+            }
+        }
         self.safe_devices.retain(|_, known| *known != id);
         for key in entry.keys {
             self.by_key.remove(&key);
@@ -437,6 +478,18 @@ impl Executables {
             }
         }
     }
+}
+
+/// Whether a file still is the content of an executable.
+///
+/// Its time of change is another after a new name or link, and after a write that hides behind an older time. Then its digest counts;
+/// without one the executable is of this inode alone, and who lies of it lies of nobody else.
+fn is_content(keys: &[FileKey], digest: Option<Digest>, digests: &mut Digests, file: &File, key: &FileKey) -> bool {
+    keys.contains(key)
+        || match digest {
+            Some(_) => digests.of(file, key) == digest,
+            None => keys.iter().any(|known| known.same_inode(key)),
+        }
 }
 
 fn new_executable(id: ExecutableId, path: Arc<[u8]>, size: u64, identity: Identity, content: Content) -> Executable {

@@ -367,6 +367,65 @@ fn a_file_written_in_place_is_another_executable() {
     assert_eq!(second.htlhash, htlhash(&other));
 }
 
+/// A mapping of a file of this name.
+fn mapping_of_path(path: &Path) -> Mapping {
+    let path = std::fs::canonicalize(path).unwrap();
+    let meta = std::fs::metadata(&path).unwrap();
+    let id = FileId { major: rustix::fs::major(meta.dev()), minor: rustix::fs::minor(meta.dev()), inode: meta.ino() };
+    let backing = Backing::File(id, Arc::from(path.as_os_str().as_encoded_bytes()));
+    Mapping { start: UserAddr(0x1000), end: UserAddr(0x2000), offset: FileOffset(0), backing }
+}
+
+#[test]
+fn a_file_that_claims_to_be_another_is_not_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let content = std::fs::read(sleep_program()).unwrap();
+    // Size, build id, and the ends that the hash is of: all the same.
+    let mut forged = content.clone();
+    forged[content.len() / 2] ^= 1;
+    for (name, content) in [("real", &content), ("copy", &content), ("forged", &forged)] {
+        std::fs::write(path(name), content).unwrap();
+    }
+    let process = scan(std::process::id());
+    for order in [["real", "copy", "forged"], ["forged", "real", "copy"]] {
+        let mut executables = Executables::new();
+        let mut open = |name: &str| executables.open(&process, &mapping_of_path(&path(name))).unwrap();
+        let opened: Vec<_> = order.iter().map(|name| (*name, open(name))).collect();
+        let of = |name: &str| &opened.iter().find(|(of, _)| *of == name).unwrap().1;
+        assert_eq!(
+            (&of("real").htlhash, &of("real").build_id_gnu),
+            (&of("forged").htlhash, &of("forged").build_id_gnu)
+        );
+        assert_ne!(of("real").id, of("forged").id);
+        assert_eq!(of("real").id, of("copy").id);
+    }
+}
+
+#[test]
+fn a_copy_that_is_written_behind_an_older_time_is_not_opened_as_the_original() {
+    let directory = tempfile::tempdir().unwrap();
+    let (real, copy) = (directory.path().join("real"), directory.path().join("copy"));
+    let content = std::fs::read(sleep_program()).unwrap();
+    for path in [&real, &copy] {
+        std::fs::write(path, &content).unwrap();
+    }
+    let process = scan(std::process::id());
+    let mut executables = Executables::new();
+    let (of_real, of_copy) = (mapping_of_path(&real), mapping_of_path(&copy));
+    let executable = executables.open(&process, &of_real).unwrap();
+    assert_eq!(executables.open(&process, &of_copy).unwrap().id, executable.id);
+    let file = std::fs::OpenOptions::new().write(true).open(&copy).unwrap();
+    let modified = file.metadata().unwrap().modified().unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"evil", content.len() as u64 / 2).unwrap();
+    file.set_modified(modified).unwrap();
+    std::fs::remove_file(&real).unwrap();
+    assert_ne!(executables.open(&process, &of_copy).unwrap().id, executable.id);
+    // Closed, and the copy is the only one left at a path.
+    executables.close_orphans(|_| false, |_| false);
+    assert!(matches!(executables.file(&executable), Err(OpenError::Gone { .. })));
+}
+
 #[test]
 fn few_files_are_open_and_closed_ones_come_back() {
     let directory = tempfile::tempdir().unwrap();
