@@ -4,8 +4,7 @@ use std::io::IsTerminal;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use profiler_model::{FrameKind, Profiles};
-use profiler_model::{Summary, headline, summary};
+use profiler_model::{FrameKind, Loss, Profiles, Summary, headline, summary};
 
 use crate::output::{Written, human_bytes};
 use crate::pipeline::{Totals, losses};
@@ -94,6 +93,9 @@ impl Terminal {
                 eprintln!("{}", headline::amount(measured));
             }
         }
+        if let Some(overload) = overload(summary.samples, &summary.losses) {
+            eprintln!("{overload}");
+        }
         self.top(&summary);
         if summary.losses.is_empty() {
             eprintln!("Nothing was lost.");
@@ -125,5 +127,36 @@ impl Terminal {
             let name: String = function.name.chars().take(80).collect();
             eprintln!("{:>6.1}% {:>6.1}%  {name}{place}", share(function.own), share(function.total));
         }
+    }
+}
+
+/// What to say where more samples came than could be kept: then shares are those of what was kept, and that is less than it seems.
+fn overload(kept: u64, losses: &[Loss]) -> Option<String> {
+    let is_sample =
+        |loss: &&Loss| loss.reason.starts_with("lost: ring full") || loss.reason.starts_with("lost: more samples");
+    let lost: u64 = losses.iter().filter(is_sample).map(|loss| loss.count).sum();
+    let all = kept.saturating_add(lost);
+    // A hiccup is no overload.
+    (lost > all / 20).then(|| {
+        format!(
+            "Overload: of {all} samples {kept} could be kept, and the first of each process may lack its frames. Lower the rate (-F) or \
+             choose processes (-p, --cgroup)."
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overload_is_called_that_and_a_hiccup_is_not() {
+        let loss = |reason: &str, count| Loss { reason: reason.to_owned(), count };
+        let of = |losses: &[Loss]| overload(5000, losses);
+        let said = of(&[loss("lost: ring full", 700_000), loss("lost: more samples than could be worked off", 5000)]);
+        assert!(said.is_some_and(|said| said.contains("of 710000 samples 5000 could be kept")));
+        assert_eq!(of(&[loss("lost: ring full", 100), loss("unwind: no mapping", 5000)]), None);
+        assert_eq!(of(&[]), None);
+        assert_eq!(overload(0, &[]), None);
     }
 }

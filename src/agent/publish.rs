@@ -8,32 +8,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use profiler_model::Loss;
+use profiler_model::Profiles;
 use profiler_resource::Resources;
 use profiler_symbolizer::Symbolizer;
 
 use super::ends_by;
 use super::sinks::Sinks;
-use crate::pipeline::{Aggregate, Files, Image, Names, Span, assemble, losses, origin};
+use crate::pipeline::{Image, NameLosses, Names, Naming, Sampled, finish, origin};
 
 /// Windows that may wait to be published; while they do, the next one goes on.
 const MAX_WAITING: usize = 2;
 
-/// What was sampled from one time to another.
-pub struct Window {
-    /// The samples.
-    pub aggregate: Aggregate,
-    /// The files that they are in.
-    pub files: Files,
-    /// When.
-    pub span: Span,
-    /// What was lost meanwhile.
-    pub losses: Vec<Loss>,
-}
-
 /// What is to be done.
 enum Job {
-    Window(Box<Window>),
+    Window(Box<Sampled>),
     Jit(Vec<Image>),
     Sinks(Sinks),
     Symbolizer(profiler_symbolizer::Options, usize),
@@ -93,7 +81,7 @@ impl Publisher {
     }
 
     /// Names, assembles and exports `window`.
-    pub fn window(&self, window: Window) {
+    pub fn window(&self, window: Sampled) {
         self.waiting.fetch_add(1, Ordering::AcqRel);
         self.send(Job::Window(Box::new(window)));
     }
@@ -152,31 +140,6 @@ struct Worker {
     report: Arc<Mutex<Report>>,
 }
 
-/// What could not be read for names, or not kept, over one symbolizer after the other.
-#[derive(Default)]
-struct NameLosses {
-    /// Of the present symbolizer, as of the last look.
-    seen: BTreeMap<&'static str, u64>,
-    /// Of all.
-    total: BTreeMap<&'static str, u64>,
-}
-
-impl NameLosses {
-    /// Those since the last look.
-    fn since(&mut self, stats: &profiler_symbolizer::Stats) -> Vec<Loss> {
-        losses::of_names(losses::names(stats).map(|(reason, count)| {
-            let new = count.saturating_sub(self.seen.insert(reason, count).unwrap_or_default());
-            *self.total.entry(reason).or_default() += new;
-            (reason, new)
-        }))
-    }
-
-    /// A new symbolizer counts from 0.
-    fn begin_anew(&mut self) {
-        self.seen.clear();
-    }
-}
-
 impl Worker {
     fn run(&mut self, jobs: &Receiver<Job>) {
         for job in jobs {
@@ -209,41 +172,16 @@ impl Worker {
     }
 
     /// All measures of a window in one: a profile each, over one dictionary.
-    fn publish(&mut self, window: Window) {
-        let Window { aggregate, files, span, mut losses } = window;
-        let mut profile = assemble(&aggregate, &mut self.names, &files, &self.resources, span.clock);
-        drop((aggregate, files));
-        if profile.profiles.is_empty() {
-            return;
-        }
-        span.bound(&mut profile);
-        let of_cpu = profile.profiles.iter().find(|part| part.period > 0 && part.period_type.kind == "cpu");
-        let frequency = of_cpu.map_or(0, |part| 1_000_000_000 / part.period.unsigned_abs());
-        profile.origin = origin(frequency, "all processes".to_owned());
-        losses.extend(self.name_losses.since(&self.names.stats()));
-        profile.losses = losses;
-        self.sinks.export(&profile);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn losses_of_names_go_on_over_symbolizers() {
-        let refused = |count| {
-            let mut stats = profiler_symbolizer::Stats::default();
-            stats.jit_refused = count;
-            stats
+    fn publish(&mut self, window: Sampled) {
+        let describe = |profiles: &Profiles| {
+            let of_cpu = profiles.profiles.iter().find(|part| part.period > 0 && part.period_type.kind == "cpu");
+            let frequency = of_cpu.map_or(0, |part| 1_000_000_000 / part.period.unsigned_abs());
+            origin(frequency, "all processes".to_owned())
         };
-        let mut losses = NameLosses::default();
-        for (count, told) in [(0, None), (3, Some(3)), (3, None)] {
-            assert_eq!(losses.since(&refused(count)).first().map(|loss| loss.count), told);
+        let naming = Naming { names: &mut self.names, losses: &mut self.name_losses, resources: &self.resources };
+        let profile = finish(window, naming, &[], describe, None);
+        if !profile.profiles.is_empty() {
+            self.sinks.export(&profile);
         }
-        losses.begin_anew();
-        let new = losses.since(&refused(2));
-        assert_eq!(new, [Loss { reason: "names: perf map or jitdump refused".to_owned(), count: 2 }]);
-        assert_eq!(losses.total.values().sum::<u64>(), 5);
     }
 }

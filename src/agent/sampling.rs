@@ -10,9 +10,8 @@ use profiler_targets::TargetRules;
 use profiler_unwinders::process::Clock;
 use profiler_unwinders::publish::Stats;
 
-use super::publish::Window;
 use crate::pipeline::{
-    Budgets, Image, ImageFacts, MemoryUse, Session, SessionOptions, Span, TableUse, Totals, files, losses,
+    Budgets, Image, ImageFacts, MemoryUse, Sampled, Session, SessionOptions, Span, TableUse, Totals, files, losses,
 };
 
 /// Between two attempts to sample again after the kernel refused.
@@ -33,7 +32,7 @@ pub struct Sampling {
     told: BTreeMap<String, u64>,
     /// `CLOCK_MONOTONIC`, ns.
     window_begun: u64,
-    cut: Vec<Window>,
+    cut: Vec<Sampled>,
     paused: bool,
     retry_at: Option<Instant>,
     /// When sampling last stopped by itself.
@@ -212,7 +211,7 @@ impl Sampling {
     }
 
     /// What was sampled since the last call; empty if nothing was.
-    pub fn take_windows(&mut self) -> Vec<Window> {
+    pub fn take_windows(&mut self) -> Vec<Sampled> {
         self.cut();
         std::mem::take(&mut self.cut)
     }
@@ -280,7 +279,7 @@ impl Sampling {
         let files = files(&aggregate, session.executables());
         // Of a window without samples they are told with the next one.
         let losses = self.new_losses();
-        self.cut.push(Window { aggregate, files, span, losses });
+        self.cut.push(Sampled { aggregate, files, span, losses });
     }
 
     fn close(&mut self) {
