@@ -5,6 +5,10 @@
 //! Sources: OpenTelemetry specification, `protocol/exporter.md` (OTEL_EXPORTER_OTLP_*), `configuration/sdk-environment-
 //! variables.md` and `resource/sdk.md` (OTEL_RESOURCE_ATTRIBUTES: W3C Baggage syntax, percent-encoded).
 
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode_str;
+
 use super::errors::Problem;
 use super::layers::Overlay;
 use super::origin::Origin;
@@ -168,22 +172,7 @@ pub(super) fn parse_pairs(text: &str) -> Result<Vec<(String, String)>, String> {
 
 /// `%20` is a space; a `%` that begins no such pair stands for itself, as URL decoders have it.
 fn decode(text: &str) -> Option<String> {
-    let hex = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(byte) = bytes.get(at) {
-        if *byte == b'%'
-            && let (Some(high), Some(low)) = (hex(bytes.get(at + 1)), hex(bytes.get(at + 2)))
-        {
-            decoded.push(u8::try_from(high * 16 + low).ok()?);
-            at += 3;
-        } else {
-            decoded.push(*byte);
-            at += 1;
-        }
-    }
-    String::from_utf8(decoded).ok()
+    percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)
 }
 
 #[cfg(test)]

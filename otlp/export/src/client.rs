@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
+use profiler_http::{CallError, Connection};
 
 use super::{
-    connection::Connection,
+    answer::Answer,
     endpoint,
     error::Error,
     grpc, http_protobuf,
@@ -41,7 +42,7 @@ impl Client {
         let limit = self.settings.options.timeout;
         // What is under way when the time is over would only be in the way: the connection is back only after its answer.
         tokio::time::timeout(limit, self.call(record, Instant::now())).await.unwrap_or_else(|_| {
-            Outcome::retry(format!("no answer from {} within {limit:?}", self.settings.endpoint.shown()))
+            Outcome::retry(format!("no answer from {} within {limit:?}", self.settings.destination.url.shown()))
         })
     }
 
@@ -51,7 +52,7 @@ impl Client {
         loop {
             let (mut connection, is_new) = match self.connection.take() {
                 Some(connection) => (connection, false),
-                None => match Connection::open(settings).await {
+                None => match Connection::open(&settings.destination, settings.options.timeout).await {
                     Ok(connection) => (connection, true),
                     Err(error) => return Outcome::retry(error),
                 },
@@ -66,7 +67,11 @@ impl Client {
                 // All parts have been checked.
                 Err(error) => return Outcome::Refused { reason: "internal", error: error.to_string() },
             };
-            match connection.call(request).await {
+            let answer = match connection.send(request).await {
+                Ok(response) => Answer::read(response).await.map_err(|error| (error.to_string(), true)),
+                Err(error) => Err((self.described(&error), error.was_sent)),
+            };
+            match answer {
                 Ok(answer) if answer.is_cut => {
                     let error = format!("the answer is longer than is read: {}", answer.described());
                     return Outcome::Refused { reason: ANSWER_TOO_LARGE, error };
@@ -78,10 +83,24 @@ impl Client {
                         Protocol::HttpProtobuf => http_protobuf::outcome(&answer),
                     };
                 }
-                Err(error) if is_new => return Outcome::retry(error.text),
-                Err(error) => self.repeated += u64::from(error.was_sent),
+                Err((error, _)) if is_new => return Outcome::retry(error),
+                Err((_, was_sent)) => self.repeated += u64::from(was_sent),
             }
         }
+    }
+
+    /// `error`, and what a receiver that speaks another protocol probably means by it.
+    fn described(&self, error: &CallError) -> String {
+        let hint = match self.settings.options.protocol {
+            _ if !error.is_no_http => "",
+            Protocol::Grpc => {
+                "; the receiver does not speak gRPC: is this its port for HTTP (4318)? Then choose the protocol http/protobuf"
+            }
+            Protocol::HttpProtobuf => {
+                "; the receiver does not speak HTTP/1.1: is this its port for gRPC (4317) or for TLS?"
+            }
+        };
+        format!("{error}{hint}")
     }
 }
 
@@ -97,18 +116,18 @@ impl MetricsClient {
     /// The URL, a header, or a certificate file is wrong. A receiver that cannot be reached is no error.
     pub fn new(options: ExporterOptions) -> Result<Self, Error> {
         let mut settings = Settings::new(options)?;
-        let endpoint = &mut settings.endpoint;
+        let url = &mut settings.destination.url;
         let path = match settings.options.protocol {
             Protocol::Grpc => Some(GRPC_METRICS.to_owned()),
             Protocol::HttpProtobuf if settings.options.endpoint_is_complete => None,
             Protocol::HttpProtobuf => {
-                let base = endpoint.path.as_str().strip_suffix(endpoint::HTTP_PATH).unwrap_or("/");
+                let base = url.path.as_str().strip_suffix(endpoint::HTTP_PATH).unwrap_or("/");
                 Some(format!("{base}{HTTP_METRICS}"))
             }
         };
         if let Some(path) = path {
-            endpoint.path = PathAndQuery::try_from(path).map_err(|error| Error::Endpoint {
-                endpoint: endpoint.shown(),
+            url.path = PathAndQuery::try_from(path).map_err(|error| Error::Endpoint {
+                endpoint: url.shown(),
                 problem: format!("has a path that is none: {error}"),
             })?;
         }
@@ -118,7 +137,7 @@ impl MetricsClient {
     /// The endpoint without secrets, for logs.
     #[must_use]
     pub fn shown(&self) -> String {
-        self.0.settings.endpoint.shown()
+        self.0.settings.destination.url.shown()
     }
 
     /// Sends an `ExportMetricsServiceRequest`. What the receiver did not take of it, or what it has to say, is returned in words.
@@ -145,7 +164,10 @@ impl MetricsClient {
             Outcome::Delivered(Some(partial)) => Ok(Some(partial.message)),
             Outcome::Refused { reason: reason @ ("grpc UNIMPLEMENTED" | "http 404" | "http 405"), .. } => {
                 // The path alone: a query may be a secret.
-                Err(format!("{reason}: the receiver takes no metrics at {}", self.0.settings.endpoint.path.path()))
+                Err(format!(
+                    "{reason}: the receiver takes no metrics at {}",
+                    self.0.settings.destination.url.path.path()
+                ))
             }
             Outcome::Retry { error, .. } | Outcome::TooLarge { error, .. } | Outcome::Refused { error, .. } => {
                 Err(error)
@@ -163,7 +185,7 @@ mod tests {
         let path = |endpoint: &str, protocol, endpoint_is_complete| {
             let endpoint = endpoint.to_owned();
             let options = ExporterOptions { endpoint, protocol, endpoint_is_complete, ..Default::default() };
-            MetricsClient::new(options).unwrap().0.settings.endpoint.path.to_string()
+            MetricsClient::new(options).unwrap().0.settings.destination.url.path.to_string()
         };
         assert_eq!(path("http://h", Protocol::Grpc, false), GRPC_METRICS);
         assert_eq!(path("http://h", Protocol::HttpProtobuf, false), "/v1/metrics");

@@ -1,6 +1,6 @@
 //! Where requests go.
 
-use http::{Uri, uri::PathAndQuery};
+use profiler_http::Url;
 use profiler_receiver::hide_secrets;
 
 use super::{
@@ -13,75 +13,28 @@ const GRPC_PATH: &str = "/opentelemetry.proto.collector.profiles.v1development.P
 /// The path that a base URL gets.
 pub(super) const HTTP_PATH: &str = "v1development/profiles";
 
-/// An endpoint, taken apart.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
-    pub(super) tls: bool,
-    /// Host without the brackets of an IPv6 address.
-    pub(super) host: String,
-    pub(super) port: u16,
-    /// Host and port as in the URL.
-    pub(super) authority: String,
-    pub(super) path: PathAndQuery,
-}
-
-impl Endpoint {
-    pub(super) fn parse(options: &ExporterOptions) -> Result<Self, Error> {
-        let text = options.endpoint.trim();
-        let shown = hide_secrets(text);
-        let wrong = |problem: &str| Error::Endpoint { endpoint: shown.clone(), problem: problem.to_owned() };
-        let Some((scheme, _)) = text.split_once("://") else {
-            let problem = format!("has no scheme; write http://{shown} or, with TLS, https://{shown}");
-            return Err(wrong(&problem));
-        };
-        let tls = match scheme.to_ascii_lowercase().as_str() {
-            "http" => false,
-            "https" => true,
-            other => return Err(wrong(&format!("has the scheme {other:?}; http:// and https:// can be sent to"))),
-        };
-        let uri: Uri = text.parse().map_err(|error| wrong(&format!("is no URL: {error}")))?;
-        let authority = uri.authority().ok_or_else(|| wrong("names no host"))?;
-        if authority.as_str().contains('@') {
-            return Err(wrong("has a user name or password; put them into a header (authorization: ...)"));
+/// The URL that requests of profiles go to, their path included.
+pub(super) fn parse(options: &ExporterOptions) -> Result<Url, Error> {
+    let wrong = |problem: String| Error::Endpoint { endpoint: hide_secrets(options.endpoint.trim()), problem };
+    let mut url = Url::parse(&options.endpoint, |_| match options.protocol {
+        Protocol::Grpc => 4317,
+        Protocol::HttpProtobuf => 4318,
+    })
+    .map_err(wrong)?;
+    let path = match options.protocol {
+        Protocol::Grpc if url.path.path() != "/" || url.path.query().is_some() => {
+            let problem = "has a path, which gRPC has no use for; leave it out, or choose the protocol http/protobuf";
+            return Err(wrong(problem.to_owned()));
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() {
-            return Err(wrong("names no host"));
+        Protocol::Grpc => GRPC_PATH.to_owned(),
+        Protocol::HttpProtobuf if options.endpoint_is_complete => return Ok(url),
+        Protocol::HttpProtobuf if url.path.query().is_some() => {
+            return Err(wrong("has a query, which a base URL cannot have".to_owned()));
         }
-        let default_port = match options.protocol {
-            Protocol::Grpc => 4317,
-            Protocol::HttpProtobuf => 4318,
-        };
-        let port = match authority.as_str().rsplit_once(':') {
-            Some((_, digits)) if !digits.ends_with(']') => {
-                digits.parse().ok().filter(|&port| port != 0).ok_or_else(|| wrong("has no port from 1 to 65535"))?
-            }
-            _ => default_port,
-        };
-        let path = match options.protocol {
-            Protocol::Grpc if !matches!(uri.path(), "" | "/") || uri.query().is_some() => {
-                let problem =
-                    "has a path, which gRPC has no use for; leave it out, or choose the protocol http/protobuf";
-                return Err(wrong(problem));
-            }
-            Protocol::Grpc => GRPC_PATH.to_owned(),
-            Protocol::HttpProtobuf if options.endpoint_is_complete => {
-                uri.path_and_query().map_or("/", PathAndQuery::as_str).to_owned()
-            }
-            Protocol::HttpProtobuf if uri.query().is_some() => {
-                return Err(wrong("has a query, which a base URL cannot have"));
-            }
-            Protocol::HttpProtobuf => format!("{}/{HTTP_PATH}", uri.path().trim_end_matches('/')),
-        };
-        let path = path.parse().map_err(|error| wrong(&format!("has a path that is none: {error}")))?;
-        let bracketed = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        Ok(Self { tls, authority: format!("{bracketed}:{port}"), host, port, path })
-    }
-
-    /// For logs.
-    pub(super) fn shown(&self) -> String {
-        format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority)
-    }
+        Protocol::HttpProtobuf => format!("{}/{HTTP_PATH}", url.path.path().trim_end_matches('/')),
+    };
+    url.path = path.parse().map_err(|error| wrong(format!("has a path that is none: {error}")))?;
+    Ok(url)
 }
 
 #[cfg(test)]
@@ -91,8 +44,8 @@ mod tests {
     fn parsed(endpoint: &str, protocol: Protocol, complete: bool) -> Result<(bool, String, u16, String), String> {
         let endpoint = endpoint.to_owned();
         let options = ExporterOptions { endpoint, protocol, endpoint_is_complete: complete, ..Default::default() };
-        match Endpoint::parse(&options) {
-            Ok(endpoint) => Ok((endpoint.tls, endpoint.host, endpoint.port, endpoint.path.to_string())),
+        match parse(&options) {
+            Ok(url) => Ok((url.tls, url.host, url.port, url.path.to_string())),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -42,19 +42,9 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
-    /// A certificate or key that cannot be used.
-    #[error("{what} {path:?} {problem}")]
-    Certificate {
-        /// What the file is for.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-    /// TLS cannot be set up.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(String),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] profiler_http::TlsError),
     /// An option outside its range, or one that another rules out.
     #[error("{option} {problem}")]
     Option {

@@ -10,14 +10,14 @@ use base64::{
 };
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, header};
-use http_body_util::Full;
+use percent_encoding::percent_decode;
+use profiler_http::excerpt;
 use prost::Message;
 
 use super::{
-    connection::{Answer, MAX_ANSWER},
+    answer::{Answer, MAX_ANSWER},
     outcome::{Outcome, Status, of_response},
     settings::Settings,
-    text::excerpt,
 };
 use crate::spool::Record;
 
@@ -59,19 +59,13 @@ const UNAUTHENTICATED: usize = 16;
 const RETRYABLE: [usize; 6] = [1, 4, 10, OUT_OF_RANGE, UNAVAILABLE, 15];
 
 /// The call that exports `record`.
-pub(super) fn request(settings: &Settings, record: &Record, timeout: Duration) -> http::Result<Request<Full<Bytes>>> {
+pub(super) fn request(settings: &Settings, record: &Record, timeout: Duration) -> http::Result<Request<Bytes>> {
     let mut body = Vec::with_capacity(record.bytes.len() + 5);
     body.push(u8::from(record.compression.name().is_some()));
     // The length of a request is bounded far below this by its maximum.
     body.extend(u32::try_from(record.bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
     body.extend_from_slice(&record.bytes);
-    let scheme = if settings.endpoint.tls { "https" } else { "http" };
-    let uri = http::Uri::builder()
-        .scheme(scheme)
-        .authority(settings.endpoint.authority.as_str())
-        .path_and_query(settings.endpoint.path.clone())
-        .build()?;
-    let mut request = Request::post(uri).version(http::Version::HTTP_2).body(Full::new(Bytes::from(body)))?;
+    let mut request = Request::post(settings.destination.url.path.as_str()).body(Bytes::from(body))?;
     let headers = request.headers_mut();
     headers.insert(header::USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
     headers.extend(settings.headers.clone());
@@ -94,20 +88,8 @@ fn status(answer: &Answer) -> Option<(usize, String, Option<Status>)> {
     let code = code_of(headers)?;
     let details = headers.get("grpc-status-details-bin").and_then(|value| BASE64.decode(value.as_bytes()).ok());
     let details = details.and_then(|bytes| Status::decode(bytes.as_slice()).ok());
-    let message = headers.get("grpc-message").map(|value| percent_decoded(value.as_bytes())).unwrap_or_default();
-    Some((code, excerpt(&message), details))
-}
-
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let [first, tail @ ..] = rest {
-        let hex = tail.get(..2).filter(|_| *first == b'%');
-        let byte = hex.and_then(|hex| std::str::from_utf8(hex).ok()).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        decoded.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
-    }
-    decoded
+    let message = headers.get("grpc-message").map(|value| percent_decode(value.as_bytes()).collect::<Vec<u8>>());
+    Some((code, excerpt(&message.unwrap_or_default()), details))
 }
 
 /// What `answer` means.
@@ -235,8 +217,22 @@ mod tests {
     }
 
     #[test]
-    fn messages_are_percent_decoded() {
-        assert_eq!(percent_decoded(b"a%20b%C3%BC%"), "a bü%".as_bytes());
-        assert_eq!(percent_decoded(b"%zz%4"), b"%zz%4");
+    fn a_status_is_read_whatever_its_message_and_details_are() {
+        for (message, expected) in [
+            ("a%20b%C3%BC%", "grpc UNAVAILABLE: a bü%"),
+            ("%zz%4", "grpc UNAVAILABLE: %zz%4"),
+            ("%+1", "grpc UNAVAILABLE: %+1"),
+            ("%FF", "grpc UNAVAILABLE: \u{fffd}"),
+        ] {
+            let Outcome::Retry { error, after: None } = of(14, message, None) else { panic!("{message}") };
+            assert_eq!(error, expected);
+        }
+        for details in ["%", "no base64!", "AAAA", "A", "CAgSBHdhaXQ"] {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", 14.into());
+            trailers.insert("grpc-status-details-bin", details.parse().unwrap());
+            let outcome = outcome(&Answer { trailers, ..Answer::default() });
+            assert!(matches!(outcome, Outcome::Retry { after: None, .. }), "{details}: {outcome:?}");
+        }
     }
 }

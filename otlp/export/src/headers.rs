@@ -4,7 +4,7 @@ use std::path::Path;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{error::Error, options::ExporterOptions, watched};
+use super::{error::Error, options::ExporterOptions};
 
 /// Headers that the protocols set.
 const RESERVED: &[&str] =
@@ -48,8 +48,11 @@ pub(super) fn headers(options: &ExporterOptions) -> Result<HeaderMap, Error> {
 }
 
 fn read(path: &Path, headers: &mut HeaderMap) -> Result<(), Error> {
-    let bytes =
-        watched::read(path).map_err(|source| Error::Read { what: "headers file", path: path.to_owned(), source })?;
+    let bytes = profiler_http::read(path).map_err(|source| Error::Read {
+        what: "headers file",
+        path: path.to_owned(),
+        source,
+    })?;
     for (index, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {

@@ -2,25 +2,23 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, header};
-use http_body_util::Full;
+use profiler_http::excerpt;
 use profiler_receiver::hide_secrets;
 use prost::Message;
 
 use super::{
-    connection::Answer,
+    answer::Answer,
     outcome::{Outcome, PartialSuccess, Status, of_response},
     settings::Settings,
-    text::excerpt,
 };
 use crate::spool::Record;
 
 /// The request that exports `record`.
-pub(super) fn request(settings: &Settings, record: &Record) -> http::Result<Request<Full<Bytes>>> {
-    let mut request = Request::post(settings.endpoint.path.as_str()).body(Full::new(record.bytes.clone()))?;
+pub(super) fn request(settings: &Settings, record: &Record) -> http::Result<Request<Bytes>> {
+    let mut request = Request::post(settings.destination.url.path.as_str()).body(record.bytes.clone())?;
     let headers = request.headers_mut();
     headers.insert(header::USER_AGENT, HeaderValue::from_static(super::USER_AGENT));
     headers.extend(settings.headers.clone());
-    headers.insert(header::HOST, HeaderValue::try_from(settings.endpoint.authority.as_str())?);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
     if let Some(name) = record.compression.name() {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));

@@ -25,9 +25,9 @@
 //! Every sample is accounted for at every moment; see [`ExportStats`].
 #![forbid(unsafe_code)]
 
+mod answer;
 mod backoff;
 mod client;
-mod connection;
 mod endpoint;
 mod error;
 mod files;
@@ -44,9 +44,6 @@ mod settings;
 mod shared;
 pub mod spool;
 mod stats;
-mod text;
-pub mod tls;
-mod watched;
 
 use std::{
     sync::{Arc, Mutex, atomic::Ordering, mpsc},

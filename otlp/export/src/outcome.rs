@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceResponse;
+use profiler_http::excerpt;
 use prost::Message;
-
-use super::text::excerpt;
 
 /// The longest delay that a receiver can ask for; more than this is a mistake or malice.
 const MAX_DELAY: Duration = Duration::from_secs(600);

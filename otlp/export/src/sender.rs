@@ -196,7 +196,7 @@ impl Sender {
         self.shared.state().stats.failures_in_a_row = 0;
         if let Some(since) = self.failing_since.take() {
             let waiting = self.shared.state().stats.queued_samples;
-            let (endpoint, seconds) = (self.client.settings.endpoint.shown(), since.elapsed().as_secs());
+            let (endpoint, seconds) = (self.client.settings.destination.url.shown(), since.elapsed().as_secs());
             info!(
                 exporter = self.shared.name,
                 endpoint, seconds, waiting, "The receiver answers again; what waited is being sent"
@@ -243,7 +243,7 @@ impl Sender {
     fn refused(&mut self, item: &Item, reason: &'static str, error: String) {
         let samples = item.record.samples;
         if let Some(unsaid) = self.lost.speak(Instant::now()) {
-            let endpoint = self.client.settings.endpoint.shown();
+            let endpoint = self.client.settings.destination.url.shown();
             error!(
                 exporter = self.shared.name,
                 endpoint, error, samples, unsaid, "The receiver refused a request, which is lost"
@@ -289,7 +289,7 @@ impl Sender {
     /// Waits before `item` is sent again, or gives it up. Returns whether to go on.
     async fn failed(&mut self, item: &Item, error: String, after: Option<Duration>) -> bool {
         let failing_since = *self.failing_since.get_or_insert_with(Instant::now);
-        let endpoint = self.client.settings.endpoint.shown();
+        let endpoint = self.client.settings.destination.url.shown();
         if let Some(unsaid) = self.unreachable.speak(Instant::now()) {
             let (exporter, seconds) = (&self.shared.name, failing_since.elapsed().as_secs());
             warn!(

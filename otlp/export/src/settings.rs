@@ -1,26 +1,22 @@
 //! Options, resolved: what the sender works with, and what it reads again.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
-use tokio_rustls::rustls::ClientConfig;
+use profiler_http::{Destination, Version, Watched};
 use tracing::{info, warn};
 
 use super::{
-    endpoint::Endpoint,
+    endpoint,
     error::Error,
     headers::headers,
-    options::{ExporterOptions, TlsOptions},
-    tls::client_config,
-    watched::Watched,
+    options::{ExporterOptions, Protocol, TlsOptions},
 };
 
 /// Options that have been checked, with the files that they name.
 pub(super) struct Settings {
     pub(super) options: ExporterOptions,
-    pub(super) endpoint: Endpoint,
+    /// The receiver, with the path of the signal.
+    pub(super) destination: Destination,
     pub(super) headers: HeaderMap,
-    pub(super) tls: Option<Arc<ClientConfig>>,
     tls_files: Watched,
     headers_files: Watched,
 }
@@ -64,19 +60,23 @@ fn check(options: &ExporterOptions) -> Result<(), Error> {
     Ok(())
 }
 
+/// The HTTP that OTLP's transports are made of.
+fn version(protocol: Protocol) -> Version {
+    match protocol {
+        Protocol::Grpc => Version::Http2,
+        Protocol::HttpProtobuf => Version::Http1,
+    }
+}
+
 impl Settings {
     pub(super) fn new(options: ExporterOptions) -> Result<Self, Error> {
         check(&options)?;
-        let endpoint = Endpoint::parse(&options)?;
+        let url = endpoint::parse(&options)?;
         let name = &options.name;
-        if !endpoint.tls && options.tls != TlsOptions::default() {
-            warn!(
-                exporter = name,
-                endpoint = endpoint.shown(),
-                "TLS options have no effect on http://; write https://"
-            );
+        if !url.tls && options.tls != TlsOptions::default() {
+            warn!(exporter = name, endpoint = url.shown(), "TLS options have no effect on http://; write https://");
         }
-        if endpoint.tls && options.tls.insecure_skip_verify {
+        if url.tls && options.tls.insecure_skip_verify {
             warn!(
                 exporter = name,
                 "The receiver's certificate is not verified; anyone on the way can read what is sent"
@@ -84,11 +84,11 @@ impl Settings {
         }
         let files = [&options.tls.ca_file, &options.tls.cert_file, &options.tls.key_file];
         // Seen before they are read: what changes in between is read once more.
-        let tls_files = Watched::new(files.into_iter().flatten().filter(|_| endpoint.tls).cloned());
+        let tls_files = Watched::new(files.into_iter().flatten().filter(|_| url.tls).cloned());
         let headers_files = Watched::new(options.headers_file.clone());
-        let tls = endpoint.tls.then(|| client_config(&options.tls, options.protocol)).transpose()?;
+        let destination = Destination::new(url, version(options.protocol), &options.tls)?;
         let headers = headers(&options)?;
-        Ok(Self { options, endpoint, headers, tls, tls_files, headers_files })
+        Ok(Self { options, destination, headers, tls_files, headers_files })
     }
 
     /// Whether certificate files are not as they were when they were last read.
@@ -114,10 +114,10 @@ impl Settings {
         if !self.tls_files.changed() {
             return false;
         }
-        match client_config(&self.options.tls, self.options.protocol) {
-            Ok(config) => {
+        match Destination::new(self.destination.url.clone(), version(self.options.protocol), &self.options.tls) {
+            Ok(destination) => {
                 info!(exporter, "Certificate files changed and were read again");
-                self.tls = Some(config);
+                self.destination = destination;
                 true
             }
             Err(error) => {

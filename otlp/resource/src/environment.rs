@@ -1,6 +1,6 @@
 //! What a process's environment says of its resource.
 
-use percent::decoded;
+use percent_encoding::percent_decode_str;
 
 /// Name of the service; counts before what [`RESOURCE_ATTRIBUTES`] says.
 pub const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
@@ -51,7 +51,8 @@ pub fn attribute_list(text: &str) -> AttributeList {
             list.dropped += 1;
             continue;
         };
-        let (key, value) = (key.trim(), decoded(value.trim()));
+        let key = key.trim();
+        let value = percent_decode_str(value.trim()).decode_utf8_lossy().into_owned();
         if let Some((_, known)) = list.pairs.iter_mut().find(|(known, _)| known == key) {
             *known = value;
         } else if list.pairs.len() < MAX_PAIRS {
@@ -61,35 +62,6 @@ pub fn attribute_list(text: &str) -> AttributeList {
         }
     }
     list
-}
-
-mod percent {
-    /// `text` with each `%XX` replaced by its byte; what is no such triple stays, and what is no UTF-8 then becomes U+FFFD.
-    pub(super) fn decoded(text: &str) -> String {
-        let mut bytes = Vec::with_capacity(text.len());
-        let mut rest = text.as_bytes();
-        while let [first, after @ ..] = rest {
-            rest = match (first, after) {
-                (b'%', [high, low, behind @ ..]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                    bytes.push(digit(*high) << 4 | digit(*low));
-                    behind
-                }
-                _ => {
-                    bytes.push(*first);
-                    after
-                }
-            };
-        }
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    fn digit(hexadecimal: u8) -> u8 {
-        match hexadecimal {
-            b'0'..=b'9' => hexadecimal - b'0',
-            b'a'..=b'f' => hexadecimal - b'a' + 10,
-            _ => hexadecimal.wrapping_sub(b'A') + 10,
-        }
-    }
 }
 
 #[cfg(test)]

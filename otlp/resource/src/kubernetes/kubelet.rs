@@ -46,7 +46,7 @@ impl Kubelet {
         state.asked();
         let list = async {
             let mut answer = self.server.get("/pods").await?;
-            answer.whole(MAX_LIST).await
+            answer.body.whole(MAX_LIST).await.map_err(Failure::from)
         };
         let list = timeout(LIST_TIME, list).await.map_err(|_| Failure::other("the list took too long"))??;
         let pods = parse_list(&list)?.items.into_iter();

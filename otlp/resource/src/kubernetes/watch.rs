@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use tokio::time::timeout;
 
 use super::{
@@ -86,7 +87,7 @@ impl Watch {
             state.asked();
             let page = async {
                 let mut answer = self.server.get(&path).await?;
-                answer.whole(MAX_LIST).await
+                answer.body.whole(MAX_LIST).await.map_err(Failure::from)
             };
             let page = timeout(LIST_TIME, page).await.map_err(|_| Failure::other("the list took too long"))??;
             let page = parse_list(&page)?;
@@ -111,7 +112,7 @@ impl Watch {
         let follow = async {
             let mut answer = self.server.get(&path).await?;
             state.reached();
-            while let Some(line) = answer.line(MAX_EVENT).await? {
+            while let Some(line) = answer.body.line(MAX_EVENT).await? {
                 if !line.iter().all(u8::is_ascii_whitespace) {
                     self.event(state, &line)?;
                 }
@@ -171,13 +172,8 @@ pub(super) fn parse_list(bytes: &[u8]) -> Result<List, Failure> {
 }
 
 /// `text` as a value in a query.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => escaped.push(byte.into()),
-            _ => escaped.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    escaped
+fn escaped(text: &str) -> PercentEncode<'_> {
+    /// All that RFC 3986 does not call unreserved.
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(text, RESERVED)
 }

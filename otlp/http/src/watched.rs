@@ -21,18 +21,18 @@ fn stamp(path: &Path) -> Stamp {
 
 /// A set of files and the state in which they were last seen.
 #[derive(Debug, Default)]
-pub(super) struct Watched {
+pub struct Watched {
     files: Vec<(PathBuf, Stamp)>,
 }
 
 impl Watched {
     /// Files, as they are now.
-    pub(super) fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         Self { files: paths.into_iter().map(|path| (path.clone(), stamp(&path))).collect() }
     }
 
     /// Whether a file is not as it was when this, or [`Self::new`], was last called.
-    pub(super) fn changed(&mut self) -> bool {
+    pub fn changed(&mut self) -> bool {
         let mut changed = false;
         for (path, known) in &mut self.files {
             let now = stamp(path);
@@ -43,13 +43,16 @@ impl Watched {
     }
 
     /// As [`Self::changed`], without taking note.
-    pub(super) fn differs(&self) -> bool {
+    pub fn differs(&self) -> bool {
         self.files.iter().any(|(path, known)| stamp(path) != *known)
     }
 }
 
-/// All of a small file.
-pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// All of a small file: a certificate, a key, a file of headers.
+///
+/// # Errors
+/// It cannot be read, or has more than 4 MiB.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let file = fs::File::open(path)?;
     let mut bytes = Vec::new();
     file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;

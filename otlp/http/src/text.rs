@@ -1,10 +1,28 @@
-//! Text of a receiver that goes into errors and logs.
+//! Text of the other side that goes into errors and logs.
 
-/// Characters of a receiver's answer that are shown.
+use std::error::Error;
+
+/// Characters of an answer that are shown.
 const MAX_SHOWN: usize = 200;
 
-/// The beginning of `bytes` as one line: no control characters, no runs of blanks.
-pub(super) fn excerpt(bytes: &[u8]) -> String {
+/// `error` and what is behind it, in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    excerpt(text.as_bytes())
+}
+
+/// The beginning of `bytes` as one line of at most 200 characters: no control characters, no runs of blanks.
+#[must_use]
+pub fn excerpt(bytes: &[u8]) -> String {
     let head = bytes.get(..MAX_SHOWN * 4).unwrap_or(bytes);
     let mut shown = String::new();
     let mut count = 0;

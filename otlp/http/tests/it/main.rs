@@ -1,0 +1,3 @@
+//! The client against servers that answer as told, byte by byte.
+
+mod answers;
