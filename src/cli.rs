@@ -14,7 +14,7 @@ use profiler_config::{Choice, Symbols};
 use profiler_formats::format::Format;
 
 use crate::exit::{self, ExitError};
-use crate::{agent, convert, doctor, launch, record};
+use crate::{agent, convert, doctor, events, launch, record};
 
 /// Profiles every process of a Linux host with eBPF: no restart, no frame pointers, one binary.
 #[derive(Debug, Parser)]
@@ -76,7 +76,7 @@ struct RecordArgs {
     /// Only processes in this cgroup (v2) and below: a path under /sys/fs/cgroup, absolute or relative to it.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["all", "pids", "command"])]
     cgroup: Option<PathBuf>,
-    /// Samples a second and CPU, Hz.
+    /// Samples a second and CPU, Hz, of events that say no rate of their own.
     #[arg(
         short = 'F',
         long = "freq",
@@ -86,6 +86,9 @@ struct RecordArgs {
         default_value_t = 99
     )]
     frequency: u64,
+    /// What to sample: EVENT, EVENT@N (every N events) or EVENT@N Hz; may be repeated. `help` lists what works here. Default: cpu-clock.
+    #[arg(short, long = "event", value_name = "EVENT", value_delimiter = ',')]
+    events: Vec<String>,
     /// How long: 10s, 2min, 1m30s, 1h, 500ms; a number alone is seconds. Without it until Ctrl-C or the command's end.
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
@@ -203,6 +206,9 @@ pub fn run() -> ExitCode {
     }
     let result = match cli.command {
         Command::Agent(args) => agent::run(args.flags(cli.verbose)),
+        Command::Record(args) if args.events.iter().any(|event| event == "help") => {
+            events::print_all().map(|()| ExitCode::SUCCESS)
+        }
         Command::Record(args) => record_options(args).and_then(|options| record::run(&options)),
         Command::Doctor(args) => doctor::run(args.btf.as_deref()).map(ExitCode::from),
         Command::Convert(args) => convert::run(&args.input, &args.output, args.format, args.sample_type.as_deref())
@@ -258,7 +264,7 @@ fn record_options(args: RecordArgs) -> anyhow::Result<record::Options> {
     };
     Ok(record::Options {
         target,
-        frequency: args.frequency,
+        sources: events::sources(&args.events, args.frequency)?,
         duration: args.duration,
         outputs,
         format: args.format,

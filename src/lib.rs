@@ -7,6 +7,7 @@ mod agent;
 pub mod cli;
 mod convert;
 mod doctor;
+mod events;
 mod exit;
 mod launch;
 mod output;

@@ -63,6 +63,9 @@ pub enum Error {
         /// Which.
         event: String,
     },
+    /// Events cannot be changed while they are sampled, only their rates.
+    #[error("the events that are sampled cannot be changed live, only their rates")]
+    OtherEvents,
     /// A map, ring or file could not be set up.
     #[error("cannot {action}: {source}")]
     Io {

@@ -14,7 +14,6 @@
 pub mod abi;
 pub mod counter;
 mod error;
-pub mod event;
 #[cfg(feature = "feed")]
 pub mod feed;
 mod frame;
@@ -33,8 +32,8 @@ mod tables;
 
 pub use counter::{Counter, Counters};
 pub use error::{Error, Result};
-pub use event::{Event, Rate, Source};
 pub use perf::{max_frequency, online_cpus, paranoid, probe, probe_clock};
+pub use profiler_measure::source::{Event, Rate, Source};
 pub use ring::{Batch, SampleRing};
 pub use run_time::RunTime;
 pub use sampler::{MAX_SOURCES, Options, Sampler, Targets};

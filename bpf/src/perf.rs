@@ -4,13 +4,15 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use perf_event_open_sys as sys;
 use sys::bindings as b;
 
+use profiler_measure::source::{Event, Kind, Rate, Source};
+
 use crate::error::{Error, Result};
-use crate::event::{Event, Rate, Source};
 
 /// The highest sampling rate that the kernel allows, Hz (`kernel.perf_event_max_sample_rate`).
 #[must_use]
@@ -62,9 +64,43 @@ fn parse_cpu_list(text: &str) -> Vec<u32> {
     cpus
 }
 
+/// Where tracefs may be mounted.
+const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// `perf_event_attr::type` and `config`.
+fn attribute(event: &Event) -> Result<(u32, u64)> {
+    match event {
+        Event::Named(_) => Ok(event.named().map_or((0, 0), |named| match named.kind {
+            Kind::Software => (b::PERF_TYPE_SOFTWARE, named.config),
+            Kind::Hardware => (b::PERF_TYPE_HARDWARE, named.config),
+        })),
+        Event::Raw(config) => Ok((b::PERF_TYPE_RAW, *config)),
+        Event::Tracepoint { group, name } => Ok((b::PERF_TYPE_TRACEPOINT, tracepoint_id(group, name)?)),
+    }
+}
+
+fn tracepoint_id(group: &str, name: &str) -> Result<u64> {
+    let wrong = |hint: String| Error::Tracepoint { group: group.to_owned(), name: name.to_owned(), hint };
+    let Some(root) = TRACEFS.iter().map(Path::new).find(|root| root.join("events").is_dir()) else {
+        return Err(wrong(
+            "tracefs is not mounted (or not readable: run as root):\n  sudo mount -t tracefs tracefs /sys/kernel/tracing"
+                .to_owned(),
+        ));
+    };
+    let path = root.join("events").join(group).join(name).join("id");
+    let text = fs::read_to_string(&path).map_err(|error| {
+        wrong(format!(
+            "{}: {error}\n  this kernel's tracepoints: sudo cat {}/available_events",
+            path.display(),
+            root.display()
+        ))
+    })?;
+    text.trim().parse().map_err(|_| wrong(format!("{} is no number", path.display())))
+}
+
 /// An event of `source` on `cpu`, whatever runs there; a clock does not tick while the CPU is idle. Not enabled yet.
 pub(crate) fn open_source(cpu: u32, source: &Source) -> Result<OwnedFd> {
-    let (type_, config) = source.event.attribute()?;
+    let (type_, config) = attribute(&source.event)?;
     let mut attr =
         b::perf_event_attr { size: size_of::<b::perf_event_attr>() as u32, type_, config, ..Default::default() };
     match source.rate {
@@ -95,7 +131,7 @@ fn is_missing(error: &io::Error) -> bool {
 }
 
 fn missing(event: &Event) -> String {
-    match event.attribute() {
+    match attribute(event) {
         Ok((b::PERF_TYPE_HARDWARE | b::PERF_TYPE_RAW, _)) => {
             "\n  this machine shows no such hardware counter, as most virtual machines: sample cpu-clock instead"
                 .to_owned()
@@ -202,7 +238,29 @@ pub(crate) fn enable(fd: &OwnedFd) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_cpu_list;
+    use super::*;
+
+    #[test]
+    fn events_have_the_kernels_numbers() {
+        let numbers = [
+            ("cpu-clock", b::PERF_COUNT_SW_CPU_CLOCK),
+            ("task-clock", b::PERF_COUNT_SW_TASK_CLOCK),
+            ("page-faults", b::PERF_COUNT_SW_PAGE_FAULTS),
+            ("minor-faults", b::PERF_COUNT_SW_PAGE_FAULTS_MIN),
+            ("major-faults", b::PERF_COUNT_SW_PAGE_FAULTS_MAJ),
+            ("context-switches", b::PERF_COUNT_SW_CONTEXT_SWITCHES),
+            ("cpu-migrations", b::PERF_COUNT_SW_CPU_MIGRATIONS),
+            ("cycles", b::PERF_COUNT_HW_CPU_CYCLES),
+            ("instructions", b::PERF_COUNT_HW_INSTRUCTIONS),
+            ("cache-misses", b::PERF_COUNT_HW_CACHE_MISSES),
+            ("branch-misses", b::PERF_COUNT_HW_BRANCH_MISSES),
+        ];
+        assert_eq!(numbers.len(), profiler_measure::source::NAMED.len());
+        for (name, number) in numbers {
+            let (_, config) = attribute(&name.parse().unwrap()).unwrap();
+            assert_eq!(config, u64::from(number), "{name}");
+        }
+    }
 
     #[test]
     fn cpu_lists_are_ranges_and_numbers() {

@@ -11,10 +11,11 @@ use std::time::Duration;
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
 use libbpf_rs::{Link, MapCore, MapFlags, OpenObject};
 
+use profiler_measure::source::{Event, Rate, Source};
+
 use crate::abi::Verdict;
 use crate::counter::{Counter, Counters};
 use crate::error::{Error, Result};
-use crate::event::{Event, Rate, Source};
 use crate::perf;
 #[cfg(feature = "feed")]
 use crate::ring::Batch;
@@ -61,8 +62,6 @@ pub struct Sampler {
     skeleton: ProfilerSkel<'static>,
     /// As they are now.
     sources: Vec<Source>,
-    /// As they were asked for.
-    asked: Vec<Source>,
     /// One for each CPU and source, each of `scratch_words`; what user space reads and writes comes first.
     scratches: Region<u64>,
     scratch_words: usize,
@@ -188,8 +187,7 @@ impl Sampler {
             attached: (0..sources.len()).map(|_| Attached::default()).collect(),
             _programs: attached,
             skeleton,
-            sources: options.sources.clone(),
-            asked: options.sources,
+            sources: options.sources,
             scratches,
             scratch_words,
         })
@@ -275,18 +273,18 @@ impl Sampler {
         Ok(())
     }
 
-    /// Samples all sources `frequency` / `of` as often as was asked for, live: no event is opened anew, and each sample tells what it
-    /// is worth. A CPU's clock begins a new period when it changes, so that on average half of an old one passes unsampled.
+    /// Samples the same events at other rates, live: no event is opened anew, and each sample tells what it is worth. A CPU's clock
+    /// begins a new period when it changes, so that on average half of an old one passes unsampled.
     ///
     /// # Errors
-    /// The rate is not allowed (nothing has changed), or the kernel refuses it on some CPU (which goes on as before).
-    pub fn set_rate(&mut self, frequency: u64, of: u64) -> Result<()> {
-        let limit = perf::max_frequency();
-        if frequency == 0 || frequency > limit {
-            return Err(Error::Frequency { frequency, limit });
-        }
-        let wanted: Vec<Source> = self.asked.iter().map(|source| source.scaled(frequency, of)).collect();
+    /// A rate is not allowed, or these are other events (nothing has changed), or the kernel refuses it on some CPU (which goes on as
+    /// before).
+    pub fn set_sources(&mut self, wanted: Vec<Source>) -> Result<()> {
         check(&wanted)?;
+        let events = |sources: &[Source]| sources.iter().map(|source| source.event.clone()).collect::<Vec<_>>();
+        if events(&wanted) != events(&self.sources) {
+            return Err(Error::OtherEvents);
+        }
         let mut result = Ok(());
         for (at, source) in wanted.iter().enumerate() {
             if self.sources.get(at) == Some(source) {
@@ -316,13 +314,13 @@ impl Sampler {
         result
     }
 
-    /// The same for one source that was asked for at `frequency` Hz.
+    /// The same for one clock, `frequency` times a second, and for all others in proportion.
     ///
     /// # Errors
-    /// As for [`Self::set_rate`].
+    /// As for [`Self::set_sources`].
     pub fn set_frequency(&mut self, frequency: u64) -> Result<()> {
-        let asked = self.asked.first().and_then(Source::frequency).unwrap_or(frequency);
-        self.set_rate(frequency, asked)
+        let now = self.sources.first().and_then(Source::frequency).unwrap_or(frequency);
+        self.set_sources(self.sources.iter().map(|source| source.scaled(frequency, now)).collect())
     }
 
     fn write_all(&mut self, source: usize, words: [u64; 2]) {

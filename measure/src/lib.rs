@@ -3,8 +3,12 @@
 //! A [`Measure`] goes with samples all the way from the event that made them to the file that shows them. Nothing merges samples
 //! of two measures, and no format writes those of one under another's name.
 //!
-//! Not here: samples, events of the kernel, formats.
+//! A [`Source`](source::Source) is what makes them: an event and its rate, as users write them.
+//!
+//! Not here: samples, the kernel, formats.
 #![forbid(unsafe_code)]
+
+pub mod source;
 
 /// A quantity: its kind and its unit, as pprof spells them (`cpu`, `nanoseconds`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

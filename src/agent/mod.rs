@@ -242,10 +242,10 @@ impl Agent {
 
     /// What the arbiter rules, the kernel half does. Nobody else sets the rate.
     fn follow_arbiter(&mut self) -> Result<(), profiler_bpf::Error> {
-        let rate = self.arbiter.rate();
+        let (rate, configured) = (self.arbiter.rate(), self.arbiter.configured());
         let before = self.sampling.frequency();
-        if rate != before {
-            self.sampling.set_frequency(rate)?;
+        if rate != before || configured != self.sampling.configured() {
+            self.sampling.set_frequency(rate, configured)?;
             tracing::info!(before, "The rate is {}.", self.arbiter);
         }
         Ok(())
@@ -344,6 +344,10 @@ impl Agent {
                 self.sampling.forget_images();
             }
         }
+        if changes.events {
+            let changed = self.sampling.set_events(&new.events);
+            changed.with_context(|| format!("{} cannot be sampled", new.events.join(", ")))?;
+        }
         self.follow_arbiter().with_context(|| format!("the rate cannot become {} Hz", new.rate))?;
         if changes.exporters {
             let sinks = self.sinks.changed(&new.exporters)?;
@@ -361,6 +365,9 @@ impl Agent {
         }
         if changes.resource {
             failed.extend(self.resources.reconfigure(options::resource(&self.config)).err().map(Into::into));
+        }
+        if changes.events {
+            failed.extend(self.sampling.set_events(&self.config.events).err().map(Into::into));
         }
         failed.extend(self.follow_arbiter().err().map(Into::into));
         for error in failed {

@@ -44,8 +44,12 @@ pub struct Sampling {
 /// How to sample.
 #[derive(Clone, Debug)]
 pub struct SamplingOptions {
-    /// Hz.
+    /// Hz, as it is now.
     pub frequency: u64,
+    /// Hz, as configured: at lower ones all events are sampled less often.
+    pub rate: u64,
+    /// What, as users write it.
+    pub events: Vec<String>,
     /// Whom.
     pub targets: TargetRules,
     /// Bytes of unwind rows.
@@ -56,7 +60,21 @@ impl SamplingOptions {
     /// As the configuration has it.
     #[must_use]
     pub fn of(config: &Config) -> Self {
-        Self { frequency: config.rate, targets: config.targets.clone(), row_budget: row_budget(config) }
+        Self {
+            frequency: config.rate,
+            rate: config.rate,
+            events: config.events.clone(),
+            targets: config.targets.clone(),
+            row_budget: row_budget(config),
+        }
+    }
+}
+
+impl SamplingOptions {
+    /// What is sampled now. The configuration has read the events before.
+    fn sources(&self) -> Vec<Source> {
+        let sources = self.events.iter().filter_map(|text| Source::parse(text, self.rate).ok());
+        sources.map(|source| source.scaled(self.frequency, self.rate)).collect()
     }
 }
 
@@ -153,15 +171,39 @@ impl Sampling {
         self.session.is_none() && !self.paused
     }
 
-    /// Changes the rate, Hz.
+    /// Changes the rate to `frequency` Hz, of `configured` ones; all events are sampled as much less often as it is below.
     ///
     /// # Errors
     /// The kernel does not permit it; the rate is as before.
-    pub fn set_frequency(&mut self, frequency: u64) -> Result<(), profiler_bpf::Error> {
-        if let Some(session) = &mut self.session {
-            session.set_frequency(frequency)?;
+    pub fn set_frequency(&mut self, frequency: u64, configured: u64) -> Result<(), profiler_bpf::Error> {
+        self.change(SamplingOptions { frequency, rate: configured, ..self.options.clone() })
+    }
+
+    /// Changes what is sampled. Other rates of the same events change live, other events start sampling anew.
+    ///
+    /// # Errors
+    /// The kernel does not permit it; all is as before, unless it does not permit that any more.
+    pub fn set_events(&mut self, events: &[String]) -> Result<(), profiler_bpf::Error> {
+        self.change(SamplingOptions { events: events.to_vec(), ..self.options.clone() })
+    }
+
+    fn change(&mut self, wanted: SamplingOptions) -> Result<(), profiler_bpf::Error> {
+        let before = self.options.sources();
+        let sources = wanted.sources();
+        let same = before.iter().map(|source| &source.event).eq(sources.iter().map(|source| &source.event));
+        match &mut self.session {
+            Some(session) if same => {
+                session.set_sources(sources)?;
+                self.options = wanted;
+            }
+            Some(_) => {
+                // What this kernel does not have is told before what runs is stopped.
+                sources.iter().try_for_each(profiler_bpf::probe)?;
+                self.options = wanted;
+                self.restart();
+            }
+            None => self.options = wanted,
         }
-        self.options.frequency = frequency;
         Ok(())
     }
 
@@ -184,6 +226,12 @@ impl Sampling {
         if let Some(session) = &mut self.session {
             session.set_targets(targets);
         }
+    }
+
+    /// Hz, as configured.
+    #[must_use]
+    pub fn configured(&self) -> u64 {
+        self.options.rate
     }
 
     /// Hz, as asked for.
@@ -306,7 +354,7 @@ fn open(options: &SamplingOptions) -> Result<Session, profiler_bpf::Error> {
     let cpus = profiler_bpf::online_cpus().map_or(1, |cpus| cpus.len() as u64);
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
-            sources: vec![Source::cpu_clock(options.frequency)],
+            sources: options.sources(),
             targets: profiler_bpf::Targets::Rules,
             // Room for half a second of stacks, most of them with frames only.
             ring_bytes: u32::try_from(cpus * options.frequency * 4096).unwrap_or(u32::MAX).clamp(2 << 20, 64 << 20),

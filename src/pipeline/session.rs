@@ -112,13 +112,13 @@ impl Session {
         })
     }
 
-    /// Samples every source `frequency` / `of` as often as it was asked for, live. Samples tell what they are worth, so that
-    /// [`Self::take_aggregate`] tells them apart.
+    /// Samples the same events at other rates, live. Samples tell what they are worth, so that [`Self::take_aggregate`] tells them
+    /// apart.
     ///
     /// # Errors
-    /// The kernel does not allow the rate.
-    pub fn set_rate(&mut self, frequency: u64, of: u64) -> Result<(), profiler_bpf::Error> {
-        let changed = self.sampler.set_rate(frequency, of);
+    /// The kernel does not allow a rate, or these are other events.
+    pub fn set_sources(&mut self, sources: Vec<Source>) -> Result<(), profiler_bpf::Error> {
+        let changed = self.sampler.set_sources(sources);
         self.sources = self.sampler.sources().to_vec();
         changed
     }

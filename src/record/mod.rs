@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use profiler_bpf::{Source, Targets};
+use profiler_bpf::{Event, Rate, Source, Targets};
 use profiler_formats::format::Format;
-use profiler_model::{Measure, Profile};
+use profiler_model::Profile;
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
@@ -58,8 +58,8 @@ pub enum Target {
 pub struct Options {
     /// Whom.
     pub target: Target,
-    /// Hz.
-    pub frequency: u64,
+    /// What makes samples.
+    pub sources: Vec<Source>,
     /// How long; none: until Ctrl-C or the command's end.
     pub duration: Option<Duration>,
     /// Files; `-` is standard output.
@@ -79,8 +79,12 @@ pub struct Options {
 /// Records, writes, reports. The exit code is the command's, if there is one.
 pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let limit = profiler_bpf::max_frequency();
-    if !(1..=limit).contains(&options.frequency) {
-        return Err(exit::usage(profiler_bpf::Error::Frequency { frequency: options.frequency, limit }).into());
+    for source in &options.sources {
+        if let Rate::Frequency(frequency) = source.rate
+            && !(1..=limit).contains(&frequency)
+        {
+            return Err(exit::usage(profiler_bpf::Error::Frequency { frequency, limit }).into());
+        }
     }
     // What can fail for what the user wrote fails before anything is recorded.
     let outputs =
@@ -94,9 +98,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     };
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
-            sources: vec![Source::cpu_clock(options.frequency)],
+            sources: options.sources.clone(),
             targets: targets(target, command.as_ref())?,
-            ring_bytes: ring_bytes(options.frequency),
+            ring_bytes: ring_bytes(&options.sources),
             btf: options.btf.clone(),
             without_task_pt_regs: false,
         },
@@ -201,11 +205,13 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut profile = assemble(&aggregate, &mut names, &files, &resources, span.clock);
     if profile.profiles.is_empty() {
         // A file of nothing says what it is nothing of.
-        profile.profiles.push(Profile::of(&Measure::cpu_clock(1_000_000_000 / options.frequency)));
+        profile.profiles.extend(
+            options.sources.iter().map(|source| Profile::of(&source.measure(source.period(source.clock_period())))),
+        );
     }
     drop(files);
     span.bound(&mut profile);
-    profile.origin = origin(options.frequency, what(target));
+    profile.origin = origin(frequency(&options.sources), what(target));
     profile.losses = losses::of(&totals, &session.unwind_stats());
     profile.losses.extend(losses::of_names(losses::names(&names.stats())));
     drop(aggregate);
@@ -258,6 +264,11 @@ fn process_of(id: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
 }
 
+/// Samples a second and CPU, for people: of the first source that has a rate by time; 0 if none has.
+fn frequency(sources: &[Source]) -> u64 {
+    sources.iter().find_map(Source::frequency).unwrap_or_default()
+}
+
 fn targets(target: &Target, command: Option<&Launched>) -> anyhow::Result<Targets> {
     Ok(match (target, command) {
         (Target::All | Target::Command { all: true, .. }, _) | (Target::Command { .. }, None) => Targets::All,
@@ -268,8 +279,10 @@ fn targets(target: &Target, command: Option<&Launched>) -> anyhow::Result<Target
 }
 
 /// Room for half a second of stacks, most of them with frames only, but a second's start with copies.
-fn ring_bytes(frequency: u64) -> u32 {
+fn ring_bytes(sources: &[Source]) -> u32 {
     let cpus = profiler_bpf::online_cpus().map_or(1, |cpus| cpus.len() as u64);
+    // How often an event happens nobody knows beforehand.
+    let frequency = sources.iter().map(|source| source.frequency().unwrap_or(1_000)).max().unwrap_or_default();
     (cpus * frequency * 8192).clamp(4 << 20, 64 << 20) as u32
 }
 
@@ -279,7 +292,14 @@ fn headline(target: &Target, options: &Options) -> String {
         (None, Target::Command { .. }) => "until it ends".to_owned(),
         (None, _) => "until Ctrl-C".to_owned(),
     };
-    format!("Sampling {} at {} Hz {until}.", what(target), options.frequency)
+    let rates = match &*options.sources {
+        [Source { event: Event::CPU_CLOCK, rate: Rate::Frequency(frequency) }] => format!("at {frequency} Hz"),
+        sources => {
+            let list: Vec<_> = sources.iter().map(Source::to_string).collect();
+            format!("by {}", list.join(", "))
+        }
+    };
+    format!("Sampling {} {rates} {until}.", what(target))
 }
 
 fn what(target: &Target) -> String {

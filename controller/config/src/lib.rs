@@ -65,6 +65,7 @@ pub use model::{
     KubernetesSource, Log, LogFormat, LogLevel, OtlpExporter, Percent, Resource, Retry, Spool, Symbols, Telemetry,
     TelemetryOtlp,
 };
+pub use nearest::nearest;
 pub use origin::Origin;
 pub use schema::{reference, schema};
 pub use units::parse_time;

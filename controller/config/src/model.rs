@@ -63,8 +63,10 @@ impl fmt::Display for Jitter {
 /// The whole configuration of the agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Samples a second and CPU, Hz.
+    /// Samples a second and CPU, Hz, of events that say no rate of their own.
     pub rate: u64,
+    /// What is sampled, as `profiler_measure::source::Source` reads it.
+    pub events: Vec<String>,
     /// How long one profile is.
     pub window: Duration,
     /// By how much windows may start late.
@@ -96,6 +98,8 @@ pub struct Config {
 pub struct Changes {
     /// [`Config::rate`].
     pub rate: bool,
+    /// [`Config::events`].
+    pub events: bool,
     /// [`Config::window`] or [`Config::jitter`].
     pub window: bool,
     /// [`Config::symbols`].
@@ -122,6 +126,7 @@ impl Changes {
     pub fn names(&self) -> Vec<&'static str> {
         let all = [
             (self.rate, "rate"),
+            (self.events, "events"),
             (self.window, "window"),
             (self.symbols, "symbols"),
             (self.targets, "targets"),
@@ -148,6 +153,7 @@ impl Config {
     pub fn diff(&self, new: &Self) -> Changes {
         Changes {
             rate: self.rate != new.rate,
+            events: self.events != new.events,
             window: self.window != new.window || self.jitter != new.jitter,
             symbols: self.symbols != new.symbols,
             targets: self.targets != new.targets,

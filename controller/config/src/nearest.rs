@@ -3,7 +3,8 @@
 use super::errors::quoted;
 
 /// The one of `names` that `wrong` is a slip of, if it is near enough to be one.
-pub(super) fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+#[must_use]
+pub fn nearest<'a>(wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A name longer than any of ours would only cost time.
     if wrong.len() > 64 {
         return None;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use profiler_limits::Limits;
+use profiler_measure::source::{Source, SourceError, event_names};
 use profiler_targets::{Rule, TargetRules};
 
 use super::errors::quoted;
@@ -12,6 +13,7 @@ use super::model::{
     Config, Jitter, Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Percent, Resource, Symbols, Telemetry,
     TelemetryOtlp,
 };
+use super::nearest::nearest;
 use super::reader::Reader;
 use super::units;
 
@@ -27,6 +29,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
         99,
         "Samples a second on each CPU, of CPU time that is used. A rate like 100 beats in time with timers: take 99",
     );
+    let events = events(reader);
     let window = reader.value(
         "window",
         kind::time(SECOND, HOUR).if_allowed(),
@@ -58,6 +61,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
     );
     Config {
         rate,
+        events,
         window,
         jitter,
         symbols,
@@ -80,6 +84,41 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
             "While this file exists nothing is sampled",
         ),
     }
+}
+
+/// Events that can be sampled at once.
+const MAX_EVENTS: usize = 8;
+
+fn events(reader: &mut Reader<'_>) -> Vec<String> {
+    let event = kind::text("EVENT, EVENT@N or EVENT@N Hz").checked(|text: &String| {
+        Source::parse(text, 1).map(drop).map_err(|error| match &error {
+            SourceError::Unknown(name) => match nearest(name, event_names()) {
+                Some(near) => format!("{error}; did you mean {near}?"),
+                None => format!("{error}; there are {}", event_names().collect::<Vec<_>>().join(", ")),
+            },
+            _ => error.to_string(),
+        })
+    });
+    let events = reader.list(
+        "events",
+        event.local(),
+        vec!["cpu-clock".to_owned()],
+        "What is sampled: `cpu-clock`, `task-clock`, `page-faults`, `context-switches`, ... (`profiler record -e help`), \
+         `tracepoint:GROUP:NAME`. `@N` is every N events, `@N Hz` N times a second; without either as `rate` says",
+    );
+    let named: Vec<_> = events.iter().filter_map(|text| Source::parse(text, 1).ok()).collect();
+    let twice = |(at, source): (usize, &Source)| named.iter().take(at).any(|other| other.event == source.event);
+    if let Some((_, source)) = named.iter().enumerate().find(|&found| twice(found)) {
+        reader.problem(reader.origin(), "events", format!("{} is given twice: an event has one rate", source.event));
+    }
+    if events.is_empty() || events.len() > MAX_EVENTS {
+        reader.problem(
+            reader.origin(),
+            "events",
+            format!("{} events cannot be sampled: 1 to {MAX_EVENTS} can", events.len()),
+        );
+    }
+    events
 }
 
 fn targets(reader: &mut Reader<'_>) -> TargetRules {

@@ -126,6 +126,12 @@ impl Arbiter {
             .filter_map(|(client, request)| request.map(|request| (client, request)))
     }
 
+    /// The configured rate, Hz.
+    #[must_use]
+    pub fn configured(&self) -> u64 {
+        self.configured.hz
+    }
+
     /// The rate to sample at, Hz.
     #[must_use]
     pub fn rate(&self) -> u64 {

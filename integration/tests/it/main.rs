@@ -11,6 +11,7 @@ mod collector;
 mod command_line;
 mod config;
 mod depth;
+mod events;
 mod hostile;
 mod native;
 mod processes;

@@ -75,6 +75,7 @@ fn everything() -> Config {
     };
     Config {
         rate: 49,
+        events: ["cpu-clock", "page-faults@100", "tracepoint:sched:sched_switch@9 Hz"].map(str::to_owned).into(),
         window: seconds(60),
         jitter: Jitter::Time(seconds(1)),
         symbols: Symbols::Lines,

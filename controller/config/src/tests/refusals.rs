@@ -20,13 +20,17 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
     refused("exporters:\n- otlp: {endpiont: x}", &["c.yaml:2:10: exporters[0].otlp: ", "did you mean endpoint?"]);
     refused("targets: {include: [{pid: [1]}]}", &["targets.include[0]: ", "did you mean pids?"]);
     refused("endpoint: http://x:1", &["there is no key \"endpoint\" here; there is exporters[].otlp.endpoint"]);
-    refused("processors: {}", &["there is no key \"processors\"; here may stand: rate, window, "]);
+    refused("processors: {}", &["there is no key \"processors\"; here may stand: rate, events, window, "]);
 }
 
 #[test]
 fn wrong_units_are_refused_with_the_right_ones() {
     refused("window: 10", &["c.yaml:1:9: window: \"10\" has no unit", "perhaps 10s"]);
     refused("window: 10sec", &["perhaps 10s"]);
+    refused("events: [page-fault]", &["events", "there is no event \"page-fault\"; did you mean page-faults?"]);
+    refused("events: [page-faults@x]", &["\"x\" is no rate"]);
+    refused("events: []", &["0 events cannot be sampled: 1 to 8 can"]);
+    refused("events: [page-faults, page-faults@1]", &["page-faults is given twice"]);
     refused("rate: 99Hz", &["rate: \"99Hz\" is no whole number from 1 to 10000 Hz; perhaps 99"]);
     refused("rate: 0", &["1 to 10000 Hz"]);
     refused("limits: {memory: 128MB}", &["limits.memory: ", "perhaps 128MiB", "or off"]);

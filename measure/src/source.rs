@@ -1,14 +1,9 @@
 //! What makes samples: events of the kernel, and how far apart they are sampled.
 
 use std::fmt;
-use std::fs;
-use std::path::Path;
 use std::str::FromStr;
 
-use perf_event_open_sys::bindings as b;
-use profiler_measure::{Measure, ValueType};
-
-use crate::error::{Error, Result};
+use crate::{Measure, ValueType};
 
 /// An event that can make samples.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,49 +28,57 @@ pub struct Named {
     pub name: &'static str,
     /// In a few words.
     pub meaning: &'static str,
-    /// `perf_event_attr::type`
-    kind: u32,
-    /// `perf_event_attr::config`
-    config: u32,
+    /// Who counts it.
+    pub kind: Kind,
+    /// `perf_event_attr::config`, the kernel's number of it.
+    pub config: u64,
     /// Its period is ns of CPU time, and its samples count one each.
     is_clock: bool,
 }
 
-const fn software(name: &'static str, config: u32, meaning: &'static str) -> Named {
-    Named { name, meaning, kind: b::PERF_TYPE_SOFTWARE, config, is_clock: false }
+/// Who counts an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The kernel, by itself.
+    Software,
+    /// A counter of the machine.
+    Hardware,
 }
 
-const fn clock(name: &'static str, config: u32, meaning: &'static str) -> Named {
+const fn software(name: &'static str, config: u64, meaning: &'static str) -> Named {
+    Named { name, meaning, kind: Kind::Software, config, is_clock: false }
+}
+
+const fn clock(name: &'static str, config: u64, meaning: &'static str) -> Named {
     Named { is_clock: true, ..software(name, config, meaning) }
 }
 
-const fn hardware(name: &'static str, config: u32, meaning: &'static str) -> Named {
-    Named { kind: b::PERF_TYPE_HARDWARE, ..software(name, config, meaning) }
+const fn hardware(name: &'static str, config: u64, meaning: &'static str) -> Named {
+    Named { kind: Kind::Hardware, ..software(name, config, meaning) }
 }
 
-/// All events with names of their own; the first is the default. A new one is a row here.
+/// All events with names of their own, numbered as in `linux/perf_event.h`; the first is the default. A new one is a row here.
 pub const NAMED: &[Named] = &[
-    clock("cpu-clock", b::PERF_COUNT_SW_CPU_CLOCK, "CPU time, ns"),
-    clock("task-clock", b::PERF_COUNT_SW_TASK_CLOCK, "CPU time by the scheduler's clock, ns"),
-    software("page-faults", b::PERF_COUNT_SW_PAGE_FAULTS, "page faults"),
-    software("minor-faults", b::PERF_COUNT_SW_PAGE_FAULTS_MIN, "page faults that needed no I/O"),
-    software("major-faults", b::PERF_COUNT_SW_PAGE_FAULTS_MAJ, "page faults that needed I/O"),
-    software("context-switches", b::PERF_COUNT_SW_CONTEXT_SWITCHES, "a thread leaves its CPU"),
-    software("cpu-migrations", b::PERF_COUNT_SW_CPU_MIGRATIONS, "a thread comes to another CPU"),
-    hardware("cycles", b::PERF_COUNT_HW_CPU_CYCLES, "CPU cycles"),
-    hardware("instructions", b::PERF_COUNT_HW_INSTRUCTIONS, "instructions retired"),
-    hardware("cache-misses", b::PERF_COUNT_HW_CACHE_MISSES, "last-level cache misses"),
-    hardware("branch-misses", b::PERF_COUNT_HW_BRANCH_MISSES, "mispredicted branches"),
+    clock("cpu-clock", 0, "CPU time, ns"),
+    clock("task-clock", 1, "CPU time by the scheduler's clock, ns"),
+    software("page-faults", 2, "page faults"),
+    software("minor-faults", 5, "page faults that needed no I/O"),
+    software("major-faults", 6, "page faults that needed I/O"),
+    software("context-switches", 3, "a thread leaves its CPU"),
+    software("cpu-migrations", 4, "a thread comes to another CPU"),
+    hardware("cycles", 0, "CPU cycles"),
+    hardware("instructions", 1, "instructions retired"),
+    hardware("cache-misses", 3, "last-level cache misses"),
+    hardware("branch-misses", 5, "mispredicted branches"),
 ];
-
-/// Where tracefs may be mounted.
-const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
 
 impl Event {
     /// The default.
     pub const CPU_CLOCK: Self = Self::Named(0);
 
-    fn named(&self) -> Option<&'static Named> {
+    /// Its row of [`NAMED`], if it has a name of its own.
+    #[must_use]
+    pub fn named(&self) -> Option<&'static Named> {
         match self {
             Self::Named(index) => NAMED.get(*index),
             _ => None,
@@ -96,39 +99,8 @@ impl Event {
 
     /// Whether the kernel counts it by itself, without a counter of the machine.
     fn is_software(&self) -> bool {
-        self.named().is_some_and(|named| named.kind == b::PERF_TYPE_SOFTWARE)
+        self.named().is_some_and(|named| named.kind == Kind::Software)
     }
-
-    /// `perf_event_attr::type` and `config`.
-    ///
-    /// # Errors
-    /// A tracepoint that this kernel does not have, or tracefs is not mounted.
-    pub(crate) fn attribute(&self) -> Result<(u32, u64)> {
-        match self {
-            Self::Named(_) => Ok(self.named().map_or((0, 0), |named| (named.kind, u64::from(named.config)))),
-            Self::Raw(config) => Ok((b::PERF_TYPE_RAW, *config)),
-            Self::Tracepoint { group, name } => Ok((b::PERF_TYPE_TRACEPOINT, tracepoint_id(group, name)?)),
-        }
-    }
-}
-
-fn tracepoint_id(group: &str, name: &str) -> Result<u64> {
-    let wrong = |hint: String| Error::Tracepoint { group: group.to_owned(), name: name.to_owned(), hint };
-    let Some(root) = TRACEFS.iter().map(Path::new).find(|root| root.join("events").is_dir()) else {
-        return Err(wrong(
-            "tracefs is not mounted (or not readable: run as root):\n  sudo mount -t tracefs tracefs /sys/kernel/tracing"
-                .to_owned(),
-        ));
-    };
-    let path = root.join("events").join(group).join(name).join("id");
-    let text = fs::read_to_string(&path).map_err(|error| {
-        wrong(format!(
-            "{}: {error}\n  this kernel's tracepoints: sudo cat {}/available_events",
-            path.display(),
-            root.display()
-        ))
-    })?;
-    text.trim().parse().map_err(|_| wrong(format!("{} is no number", path.display())))
 }
 
 impl fmt::Display for Event {
@@ -166,7 +138,7 @@ pub fn event_names() -> impl Iterator<Item = &'static str> {
 impl FromStr for Event {
     type Err = SourceError;
 
-    fn from_str(text: &str) -> std::result::Result<Self, SourceError> {
+    fn from_str(text: &str) -> Result<Self, SourceError> {
         if let Some(index) = NAMED.iter().position(|named| named.name == text) {
             return Ok(Self::Named(index));
         }
@@ -190,7 +162,7 @@ impl FromStr for Event {
 }
 
 /// How far apart samples are, on each CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rate {
     /// So many events; ns of CPU time for a clock.
     Every(u64),
@@ -205,7 +177,7 @@ const MIN_CLOCK_PERIOD: u64 = 10_000;
 const SECOND: u64 = 1_000_000_000;
 
 /// An event and how it is sampled.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source {
     /// What makes samples.
     pub event: Event,
@@ -224,7 +196,7 @@ impl Source {
     ///
     /// # Errors
     /// There is no such event, or that is no rate.
-    pub fn parse(text: &str, frequency: u64) -> std::result::Result<Self, SourceError> {
+    pub fn parse(text: &str, frequency: u64) -> Result<Self, SourceError> {
         let (event, rate) = text.split_once('@').map_or((text, None), |(event, rate)| (event, Some(rate)));
         let event: Event = event.trim().parse()?;
         let Some(text) = rate.map(str::trim) else { return Ok(Self { event, rate: Rate::Frequency(frequency) }) };
@@ -252,7 +224,8 @@ impl Source {
 
     /// What the kernel half needs to count the events by itself, if it is to: events from sample to sample, and ns from sample to sample
     /// if the former is to follow.
-    pub(crate) fn counted(&self) -> Option<[u64; 2]> {
+    #[must_use]
+    pub fn counted(&self) -> Option<[u64; 2]> {
         match self.rate {
             Rate::Every(hits) if self.event.is_tracepoint() => Some([hits, 0]),
             Rate::Frequency(frequency)
@@ -275,7 +248,7 @@ impl Source {
 
     /// The same, sampled `rate` / `of` as often.
     #[must_use]
-    pub(crate) fn scaled(&self, rate: u64, of: u64) -> Self {
+    pub fn scaled(&self, rate: u64, of: u64) -> Self {
         let (rate, of) = (u128::from(rate.max(1)), u128::from(of.max(1)));
         let part = |value: u64, times: u128, by: u128| {
             u64::try_from((u128::from(value) * times / by).max(1)).unwrap_or(MAX_PERIOD)
@@ -330,7 +303,7 @@ impl fmt::Display for Source {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> std::result::Result<Source, SourceError> {
+    fn parsed(text: &str) -> Result<Source, SourceError> {
         Source::parse(text, 99)
     }
 
