@@ -78,11 +78,11 @@ impl Terminal {
         let summary = summary(profile);
         let share = |part: u64| 100.0 * part as f64 / summary.samples.max(1) as f64;
         if summary.samples == 0 {
-            eprintln!("No samples: what was chosen used no CPU time, or what it used was lost.");
+            eprintln!("No samples: what was chosen did nothing that is sampled, or that was lost.");
         } else {
+            let what = profile.shown(None).map(|shown| headline::amount(&shown)).unwrap_or_default();
             eprintln!(
-                "{} samples, {:.1} % with a complete stack, {:.0} % in the kernel",
-                summary.samples,
+                "{what}, {:.1} % with a complete stack, {:.0} % in the kernel",
                 100.0 * summary.complete_share(),
                 share(summary.kernel)
             );
@@ -93,7 +93,8 @@ impl Terminal {
                 eprintln!("{}", headline::amount(measured));
             }
         }
-        if let Some(overload) = overload(summary.samples, &summary.losses) {
+        // Losses are samples of all events, whatever each is worth.
+        if let Some(overload) = overload(profile.sample_entries() as u64, &summary.losses) {
             eprintln!("{overload}");
         }
         self.top(&summary);
@@ -132,8 +133,9 @@ impl Terminal {
 
 /// What to say where more samples came than could be kept: then shares are those of what was kept, and that is less than it seems.
 fn overload(kept: u64, losses: &[Loss]) -> Option<String> {
-    let is_sample =
-        |loss: &&Loss| loss.reason.starts_with("lost: ring full") || loss.reason.starts_with("lost: more samples");
+    // As `losses.rs` has them; where there are several events, each has its name behind.
+    let reasons = ["lost: ring full", "lost: more than could be worked off", "lost: over the memory budget"];
+    let is_sample = |loss: &&Loss| reasons.iter().any(|reason| loss.reason.starts_with(reason));
     let lost: u64 = losses.iter().filter(is_sample).map(|loss| loss.count).sum();
     let all = kept.saturating_add(lost);
     // A hiccup is no overload.
@@ -153,7 +155,8 @@ mod tests {
     fn an_overload_is_called_that_and_a_hiccup_is_not() {
         let loss = |reason: &str, count| Loss { reason: reason.to_owned(), count };
         let of = |losses: &[Loss]| overload(5000, losses);
-        let said = of(&[loss("lost: ring full", 700_000), loss("lost: more samples than could be worked off", 5000)]);
+        let said =
+            of(&[loss("lost: ring full", 700_000), loss("lost: more than could be worked off (page-faults)", 5000)]);
         assert!(said.is_some_and(|said| said.contains("of 710000 samples 5000 could be kept")));
         assert_eq!(of(&[loss("lost: ring full", 100), loss("unwind: no mapping", 5000)]), None);
         assert_eq!(of(&[]), None);

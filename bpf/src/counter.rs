@@ -79,6 +79,8 @@ counters! {
     Frames,
     /// Those of them whose rule was searched, since it was not in the cache.
     RuleSearches,
+    /// Events that their program counted and did not sample; they are in what the next sample is worth.
+    Passed,
 }
 
 #[cfg(test)]

@@ -236,6 +236,7 @@ impl Sampler {
     /// # Errors
     /// An event is refused.
     pub fn follow_cpus(&mut self, online: &[u32]) -> Result<()> {
+        let mut result = Ok(());
         for at in 0..self.sources.len() {
             let Some(source) = self.sources.get(at).cloned() else { continue };
             // A tracepoint has one attachment, on whatever CPU, and runs its program on all.
@@ -258,7 +259,14 @@ impl Sampler {
                 if attached.events.contains_key(&cpu) {
                     continue;
                 }
-                let event = perf::open_source(cpu, &source)?;
+                // One that cannot be sampled keeps no other from it.
+                let event = match perf::open_source(cpu, &source) {
+                    Ok(event) => event,
+                    Err(error) => {
+                        result = result.and(Err(error));
+                        continue;
+                    }
+                };
                 if let Some(words) = words {
                     let slot = (cpu as usize * self.sources.len() + at) * self.scratch_words;
                     self.scratches.write(slot + PERIOD, &words);
@@ -270,47 +278,63 @@ impl Sampler {
                 attached.events.insert(cpu, Running { _link: link, event });
             }
         }
-        Ok(())
+        result
     }
 
     /// Samples the same events at other rates, live: no event is opened anew, and each sample tells what it is worth. A CPU's clock
     /// begins a new period when it changes, so that on average half of an old one passes unsampled.
     ///
     /// # Errors
-    /// A rate is not allowed, or these are other events (nothing has changed), or the kernel refuses it on some CPU (which goes on as
-    /// before).
+    /// A rate is not allowed, or these are other events or a rate of another kind (nothing has changed), or the kernel refuses it (that
+    /// source goes on as before).
     pub fn set_sources(&mut self, wanted: Vec<Source>) -> Result<()> {
         check(&wanted)?;
-        let events = |sources: &[Source]| sources.iter().map(|source| source.event.clone()).collect::<Vec<_>>();
-        if events(&wanted) != events(&self.sources) {
+        let live = wanted.len() == self.sources.len()
+            && self.sources.iter().zip(&wanted).all(|(now, wanted)| now.changes_live_to(wanted));
+        if !live {
             return Err(Error::OtherEvents);
         }
         let mut result = Ok(());
-        for (at, source) in wanted.iter().enumerate() {
-            if self.sources.get(at) == Some(source) {
-                continue;
-            }
-            if let Some(words) = source.counted() {
-                self.write_all(at, words);
-                continue;
-            }
-            let (clock, count) = (source.event.is_clock(), self.sources.len());
-            let value = match source.rate {
-                _ if clock => source.clock_period(),
-                Rate::Every(value) | Rate::Frequency(value) => value,
-            };
-            for (&cpu, running) in self.attached.get(at).into_iter().flat_map(|attached| &attached.events) {
-                let slot = (cpu as usize * count + at) * self.scratch_words + PERIOD;
-                let scratches = &mut self.scratches;
-                let changed = perf::change_period(&running.event, value, || {
-                    if clock {
-                        scratches.write(slot, &[value]);
+        for (at, source) in wanted.into_iter().enumerate() {
+            let Some(before) = self.sources.get(at).filter(|before| **before != source).cloned() else { continue };
+            match self.change(at, &source) {
+                Ok(()) => {
+                    if let Some(place) = self.sources.get_mut(at) {
+                        *place = source;
                     }
-                });
-                result = result.and(changed);
+                }
+                Err(error) => {
+                    // As before on every CPU, so that the next attempt is one.
+                    let _ = self.change(at, &before);
+                    result = result.and(Err(error));
+                }
             }
         }
-        self.sources = wanted;
+        result
+    }
+
+    /// Gives source number `at` the rate of `source`.
+    fn change(&mut self, at: usize, source: &Source) -> Result<()> {
+        if let Some(words) = source.counted() {
+            self.write_all(at, words);
+            return Ok(());
+        }
+        let (clock, count) = (source.event.is_clock(), self.sources.len());
+        let value = match source.rate {
+            _ if clock => source.clock_period(),
+            Rate::Every(value) | Rate::Frequency(value) => value,
+        };
+        let mut result = Ok(());
+        for (&cpu, running) in self.attached.get(at).into_iter().flat_map(|attached| &attached.events) {
+            let slot = (cpu as usize * count + at) * self.scratch_words + PERIOD;
+            let scratches = &mut self.scratches;
+            let changed = perf::change_period(&running.event, value, || {
+                if clock {
+                    scratches.write(slot, &[value]);
+                }
+            });
+            result = result.and(changed);
+        }
         result
     }
 
@@ -424,6 +448,8 @@ fn check(sources: &[Source]) -> Result<()> {
     }
     let limit = perf::max_frequency();
     for (at, source) in sources.iter().enumerate() {
+        // The kernel's shortest period of a clock is 10 us.
+        let limit = if source.event.is_clock() { limit.min(100_000) } else { limit };
         if let Rate::Frequency(frequency) = source.rate
             && (frequency == 0 || frequency > limit)
         {

@@ -237,6 +237,13 @@ impl Source {
         }
     }
 
+    /// Whether what samples this can go on as `other`: only a clock has the same event of the kernel's for both kinds of rate.
+    #[must_use]
+    pub fn changes_live_to(&self, other: &Self) -> bool {
+        let kind = |source: &Self| std::mem::discriminant(&source.rate);
+        self.event == other.event && (self.event.is_clock() || kind(self) == kind(other))
+    }
+
     /// Samples a second and CPU, where that is known beforehand.
     #[must_use]
     pub fn frequency(&self) -> Option<u64> {

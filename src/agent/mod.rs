@@ -90,7 +90,8 @@ impl Agent {
             Publisher::start(symbols(&config), names_budget(&config), Arc::clone(&resources), sinks.clone())
                 .context("cannot start the thread that publishes")?;
         let mut kill_switch = KillSwitch::new(&config.kill_switch);
-        let mut sampling = Sampling::new(SamplingOptions::of(&config));
+        let (frequency, rate) = (arbiter.rate(), arbiter.configured());
+        let mut sampling = Sampling::new(SamplingOptions { frequency, rate, ..SamplingOptions::of(&config) });
         let killed = is_on(&mut kill_switch);
         if killed {
             tracing::warn!(file = %config.kill_switch.display(), "The kill switch is on: nothing is sampled.");
@@ -169,13 +170,14 @@ impl Agent {
 
     fn each_second(&mut self, signals: &Signals) {
         if signals.reload() {
-            self.watcher.learn();
             self.reload("SIGHUP");
         }
         match self.watcher.poll() {
             Some(Change::Changed) => self.reload("the file has changed"),
             // One from elsewhere that is gone asks for nothing more.
-            Some(Change::Gone) if self.flags.remote.as_ref().is_some_and(|path| !path.exists()) => {
+            Some(Change::Gone)
+                if self.flags.remote.as_ref().is_some_and(|path| matches!(path.try_exists(), Ok(false))) =>
+            {
                 self.reload("the remote configuration is gone");
             }
             Some(Change::Gone) => tracing::warn!("The configuration file is gone; what it said stays."),
@@ -269,6 +271,8 @@ impl Agent {
     /// Takes what is new in the configuration; all of it, or nothing.
     fn reload(&mut self, why: &str) {
         self.notifier.reloading();
+        // What is read now is known, and so is what is gone: should it come back as it was, that is a change.
+        self.watcher.learn();
         match config::load(&self.flags) {
             Err(errors) => {
                 tracing::error!("The new configuration is refused, and the running one stays ({why}):\n{errors}");

@@ -1,6 +1,5 @@
 //! The session of the agent: there, or paused while the kill switch is on or the kernel refuses.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use profiler_bpf::Source;
@@ -29,7 +28,7 @@ pub struct Sampling {
     past: Totals,
     past_stats: Stats,
     /// As of the last window.
-    told: BTreeMap<String, u64>,
+    told: losses::Told,
     /// `CLOCK_MONOTONIC`, ns.
     window_begun: u64,
     cut: Vec<Sampled>,
@@ -94,7 +93,7 @@ impl Sampling {
             options,
             past: Totals::default(),
             past_stats: Stats::default(),
-            told: BTreeMap::new(),
+            told: losses::Told::new(),
             window_begun: 0,
             cut: Vec::new(),
             paused: true,
@@ -188,22 +187,34 @@ impl Sampling {
     }
 
     fn change(&mut self, wanted: SamplingOptions) -> Result<(), profiler_bpf::Error> {
-        let before = self.options.sources();
-        let sources = wanted.sources();
-        let same = before.iter().map(|source| &source.event).eq(sources.iter().map(|source| &source.event));
+        let (before, sources) = (self.options.sources(), wanted.sources());
+        let live = before.len() == sources.len()
+            && before.iter().zip(&sources).all(|(before, wanted)| before.changes_live_to(wanted));
+        if !live {
+            // What this kernel does not have is told before what runs is stopped.
+            sources.iter().try_for_each(profiler_bpf::probe)?;
+        }
         match &mut self.session {
-            Some(session) if same => {
-                session.set_sources(sources)?;
-                self.options = wanted;
+            Some(session) if live => {
+                if let Err(error) = session.set_sources(sources) {
+                    // Some of them may have changed.
+                    let _ = session.set_sources(before);
+                    return Err(error);
+                }
             }
             Some(_) => {
-                // What this kernel does not have is told before what runs is stopped.
-                sources.iter().try_for_each(profiler_bpf::probe)?;
-                self.options = wanted;
-                self.restart();
+                let running = std::mem::replace(&mut self.options, wanted);
+                self.close();
+                if let Err(error) = self.start() {
+                    self.options = running;
+                    self.reopen();
+                    return Err(error);
+                }
+                return Ok(());
             }
-            None => self.options = wanted,
+            None => {}
         }
+        self.options = wanted;
         Ok(())
     }
 
@@ -303,13 +314,8 @@ impl Sampling {
     }
 
     fn new_losses(&mut self) -> Vec<Loss> {
-        let mut new = losses::of(&self.totals(), &self.unwind_stats());
-        for loss in &mut new {
-            let before = self.told.insert(loss.reason.clone(), loss.count).unwrap_or_default();
-            loss.count = loss.count.saturating_sub(before);
-        }
-        new.retain(|loss| loss.count > 0);
-        new
+        let (totals, stats) = (self.totals(), self.unwind_stats());
+        losses::since(&totals, &stats, &mut self.told)
     }
 
     /// Makes a window of what was sampled so far.
@@ -352,12 +358,16 @@ impl Sampling {
 
 fn open(options: &SamplingOptions) -> Result<Session, profiler_bpf::Error> {
     let cpus = profiler_bpf::online_cpus().map_or(1, |cpus| cpus.len() as u64);
+    let sources = options.sources();
+    // How often an event happens nobody knows beforehand.
+    let fastest = sources.iter().map(|source| source.frequency().unwrap_or(1_000)).max().unwrap_or(options.frequency);
+    let ring_bytes = cpus.saturating_mul(fastest).saturating_mul(4096);
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
-            sources: options.sources(),
+            sources,
             targets: profiler_bpf::Targets::Rules,
             // Room for half a second of stacks, most of them with frames only.
-            ring_bytes: u32::try_from(cpus * options.frequency * 4096).unwrap_or(u32::MAX).clamp(2 << 20, 64 << 20),
+            ring_bytes: u32::try_from(ring_bytes).unwrap_or(u32::MAX).clamp(2 << 20, 64 << 20),
             btf: None,
             without_task_pt_regs: false,
         },

@@ -146,7 +146,7 @@ pub fn of(agent: &Agent) -> AgentState {
         file_descriptors: own.last.file_descriptors,
         uptime_seconds: own.begun.elapsed().as_secs_f64(),
         rate: if agent.sampling.is_on() { agent.sampling.frequency() } else { 0 },
-        configured_rate: agent.arbiter.requests().next().map_or(agent.config.rate, |(_, request)| request.hz),
+        configured_rate: agent.arbiter.configured(),
         rate_ruled_by: agent.arbiter.ruled_by().name(),
         requested_rates: agent.arbiter.requests().map(|(client, request)| (client.name(), request.hz)).collect(),
         sampling: agent.sampling.is_on(),

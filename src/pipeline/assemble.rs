@@ -19,8 +19,7 @@ use super::aggregate::{Aggregate, Frame, FrameId, Image, RawSample, StackId};
 use super::facts::sampled_facts;
 use super::names::{Files, Names};
 
-/// Names every frame of `aggregate` and lays it out, a profile for each measure that has samples; `clock` turns its times into
-/// Unix times. The caller fills in origin and losses.
+/// [`lay_out`], finished.
 #[must_use]
 pub fn assemble(
     aggregate: &Aggregate,
@@ -29,6 +28,18 @@ pub fn assemble(
     resources: &Resources,
     clock: Clock,
 ) -> Profiles {
+    lay_out(aggregate, names, files, resources, clock).finish()
+}
+
+/// Names every frame of `aggregate` and lays it out, a profile for each measure that has samples; `clock` turns its times into
+/// Unix times. The caller fills in origin and losses.
+pub(super) fn lay_out(
+    aggregate: &Aggregate,
+    names: &mut Names,
+    files: &Files,
+    resources: &Resources,
+    clock: Clock,
+) -> ProfileBuilder {
     let mut builder = ProfileBuilder::new();
     let (symbols, generations) = names.of(aggregate, files);
     let mut mappings = Mappings { aggregate, of_executable: FxHashMap::default(), of_module: FxHashMap::default() };
@@ -99,7 +110,7 @@ pub fn assemble(
             .collect();
         builder.begin(profile);
     }
-    builder.finish()
+    builder
 }
 
 /// Frames in JIT code that meant one thing after another: up to which time, and what.

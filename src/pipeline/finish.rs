@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use profiler_model::{Loss, Measure, Origin, Profile, Profiles};
+use profiler_model::builder::ProfileBuilder;
+use profiler_model::{Editor, Loss, Measure, Origin, Profile, Profiles};
 use profiler_resource::Resources;
 
-use super::{Aggregate, Files, Names, Span, assemble, losses};
+use super::assemble::lay_out;
+use super::{Aggregate, Files, Names, Span, losses};
 
 /// What was sampled from one time to another, to be named.
 #[derive(Debug)]
@@ -30,10 +32,11 @@ pub struct Naming<'a> {
     pub resources: &'a Resources,
 }
 
-/// Edits a profile before anybody sees it: after it is whole, before it is encoded. What is taken away here is in no bytes.
-pub trait Editor {
-    /// Edits `profiles`; how many samples were dropped, which is told as a loss of its own name.
-    fn edit(&mut self, profiles: &mut Profiles) -> u64;
+/// What edits profiles before anybody sees them: after they are whole, before they are encoded. What is taken away here is in no
+/// bytes, and what is dropped is a loss of the rule's name.
+pub trait Rules {
+    /// Edits what was sampled.
+    fn edit(&mut self, editor: &mut Editor);
 }
 
 /// Names and lays out `sampled`, with all that is to be said of it; `describe` tells of the machine and the recording. Where nothing was
@@ -44,28 +47,28 @@ pub fn finish(
     naming: Naming<'_>,
     of_nothing: &[Measure],
     describe: impl FnOnce(&Profiles) -> Origin,
-    editor: Option<&mut dyn Editor>,
+    rules: Option<&mut dyn Rules>,
 ) -> Profiles {
     let Sampled { aggregate, files, span, losses } = sampled;
-    let mut profiles = assemble(&aggregate, naming.names, &files, naming.resources, span.clock);
+    let mut builder = lay_out(&aggregate, naming.names, &files, naming.resources, span.clock);
     // A window's frames and files are of no use any more, and may be large.
     drop((aggregate, files));
+    let profiles = builder.set_mut();
     if profiles.profiles.is_empty() {
         profiles.profiles.extend(of_nothing.iter().map(Profile::of));
     }
-    span.bound(&mut profiles);
-    profiles.origin = describe(&profiles);
+    span.bound(profiles);
+    profiles.origin = describe(profiles);
     profiles.losses = losses;
     profiles.losses.extend(naming.losses.since(&naming.names.stats()));
-    edited(&mut profiles, editor);
-    profiles
+    edited(builder, rules)
 }
 
-fn edited(profiles: &mut Profiles, editor: Option<&mut dyn Editor>) {
-    let dropped = editor.map_or(0, |editor| editor.edit(profiles));
-    if dropped > 0 {
-        profiles.losses.push(Loss { reason: "dropped by a rule".to_owned(), count: dropped });
-    }
+fn edited(builder: ProfileBuilder, rules: Option<&mut dyn Rules>) -> Profiles {
+    let Some(rules) = rules else { return builder.finish() };
+    let mut editor = Editor::new(builder);
+    rules.edit(&mut editor);
+    editor.finish()
 }
 
 /// What could not be read for names, or not kept, over one symbolizer after the other.
@@ -96,37 +99,32 @@ impl NameLosses {
 
 #[cfg(test)]
 mod tests {
-    use profiler_model::{Sample, Values};
+    use profiler_model::Sample;
 
     use super::*;
 
-    /// Takes away all samples but the first.
-    struct KeepFirst;
+    /// Keeps the sample of one CPU.
+    struct OfCpu(u32);
 
-    impl Editor for KeepFirst {
-        fn edit(&mut self, profiles: &mut Profiles) -> u64 {
-            let mut dropped = 0;
-            for profile in &mut profiles.profiles {
-                dropped += profile.samples.len().saturating_sub(1) as u64;
-                profile.samples.truncate(1);
-            }
-            dropped
+    impl Rules for OfCpu {
+        fn edit(&mut self, editor: &mut Editor) {
+            editor.retain("one CPU", |_, _, sample| sample.cpu == Some(self.0));
         }
     }
 
     #[test]
-    fn what_an_editor_drops_is_a_loss_of_its_own_name() {
-        let mut profile = Profile::of(&Measure::cpu_clock(1));
-        profile.samples = vec![Sample { values: Values::One(1), ..Sample::default() }; 3];
-        let mut profiles = Profiles { profiles: vec![profile], ..Profiles::default() };
-        edited(&mut profiles, None);
-        assert!(profiles.losses.is_empty());
-        edited(&mut profiles, Some(&mut KeepFirst));
-        assert_eq!(profiles.samples().count(), 1);
-        assert_eq!(profiles.losses, [Loss { reason: "dropped by a rule".to_owned(), count: 2 }]);
-        // Nothing dropped, nothing told.
-        edited(&mut profiles, Some(&mut KeepFirst));
-        assert_eq!(profiles.losses.len(), 1);
+    fn what_a_rule_drops_is_a_loss_of_its_name() {
+        let built = || {
+            let mut builder = ProfileBuilder::new();
+            let samples = (0..3).map(|cpu| Sample { cpu: Some(cpu), ..Sample::default() }).collect();
+            builder.begin(Profile { samples, ..Profile::of(&Measure::cpu_clock(1)) });
+            builder
+        };
+        let untouched = edited(built(), None);
+        assert_eq!((untouched.samples().count(), untouched.losses.len()), (3, 0));
+        let dropped = edited(built(), Some(&mut OfCpu(1)));
+        assert_eq!(dropped.samples().count(), 1);
+        assert_eq!(dropped.losses, [Loss { reason: "dropped by rule: one CPU".to_owned(), count: 2 }]);
     }
 
     #[test]

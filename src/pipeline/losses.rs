@@ -23,9 +23,12 @@ pub enum Meaning {
 #[must_use]
 pub const fn of_counter(counter: Counter) -> Meaning {
     match counter {
-        Counter::Samples | Counter::Filtered | Counter::MadeGood | Counter::Frames | Counter::RuleSearches => {
-            Meaning::None
-        }
+        Counter::Samples
+        | Counter::Filtered
+        | Counter::MadeGood
+        | Counter::Frames
+        | Counter::RuleSearches
+        | Counter::Passed => Meaning::None,
         Counter::RingFull => Meaning::Lost("ring full"),
         Counter::Oversize => Meaning::Lost("record too large"),
         Counter::Busy => Meaning::Lost("sampling interrupted by itself"),
@@ -54,10 +57,10 @@ pub fn counts(totals: &Totals) -> impl Iterator<Item = (&str, Meaning, u64)> {
     })
 }
 
-/// How often the kernel half's sampling programs ran: samples that they took, lost or left out.
+/// How often the kernel half's sampling programs ran: samples that they took, lost or left out, and events that they only counted.
 #[must_use]
 pub fn runs(totals: &Totals) -> u64 {
-    let taken = [Counter::Samples, Counter::RingFull, Counter::Oversize, Counter::Filtered];
+    let taken = [Counter::Samples, Counter::RingFull, Counter::Oversize, Counter::Filtered, Counter::Passed];
     taken.into_iter().map(|counter| totals.kernel(counter)).sum()
 }
 
@@ -73,15 +76,31 @@ pub fn lost(totals: &Totals) -> BTreeMap<&'static str, u64> {
     lost
 }
 
+/// What was told so far: by event ("" where it is of none) and reason.
+pub type Told = BTreeMap<(String, &'static str), u64>;
+
 /// The losses that a user is to see; what did not happen is left out. Where there is more than one source, they are told apart.
+#[must_use]
 pub fn of(totals: &Totals, unwinder: &Stats) -> Vec<Loss> {
+    since(totals, unwinder, &mut Told::new())
+}
+
+/// Those that were not told yet. What is new does not depend on how many sources there were before.
+#[must_use]
+pub fn since(totals: &Totals, unwinder: &Stats, told: &mut Told) -> Vec<Loss> {
     let one = totals.sources.len() < 2;
+    let mut new = |event: &str, reason: &'static str, count: u64| {
+        count.saturating_sub(told.insert((event.to_owned(), reason), count).unwrap_or_default())
+    };
     let mut losses: Vec<(String, u64)> = Vec::new();
     for (event, meaning, count) in counts(totals) {
-        if let Meaning::Lost(reason) | Meaning::Lessened(reason) = meaning {
-            let text = if one { format!("lost: {reason}") } else { format!("lost: {reason} ({event})") };
-            losses.push((text, count));
-        }
+        let (text, reason) = match meaning {
+            Meaning::None => continue,
+            Meaning::Lost(reason) => (format!("lost: {reason}"), reason),
+            Meaning::Lessened(reason) => (reason.to_owned(), reason),
+        };
+        let text = if one { text } else { format!("{text} ({event})") };
+        losses.push((text, new(event, reason, count)));
     }
     let others = [
         ("lost: process events (side band full)", totals.sideband_lost),
@@ -91,7 +110,9 @@ pub fn of(totals: &Totals, unwinder: &Stats) -> Vec<Loss> {
         ("unwind tables: more mappings than are kept, their frames have no names", totals.refused_mappings),
     ];
     let incomplete = totals.incomplete.iter().map(|(&reason, &count)| (reason, count));
-    losses.extend(others.into_iter().chain(incomplete).map(|(reason, count)| (reason.to_owned(), count)));
+    losses.extend(
+        others.into_iter().chain(incomplete).map(|(reason, count)| (reason.to_owned(), new("", reason, count))),
+    );
     losses.into_iter().filter(|&(_, count)| count > 0).map(|(reason, count)| Loss { reason, count }).collect()
 }
 

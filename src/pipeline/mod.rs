@@ -20,7 +20,7 @@ mod window;
 pub use aggregate::{Aggregate, Frame, Image, RawSample, Series};
 pub use assemble::assemble;
 pub use facts::process_facts;
-pub use finish::{Editor, NameLosses, Naming, Sampled, finish};
+pub use finish::{NameLosses, Naming, Rules, Sampled, finish};
 pub use images::ImageFacts;
 pub use memory::{Budgets, MemoryUse, TableUse};
 pub use names::{Files, Names, files};

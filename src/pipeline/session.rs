@@ -233,7 +233,7 @@ impl Session {
 
     fn follow_cpus(&mut self) {
         if let Err(error) = online_cpus().and_then(|cpus| self.sampler.follow_cpus(&cpus)) {
-            tracing::warn!(%error, "A CPU that came online is not sampled.");
+            crate::once_a_minute!(warn, "cpus", %error, "An event is not sampled on a CPU that came online.");
         }
     }
 

@@ -68,7 +68,12 @@ impl Window {
 
     /// All of it; it begins anew.
     pub(super) fn take(&mut self) -> Aggregate {
-        std::mem::take(self).aggregate
+        let Self { mut aggregate, keys, .. } = std::mem::take(self);
+        // In the order in which the sources were given, whichever was sampled first.
+        let mut series: Vec<_> = keys.into_iter().zip(std::mem::take(&mut aggregate.series)).collect();
+        series.sort_by_key(|((source, _), _)| *source);
+        aggregate.series = series.into_iter().map(|(_, series)| series).collect();
+        aggregate
     }
 
     /// What a raw stack was found to be.

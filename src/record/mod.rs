@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use profiler_bpf::{Event, Rate, Source, Targets};
 use profiler_formats::format::Format;
-use profiler_model::Profile;
+use profiler_model::Profiles;
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
@@ -21,7 +21,10 @@ use rustix::process::Signal;
 use crate::exit;
 use crate::launch::Launched;
 use crate::output::{Output, Written};
-use crate::pipeline::{Budgets, Names, Session, SessionOptions, Span, assemble, files, losses, origin, process_facts};
+use crate::pipeline::{
+    Budgets, NameLosses, Names, Naming, Sampled, Session, SessionOptions, Span, files, finish, losses, origin,
+    process_facts,
+};
 use crate::terminal::Terminal;
 
 /// How often signals, the command and the clock are looked at.
@@ -202,19 +205,15 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let totals = session.totals();
     let aggregate = session.take_aggregate();
     let files = files(&aggregate, session.executables());
-    let mut profile = assemble(&aggregate, &mut names, &files, &resources, span.clock);
-    if profile.profiles.is_empty() {
-        // A file of nothing says what it is nothing of.
-        profile.profiles.extend(
-            options.sources.iter().map(|source| Profile::of(&source.measure(source.period(source.clock_period())))),
-        );
-    }
-    drop(files);
-    span.bound(&mut profile);
-    profile.origin = origin(frequency(&options.sources), what(target));
-    profile.losses = losses::of(&totals, &session.unwind_stats());
-    profile.losses.extend(losses::of_names(losses::names(&names.stats())));
-    drop(aggregate);
+    let losses = losses::of(&totals, &session.unwind_stats());
+    let sampled = Sampled { aggregate, files, span, losses };
+    let mut name_losses = NameLosses::default();
+    let naming = Naming { names: &mut names, losses: &mut name_losses, resources: &resources };
+    // A file of nothing says what it is nothing of.
+    let of_nothing: Vec<_> =
+        options.sources.iter().map(|source| source.measure(source.period(source.clock_period()))).collect();
+    let describe = |_: &Profiles| origin(frequency(&options.sources), what(target));
+    let profile = finish(sampled, naming, &of_nothing, describe, None);
 
     let shown = match profile.shown(options.sample_type.as_deref()) {
         Ok(shown) => shown,

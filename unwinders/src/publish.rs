@@ -226,6 +226,9 @@ impl Publisher {
                     tracing::debug!(pid = process.pid, %error, "A process is unwound in user space.");
                 }
             }
+        } else if range.is_some() {
+            // What the kernel half knows of it is at a range that others will get.
+            self.tables.remove_process(process.pid);
         }
         self.processes.insert(process.pid, published);
     }

@@ -245,7 +245,8 @@ enum counter {
 	COUNT_MADE_GOOD = 7, /* ticks that met another program of ours, which took their samples */
 	COUNT_FRAMES = 8, /* user frames unwound */
 	COUNT_RULE_SEARCHES = 9, /* user frames whose rule was not in the cache */
-	COUNT_MAX = 10,
+	COUNT_PASSED = 10, /* events that were counted and not sampled */
+	COUNT_MAX = 11,
 };
 
 /* A walk under way. fp and rbx are followed lazily: by value, or by the stack address that holds them. */

@@ -102,7 +102,7 @@ static __always_inline u64 count_hit(struct scratch *s)
 		s->hits = 0;
 		return hits;
 	}
-	if (hits < s->period && hits & 63)
+	if (hits < s->period && hits & 7)
 		return 0;
 	now = bpf_ktime_get_ns();
 	elapsed = now - s->sampled_at;
@@ -110,6 +110,9 @@ static __always_inline u64 count_hit(struct scratch *s)
 		return 0;
 	/* half way to the distance that would have been right */
 	wanted = elapsed ? hits * s->gap / elapsed : hits * 2;
+	/* two events close together are no rate: it rises by half a sample, not at once */
+	if (wanted > s->period * 2 + 1)
+		wanted = s->period * 2 + 1;
 	s->period = (s->period + wanted) / 2;
 	if (!s->period)
 		s->period = 1;

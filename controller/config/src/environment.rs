@@ -13,7 +13,7 @@ use super::errors::Problem;
 use super::layers::Overlay;
 use super::origin::Origin;
 
-/// The exporter that flags and variables mean; see [`super::sections::target`].
+/// The exporter that flags and variables mean; see [`super::exporters::target`].
 pub(super) const EXPORTER: &str = "@otlp";
 /// The exporter of the agent's own metrics.
 const METRICS: &str = "telemetry.otlp";

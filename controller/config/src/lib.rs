@@ -138,7 +138,8 @@ pub fn load(flags: &Flags) -> Result<Loaded, ConfigErrors> {
 /// As [`load`].
 pub fn load_with(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<Loaded, ConfigErrors> {
     let path = flags.file.as_deref();
-    let watcher = Watcher::new(path.as_slice());
+    let watched: Vec<&Path> = path.into_iter().chain(flags.remote.as_deref()).collect();
+    let watcher = Watcher::new(&watched);
     let text = path.map(read).transpose()?;
     let asked = flags.remote.as_deref().map(remote_file).transpose();
     let own = |remote: Option<&Remote>| load_remote(flags, env, path.zip(text.as_deref()), remote);
@@ -155,7 +156,8 @@ pub fn load_with(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<
 
 /// The remote configuration in a file; none if there is no such file.
 fn remote_file(path: &Path) -> Result<Option<Remote>, ConfigErrors> {
-    if !path.exists() {
+    // One that cannot be looked at is there: reading it tells why it is refused.
+    if matches!(path.try_exists(), Ok(false)) {
         return Ok(None);
     }
     let name = path.display().to_string();

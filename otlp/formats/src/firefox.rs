@@ -40,6 +40,8 @@ pub fn encode_shown(profile: &Profiles, shown: &Measured<'_>, out: impl Write) -
 }
 
 struct Converter<'a> {
+    /// What one sample is worth in values of `shown`: 1, or the shortest period where values are worth periods.
+    each: u64,
     profile: &'a Profiles,
     shown: &'a Measured<'a>,
     /// Start of the profile, ns since the Unix epoch.
@@ -54,8 +56,10 @@ struct Converter<'a> {
 impl<'a> Converter<'a> {
     fn new(profile: &'a Profiles, shown: &'a Measured<'a>) -> Self {
         let (weight, unit) = shown.weight();
+        let each = shown.positions().map(|(position, _)| shown.scale(position)).min().unwrap_or(1).max(1);
         let (begun, _) = profile.window();
         let nanos = u64::try_from(weight).ok().filter(|weight| unit == "nanoseconds" && *weight > 0);
+        let nanos = nanos.map(|nanos| nanos.saturating_mul(each));
         let rate = u64::from(profile.origin.frequency.max(1));
         let interval = SamplingInterval::from_nanos(nanos.unwrap_or(1_000_000_000 / rate));
         let start = ReferenceTimestamp::from_duration_since_unix_epoch(Duration::from_nanos(begun));
@@ -75,7 +79,7 @@ impl<'a> Converter<'a> {
             ("Unfinished", CategoryColor::Gray),
         ];
         let categories = categories.map(|(name, color)| firefox.add_category(name, color).into());
-        Self { profile, shown, begun, frames: Frames::new(profile), firefox, categories, places: Vec::new() }
+        Self { each, profile, shown, begun, frames: Frames::new(profile), firefox, categories, places: Vec::new() }
     }
 
     fn convert(mut self) -> Firefox {
@@ -134,6 +138,8 @@ impl<'a> Converter<'a> {
         let nanos = if unit == "nanoseconds" { u64::try_from(weight).unwrap_or(0) } else { 0 };
         let mut stacks: FxHashMap<StackId, Option<StackHandle>> = FxHashMap::default();
         let mut handles: FxHashMap<usize, FrameHandle> = FxHashMap::default();
+        // What is no whole sample goes to the next one, so that sums stay true.
+        let mut rest = 0_u64;
         for (sample, count) in samples {
             let stack = *stacks.entry(sample.stack).or_insert_with(|| {
                 let mut stack = None;
@@ -149,7 +155,10 @@ impl<'a> Converter<'a> {
             });
             let time = self.since_start(sample.time_unix_nanos.unwrap_or(self.begun));
             let cpu = CpuDelta::from_nanos(count.saturating_mul(nanos));
-            self.firefox.add_sample(thread, time, stack, cpu, i32::try_from(count).unwrap_or(i32::MAX));
+            rest = rest.saturating_add(count);
+            let weight = rest / self.each;
+            rest %= self.each;
+            self.firefox.add_sample(thread, time, stack, cpu, i32::try_from(weight).unwrap_or(i32::MAX));
         }
     }
 

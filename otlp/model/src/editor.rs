@@ -152,7 +152,8 @@ impl Editor {
         }
     }
 
-    /// Removes the attribute `key` from the resource of `process`, or from all resources. What all resources share is kept by the others.
+    /// Removes the attribute `key` from the resource of `process`, or from all resources. What all resources share is kept by the other
+    /// processes; samples of no process, and headers, do not say it any more.
     pub fn remove_attribute(&mut self, process: Option<ProcessId>, key: &str) {
         if process.is_some() {
             self.unshare(key);
@@ -266,8 +267,23 @@ impl Editor {
     fn take_shared(&mut self, key: &str) -> Option<AttributeValue> {
         let key_id = self.builder.string(key);
         let set = self.builder.set_mut();
-        let position = set.resource_attributes.iter().position(|(known, _)| *known == key_id);
-        let shared = position.map(|position| set.resource_attributes.remove(position).1);
+        let mut shared = None;
+        set.resource_attributes.retain(|(known, value)| {
+            let is_it = *known == key_id;
+            if is_it {
+                shared.get_or_insert_with(|| value.clone());
+            }
+            !is_it
+        });
+        // A kernel release implies the system; without it, the release is an attribute like others.
+        if key == attribute::OS_TYPE && !set.origin.kernel_release.is_empty() {
+            let release = std::mem::take(&mut set.origin.kernel_release);
+            let release = self.pair(attribute::OS_BUILD_ID, &Value::from(release.as_str()));
+            if self.builder.set().resource_attributes.iter().all(|(key, _)| *key != release.0) {
+                self.builder.set_mut().resource_attributes.push(release);
+            }
+            return shared.or_else(|| Some(AttributeValue::Text(self.builder.string("linux"))));
+        }
         let field = match key {
             attribute::HOST_NAME => std::mem::take(&mut set.origin.host_name),
             attribute::HOST_ARCH => std::mem::take(&mut set.origin.arch),

@@ -167,7 +167,9 @@ impl<'a> Measured<'a> {
     /// The period; 0 if it is unknown or not one.
     #[must_use]
     pub fn period(&self) -> i64 {
-        if self.scaled { 0 } else { self.parts.first().map_or(0, |part| part.profile.period) }
+        let mut periods = self.parts.iter().map(|part| part.profile.period);
+        let first = periods.next().unwrap_or(0);
+        if periods.all(|period| period == first) { first } else { 0 }
     }
 
     /// The profiles that it is in, each with the index of its sample type.

@@ -1,4 +1,4 @@
-//! The page as a whole. What it does in a browser is tried by `otlp/viewer/test/browser.mjs`.
+//! The page as a whole. What it does in a browser is tried by `otlp/page/viewer/test/browser.mjs`.
 
 use std::io::Read;
 

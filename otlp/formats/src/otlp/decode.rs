@@ -43,8 +43,10 @@ pub(crate) fn decode_raw(bytes: &[u8]) -> Result<Profiles, Error> {
     let mut profile = decoder.builder.finish();
     decoder.shared.finish(&mut profile);
     if let Some(name) = default {
-        let named = |part: &&mut Profile| part.sample_types.first().is_some_and(|kind| kind.kind == name);
-        if let Some(part) = profile.profiles.iter_mut().find(named) {
+        let named = |part: &Profile| part.sample_types.first().is_some_and(|kind| kind.kind == name);
+        let parts = &mut profile.profiles;
+        let position = parts.iter().position(named).or_else(|| parts.iter().position(|part| part.source == name));
+        if let Some(part) = position.and_then(|position| parts.get_mut(position)) {
             part.default_sample_type = Some(0);
         }
     }

@@ -80,7 +80,13 @@ fn default_sample_type(profile: &Profiles) -> Option<String> {
     let all = profile.measured();
     let shown = all.get(profile.shown_first()).filter(|_| all.len() > 1)?;
     let (part, index) = shown.parts().next()?;
-    part.sample_types.get(index).map(|kind| kind.kind.clone())
+    let kind = &part.sample_types.get(index)?.kind;
+    let is_other = |other: &profiler_model::Profile| {
+        other.source != part.source && other.sample_types.iter().any(|other| other.kind == *kind)
+    };
+    // Where two sources count the same, the source tells them apart.
+    let ambiguous = !part.source.is_empty() && profile.profiles.iter().any(is_other);
+    Some(if ambiguous { part.source.clone() } else { kind.clone() })
 }
 
 /// What stands in for the hash of a mapping whose file nobody can hash, such as the kernel's or a JIT's: receivers want one on

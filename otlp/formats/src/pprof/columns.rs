@@ -217,10 +217,16 @@ pub(super) fn apart(profile: &mut Profiles, described: Vec<Described>) -> Result
     whole.sample_types = rest.iter().filter_map(|&column| kinds.get(column).cloned()).collect();
     whole.default_sample_type = default.and_then(|default| rest.iter().position(|&column| column == default));
     let named = default.and_then(|default| kinds.get(default));
+    // A file has one period, that of what it shows: where a measure apart has it, it is not the rest's.
+    if parts.iter().any(|(part, ..)| part.period_type == whole.period_type && part.period == whole.period) {
+        (whole.period_type, whole.period) = (ValueType::default(), 0);
+    }
     profile.profiles = parts.into_iter().map(|(part, ..)| part).collect();
     if !rest.is_empty() {
         profile.profiles.push(whole);
-    } else if profile.profiles.len() > 1
+    }
+    if profile.profiles.len() > 1
+        && profile.profiles.iter().all(|part| part.default_sample_type.is_none())
         && let Some(named) = named
     {
         let is_it = |part: &&mut Profile| part.sample_types.first() == Some(named) || part.period_type == *named;

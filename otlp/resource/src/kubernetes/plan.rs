@@ -77,17 +77,15 @@ fn api(
 ) -> Result<Source, Error> {
     let missing = |what, setting, variable| Error::Missing { what, setting, variable };
     let node = node.ok_or_else(|| {
-        missing("the name of this node", "kubernetes.node_name", "NODE_NAME (fieldRef spec.nodeName)")
+        missing("the name of this node", "resource.kubernetes.node_name", "NODE_NAME (fieldRef spec.nodeName)")
     })?;
     let in_cluster = || {
         let port = environment("KUBERNETES_SERVICE_PORT").unwrap_or_else(|| "443".to_owned());
         Some(format!("https://{}:{port}", bracketed(&environment("KUBERNETES_SERVICE_HOST")?)))
     };
-    let url = options
-        .api_url
-        .clone()
-        .or_else(in_cluster)
-        .ok_or_else(|| missing("the address of the API server", "kubernetes.api_url", "KUBERNETES_SERVICE_HOST"))?;
+    let url = options.api_url.clone().or_else(in_cluster).ok_or_else(|| {
+        missing("the address of the API server", "resource.kubernetes.api_url", "KUBERNETES_SERVICE_HOST")
+    })?;
     Ok(Source::Api(Watch::new(Server::new("API server", &url, false, options)?, node.to_owned())))
 }
 
@@ -101,7 +99,7 @@ fn kubelet(
     let url = url.or_else(|| Some(format!("https://{}:{KUBELET_PORT}", bracketed(&host()?))));
     let url = url.ok_or(Error::Missing {
         what: "the address of the kubelet",
-        setting: "kubernetes.kubelet_url",
+        setting: "resource.kubernetes.kubelet_url",
         variable: "NODE_IP (fieldRef status.hostIP)",
     })?;
     let server = Server::new("kubelet", &url, options.kubelet_insecure, options)?;
