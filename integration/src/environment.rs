@@ -44,6 +44,21 @@ pub fn profiler() -> &'static Path {
     })
 }
 
+/// The `profiler` with the faults that tests can ask for: built for debugging, whatever [`BINARY`] is.
+///
+/// # Panics
+///
+/// If it cannot be built.
+#[must_use]
+pub fn profiler_with_faults() -> PathBuf {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--locked", "-p", "profiler"]).current_dir(repository());
+    let status = build.status().unwrap_or_else(|error| panic!("cannot run {build:?}: {error}"));
+    assert!(status.success(), "{build:?} failed: {status}");
+    target_folder().join("debug/profiler")
+}
+
 /// Tests that record hold it alone, those whose recordings do not disturb each other together.
 static RECORDING: RwLock<()> = RwLock::new(());
 

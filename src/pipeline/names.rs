@@ -104,9 +104,13 @@ impl Names {
                 }
             }
         };
+        // Where debug files of a program are first looked for: as its own process would. Of a library nobody knows whose root is its.
+        let programs = aggregate.images.iter().filter_map(|image| Some((image.executable.as_ref()?.id, image.pid)));
+        let programs: FxHashMap<ExecutableId, u32> = programs.collect();
         for (id, frames) in native {
+            let root = programs.get(&id).map_or_else(|| PathBuf::from("/"), |pid| format!("/proc/{pid}/root").into());
             let Some(executable) = aggregate.executables.get(&id) else { continue };
-            let Some(object) = object(executable, files) else { continue };
+            let Some(object) = object(executable, files, root) else { continue };
             let (indices, addresses): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
             let answers = self.symbolizer.native(&object, &addresses);
             if self.once {
@@ -191,7 +195,7 @@ fn size(symbolized: &Symbolized) -> usize {
     entry + frames.sum::<usize>()
 }
 
-fn object(executable: &Executable, files: &Files) -> Option<Object> {
+fn object(executable: &Executable, files: &Files, root: PathBuf) -> Option<Object> {
     let file = match executable.bytes() {
         Some(bytes) => Arc::new(memory_file(bytes).ok()?),
         None => Arc::clone(files.get(&executable.id)?),
@@ -201,7 +205,7 @@ fn object(executable: &Executable, files: &Files) -> Option<Object> {
         key: ObjectKey(format!("{:?}: {}", executable.id, executable.htlhash).into()),
         file,
         path: executable.path_text().into_owned(),
-        root: PathBuf::from("/"),
+        root,
     })
 }
 

@@ -221,7 +221,10 @@ impl Session {
                 if let Some((process, mapping)) = mapping
                     && let Some((_, path)) = mapping.file()
                     && let Some(offset) = mapping.file_offset(address)
-                    && !self.executables.is_made_code(process, mapping)
+                    && !*window
+                        .made_code
+                        .entry((image, mapping.start.0))
+                        .or_insert_with(|| self.executables.is_made_code(process, mapping))
                 {
                     let path = window.aggregate.path(path);
                     return Frame::Unopened { path, offset, guessed };

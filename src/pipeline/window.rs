@@ -25,6 +25,8 @@ pub(super) struct Window {
     pub(super) aggregate: Aggregate,
     /// Images that run code from anonymous memory.
     pub(super) jit_images: Vec<ImageId>,
+    /// Whether a mapping with the name of a file is memory that a program wrote its code to: by image and start.
+    pub(super) made_code: FxHashMap<(ImageId, u64), bool>,
     /// Source and period of each series of the aggregate.
     keys: Vec<(u8, u64)>,
     raw_stacks: FxHashMap<RawKey, StackId>,

@@ -21,8 +21,13 @@ pub(crate) fn open_within(root: &Path, path: &Path, extra: OFlags) -> std::io::R
     let directory = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     let relative = path.strip_prefix("/").unwrap_or(path);
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found =
-        rustix::fs::openat2(directory, relative, OFlags::PATH | OFlags::CLOEXEC | extra, Mode::empty(), resolve)?;
+    let flags = OFlags::PATH | OFlags::CLOEXEC | extra;
+    let open = || rustix::fs::openat2(&directory, relative, flags, Mode::empty(), resolve);
+    let found = match open() {
+        // Something on the host was renamed meanwhile.
+        Err(rustix::io::Errno::AGAIN) => open()?,
+        found => found?,
+    };
     if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::RegularFile {
         return Err(std::io::Error::other("not a regular file"));
     }

@@ -58,6 +58,8 @@ const READ_FREE: u64 = 1 << 20;
 const RECORD_COST: u64 = 64;
 /// Most processes known.
 const MAX_PROCESSES: usize = 4096;
+/// Earlier meanings that are given at one call, over all addresses; past that, addresses have the last one only.
+const MAX_GENERATIONS_A_CALL: usize = 64 << 10;
 
 #[derive(Default)]
 struct Process {
@@ -66,6 +68,8 @@ struct Process {
     earlier: Vec<(Source, PerfMap)>,
     dump: Option<(Source, JitDump)>,
     searched: Option<Instant>,
+    /// When a jitdump was last looked for in vain, and how often: that takes a reading of all mappings.
+    dump_searched: Option<(Instant, u32)>,
     refused: bool,
     /// Said that names were left out.
     told: bool,
@@ -98,7 +102,13 @@ impl Jit {
     pub fn generations(&mut self, of: &JitProcess, addresses: &[UserAddr], stats: &mut Stats) -> Vec<Vec<Generation>> {
         let process = self.refreshed(of, stats);
         let mut lines_left = MAX_DEBUG_BYTES;
-        addresses.iter().map(|address| process.generations(address.0, &mut lines_left)).collect()
+        let mut left = MAX_GENERATIONS_A_CALL;
+        let of = |address: &UserAddr| {
+            let (generations, tried) = process.generations(address.0, MAX_GENERATIONS.min(1 + left), &mut lines_left);
+            left = left.saturating_sub(tried - 1);
+            generations
+        };
+        addresses.iter().map(of).collect()
     }
 
     /// Reads what the process has written since.
@@ -131,6 +141,7 @@ impl Jit {
         let with_tables = self.processes.values_mut().filter(|process| process.map.is_some() || process.dump.is_some());
         if let Some(process) = with_tables.min_by_key(|process| process.used) {
             (process.map, process.dump, process.searched) = (None, None, None);
+            process.dump_searched = None;
             process.earlier.clear();
             process.rest_until = Some(Instant::now() + REST);
             return true;
@@ -160,7 +171,8 @@ impl Process {
         Symbolized { frames: frame.into_iter().collect(), language: Language::Jit, module: None }
     }
 
-    fn generations(&self, address: u64, lines_left: &mut u64) -> Vec<Generation> {
+    /// The last `most` meanings at most, and how many times were looked at (1 or more).
+    fn generations(&self, address: u64, most: usize, lines_left: &mut u64) -> (Vec<Generation>, usize) {
         let mut turns: Vec<u64> = self.dump.as_ref().map(|(_, dump)| dump.turns(address)).unwrap_or_default();
         turns.extend(self.earlier.iter().chain(&self.map).flat_map(|(_, map)| map.turns(address)));
         turns.extend(self.earlier.iter().map(|(_, map)| map.seen()));
@@ -168,7 +180,9 @@ impl Process {
         turns.sort_unstable();
         turns.dedup();
         let mut generations: Vec<Generation> = Vec::new();
-        for until in turns.split_off(turns.len().saturating_sub(MAX_GENERATIONS)) {
+        let turns = turns.split_off(turns.len().saturating_sub(most));
+        let tried = turns.len();
+        for until in turns {
             // At the last moment before the turn.
             let symbolized = self.symbolize(address, until.saturating_sub(1), lines_left);
             match generations.last_mut() {
@@ -176,7 +190,7 @@ impl Process {
                 _ => generations.push(Generation { until, symbolized }),
             }
         }
-        generations
+        (generations, tried)
     }
 
     /// Reads what was written since.
@@ -241,7 +255,11 @@ impl Process {
             Ok(None) => {}
             Err(reason) => self.refuse(of, &reason, stats),
         }
-        if self.dump.is_none() && !self.refused {
+        // Those that write one map it when they start.
+        let due = self.dump_searched.is_none_or(|(at, times)| at.elapsed() > SEARCH_INTERVAL * (1 << times.min(6)));
+        if self.dump.is_none() && !self.refused && due {
+            let times = self.dump_searched.map_or(0, |(_, times)| times + 1);
+            self.dump_searched = Some((Instant::now(), times));
             match source::jit_dump(of) {
                 Ok(source) => self.dump = source.map(|source| (source, JitDump::new(budget))),
                 Err(reason) => self.refuse(of, &reason, stats),

@@ -219,7 +219,9 @@ impl Shared {
         executable: &Executable,
         executables: &mut Executables,
     ) -> Result<rows::UnwindRows, LoadError> {
-        let bytes = executables.image(executable).map_err(|error| LoadError::Read(error.to_string()))?;
+        let bytes = profiler_elf::contain::contain(|| executables.image(executable))
+            .ok_or_else(|| LoadError::Parse("its parser panicked".to_owned()))?
+            .map_err(|error| LoadError::Read(error.to_string()))?;
         // Rules that a parser added before it panicked are whole ones.
         let compiled = profiler_elf::contain::contain(|| rows::compile(&bytes.image(), &mut self.rules))
             .ok_or_else(|| LoadError::Parse("its parser panicked".to_owned()))?

@@ -34,6 +34,8 @@ const USER_END: u64 = 1 << 56;
 
 /// Of one process, the kernel half gets this many mappings at most; what is in no other is unwound in user space.
 const MAX_PUBLISHED: usize = abi::MAX_MAPPINGS / 4;
+/// Anonymous mappings of one process that are compared with the file next to them: programs move their code in a few pieces.
+const MAX_COMPARED: usize = 64;
 /// Processes with more mappings than this have those joined that differ in nothing but a gap.
 const JOIN_ABOVE: usize = 1024;
 /// Pieces taken of one instance.
@@ -287,6 +289,7 @@ impl Publisher {
         let mut own: FxHashMap<ExecutableId, (Arc<Executable>, Vec<&Mapping>)> = FxHashMap::default();
         // Looking at a file takes a system call, and neighbours often map the same.
         let mut last: Option<(FileId, Arc<Executable>)> = None;
+        let mut compared = 0;
         // The vsyscall page is an address of the kernel, which the unwinder's search takes for negative.
         for mapping in process.mappings.iter().filter(|mapping| mapping.end.0 <= USER_END) {
             all.push(abi::Mapping {
@@ -298,7 +301,10 @@ impl Publisher {
             });
             let file = mapping.file().map(|(file, _)| file);
             let known = last.as_ref().filter(|(known, _)| Some(*known) == file).map(|(_, known)| Arc::clone(known));
-            let executable = known.or_else(|| self.open(process, mapping, executables));
+            let is_copy = matches!(mapping.backing, Backing::Replaced(_));
+            compared += usize::from(is_copy);
+            let too_many = is_copy && compared > MAX_COMPARED;
+            let executable = known.or_else(|| if too_many { None } else { self.open(process, mapping, executables) });
             if let Some(executable) = &executable {
                 let entry = own.entry(executable.id).or_insert_with(|| (Arc::clone(executable), Vec::new()));
                 entry.1.push(mapping);

@@ -182,10 +182,10 @@ fn root_cpu_goes_offline_and_comes_back() {
     if !have_root(test) {
         return;
     }
+    let _one = one_at_a_time();
     if !have(test, fs::write(CPU, "1").is_ok(), "a second CPU that can be taken offline") {
         return;
     }
-    let _one = one_at_a_time();
     let mut agent = start(&["shares"]);
     let during = load(2500);
     sleep(Duration::from_millis(500));

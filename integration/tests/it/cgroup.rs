@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use profiler_integration::children;
@@ -32,7 +33,9 @@ impl Group {
             children::run_well(Command::new("mount").args(["-t", "cgroup2", "none"]).arg(place), PATIENCE).ok()?;
         }
         let root = there.or_else(|| mounted.clone())?;
-        let group = Self { folder: root.join(format!("profiler-test-{}", std::process::id())), mounted };
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("profiler-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let group = Self { folder: root.join(name), mounted };
         fs::create_dir(&group.folder).ok()?;
         Some(group)
     }

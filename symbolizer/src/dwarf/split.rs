@@ -9,6 +9,17 @@ use std::{path::PathBuf, rc::Rc};
 
 type Paging = Vec<(SectionId, Rc<Paged>)>;
 
+/// What was just opened may be read as far as one lookup goes.
+fn limit<'a>(paged: impl IntoIterator<Item = &'a (SectionId, Rc<Paged>)>) {
+    for (id, section) in paged {
+        section.set_work(match id {
+            SectionId::DebugAbbrev => super::ABBREVIATION_WORK,
+            SectionId::DebugLine => super::LINE_WORK,
+            _ => super::LOOKUP_WORK,
+        });
+    }
+}
+
 /// The other half of a unit.
 pub(super) struct Split {
     pub sections: Rc<Sections>,
@@ -80,7 +91,11 @@ impl Splits {
             let mut paged = Vec::new();
             let empty = PagedReader::new(Rc::new(Paged::empty()), 0);
             let load = |id: SectionId| match id.dwo_name() {
-                Some(name) => section_named(&elf, id, name, &mut paged, left),
+                Some(name) => {
+                    let section = section_named(&elf, id, name, &mut paged, left);
+                    limit(paged.last());
+                    section
+                }
                 None => Ok(empty.clone()),
             };
             let package = gimli::DwarfPackage::load(load, empty.clone());
@@ -106,6 +121,7 @@ impl Splits {
                 section_named(&elf, id, name, &mut paged, left)
             };
             let mut sections = Sections::load(load).ok()?;
+            limit(&paged);
             sections.make_dwo(main);
             split(sections, skeleton, id, paged)
         })

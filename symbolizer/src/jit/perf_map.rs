@@ -95,7 +95,10 @@ impl PerfMap {
     /// Reads what was added to the file by `now` (CLOCK_MONOTONIC, ns), or all of it if it was written anew; gives the bytes read.
     pub fn read(&mut self, source: &(impl ReadAt + ?Sized), now: u64) -> u64 {
         let read = self.read_more(source);
-        self.seen = now;
+        // What was cut short goes on at the next reading: its lines are of the same time.
+        if read < MAX_READ {
+            self.seen = now;
+        }
         read
     }
 
@@ -199,9 +202,11 @@ impl PerfMap {
         if self.seen > 0 {
             let old = |range: &Range| range.size > 0 && u64::from(range.at) < self.begin;
             let until = self.seen;
-            self.past.extend(replaced.into_iter().filter(old).map(|range| (range, until)));
-            let over = self.past.len().saturating_sub(MAX_PAST);
+            replaced.retain(old);
+            let newest = replaced.split_off(replaced.len().saturating_sub(MAX_PAST));
+            let over = (self.past.len() + newest.len()).saturating_sub(MAX_PAST);
             self.past.drain(..over);
+            self.past.extend(newest.into_iter().map(|range| (range, until)));
         }
         self.prune();
     }

@@ -68,14 +68,17 @@ fn what_dwz_moved_to_a_common_file_is_found_there() {
 
 #[test]
 fn split_debug_info_is_found_in_its_files_and_in_a_package() {
+    let test = "split_debug_info_is_found_in_its_files_and_in_a_package";
+    let Some(clang) = profiler_need::llvm_tool(test, "clang") else { return };
+    let Some(llvm_dwp) = profiler_need::llvm_tool(test, "llvm-dwp") else { return };
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     // binutils' packer knows no version 5, and LLVM's 14 never ends on GCC's.
     for (compiler, version, packer) in [
         ("gcc", "-gdwarf-4", Some("dwp")),
         ("gcc", "-gdwarf-5", None),
-        ("clang-19", "-gdwarf-4", Some("dwp")),
-        ("clang-19", "-gdwarf-5", Some("llvm-dwp")),
+        (&*clang, "-gdwarf-4", Some("dwp")),
+        (&*clang, "-gdwarf-5", Some(&*llvm_dwp)),
     ] {
         let what = format!("{compiler} {version}");
         let (object_file, program) = (at("app.o"), at("app"));

@@ -11,12 +11,12 @@ pub(super) type Digest = [u8; 32];
 
 use super::open::FileKey;
 
-/// Largest file that is hashed, bytes: a tenth of a second.
-const MAX_BYTES: u64 = 128 << 20;
+/// Largest file that is hashed, bytes. Two are hashed where the first copy of a file appears.
+const MAX_BYTES: u64 = 48 << 20;
 /// The same for files that nothing claims to be equal to yet.
 const MAX_BYTES_AT_LEISURE: u64 = 4 << 20;
 /// Bytes hashed in [`PERIOD`], so that many files that claim to be the same do not keep the sampling thread from its work.
-const MAX_BYTES_A_PERIOD: u64 = 256 << 20;
+const MAX_BYTES_A_PERIOD: u64 = 96 << 20;
 const MAX_LEISURE_A_PERIOD: u64 = 8 << 20;
 const PERIOD: Duration = Duration::from_secs(10);
 const BUFFER: usize = 256 << 10;
@@ -60,7 +60,7 @@ impl Digests {
             hash.update(buffer.get(..read)?);
             at += read as u64;
         }
-        // Whoever writes to it meanwhile changes its time of change, which can't be set back.
+        // Whoever writes to it meanwhile changes its time of change, which can't be set back; it is as coarse as the kernel's tick.
         (FileKey::of(file).ok()? == *key).then(|| hash.finalize().into())
     }
 }

@@ -189,19 +189,15 @@ impl Executables {
             return Ok(executable);
         }
         let failed = |source| OpenError::Read { path: String::from_utf8_lossy(path).into_owned(), source };
-        let identity = Identity::read(&file, key.size).map_err(failed)?;
+        let identity = profiler_elf::contain::contain(|| Identity::read(&file, key.size))
+            .unwrap_or_else(|| Err(io::Error::other("its parser panicked")))
+            .map_err(failed)?;
         let content = Candidate::new(&key, &identity);
         let mut digest = None;
         if let Some(known) = self.same_content(&content, &file, &key, &mut digest)
             && let Some(executable) = self.reuse(known, mapper, Some(Arc::clone(&file)))
         {
-            self.by_key.insert(key, known);
-            if let Some(entry) = self.entries.get_mut(&known) {
-                if entry.keys.len() >= MAX_KEYS {
-                    self.by_key.remove(&entry.keys.remove(0));
-                }
-                entry.keys.push(key);
-            }
+            self.note_key(known, key);
             self.note_file(id, &key, known);
             return Ok(executable);
         }
@@ -302,7 +298,8 @@ impl Executables {
         };
         let keys = &entry.keys;
         let (digest, digests) = (entry.digest, &mut self.digests);
-        let mut right = |(file, key): (File, FileKey)| is_content(keys, digest, digests, &file, &key).then_some(file);
+        let mut right =
+            |(file, key): (File, FileKey)| is_content(keys, digest, digests, &file, &key).then_some((file, key));
         let found = entry.mappers.iter().rev().find_map(|(pid, start, end)| {
             open::open_link(&format!("/proc/{pid}/map_files/{:x}-{:x}", start.0, end.0))
                 .and_then(&mut right)
@@ -310,8 +307,9 @@ impl Executables {
         });
         let found = found.or_else(|| open::open_path(&executable.path).and_then(&mut right));
         let Some(found) = found else { return Err(OpenError::Gone { pid: 0, path: path() }) };
-        let file = Arc::new(found);
+        let (file, key) = (Arc::new(found.0), found.1);
         entry.last_use = self.uses;
+        self.note_key(executable.id, key);
         executable.set_file(Some(Arc::clone(&file)));
         self.open_files += 1;
         self.close_some();
@@ -338,7 +336,21 @@ impl Executables {
         if !is_content(&entry.keys, entry.digest, &mut self.digests, &file, &key) {
             return None;
         }
+        self.note_key(known, key);
         self.reuse(known, mapper, None)
+    }
+
+    /// Remembers a state of a file that is known to have this content, so that it is not hashed again.
+    fn note_key(&mut self, id: ExecutableId, key: FileKey) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        if entry.digest.is_none() || entry.keys.contains(&key) {
+            return;
+        }
+        if entry.keys.len() >= MAX_KEYS {
+            self.by_key.remove(&entry.keys.remove(0));
+        }
+        entry.keys.push(key);
+        self.by_key.insert(key, id);
     }
 
     /// The executable that has the content of `file`, byte for byte. What is only claimed to be the same, or too large to be compared

@@ -122,7 +122,8 @@ impl Before {
     /// Goes on to the mapping of `line`.
     fn pass(&mut self, line: &[u8]) {
         let Some((start, end)) = bounds(line) else { return };
-        if memchr::memchr(b'/', line).is_some() {
+        // Names that memory was given stand in brackets.
+        if memchr::memmem::find(line, b" /").is_some() {
             self.line.clear();
             self.line.extend_from_slice(line);
         } else if start != self.end {

@@ -10,6 +10,13 @@ use profiler_elf::ElfImage;
 
 use super::known_code::ENDBR64;
 
+/// Whether the kernel enters the program at `start`. Linkers gave libraries the start of their code for an entry point: only what can be
+/// run has one, and that says its interpreter (libc does too), or is no library.
+pub(super) fn is_entry_point(start: u64, image: &ElfImage<'_>) -> bool {
+    let is_start_of_code = || image.section(".text").is_none_or(|text| text.address.0 == start);
+    start == image.entry().0 && (!image.position_independent() || image.interpreter().is_some() || !is_start_of_code())
+}
+
 /// Whether the function that starts at `start` can only be a root by what it does first: `mov rsp, rbx`, or `r12` to `r15`.
 /// That is also how a part of a function may start that the compiler put elsewhere; those say so in their unwind information.
 pub(super) fn takes_its_stack_from_a_saved_register(start: u64, image: &ElfImage<'_>) -> bool {
@@ -27,11 +34,24 @@ pub(super) fn takes_its_stack_from_a_saved_register(start: u64, image: &ElfImage
 /// Whether a return address `start` can't be that of a call, whose last byte would be the one before.
 pub(super) fn is_no_call_before(start: u64, image: &ElfImage<'_>) -> bool {
     let before = |bytes: u64| image.bytes_at(ElfVaddr(start.wrapping_sub(bytes)), bytes as usize);
-    let direct = before(5).is_some_and(|code| code.starts_with(&[0xe8]));
-    // call r64 and call [rip + disp32]
-    let register = before(2).is_some_and(|code| matches!(code, [0xff, 0xd0..=0xd7]));
-    let memory = before(6).is_some_and(|code| code.starts_with(&[0xff, 0x15]));
-    !(direct || register || memory)
+    let is_call = |code: &[u8]| match *code {
+        [0xe8, _, _, _, _] => true,
+        // call r/m64, with its SIB byte and displacement.
+        [0xff, modrm, ref rest @ ..] if (modrm >> 3) & 7 == 2 => {
+            let sib = modrm >> 6 != 3 && modrm & 7 == 4;
+            let displacement = match (modrm >> 6, modrm & 7) {
+                (0, 5) => 4,
+                (0, 4) if rest.first().is_some_and(|sib| sib & 7 == 5) => 4,
+                (0 | 3, _) => 0,
+                (1, _) => 1,
+                _ => 4,
+            };
+            rest.len() == usize::from(sib) + displacement
+        }
+        _ => false,
+    };
+    // What was not read may be a call.
+    before(1).is_some() && !(2..=7).any(|bytes| before(bytes).is_some_and(is_call))
 }
 
 #[cfg(test)]
@@ -52,6 +72,41 @@ mod tests {
         gcc.args(["-nostdlib", "-static", "-o"]).arg(&program).arg(&source);
         assert!(gcc.status().unwrap().success());
         Some(std::fs::read(&program).unwrap())
+    }
+
+    #[test]
+    fn every_kind_of_call_is_seen_before_an_address() {
+        let Some(program) = built(
+            "calls",
+            "
+            .text
+            .globl _start
+            _start: nop
+            call _start
+            a: call *%rax
+            b: call *8(%rax)
+            c: call *0x1000(%rbx)
+            d: call *8(%rax,%rcx,8)
+            e: call *0x1000(,%rcx,8)
+            f: call *a(%rip)
+            g: call *(%r12)
+            h: call *%r13
+            i: mov %rax, %rbx
+            j: nop
+            ",
+        ) else {
+            return;
+        };
+        let image = ElfImage::parse(&program).unwrap();
+        let start = image.entry().0;
+        // The ends of the instructions, by their lengths.
+        let mut at = start + 1;
+        for length in [5, 2, 3, 6, 4, 7, 6, 4, 3] {
+            at += length;
+            assert!(!is_no_call_before(at, &image), "{:#x}", at - start);
+        }
+        assert!(is_no_call_before(at + 3, &image), "a move");
+        assert!(!is_no_call_before(start.wrapping_sub(1 << 20), &image), "not read");
     }
 
     /// The entry point says nothing of an undefined return address, nor does the function to which a coroutine returns.

@@ -415,6 +415,8 @@ fn a_copy_that_is_written_behind_an_older_time_is_not_opened_as_the_original() {
     let (of_real, of_copy) = (mapping_of_path(&real), mapping_of_path(&copy));
     let executable = executables.open(&process, &of_real).unwrap();
     assert_eq!(executables.open(&process, &of_copy).unwrap().id, executable.id);
+    // Times of files are as coarse as the kernel's tick.
+    std::thread::sleep(std::time::Duration::from_millis(20));
     let file = std::fs::OpenOptions::new().write(true).open(&copy).unwrap();
     let modified = file.metadata().unwrap().modified().unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"evil", content.len() as u64 / 2).unwrap();
