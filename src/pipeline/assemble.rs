@@ -19,7 +19,8 @@ use super::aggregate::{Aggregate, Frame, FrameId, Image, RawSample, StackId};
 use super::facts::sampled_facts;
 use super::names::{Files, Names};
 
-/// [`lay_out`], finished.
+/// Names every frame of `aggregate` and lays it out, a profile for each measure that has samples; `clock` turns its times into
+/// Unix times. The caller fills in origin and losses.
 #[must_use]
 pub fn assemble(
     aggregate: &Aggregate,
@@ -31,8 +32,7 @@ pub fn assemble(
     lay_out(aggregate, names, files, resources, clock).finish()
 }
 
-/// Names every frame of `aggregate` and lays it out, a profile for each measure that has samples; `clock` turns its times into
-/// Unix times. The caller fills in origin and losses.
+/// The same, not finished: what is built can be edited.
 pub(super) fn lay_out(
     aggregate: &Aggregate,
     names: &mut Names,

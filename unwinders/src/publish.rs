@@ -1,4 +1,4 @@
-//! What publishes processes and their mappings to the kernel half; what unwinds them is a [runtime](crate::runtime)'s.
+//! What publishes processes and their mappings to the kernel half; what unwinds them is a [runtime]'s.
 //!
 //! ```text
 //!  process ── mappings (sorted range) ── each: rows of an executable, and whose code it is

@@ -135,7 +135,7 @@ pub fn write(profile: &Profiles, format: Format, out: impl Write) -> io::Result<
     write_shown(profile, &shown_first(profile), format, out)
 }
 
-/// As [`write`], with a choice of what is shown in formats that have room for one sample type, and opened first by speedscope.
+/// As [`write()`], with a choice of what is shown in formats that have room for one sample type, and opened first by speedscope.
 pub fn write_shown(profile: &Profiles, shown: &Measured<'_>, format: Format, out: impl Write) -> io::Result<()> {
     let mut buffered = io::BufWriter::with_capacity(64 << 10, out);
     let out = &mut buffered;
