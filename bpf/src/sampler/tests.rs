@@ -1,5 +1,6 @@
 //! The kernel half on this machine's kernel; needs root.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -15,6 +16,24 @@ fn have_root() -> bool {
         assert!(std::env::var_os("PROFILER_TESTS_NEED_ROOT").is_none(), "root is required here");
     }
     root
+}
+
+/// What one of these tests does is counted by another: one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// `count` at its least of three attempts: what other threads and processes do meanwhile only adds to it.
+fn least(mut enough: impl FnMut(u64) -> bool, mut count: impl FnMut() -> u64) -> u64 {
+    let mut least = u64::MAX;
+    for _ in 0..3 {
+        least = least.min(count());
+        if enough(least) {
+            break;
+        }
+    }
+    least
 }
 
 fn sampler(sources: &[&str]) -> Sampler {
@@ -61,6 +80,7 @@ fn root_a_busy_slot_refuses_and_counts_and_is_free_again() {
     if !have_root() {
         return;
     }
+    let _alone = alone();
     let mut sampler = sampler(&["cpu-clock", "page-faults@64"]);
     sampler.hold(0, true);
     sampler.follow_cpus(&online_cpus().unwrap()).unwrap();
@@ -80,6 +100,7 @@ fn root_a_flood_of_page_faults_loses_no_tick_of_the_clock() {
     if !have_root() {
         return;
     }
+    let _alone = alone();
     let mut sampler = sampler(&["cpu-clock", "page-faults@1"]);
     let mut rings = sampler.rings().unwrap();
     sampler.follow_cpus(&online_cpus().unwrap()).unwrap();
@@ -121,18 +142,21 @@ fn root_every_fault_is_counted() {
     if !have_root() {
         return;
     }
+    let _alone = alone();
     for (source, every) in [("page-faults@1", 1), ("minor-faults@16", 16)] {
-        let mut sampler = sampler(&[source]);
-        let mut rings = sampler.rings().unwrap();
-        sampler.follow_cpus(&online_cpus().unwrap()).unwrap();
-        (0..100).for_each(|_| fault());
-        sampler.stop();
-        let batch = rings[0].take().unwrap();
-        let own = batch.samples().filter(|sample| sample.head.pid == std::process::id());
-        let counted: u64 = own.map(|sample| sample.head.value).sum();
-        // Other threads of the tests fault too.
-        assert!(counted + 64 * every >= 6400 && counted < 6400 + 3000, "{source}: {counted} of 6400");
-        assert_eq!(sampler.counters()[0][Counter::RingFull], 0);
+        let right = |counted| counted + 64 * every >= 6400 && counted < 6400 + 3000;
+        let counted = least(right, || {
+            let mut sampler = sampler(&[source]);
+            let mut rings = sampler.rings().unwrap();
+            sampler.follow_cpus(&online_cpus().unwrap()).unwrap();
+            (0..100).for_each(|_| fault());
+            sampler.stop();
+            let batch = rings[0].take().unwrap();
+            assert_eq!(sampler.counters()[0][Counter::RingFull], 0);
+            let own = batch.samples().filter(|sample| sample.head.pid == std::process::id());
+            own.map(|sample| sample.head.value).sum()
+        });
+        assert!(right(counted), "{source}: {counted} of 6400");
     }
 }
 
@@ -141,6 +165,7 @@ fn root_a_tracepoint_is_counted_hit_by_hit() {
     if !have_root() {
         return;
     }
+    let _alone = alone();
     for (source, exact) in [("@1", true), ("@10", true), ("@200Hz", false)] {
         let text = format!("tracepoint:raw_syscalls:sys_enter{source}");
         if let Err(error) = crate::perf::probe(&Source::parse(&text, 1).unwrap()) {
@@ -181,16 +206,22 @@ fn root_events_a_second_stand_for_all_events() {
     if !have_root() {
         return;
     }
-    let mut sampler = sampler(&["page-faults@500Hz"]);
-    let mut rings = sampler.rings().unwrap();
-    sampler.follow_cpus(&online_cpus().unwrap()).unwrap();
-    let faults = work(Duration::from_secs(2), fault) * 64;
-    sampler.stop();
-    let batch = rings[0].take().unwrap();
-    let counted: u64 = batch.samples().map(|sample| sample.head.value).sum();
-    println!("{faults} faults, {counted} counted in {} samples", batch.len());
-    assert!((counted as f64 / faults as f64 - 1.0).abs() < 0.1, "{counted} of {faults}");
-    assert!(batch.len() < 6000, "{} samples", batch.len());
+    let _alone = alone();
+    // In thousandths of the faults that there were.
+    let right = |share: u64| (900..1100).contains(&share);
+    let share = least(right, || {
+        let mut sampler = sampler(&["page-faults@500Hz"]);
+        let mut rings = sampler.rings().unwrap();
+        sampler.follow_cpus(&online_cpus().unwrap()).unwrap();
+        let faults = work(Duration::from_secs(2), fault) * 64;
+        sampler.stop();
+        let batch = rings[0].take().unwrap();
+        let counted: u64 = batch.samples().map(|sample| sample.head.value).sum();
+        println!("{faults} faults, {counted} counted in {} samples", batch.len());
+        assert!(batch.len() < 6000, "{} samples", batch.len());
+        counted * 1000 / faults
+    });
+    assert!(right(share), "{share} of 1000");
 }
 
 #[test]
