@@ -238,10 +238,13 @@ impl<'a> Sample<'a> {
         words(self.user)
     }
 
-    /// Bytes of the record up to the continuation, and where in it the length of the copy is.
-    pub(crate) fn extent_without_copy(&self) -> (usize, Range<usize>) {
+    /// Bytes of the record with no more than `most` bytes of the copy, where in it the length of the copy is, and that length then.
+    pub(crate) fn extent_with_copy_of(&self, most: u32) -> (usize, Range<usize>, u32) {
         let field = offset_of!(SampleHead, stack_bytes);
-        (size_of::<SampleHead>() + self.kernel.len() + self.user.len(), field..field + size_of::<u32>())
+        let frames = size_of::<SampleHead>() + self.kernel.len() + self.user.len();
+        let kept = self.head.stack_bytes.min(most);
+        let copy = if kept > 0 { size_of::<Continuation>() + kept as usize } else { 0 };
+        (frames + copy, field..field + size_of::<u32>(), kept)
     }
 
     /// How the user stack ended.
@@ -296,17 +299,20 @@ mod tests {
     }
 
     #[test]
-    fn without_its_copy_a_sample_is_the_same_otherwise() {
+    fn with_a_short_copy_a_sample_is_the_same_otherwise() {
         let mut batch = Batch::default();
         for (kernel, user, stack) in [(3, 5, 0), (0, 2, 4096), (2, 0, 17), (0, 0, 0)] {
             batch.push(&record(kernel, user, stack));
         }
-        let slim = batch.without_copies();
+        let slim = batch.with_short_copies();
         assert_eq!(slim.len(), 4);
-        assert!(slim.bytes() < 700 && batch.bytes() > 4096);
+        assert!(slim.bytes() < 700 + 2 * 176 + 17 + 256 && batch.bytes() > 4096);
         for (before, after) in batch.samples().zip(slim.samples()) {
-            assert_eq!(after.head, SampleHead { stack_bytes: 0, ..before.head });
-            assert!(after.continuation.is_none());
+            let kept = before.head.stack_bytes.min(256);
+            assert_eq!(after.head, SampleHead { stack_bytes: kept, ..before.head });
+            let (before_copy, after_copy) = (before.continuation, after.continuation);
+            assert_eq!(after_copy.map(|(registers, _)| registers), before_copy.map(|(registers, _)| registers));
+            assert_eq!(after_copy.map(|(_, stack)| stack), before_copy.map(|(_, stack)| &stack[..kept as usize]));
             assert!(before.user_frames().eq(after.user_frames()) && before.kernel_frames().eq(after.kernel_frames()));
             assert_eq!(before.end(), UnwindEnd::NotLoaded);
         }

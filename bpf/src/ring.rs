@@ -107,14 +107,18 @@ impl Batch {
         starts.zip(&self.ends).filter_map(|(start, &end)| Sample::parse(self.bytes.get(start..end)?))
     }
 
-    /// The same samples without their copies of stacks: what only those could finish stays unfinished.
+    /// The same samples with the innermost part only of their copies of stacks, which still tells what was interrupted and its
+    /// nearest callers; what only the rest could finish stays unfinished.
     #[must_use]
-    pub fn without_copies(&self) -> Self {
+    pub fn with_short_copies(&self) -> Self {
+        /// Bytes of stack.
+        const SHORT: u32 = 256;
         let mut slim = Self::default();
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         for (start, &end) in starts.zip(&self.ends) {
             let Some(record) = self.bytes.get(start..end) else { continue };
-            let Some((length, field)) = Sample::parse(record).map(|sample| sample.extent_without_copy()) else {
+            let Some((length, field, kept)) = Sample::parse(record).map(|sample| sample.extent_with_copy_of(SHORT))
+            else {
                 // Whoever reads the samples counts it.
                 slim.push(record);
                 continue;
@@ -122,7 +126,7 @@ impl Batch {
             let first = slim.bytes.len();
             slim.push(record.get(..length).unwrap_or(record));
             if let Some(bytes) = slim.bytes.get_mut(first..).and_then(|record| record.get_mut(field)) {
-                bytes.fill(0);
+                bytes.copy_from_slice(&kept.to_ne_bytes());
             }
         }
         slim

@@ -208,7 +208,7 @@ impl Worker {
 fn admit(mut samples: Batch, waiting: &AtomicUsize, budget: usize, dropped: &mut u64) -> SourceIntake {
     // Copies of stacks are by far the most of what waits; a sample without one is a sample still.
     if waiting.load(Ordering::Relaxed) + samples.bytes() > budget / 2 {
-        samples = samples.without_copies();
+        samples = samples.with_short_copies();
     }
     if waiting.load(Ordering::Relaxed) + samples.bytes() > budget {
         *dropped += samples.len() as u64;

@@ -9,13 +9,13 @@
 
 static char *pages;
 
-__attribute__((noinline)) static void fault_a(int first, int last)
+__attribute__((noipa)) static void fault_a(int first, int last)
 {
 	for (int i = first; i < last; i++)
 		((volatile char *)pages)[(long)i * PAGE] = 1;
 }
 
-__attribute__((noinline)) static void fault_b(int first, int last)
+__attribute__((noipa)) static void fault_b(int first, int last)
 {
 	for (int i = first; i < last; i++)
 		((volatile char *)pages)[(long)i * PAGE] = 2;
