@@ -106,7 +106,6 @@ fn root_a_flood_of_page_faults_loses_no_tick_of_the_clock() {
     sampler.follow_cpus(&online_cpus().unwrap()).unwrap();
     let begun = cpu_time();
     let mut clock = 0.0;
-    let mut values = 0;
     let pid = std::process::id();
     for _ in 0..10 {
         work(Duration::from_millis(200), fault);
@@ -114,14 +113,14 @@ fn root_a_flood_of_page_faults_loses_no_tick_of_the_clock() {
             assert_eq!(sample.head.source, 0);
             clock += sample.head.value as f64;
         }
-        // Not in time for a ring that is full after some ms.
-        values += rings[1].take().unwrap().samples().map(|sample| sample.head.value).sum::<u64>();
     }
+    // Not in time for a ring that is full long before.
+    let values: u64 = rings[1].take().unwrap().samples().map(|sample| sample.head.value).sum();
     let used = (cpu_time() - begun).as_nanos() as f64;
     sampler.stop();
     let [ticks, faults] = sampler.counters()[..] else { panic!("two sources") };
     println!("{clock} ns sampled of {used} ns used; {ticks:?}; {faults:?}");
-    assert!(values > 10_000 && faults[Counter::RingFull] > 0, "a flood: {faults:?}");
+    assert!(values > 5_000 && faults[Counter::RingFull] > 0, "a flood: {faults:?}");
     // Whether the kernel runs the clock's program within another one, or that one takes its sample, differs from kernel to kernel.
     assert_eq!(ticks[Counter::RingFull], 0, "{ticks:?}");
     assert!(ticks[Counter::Refused] * 100 <= ticks[Counter::Samples], "{ticks:?}");
