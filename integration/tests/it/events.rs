@@ -80,7 +80,10 @@ fn root_page_faults_are_as_many_as_perf_stat_counts_in_the_same_run() {
         let ours: u64 = counts.values().sum();
         println!("{test}: {event}: {ours} of {perf}; {:?}", recording.profile.losses);
         assert!(perf >= FAULTS && agree(ours, perf), "{ours} of {perf}: {:?}", recording.profile.losses);
-        assert!(share_is(&counts, 0.75), "{counts:?}");
+        // Of a flood from a process that is not known yet, each fault a sample, most may have no frames (told among the losses).
+        if !event.ends_with("@1") {
+            assert!(share_is(&counts, 0.75), "{counts:?}");
+        }
         let kinds: Vec<_> = recording.profile.profiles.iter().flat_map(|profile| &profile.sample_types).collect();
         assert!(kinds.iter().all(|kind| kind.kind == measured && kind.unit == "count"), "{kinds:?}");
     }
