@@ -31,17 +31,7 @@ pub fn target_folder() -> PathBuf {
 #[must_use]
 pub fn profiler() -> &'static Path {
     static PROFILER: OnceLock<PathBuf> = OnceLock::new();
-    PROFILER.get_or_init(|| {
-        if let Some(binary) = env::var_os(BINARY) {
-            return PathBuf::from(binary);
-        }
-        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "-p", "profiler"]).current_dir(repository());
-        let status = build.status().unwrap_or_else(|error| panic!("cannot run {build:?}: {error}"));
-        assert!(status.success(), "{build:?} failed: {status}");
-        target_folder().join("debug/profiler")
-    })
+    PROFILER.get_or_init(|| env::var_os(BINARY).map_or_else(profiler_with_faults, PathBuf::from))
 }
 
 /// The `profiler` with the faults that tests can ask for: built for debugging, whatever [`BINARY`] is.
