@@ -13,6 +13,7 @@
 
 pub mod abi;
 pub mod counter;
+mod cpus;
 mod error;
 #[cfg(feature = "feed")]
 pub mod feed;
@@ -31,8 +32,9 @@ mod skeleton;
 mod tables;
 
 pub use counter::{Counter, Counters};
+pub use cpus::online_cpus;
 pub use error::{Error, Result};
-pub use perf::{max_frequency, online_cpus, paranoid, probe, probe_clock};
+pub use perf::{max_frequency, paranoid, probe, probe_clock};
 pub use profiler_measure::source::{Event, Rate, Source};
 pub use ring::{Batch, SampleRing};
 pub use run_time::RunTime;

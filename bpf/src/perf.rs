@@ -1,17 +1,16 @@
 //! perf events: those of the sources, and the side band, each a CPU.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use perf_event_open_sys as sys;
 use sys::bindings as b;
 
 use profiler_measure::source::{Event, Kind, Rate, Source};
 
+use crate::cpus::online_cpus;
 use crate::error::{Error, Result};
 
 /// The highest sampling rate that the kernel allows, Hz (`kernel.perf_event_max_sample_rate`).
@@ -28,40 +27,6 @@ pub fn paranoid() -> Option<i64> {
 
 fn sysctl(name: &str) -> Option<i64> {
     fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse().ok()
-}
-
-/// The CPUs that are online, ascending (`/sys/devices/system/cpu/online`).
-///
-/// # Errors
-/// sysfs is not readable.
-pub fn online_cpus() -> Result<Vec<u32>> {
-    static LIST: OnceLock<File> = OnceLock::new();
-
-    let path = "/sys/devices/system/cpu/online";
-    let failed = |error| Error::io(format!("read {path}"), error);
-    // Asked several times a second: opening the file costs ten times as much as reading it, which tells the list anew each time.
-    let list = match LIST.get() {
-        Some(list) => list,
-        None => {
-            let opened = File::open(path).map_err(failed)?;
-            LIST.get_or_init(|| opened)
-        }
-    };
-    let mut text = [0; 4096];
-    let length = list.read_at(&mut text, 0).map_err(failed)?;
-    Ok(parse_cpu_list(&String::from_utf8_lossy(&text[..length])))
-}
-
-/// A CPU list such as `0-3,8`.
-fn parse_cpu_list(text: &str) -> Vec<u32> {
-    let mut cpus = Vec::new();
-    for part in text.trim().split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
-            cpus.extend(first..=last.min(first.saturating_add(8191)));
-        }
-    }
-    cpus
 }
 
 /// Where tracefs may be mounted.
@@ -260,13 +225,5 @@ mod tests {
             let (_, config) = attribute(&name.parse().unwrap()).unwrap();
             assert_eq!(config, u64::from(number), "{name}");
         }
-    }
-
-    #[test]
-    fn cpu_lists_are_ranges_and_numbers() {
-        assert_eq!(parse_cpu_list("0-2,5\n"), [0, 1, 2, 5]);
-        assert_eq!(parse_cpu_list("0"), [0]);
-        assert_eq!(parse_cpu_list(""), [0u32; 0]);
-        assert_eq!(parse_cpu_list("x-y,3"), [3]);
     }
 }

@@ -15,6 +15,7 @@ use profiler_measure::source::{Event, Rate, Source};
 
 use crate::abi::Verdict;
 use crate::counter::{Counter, Counters};
+use crate::cpus::Presence;
 use crate::error::{Error, Result};
 use crate::perf;
 #[cfg(feature = "feed")]
@@ -58,6 +59,7 @@ pub struct Options {
 pub struct Sampler {
     // Field order is drop order: first the attachments, then the programs.
     attached: Vec<Attached>,
+    presence: Presence,
     _programs: Vec<Link>,
     skeleton: ProfilerSkel<'static>,
     /// As they are now.
@@ -185,6 +187,7 @@ impl Sampler {
         Ok(Self {
             map_bytes,
             attached: (0..sources.len()).map(|_| Attached::default()).collect(),
+            presence: Presence::default(),
             _programs: attached,
             skeleton,
             sources: options.sources,
@@ -237,6 +240,7 @@ impl Sampler {
     /// An event is refused.
     pub fn follow_cpus(&mut self, online: &[u32]) -> Result<()> {
         let mut result = Ok(());
+        let returned = self.presence.returned(online);
         for at in 0..self.sources.len() {
             let Some(source) = self.sources.get(at).cloned() else { continue };
             // A tracepoint has one attachment, on whatever CPU, and runs its program on all.
@@ -254,7 +258,7 @@ impl Sampler {
                 continue;
             };
             let Some(attached) = self.attached.get_mut(at) else { continue };
-            attached.events.retain(|cpu, _| cpus.contains(cpu));
+            attached.events.retain(|cpu, _| cpus.contains(cpu) && !returned.contains(cpu));
             for &cpu in cpus {
                 if attached.events.contains_key(&cpu) {
                     continue;

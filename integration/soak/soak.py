@@ -186,16 +186,19 @@ class Judge:
 
     def flat(self, what: str, name: str, slack: float, scale: float, unit: str) -> None:
         """The last third is not above the middle one: caches fill in the first."""
-        values = [total(look, name) / scale for look in self.looks]
+        self.flat_values(what, [total(look, name) / scale for look in self.looks], slack, unit)
+
+    def flat_values(self, what: str, values: list[float], slack: float, unit: str) -> None:
         third = len(values) // 3
         middle, last = values[third : 2 * third], values[2 * third :]
         self.hold(f"{what}, last third of the time", statistics.median(last), statistics.median(middle) + slack, unit)
 
 
-def living() -> tuple[int, int]:
-    """Executable mappings of all processes that live, and the files in them."""
-    mappings, files = 0, set()
+def living() -> tuple[int, int, int]:
+    """Processes that live, their executable mappings, and the files in them."""
+    processes, mappings, files = 0, 0, set()
     for entry in os.listdir("/proc"):
+        processes += entry.isdigit()
         try:
             with open(f"/proc/{int(entry)}/maps", encoding="utf-8", errors="replace") as maps:
                 executable = [line.split(maxsplit=5) for line in maps if "x" in line.split(maxsplit=2)[1]]
@@ -203,7 +206,7 @@ def living() -> tuple[int, int]:
             continue
         mappings += len(executable)
         files.update((fields[3], fields[4], fields[5] if fields[4] == "0" and len(fields) > 5 else "") for fields in executable)
-    return mappings, len(files)
+    return processes, mappings, len(files)
 
 
 def schedule(seconds: float) -> list[tuple[float, float]]:
@@ -250,13 +253,13 @@ def main() -> int:
             collector.start()
         churn.end()
         busiest = {name: max(look.get(name, 0) for look in judge.looks) for name in judge.looks[-1]}
-        tables = [name for name in baseline if name.startswith("profiler_table_entries")]
         # What has ended is forgotten with a delay; a few processes of the host come and go all the time. Who slept before may have
         # been sampled since: at most, all that lives is known.
-        mappings, executables = living()
-        bars = {name: baseline[name] * 1.15 + 24 for name in tables}
-        bars['profiler_table_entries{table="mappings"}'] = mappings + 24
-        bars['profiler_table_entries{table="executables"}'] = executables + 24
+        processes, mappings, executables = living()
+        alive = {"processes": processes, "images": processes, "verdicts": processes, "mappings": mappings,
+                 "executables": executables, "files": executables}
+        bars = {name: alive[name.split('"')[1]] + 24 for name in baseline if name.startswith("profiler_table_entries")}
+        tables = list(bars)
         until = time.monotonic() + BACK_TO_BASELINE
         while True:
             now = agent.metrics()
@@ -277,7 +280,10 @@ def main() -> int:
         judge.flat("resident memory with kernel maps", "profiler_memory_usage_bytes", slack, 1 << 20, " MiB")
         judge.hold("highest memory", total(busiest, "profiler_memory_usage_bytes") / (1 << 20),
                    total(now, "profiler_memory_limit_bytes") / (1 << 20), " MiB")
-        judge.flat("file descriptors", "profiler_file_descriptor_count", 16, 1, "")
+        # Files of executables are open as long as somebody runs them, up to a bound of their own: they follow the churn, not the time.
+        open_files = 'profiler_table_entries{table="files"}'
+        others = [total(look, "profiler_file_descriptor_count") - look.get(open_files, 0) for look in judge.looks]
+        judge.flat_values("file descriptors besides those of executables", others, 8, "")
         for name in tables:
             label = name[len("profiler_table_entries"):]
             print(f"            {label} {baseline[name]:.0f} before, {busiest.get(name, 0):.0f} at most")

@@ -118,6 +118,14 @@ static __always_inline int read_stack(struct scratch *s, u64 *dst, const u32 wor
 	return 0;
 }
 
+/* The window: on arm64 these words are half of the stack that all calls together have. */
+static __always_inline u64 *signal_room(struct scratch *s)
+{
+	_Static_assert(SIGNAL_WORDS <= WINDOW_WORDS, "they fit into the window");
+	s->window_at = WINDOW_EMPTY;
+	return s->window;
+}
+
 #include "unwind.h"
 
 /*

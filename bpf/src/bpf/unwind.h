@@ -5,6 +5,7 @@
  *
  *   read_user(s, dst, len, address)     0, or negative if the target's memory could not be read
  *   read_stack(s, dst, words, address)  the same for one or two words, for places that rise from frame to frame
+ *   signal_room(s)                      room for SIGNAL_WORDS words
  *   get_mapping(s, i)  get_executable(s, i)  get_row_page(s, i)  get_rule(s, i)
  *   get_slab(s, i)  get_row(slab, i, &row)
  *   opaque(x)                           x, of which the compiler knows nothing: keeps a check on the register that is used
@@ -123,9 +124,9 @@ static __always_inline int load_rbx(unwind_context s)
 static __always_inline int step_signal(unwind_context s, u64 saved)
 {
 	struct unwind_state *u = &s->state;
-	u64 words[SIGNAL_WORDS];
+	u64 *words = signal_room(s);
 
-	if (read_user(s, words, sizeof(words), saved))
+	if (read_user(s, words, SIGNAL_WORDS * 8, saved))
 		return END_READ_FAILED;
 	take_signal(u, words);
 	u->fp_at = 0;

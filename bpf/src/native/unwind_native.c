@@ -59,6 +59,7 @@ struct native_context {
 	struct unwind_state state;
 	const struct native_tables *tables;
 	struct native_stack *stack;
+	u64 room[SIGNAL_WORDS];
 };
 
 typedef struct native_context *unwind_context;
@@ -85,6 +86,11 @@ static int read_user(unwind_context s, void *dst, u64 len, u64 address)
 static __always_inline int read_stack(unwind_context s, u64 *dst, u32 words, u64 address)
 {
 	return read_user(s, dst, words * 8, address);
+}
+
+static __always_inline u64 *signal_room(unwind_context s)
+{
+	return s->room;
 }
 
 static __always_inline const struct mapping *get_mapping(unwind_context s, u64 i)
@@ -129,10 +135,13 @@ static __always_inline int get_row(row_slab *slab, u32 i, u32 *row)
 u32 profiler_unwind_native(struct unwind_state *state, const struct native_tables *tables, struct native_stack *stack,
 			   u64 *frames, u32 capacity)
 {
-	struct native_context c = { .state = *state, .tables = tables, .stack = stack };
+	struct native_context c;
 	struct unwind_state *u = &c.state;
 	u32 end = END_RUNNING;
 
+	c.state = *state;
+	c.tables = tables;
+	c.stack = stack;
 	while (end == END_RUNNING) {
 		u32 rule = find_rule(&c, u->leaf ? u->ip : u->ip - 1);
 

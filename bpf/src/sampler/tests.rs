@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::perf::online_cpus;
+use crate::cpus::online_cpus;
 
 const TIME: Duration = Duration::from_millis(600);
 

@@ -9,6 +9,7 @@ use perf_event_open_sys::bindings as b;
 use profiler_address::{FileOffset, UserAddr};
 
 use super::{Event, Kind, Mmap};
+use crate::cpus::Presence;
 use crate::error::{Error, Result};
 use crate::perf;
 
@@ -105,6 +106,7 @@ impl Drop for Ring {
 #[derive(Debug)]
 pub struct Sideband {
     rings: Vec<Ring>,
+    presence: Presence,
     bytes: usize,
     buffer: Vec<u8>,
 }
@@ -116,7 +118,7 @@ impl Sideband {
     /// The kernel refuses a perf event or its ring.
     pub fn open(cpus: &[u32], bytes: usize) -> Result<Self> {
         let rings = cpus.iter().map(|&cpu| Ring::open(cpu, bytes)).collect::<Result<_>>()?;
-        Ok(Self { rings, bytes, buffer: Vec::new() })
+        Ok(Self { rings, presence: Presence::default(), bytes, buffer: Vec::new() })
     }
 
     /// Follows the CPUs that are online now.
@@ -124,7 +126,8 @@ impl Sideband {
     /// # Errors
     /// The kernel refuses a perf event or its ring.
     pub fn follow_cpus(&mut self, online: &[u32]) -> Result<()> {
-        self.rings.retain(|ring| online.contains(&ring.cpu));
+        let returned = self.presence.returned(online);
+        self.rings.retain(|ring| online.contains(&ring.cpu) && !returned.contains(&ring.cpu));
         for &cpu in online {
             if !self.rings.iter().any(|ring| ring.cpu == cpu) {
                 self.rings.push(Ring::open(cpu, self.bytes)?);

@@ -227,6 +227,22 @@ static void set_constant(struct loaded *l, const char *name, u32 value)
 	fail("the object has no constant %s", name);
 }
 
+/* What a tick of a CPU's clock is worth, behind the counters in its scratch memory. */
+static void set_period(struct loaded *l, int cpus)
+{
+	struct bpf_map *scratches = map(l, "scratches");
+	u32 bytes = bpf_map__value_size(scratches);
+	u64 *scratch = calloc(1, bytes);
+
+	if (!scratch)
+		fail("no memory for scratch of %u bytes", bytes);
+	scratch[COUNT_MAX] = 1000000000 / HERTZ;
+	for (int cpu = 0; cpu < cpus; cpu++)
+		if (bpf_map_update_elem(bpf_map__fd(scratches), &cpu, scratch, BPF_ANY))
+			fail("cannot write to scratches: %s", strerror(errno));
+	free(scratch);
+}
+
 static u32 verified(struct bpf_program *program)
 {
 	struct bpf_prog_info info = {};
@@ -263,6 +279,7 @@ static void load(struct loaded *l, const char *path, int by_helper)
 	bpf_map__set_max_entries(map(l, "scratches"), cpus);
 	if (bpf_object__load(l->object))
 		fail("the kernel does not load the programs: %s", strerror(errno));
+	set_period(l, cpus);
 	l->ring = ring_buffer__new(bpf_map__fd(map(l, "samples")), on_sample, &l->counts, NULL);
 	if (!l->ring)
 		fail("cannot read the ring: %s", strerror(errno));
