@@ -326,6 +326,15 @@ impl Headers {
         self.entry
     }
 
+    /// Where the kernel or its dynamic linker enters the program. Linkers gave libraries the start of their code for an entry point: only
+    /// what can be run has one, and that says its interpreter (libc does too), or is no library.
+    #[must_use]
+    pub fn entry_point(&self) -> Option<ElfVaddr> {
+        let is_start_of_code = || self.section(".text").is_none_or(|text| text.address == self.entry);
+        let runs = !self.position_independent() || self.interpreter().is_some() || !is_start_of_code();
+        (runs && self.entry.0 != 0).then_some(self.entry)
+    }
+
     /// The `PT_LOAD` segments, in the order of the file.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {

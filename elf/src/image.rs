@@ -7,8 +7,8 @@ use std::ops::Deref;
 
 use profiler_address::ElfVaddr;
 
-use crate::headers::{Headers, SHT_NOBITS, Section};
-use crate::{Cursor, Error, Pieces, decompress};
+use crate::headers::{Headers, SHT_NOBITS, Section, Source};
+use crate::{Cursor, Error, Pieces, ReadError, decompress};
 
 /// An ELF file, as far as it is in memory: what was not read is not there.
 #[derive(Clone, Debug)]
@@ -31,6 +31,20 @@ impl<'a> Content<'a> {
             Self::Pieces(pieces) => pieces.from(offset)?,
         };
         Some(usize::try_from(length).ok().and_then(|length| rest.get(..length)).unwrap_or(rest))
+    }
+}
+
+/// What is not there reads as the end of the file.
+impl Source for ElfImage<'_> {
+    fn size(&self) -> u64 {
+        match self.bytes {
+            Content::Whole(bytes) => bytes.len() as u64,
+            Content::Pieces(pieces) => pieces.size(),
+        }
+    }
+
+    fn read_some(&self, at: u64, out: &mut [u8]) -> Result<usize, ReadError> {
+        self.file_bytes(at, out.len() as u64).unwrap_or_default().read_some(0, out)
     }
 }
 
@@ -65,6 +79,12 @@ impl<'a> ElfImage<'a> {
     #[must_use]
     pub const fn of_pieces(headers: &'a Headers, pieces: &'a Pieces) -> Self {
         Self { headers: Cow::Borrowed(headers), bytes: Content::Pieces(pieces) }
+    }
+
+    /// The `length` bytes at `offset` of the file, or as many as are there; none if the first is not.
+    #[must_use]
+    pub fn file_bytes(&self, offset: u64, length: u64) -> Option<&'a [u8]> {
+        self.bytes.up_to(offset, length)
     }
 
     /// The file's bytes from `address` to the end of its segment, or as far as they are there.

@@ -17,6 +17,7 @@ mod bytes;
 pub mod contain;
 mod cursor;
 pub mod decompress;
+pub mod go;
 mod headers;
 mod image;
 pub mod le;

@@ -1,3 +1,4 @@
 //! Everything that is tested of this crate from outside.
 
+mod go;
 mod image;

@@ -10,13 +10,6 @@ use profiler_elf::ElfImage;
 
 use super::known_code::ENDBR64;
 
-/// Whether the kernel enters the program at `start`. Linkers gave libraries the start of their code for an entry point: only what can be
-/// run has one, and that says its interpreter (libc does too), or is no library.
-pub(super) fn is_entry_point(start: u64, image: &ElfImage<'_>) -> bool {
-    let is_start_of_code = || image.section(".text").is_none_or(|text| text.address.0 == start);
-    start == image.entry().0 && (!image.position_independent() || image.interpreter().is_some() || !is_start_of_code())
-}
-
 /// Whether the function that starts at `start` can only be a root by what it does first: `mov rsp, rbx`, or `r12` to `r15`.
 /// That is also how a part of a function may start that the compiler put elsewhere; those say so in their unwind information.
 pub(super) fn takes_its_stack_from_a_saved_register(start: u64, image: &ElfImage<'_>) -> bool {

@@ -1,7 +1,5 @@
 //! Functions of Go's runtime that end a stack or leave it.
 
-use super::pclntab::FunctionEntry;
-
 /// `abi.FuncFlagTopFrame`: stack walks end here.
 const TOP_FRAME: u8 = 1;
 /// `abi.FuncFlagSPWrite`: sp is set to something that pcsp can't say.
@@ -19,8 +17,9 @@ pub(super) enum Special {
     LeavesForGood,
 }
 
-pub(super) fn of(function: &FunctionEntry<'_>) -> Option<Special> {
-    match function.name {
+/// What the function of this name, with these flags (`abi.FuncFlag`), does.
+pub(super) fn of(name: &[u8], flags: u8) -> Option<Special> {
+    match name {
         b"runtime.goexit" | b"runtime.mstart" | b"runtime.rt0_go" | b"_rt0_amd64" | b"_rt0_amd64_linux" => {
             return Some(Special::End);
         }
@@ -35,7 +34,7 @@ pub(super) fn of(function: &FunctionEntry<'_>) -> Option<Special> {
         b"runtime.cgocallback" => return None,
         _ => {}
     }
-    match function.flags {
+    match flags {
         flags if flags & TOP_FRAME != 0 => Some(Special::End),
         flags if flags & SP_WRITE != 0 => Some(Special::Switches),
         _ => None,

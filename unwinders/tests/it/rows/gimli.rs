@@ -147,10 +147,7 @@ fn compare(path: &str) -> (Tally, RowStats) {
         tally.functions += 1;
         // What nothing calls is known to end the stack; its unwind information often isn't told.
         let code = image.bytes_from(ElfVaddr(fde.initial_address())).unwrap_or_default();
-        let runs = !image.position_independent()
-            || image.interpreter().is_some()
-            || image.section(".text").is_some_and(|text| text.address.0 != image.entry().0);
-        let entry = runs && fde.initial_address() == image.entry().0;
+        let entry = image.entry_point() == Some(ElfVaddr(fde.initial_address()));
         let root = entry || code.starts_with(&[0x48, 0x89, 0xdc]);
         tally.roots += u64::from(root);
         let mut table = fde.rows(&oracle.eh_frame, &bases, &mut context).unwrap();

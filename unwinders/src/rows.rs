@@ -154,7 +154,7 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
         let next = functions.get(index + 1).map_or(u64::MAX, |(next, _)| next);
         let limit = next.min(functions.segment_end(start).unwrap_or(start));
         let root = start != 0
-            && (roots::is_entry_point(start, image)
+            && (image.entry_point() == Some(ElfVaddr(start))
                 || roots::takes_its_stack_from_a_saved_register(start, image) && sources.is_plain(ticket, image));
         // Who returns to its first byte is looked up at the one before.
         let first = start - u64::from(root && roots::is_no_call_before(start, image));

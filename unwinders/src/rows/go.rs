@@ -4,43 +4,47 @@
 //! push is rbp, so once there is a delta the caller's is at `cfa - 16`. The few functions that switch stacks keep the frame pointer of
 //! the stack that they left (or none, where they mean the chain to end), which is followed from the switch on.
 
-mod module;
-mod pclntab;
 mod special;
 
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, Rule, SAVED_SAME};
-
 use profiler_elf::ElfImage;
+use profiler_elf::go::{Function, Header, Program, Table};
 
 use super::functions::Functions;
 use super::packed::PackedRule;
 use super::state::{self, RSP};
 use super::{RowStats, Writer};
-use pclntab::{FunctionEntry, Pclntab};
 use special::Special;
 
 /// Steps through pcsp tables for one executable. Each function's table can be anywhere, so a hostile file could have us read
 /// the same bytes for each of its functions.
 const MAX_STEPS: u64 = 1 << 26;
+/// Longer than the names of the functions that are known by them.
+const LONGEST_NAME: u64 = 64;
 /// glibc, musl and Go leave sp at the `ucontext` when they return from a signal; its `gregs` are 40 bytes on.
 pub(super) const GREGS_AFTER_UCONTEXT: i32 = 40;
 
 /// Go's functions in one executable.
 #[derive(Debug)]
 pub(super) struct GoFunctions<'a> {
-    table: Pclntab<'a>,
+    table: Table<&'a [u8]>,
     steps: u64,
 }
 
 impl<'a> GoFunctions<'a> {
     /// Finds Go's tables in `image`.
     pub(super) fn find(image: &ElfImage<'a>) -> Option<Self> {
-        Some(Self { table: Pclntab::find(image)?, steps: 0 })
+        let program = Program::find(image, image)?;
+        let (offset, len) = program.place();
+        // Of a table of which a part is not there, what is there.
+        let bytes = image.file_bytes(offset.0, len)?;
+        let header = Header::read(&bytes).filter(|header| header.quantum() == 1)?;
+        Some(Self { table: Table::new(bytes, header, program.text()), steps: 0 })
     }
 
     /// How many tickets these functions take.
-    pub(super) fn len(&self) -> u32 {
+    pub(super) const fn len(&self) -> u32 {
         self.table.len()
     }
 
@@ -48,8 +52,8 @@ impl<'a> GoFunctions<'a> {
     pub(super) fn read(&self, first_ticket: u32, functions: &mut Functions, stats: &mut RowStats) {
         for index in 0..self.len() {
             match self.table.start(index) {
-                Some(start) => functions.add(start, first_ticket.saturating_add(index), stats),
-                None => stats.malformed += 1,
+                Ok(start) => functions.add(start, first_ticket.saturating_add(index), stats),
+                Err(_) => stats.malformed += 1,
             }
         }
     }
@@ -64,13 +68,14 @@ impl<'a> GoFunctions<'a> {
         stats: &mut RowStats,
     ) -> u64 {
         let end = self.table.start(index + 1).map_or(limit, |next| next.clamp(start, limit));
-        let Some(function) = self.table.function(index) else {
+        let Ok(function) = self.table.function(index) else {
             stats.malformed += 1;
             writer.pages.set(start, 0);
             return end;
         };
         stats.go_functions += 1;
-        let special = special::of(&function);
+        let name = self.table.name(function.name, LONGEST_NAME).ok().flatten().unwrap_or_default();
+        let special = special::of(&name, function.flags);
         match special {
             Some(Special::End) => {
                 writer.set(start, PackedRule::new(state::END), stats);
@@ -87,7 +92,7 @@ impl<'a> GoFunctions<'a> {
         let code = usize::try_from(end - start).ok().and_then(|size| image.bytes_at(ElfVaddr(start), size));
         let code = code.unwrap_or_default();
         // Compiled functions always save rbp; in assembly it may be the programmer who moves sp.
-        let saves_fp = !function.assembly || code.first() == Some(&0x55);
+        let saves_fp = !function.is_assembly() || code.first() == Some(&0x55);
         let frame = Frame { special, saves_fp, switch: special.and_then(|_| special::stack_switch(code)) };
         self.write_frames(&function, &frame, (start, end), writer, stats);
         end
@@ -95,7 +100,7 @@ impl<'a> GoFunctions<'a> {
 
     fn write_frames(
         &mut self,
-        function: &FunctionEntry<'_>,
+        function: &Function,
         frame: &Frame,
         (start, end): (u64, u64),
         writer: &mut Writer<'_>,
@@ -105,8 +110,8 @@ impl<'a> GoFunctions<'a> {
         let mut deltas = self.table.stack_deltas(function);
         while location < end {
             self.steps += 1;
-            let delta = deltas.next().filter(|_| self.steps <= MAX_STEPS);
-            let Some((delta, length)) = delta else {
+            let run = deltas.next().and_then(Result::ok).filter(|_| self.steps <= MAX_STEPS);
+            let Some((delta, length)) = run.filter(|(delta, length)| *delta >= 0 && *length != 0) else {
                 // Functions without a table (Go has none for those that never return) and what a damaged one leaves.
                 writer.set(location, PackedRule::new(state::FRAME_POINTER), stats);
                 stats.over_limit += u64::from(self.steps > MAX_STEPS);
