@@ -4,7 +4,7 @@
 //! then deliver SIGBUS.
 
 use crate::headers::Source;
-use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
+use std::{fs::File, io, os::unix::fs::FileExt, sync::Arc};
 
 /// Why bytes could not be had.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum ReadError {
     WorkLimit,
     /// The kernel's answer.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(#[from] io::Error),
 }
 
 /// A file, or memory that stands for one.
@@ -39,6 +39,8 @@ pub enum Bytes {
     },
     /// Memory.
     Memory(Arc<[u8]>),
+    /// Memory that was filled as its content came, and is not copied to be shared.
+    Unpacked(Arc<Vec<u8>>),
 }
 
 impl Bytes {
@@ -49,7 +51,7 @@ impl Bytes {
     pub fn of_file(file: Arc<File>) -> Result<Self, ReadError> {
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(ReadError::Io(std::io::Error::other("not a regular file")));
+            return Err(ReadError::Io(io::Error::other("not a regular file")));
         }
         Ok(Self::File { file, len: metadata.len() })
     }
@@ -60,7 +62,26 @@ impl Bytes {
         match self {
             Self::File { len, .. } => *len,
             Self::Memory(memory) => memory.len() as u64,
+            Self::Unpacked(memory) => memory.len() as u64,
         }
+    }
+
+    /// All of them, if they are in memory.
+    #[inline]
+    pub(crate) fn memory(&self) -> Option<&[u8]> {
+        match self {
+            Self::File { .. } => None,
+            Self::Memory(memory) => Some(memory),
+            Self::Unpacked(memory) => Some(memory),
+        }
+    }
+
+    /// The `len` bytes from `at`, as far as they go, as a stream.
+    pub fn stream(&self, at: u64, len: u64) -> impl io::Read {
+        io::BufReader::with_capacity(
+            64 << 10,
+            Stream { bytes: self.clone(), at, end: at.saturating_add(len).min(self.len()) },
+        )
     }
 
     /// Whether there are none.
@@ -74,13 +95,14 @@ impl Bytes {
         let file = match self {
             Self::File { file, .. } => file,
             Self::Memory(memory) => return memory.read_some(at, out),
+            Self::Unpacked(memory) => return memory.read_some(at, out),
         };
         let mut done = 0;
         while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
             match file.read_at(rest, at.saturating_add(done as u64)) {
                 Ok(0) => break,
                 Ok(read) => done += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -95,15 +117,15 @@ impl Bytes {
         let wanted = out.len() as u64;
         let out_of_bounds = || ReadError::OutOfBounds { at, wanted, len: self.len() };
         let end = at.checked_add(wanted).filter(|end| *end <= self.len()).ok_or_else(out_of_bounds)?;
-        match self {
-            Self::File { file, .. } => Ok(file.read_exact_at(out, at)?),
-            Self::Memory(memory) => {
-                let range = usize::try_from(at).ok().zip(usize::try_from(end).ok());
-                let bytes = range.and_then(|(start, end)| memory.get(start..end)).ok_or_else(out_of_bounds)?;
-                out.copy_from_slice(bytes);
-                Ok(())
-            }
-        }
+        let memory = match self {
+            Self::File { file, .. } => return Ok(file.read_exact_at(out, at)?),
+            Self::Memory(memory) => &**memory,
+            Self::Unpacked(memory) => memory,
+        };
+        let range = usize::try_from(at).ok().zip(usize::try_from(end).ok());
+        let bytes = range.and_then(|(start, end)| memory.get(start..end)).ok_or_else(out_of_bounds)?;
+        out.copy_from_slice(bytes);
+        Ok(())
     }
 
     /// `len` bytes from `at`. Whoever calls bounds `len`.
@@ -117,5 +139,22 @@ impl Bytes {
         let mut out = vec![0; usize::try_from(len).map_err(|_| out_of_bounds())?];
         self.read_exact_at(at, &mut out)?;
         Ok(out)
+    }
+}
+
+/// A run of bytes, read from front to back.
+struct Stream {
+    bytes: Bytes,
+    at: u64,
+    end: u64,
+}
+
+impl io::Read for Stream {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let len = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX).min(out.len());
+        let got =
+            self.bytes.read_up_to_end(self.at, out.get_mut(..len).unwrap_or_default()).map_err(io::Error::other)?;
+        self.at += got as u64;
+        Ok(got)
     }
 }

@@ -2,13 +2,10 @@
 
 use crate::{
     bytes::{Bytes, ReadError},
-    decompress,
     le::{u16_in, u32_in, u64_in},
     notes,
-    paged::Paged,
 };
 use profiler_address::{ElfVaddr, FileOffset};
-use std::ops::Deref;
 
 /// `e_machine` of x86-64.
 pub const MACHINE_X86_64: u16 = 62;
@@ -496,52 +493,5 @@ impl Source for Bytes {
 
     fn read_some(&self, at: u64, out: &mut [u8]) -> Result<usize, ReadError> {
         self.read_up_to_end(at, out)
-    }
-}
-
-/// An open ELF file: its headers, and the way to its bytes.
-#[derive(Debug)]
-pub struct Elf {
-    /// The whole file.
-    pub bytes: Bytes,
-    headers: Headers,
-}
-
-impl Deref for Elf {
-    type Target = Headers;
-    fn deref(&self) -> &Headers {
-        &self.headers
-    }
-}
-
-impl Elf {
-    /// Reads the headers.
-    ///
-    /// # Errors
-    /// As [`Headers::read`].
-    pub fn parse(bytes: Bytes) -> Result<Self, Error> {
-        let headers = Headers::read(&bytes)?;
-        Ok(Self { bytes, headers })
-    }
-
-    /// The content of a section that is not compressed, for many small reads.
-    #[must_use]
-    pub fn paged(&self, section: &Section, slots: usize) -> Paged {
-        if section.kind == SHT_NOBITS {
-            return Paged::empty();
-        }
-        Paged::new(self.bytes.clone(), section.offset.0, section.size, slots)
-    }
-
-    /// The content of a section, unpacked if need be, if it is no longer than `limit` bytes.
-    ///
-    /// # Errors
-    /// It is longer, can't be read, or is not what it claims.
-    pub fn data(&self, section: &Section, limit: u64) -> Result<Vec<u8>, Error> {
-        if section.size > limit {
-            return Err(Error::TooLarge { what: "section", found: section.size, limit });
-        }
-        let raw = self.bytes.read_vec(section.offset.0, section.size).map_err(Error::read("section"))?;
-        if section.is_compressed() { decompress::section(&raw, limit) } else { Ok(raw) }
     }
 }

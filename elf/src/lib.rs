@@ -17,6 +17,7 @@ mod bytes;
 pub mod contain;
 mod cursor;
 pub mod decompress;
+mod file;
 pub mod go;
 mod headers;
 mod image;
@@ -27,8 +28,9 @@ mod pieces;
 
 pub use bytes::{Bytes, ReadError};
 pub use cursor::Cursor;
+pub use file::Elf;
 pub use headers::{
-    Elf, Error, Headers, MACHINE_AARCH64, MACHINE_X86_64, ProgramHeader, SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR,
+    Error, Headers, MACHINE_AARCH64, MACHINE_X86_64, ProgramHeader, SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR,
     SHF_WRITE, SHT_DYNSYM, SHT_NOBITS, SHT_NOTE, SHT_RELA, SHT_SYMTAB, Section, Segment, Source,
 };
 pub use image::{EhFrame, ElfImage};

@@ -36,7 +36,7 @@ impl Paged {
         // A power of two: a chunk's slot is then a matter of a mask.
         let slots = wanted.min(slots.clamp(1, 1 << 16)).next_power_of_two();
         let mut empty = Vec::new();
-        empty.resize_with(if matches!(bytes, Bytes::Memory(_)) { 0 } else { slots }, || None);
+        empty.resize_with(if bytes.memory().is_some() { 0 } else { slots }, || None);
         Self { bytes, start, len, work: Cell::new(u64::MAX), slots: RefCell::new(empty) }
     }
 
@@ -61,15 +61,15 @@ impl Paged {
     /// Whether the bytes are in memory, not in a file.
     #[must_use]
     pub fn is_memory(&self) -> bool {
-        matches!(self.bytes, Bytes::Memory(_))
+        self.bytes.memory().is_some()
     }
 
     /// Bytes of memory that this holds when its chunks are all in use.
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
-        match &self.bytes {
-            Bytes::File { .. } => (self.slots.borrow().len() * CHUNK) as u64,
-            Bytes::Memory(memory) => memory.len() as u64,
+        match self.bytes.memory() {
+            Some(memory) => memory.len() as u64,
+            None => (self.slots.borrow().len() * CHUNK) as u64,
         }
     }
 
@@ -101,7 +101,7 @@ impl Paged {
         let wanted = out.len() as u64;
         let out_of_bounds = || ReadError::OutOfBounds { at, wanted, len: self.len };
         at.checked_add(wanted).filter(|end| *end <= self.len).ok_or_else(out_of_bounds)?;
-        if matches!(self.bytes, Bytes::Memory(_)) || out.len() >= CHUNK {
+        if self.is_memory() || out.len() >= CHUNK {
             return self.bytes.read_exact_at(self.start.saturating_add(at), out);
         }
         let mut done = 0;
@@ -125,7 +125,7 @@ impl Paged {
         if at >= self.len {
             return Err(out_of_bounds());
         }
-        if let Bytes::Memory(memory) = &self.bytes {
+        if let Some(memory) = self.bytes.memory() {
             let from = usize::try_from(self.start.saturating_add(at)).map_err(|_| out_of_bounds())?;
             let end = usize::try_from(self.start.saturating_add(self.len)).map_err(|_| out_of_bounds())?;
             return memory.get(from..end).filter(|rest| !rest.is_empty()).map(f).ok_or_else(out_of_bounds);

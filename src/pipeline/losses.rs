@@ -118,11 +118,13 @@ pub fn since(totals: &Totals, unwinder: &Stats, told: &mut Told) -> Vec<Loss> {
 
 /// What could not be read for names, or not kept, by reason; see [`of_names`].
 #[must_use]
-pub fn names(stats: &profiler_symbolizer::Stats) -> [(&'static str, u64); 8] {
+pub fn names(stats: &profiler_symbolizer::Stats) -> [(&'static str, u64); 10] {
     [
         ("perf map or jitdump entries over the memory budget", stats.jit_left_out),
         ("perf map or jitdump refused", stats.jit_refused),
         ("file unreadable", stats.unreadable_objects),
+        ("symbol table too large for the memory budget", stats.symbols_too_large),
+        ("names of one file over the memory budget", stats.names_left_out),
         ("debug info too large, no lines", stats.dwarf_too_large),
         ("debug info malformed or too costly, no lines", stats.dwarf_failures),
         ("parser failed on a file", stats.panics),

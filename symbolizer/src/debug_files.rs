@@ -12,8 +12,6 @@ use std::{
 
 /// A debug file without a build id is checked by the CRC of all its bytes; larger ones are not.
 const MAX_CHECKED: u64 = 1 << 30;
-/// Mini debug info unpacks to a few per cent of the program.
-const MAX_MINI: u64 = 64 << 20;
 
 /// Opens a file as a process with that root directory would, following links but never out of the root. What is not a regular
 /// file is refused and never opened: to open a device may set it off.
@@ -182,12 +180,10 @@ fn debug_link(elf: &Elf) -> Option<(String, u32)> {
     Some((name.to_owned(), crc))
 }
 
-/// The file within `.gnu_debugdata`: a symbol table of local functions, packed with xz.
-pub(crate) fn mini_debug_info(elf: &Elf) -> Option<Result<Elf, Error>> {
+/// The file within `.gnu_debugdata`: a symbol table of local functions, packed with xz. It unpacks to a few per cent of the program; to
+/// more than `limit` bytes it is refused.
+pub(crate) fn mini_debug_info(elf: &Elf, limit: u64) -> Option<Result<Elf, Error>> {
     let section = elf.section(".gnu_debugdata")?;
-    let unpack = || {
-        let content = decompress::xz(&elf.data(section, MAX_MINI)?, MAX_MINI)?;
-        Elf::parse(Bytes::Memory(content.into()))
-    };
+    let unpack = || Elf::parse(Bytes::Unpacked(decompress::xz(elf.stream(section), limit)?.into()));
     Some(unpack())
 }

@@ -10,16 +10,19 @@
 //! headers) and the units asked for. Every count is capped, every walk is iterative, and reads are counted against a limit
 //! set anew for each lookup; a file that exceeds it loses its lines and keeps its symbol names.
 
+mod bounds;
 mod function;
 mod index;
 mod reader;
 mod split;
 mod unit;
 
-use crate::frame::{Frame, Names};
+use crate::frame::{Frame, Names, Texts};
 use crate::native::Debug;
-use crate::symbolizer::Stats;
+use crate::symbolizer::{Options, Stats};
+use bounds::Bounds;
 use function::{Described, Function};
+use gimli::Section as _;
 use index::Index;
 use profiler_elf::{Bytes, Elf, Paged, SHT_NOBITS, decompress};
 use reader::PagedReader;
@@ -38,7 +41,7 @@ const INDEX_WORK: u64 = 512 << 20;
 const FREE_TIME: Duration = Duration::from_secs(4);
 const TIME_EACH: Duration = Duration::from_millis(10);
 /// Reads allowed where a read makes more memory than it costs: abbreviations for each unit, and file tables and lines.
-const ABBREVIATION_WORK: u64 = 4 << 20;
+const ABBREVIATION_WORK: u64 = 512 << 10;
 const LINE_WORK: u64 = 16 << 20;
 
 /// Why a file has no lines.
@@ -56,6 +59,12 @@ pub(crate) enum DwarfError {
     TooMuchWork,
 }
 
+impl DwarfError {
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::TooLarge { .. } | Self::Elf(profiler_elf::Error::TooLarge { .. }))
+    }
+}
+
 /// The debug info of one file.
 pub(crate) struct Dwarf {
     sections: Rc<Sections>,
@@ -66,10 +75,14 @@ pub(crate) struct Dwarf {
     common: Option<(Rc<Sections>, Index)>,
     splits: Splits,
     units: FxHashMap<(File, usize), Cached>,
-    units_budget: u64,
+    bounds: Bounds,
+    /// Of abbreviations that several units share, bytes, estimated.
+    abbreviations_bytes: u64,
     functions: FxHashMap<(Home, usize), Option<Described>>,
     files: FxHashMap<Box<str>, Arc<str>>,
     texts_bytes: u64,
+    /// Room for texts that were not given before.
+    pub texts: Texts,
     clock: u64,
     addresses: u32,
     spent: Duration,
@@ -113,23 +126,26 @@ struct Cached {
 }
 
 impl Dwarf {
-    /// Opens the debug info of a file and builds its index. `limit` bounds the total of its debug sections, bytes, and
-    /// `inflated_limit` those that are compressed, once unpacked: they are held in memory.
-    pub fn open(debug: &Debug, stats: &mut Stats, limit: u64, inflated_limit: u64) -> Result<Self, DwarfError> {
+    /// Opens the debug info of a file and builds its index.
+    pub fn open(debug: &Debug, stats: &mut Stats, options: &Options) -> Result<Self, DwarfError> {
         let (elf, place, started) = (&debug.elf, debug.place.as_ref(), cpu_time());
-        let debug = elf.sections().iter().filter(|s| s.kind != SHT_NOBITS);
-        let debug = debug.filter(|s| s.name.starts_with(".debug_") || s.name.starts_with(".zdebug_"));
-        let found = debug.clone().fold(0u64, |sum, s| sum.saturating_add(s.size));
+        let bounds = Bounds::of(options);
+        let (found, limit) = (debug_bytes(elf), bounds.sections);
         if elf.section(".debug_info").or_else(|| elf.section(".zdebug_info")).is_none() {
             return Err(DwarfError::Missing);
         }
         if found > limit {
             return Err(DwarfError::TooLarge { found, limit });
         }
-        let (mut paged, mut left) = (Vec::new(), inflated_limit.min(limit));
+        let (mut paged, mut left, mut sections_left) = (Vec::new(), bounds.inflated, limit - found);
         let mut sections = Sections::load(|id| section(elf, id, &mut paged, &mut left))?;
         let common = match place.map(|(place, at)| place.supplement(elf, at)) {
+            Some(Ok(Some(common))) if debug_bytes(&common) > sections_left => {
+                stats.dwarf_too_large += 1;
+                None
+            }
             Some(Ok(Some(common))) => {
+                sections_left -= debug_bytes(&common);
                 let first = paged.len();
                 sections.set_sup(Sections::load(|id| section(&common, id, &mut paged, &mut left))?);
                 // The same sections again, for units that are read from there.
@@ -148,26 +164,28 @@ impl Dwarf {
             _ => None,
         };
         paged.iter().for_each(|(_, section)| section.set_work(LOOKUP_WORK));
-        sections.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+        let abbreviations_bytes = share_abbreviations(&mut sections, bounds.shared_abbreviations);
         let common = common.map(|common| (Rc::new(common), Index::default()));
         let mut dwarf = Self {
             sections: Rc::new(sections),
             paged,
             index: Index::default(),
             common,
-            splits: Splits::new(place.map(|(place, _)| place.clone()), left),
+            splits: Splits::new(place.map(|(place, _)| place.clone()), bounds, sections_left, left),
             units: FxHashMap::default(),
-            units_budget: 32 << 20,
+            bounds,
+            abbreviations_bytes,
             functions: FxHashMap::default(),
             files: FxHashMap::default(),
             texts_bytes: 0,
+            texts: Texts::default(),
             clock: 0,
             addresses: 0,
             spent: Duration::ZERO,
         };
         dwarf.allow(INDEX_WORK);
         let renew = || dwarf.renew(gimli::SectionId::DebugAbbrev, ABBREVIATION_WORK);
-        let index = Index::build(&dwarf.sections, renew);
+        let index = Index::build(&dwarf.sections, bounds, renew);
         let common = dwarf.common.as_ref().map(|(sections, _)| Index::of_units(sections));
         dwarf.index = index;
         if let (Some((_, index)), Some(units)) = (&mut dwarf.common, common) {
@@ -175,6 +193,9 @@ impl Dwarf {
         }
         if dwarf.out_of_work() {
             return Err(DwarfError::TooMuchWork);
+        }
+        if dwarf.index.is_full() {
+            stats.dwarf_too_large += 1;
         }
         dwarf.spent = cpu_time().saturating_sub(started);
         Ok(dwarf)
@@ -189,6 +210,7 @@ impl Dwarf {
             + self.splits.bytes()
             + self.paged.iter().map(|(_, p)| p.max_bytes()).sum::<u64>()
             + self.index.bytes()
+            + self.abbreviations_bytes
             + self.texts_bytes
     }
 
@@ -206,7 +228,7 @@ impl Dwarf {
         let started = cpu_time();
         self.allow(LOOKUP_WORK);
         let frames = self.look_up(address, symbol);
-        stats.dwo_missing += self.splits.take_missing();
+        self.splits.count(stats);
         self.addresses = self.addresses.saturating_add(1);
         self.spent += cpu_time().saturating_sub(started);
         self.shrink();
@@ -285,14 +307,18 @@ impl Dwarf {
         let Location { file, line, column, of_lines } = location.unwrap_or_default();
         let names = symbol.cloned().or_else(|| described.as_ref().map(|d| d.names.clone()));
         let path = file.and_then(|file| unit.file(file, of_lines));
-        let file = path.map(|path| {
+        let file = path.and_then(|path| {
             if let Some(known) = self.files.get(&*path) {
-                return known.clone();
+                return Some(known.clone());
+            }
+            let bytes = 2 * path.len() as u64 + 64;
+            if !self.texts.take(bytes) {
+                return None;
             }
             let shared: Arc<str> = path.as_str().into();
-            self.texts_bytes += 2 * path.len() as u64 + 64;
+            self.texts_bytes += bytes;
             self.files.insert(path.into(), shared.clone());
-            shared
+            Some(shared)
         });
         let mut frame = Frame::named(names.unwrap_or_else(|| Names::plain("<unnamed function>")));
         frame.file = file;
@@ -316,7 +342,7 @@ impl Dwarf {
             (File::Common, Some((sections, _))) => sections,
             _ => &self.sections,
         };
-        let mut unit = Unit::read(sections, offset)?;
+        let mut unit = Unit::read(sections, offset, self.bounds)?;
         if file == File::Own
             && unit.skeleton().dwo_id.is_some()
             && let Some(split) = self.splits.find(&self.sections, unit.skeleton())
@@ -367,7 +393,11 @@ impl Dwarf {
             next = description.add(&unit, entry)?;
         }
         let described = description.finish();
-        self.texts_bytes += described.as_ref().map_or(0, |d| d.names.bytes()) + 64;
+        let bytes = described.as_ref().map_or(0, |d| d.names.bytes()) + 64;
+        if !self.texts.take(bytes) {
+            return Ok(None);
+        }
+        self.texts_bytes += bytes;
         self.functions.insert(key, described.clone());
         Ok(described)
     }
@@ -375,10 +405,13 @@ impl Dwarf {
     /// Lets go of units, longest unused first, and of names, to stay within bounds of its own.
     fn shrink(&mut self) {
         let mut bytes: u64 = self.units.values().map(|cached| cached.unit.bytes()).sum();
-        while bytes > self.units_budget && self.units.len() > 1 {
+        while bytes > self.bounds.units && self.units.len() > 1 {
             let oldest = self.units.iter().min_by_key(|(_, cached)| cached.used).map(|(unit, _)| *unit);
             let Some(cached) = oldest.and_then(|unit| self.units.remove(&unit)) else { return };
             bytes = bytes.saturating_sub(cached.unit.bytes());
+            if let Some(split) = cached.unit.split() {
+                self.splits.close(split);
+            }
         }
         if self.texts_bytes > 16 << 20 {
             self.functions.clear();
@@ -392,6 +425,28 @@ impl Dwarf {
 fn cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
+}
+
+/// Bytes of a file's debug sections, as it has them.
+fn debug_bytes(elf: &Elf) -> u64 {
+    let sections = elf.sections().iter().filter(|s| s.kind != SHT_NOBITS);
+    let debug = sections.filter(|s| s.name.starts_with(".debug_") || s.name.starts_with(".zdebug_"));
+    debug.fold(0, |sum, s| sum.saturating_add(s.size))
+}
+
+/// Keeps abbreviations that several units share, as far as `work` goes; gives the bytes that they take. Where it does not go far enough each
+/// unit reads its own.
+fn share_abbreviations(sections: &mut Sections, work: u64) -> u64 {
+    let work_left = |sections: &Sections| sections.debug_abbrev.reader().section().work();
+    sections.debug_abbrev.reader().section().set_work(work);
+    sections.populate_abbreviations_cache(gimli::AbbreviationsCacheStrategy::Duplicates);
+    let left = work_left(sections);
+    if left == 0 {
+        // Failures would be kept too.
+        sections.abbreviations_cache = gimli::AbbreviationsCache::new();
+        return 0;
+    }
+    (work - left) * bounds::ABBREVIATION_READ
 }
 
 /// A debug section as a reader. Compressed ones are unpacked into memory, others are read where they are.
@@ -423,7 +478,7 @@ fn section_named(
     };
     let of_memory = |data: Vec<u8>| {
         let len = data.len() as u64;
-        Paged::new(Bytes::Memory(data.into()), 0, len, 0)
+        Paged::new(Bytes::Unpacked(data.into()), 0, len, 0)
     };
     let left = *inflated_left;
     let old_name = name.replacen(".debug_", ".zdebug_", 1);
@@ -431,7 +486,7 @@ fn section_named(
         _ if slots == 0 => Paged::empty(),
         (Some(section), _) if section.is_compressed() => of_memory(elf.data(section, left)?),
         (Some(section), _) => elf.paged(section, slots),
-        (None, Some(section)) => of_memory(decompress::gnu(&elf.data(section, left)?, left)?),
+        (None, Some(section)) => of_memory(decompress::gnu(elf.stream(section), left)?),
         (None, None) => Paged::empty(),
     };
     *inflated_left -= if content.is_memory() { content.len().min(left) } else { 0 };
@@ -439,3 +494,6 @@ fn section_named(
     paged.push((id, content.clone()));
     Ok(PagedReader::new(content, paged.len() as u8))
 }
+
+#[cfg(test)]
+mod tests;

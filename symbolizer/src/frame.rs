@@ -88,3 +88,26 @@ impl Names {
         (self.name.len() + 16 + both) as u64
     }
 }
+
+/// What the names and paths of one file may still take at one call, since they stay with whoever asked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Texts {
+    left: u64,
+    /// How many were left out.
+    pub left_out: u64,
+}
+
+impl Texts {
+    /// From here on so many bytes.
+    pub fn renew(&mut self, bytes: u64) {
+        self.left = bytes;
+    }
+
+    /// Whether there is room for a text that was not given before.
+    pub fn take(&mut self, bytes: u64) -> bool {
+        let left = self.left.checked_sub(bytes);
+        self.left_out += u64::from(left.is_none());
+        self.left = left.unwrap_or(0);
+        left.is_some()
+    }
+}

@@ -35,8 +35,9 @@ pub fn jitdump(bytes: &[u8]) {
 /// Reads bytes as an ELF file, and looks up addresses all over it.
 pub fn elf(bytes: &[u8]) {
     let options = Options { source_lines: true, debug_dirs: Vec::new(), ..Options::default() };
-    let Ok(mut native) = Native::load_bytes(bytes.into(), &options) else { return };
     let mut stats = Stats::default();
+    let Ok(mut native) = Native::load_bytes(bytes.into(), &options, &mut stats) else { return };
+    native.begin(&options);
     for step in 0..64u64 {
         native.symbolize(ElfVaddr(step * 0x53), &options, &mut stats);
         native.symbolize(ElfVaddr(0x40_0000 + step * 0x35), &options, &mut stats);

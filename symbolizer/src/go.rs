@@ -1,6 +1,6 @@
 //! Names, lines and inlined functions of Go programs from their own line table ([`profiler_elf::go`]).
 
-use crate::frame::{Frame, Language, Names, Symbolized};
+use crate::frame::{Frame, Language, Names, Symbolized, Texts};
 use profiler_address::ElfVaddr;
 use profiler_elf::{
     Bytes, Elf, Paged, ReadError, Segment,
@@ -26,6 +26,8 @@ pub(crate) struct Go {
     names: FxHashMap<u32, Names>,
     files: FxHashMap<u32, Arc<str>>,
     texts_bytes: u64,
+    /// Room for texts that were not given before.
+    pub texts: Texts,
 }
 
 impl Go {
@@ -44,6 +46,7 @@ impl Go {
             names: FxHashMap::default(),
             files: FxHashMap::default(),
             texts_bytes: 0,
+            texts: Texts::default(),
         })
     }
 
@@ -96,6 +99,9 @@ impl Go {
             None => {
                 let Some(text) = self.table.name(name, MAX_NAME)? else { return Ok(None) };
                 let names = readable(&String::from_utf8_lossy(&text));
+                if !self.texts.take(names.bytes() + 48) {
+                    return Ok(None);
+                }
                 self.texts_bytes += names.bytes() + 48;
                 self.names.insert(name, names.clone());
                 names
@@ -115,6 +121,9 @@ impl Go {
         }
         let Some(path) = self.table.file(file, MAX_NAME)? else { return Ok(None) };
         let path: Arc<str> = String::from_utf8_lossy(&path).into();
+        if !self.texts.take(path.len() as u64 + 64) {
+            return Ok(None);
+        }
         self.texts_bytes += path.len() as u64 + 64;
         self.files.insert(file, path.clone());
         Ok(Some(path))

@@ -3,7 +3,7 @@
 use crate::{
     debug_files::{self, Place},
     dwarf::{Dwarf, DwarfError},
-    frame::{Frame, Language, Names, Symbolized},
+    frame::{Frame, Language, Names, Symbolized, Texts},
     go::Go,
     object::Object,
     plt,
@@ -15,8 +15,12 @@ use profiler_elf::{Bytes, Elf, Error, SHT_DYNSYM, SHT_SYMTAB};
 use rustc_hash::FxHashMap;
 use std::{path::PathBuf, sync::Arc};
 
-/// Compressed debug info is unpacked up to the memory budget, or up to this if that is smaller, bytes.
-const MIN_INFLATED: u64 = 64 << 20;
+/// A symbol table may take half of the budget, or this if that is more, bytes: a million functions.
+const LEAST_SYMBOLS: u64 = 16 << 20;
+/// The same for a symbol table that is packed whole, of which there is a quarter.
+const LEAST_MINI: u64 = 16 << 20;
+/// The same for names that are given at one call, of which there is an eighth.
+const LEAST_TEXTS: u64 = 2 << 20;
 
 /// What is known of one file.
 #[derive(Default)]
@@ -26,6 +30,7 @@ pub(crate) struct Native {
     /// (table, offset of the name in it) -> names.
     names: FxHashMap<(u8, u32), Names>,
     names_bytes: u64,
+    texts: Texts,
     lines: Lines,
     go: Option<Box<Go>>,
 }
@@ -47,21 +52,22 @@ enum Lines {
 }
 
 impl Native {
-    pub fn load(object: &Object, options: &Options) -> Result<Self, Error> {
+    pub fn load(object: &Object, options: &Options, stats: &mut Stats) -> Result<Self, Error> {
         let bytes = Bytes::of_file(object.file.clone()).map_err(Error::read("the file"))?;
-        Ok(Self::load_elf(Elf::parse(bytes)?, Some(object), options))
+        Ok(Self::load_elf(Elf::parse(bytes)?, Some(object), options, stats))
     }
 
     /// Loads a file that is in memory.
-    pub fn load_bytes(bytes: Arc<[u8]>, options: &Options) -> Result<Self, Error> {
-        Ok(Self::load_elf(Elf::parse(Bytes::Memory(bytes))?, None, options))
+    pub fn load_bytes(bytes: Arc<[u8]>, options: &Options, stats: &mut Stats) -> Result<Self, Error> {
+        Ok(Self::load_elf(Elf::parse(Bytes::Memory(bytes))?, None, options, stats))
     }
 
-    fn load_elf(elf: Elf, object: Option<&Object>, options: &Options) -> Self {
+    fn load_elf(elf: Elf, object: Option<&Object>, options: &Options, stats: &mut Stats) -> Self {
         let go = Go::open(&elf).map(Box::new);
         let mut tables = Vec::new();
         let mut lines = Lines::None;
-        let symbols = read_table(&elf, SHT_SYMTAB);
+        let limit = options.share(2, LEAST_SYMBOLS);
+        let symbols = read_table(&elf, SHT_SYMTAB, limit, stats);
         let has_lines = elf.section(".debug_info").or_else(|| elf.section(".zdebug_info")).is_some();
         let mut separate = None;
         let place = object.map(|object| Place::of(object, &options.debug_dirs));
@@ -69,13 +75,13 @@ impl Native {
             separate = place.as_ref().and_then(|place| debug_files::find(place, &elf));
         }
         if symbols.is_none() {
-            tables.extend(separate.as_ref().and_then(|(elf, _)| read_table(elf, SHT_SYMTAB)));
+            tables.extend(separate.as_ref().and_then(|(elf, _)| read_table(elf, SHT_SYMTAB, limit, stats)));
         }
         tables.extend(symbols);
         if tables.is_empty() {
-            tables.extend(mini_symbols(&elf));
+            tables.extend(mini_symbols(&elf, options, stats));
         }
-        let dynamic = read_table(&elf, SHT_DYNSYM);
+        let dynamic = read_table(&elf, SHT_DYNSYM, limit, stats);
         // A full symbol table has all dynamic symbols in it; mini debug info has none of them.
         let enough = tables.iter().map(SymbolTable::len).max().unwrap_or(0);
         tables.extend(dynamic.filter(|dynamic| enough < dynamic.len() || elf.section(".gnu_debugdata").is_some()));
@@ -104,6 +110,29 @@ impl Native {
             + self.go.as_ref().map_or(0, |go| go.memory())
     }
 
+    /// What follows are names for one call.
+    pub fn begin(&mut self, options: &Options) {
+        let bytes = options.share(8, LEAST_TEXTS);
+        self.each_texts(|texts| texts.renew(bytes));
+    }
+
+    /// Names and paths that were left out since the last call, for want of room.
+    pub fn take_left_out(&mut self) -> u64 {
+        let mut left_out = 0;
+        self.each_texts(|texts| left_out += std::mem::take(&mut texts.left_out));
+        left_out
+    }
+
+    fn each_texts(&mut self, mut f: impl FnMut(&mut Texts)) {
+        f(&mut self.texts);
+        if let Some(go) = &mut self.go {
+            f(&mut go.texts);
+        }
+        if let Lines::Open(dwarf) = &mut self.lines {
+            f(&mut dwarf.texts);
+        }
+    }
+
     pub fn symbolize(&mut self, address: ElfVaddr, options: &Options, stats: &mut Stats) -> Symbolized {
         if let Some(found) = self.go.as_mut().and_then(|go| go.symbolize(address.0)) {
             return found;
@@ -125,14 +154,16 @@ impl Native {
         stats: &mut Stats,
     ) -> Vec<Frame> {
         if let Lines::In(debug) = &self.lines {
-            self.lines =
-                match Dwarf::open(debug, stats, options.dwarf_budget_bytes, options.budget_bytes.max(MIN_INFLATED)) {
-                    Ok(dwarf) => Lines::Open(Box::new(dwarf)),
-                    Err(error) => {
-                        count(&error, stats);
-                        Lines::None
-                    }
-                };
+            self.lines = match Dwarf::open(debug, stats, options) {
+                Ok(mut dwarf) => {
+                    dwarf.texts.renew(options.share(8, LEAST_TEXTS));
+                    Lines::Open(Box::new(dwarf))
+                }
+                Err(error) => {
+                    count(&error, stats);
+                    Lines::None
+                }
+            };
         }
         let Lines::Open(dwarf) = &mut self.lines else { return Vec::new() };
         match dwarf.frames(address.0, symbol, stats) {
@@ -155,6 +186,9 @@ impl Native {
             return Some(names.clone());
         }
         let names = Names::demangled(&table.name(hit)?);
+        if !self.texts.take(names.bytes() + 64) {
+            return None;
+        }
         self.names_bytes += names.bytes() + 64;
         self.names.insert((index, hit.name), names.clone());
         Some(names)
@@ -164,27 +198,30 @@ impl Native {
 fn count(error: &DwarfError, stats: &mut Stats) {
     match error {
         DwarfError::Missing => return,
-        DwarfError::TooLarge { .. } => stats.dwarf_too_large += 1,
+        error if error.is_too_large() => stats.dwarf_too_large += 1,
         _ => stats.dwarf_failures += 1,
     }
     tracing::debug!(%error, "no lines");
 }
 
-fn read_table(elf: &Elf, kind: u32) -> Option<SymbolTable> {
+fn read_table(elf: &Elf, kind: u32, limit: u64, stats: &mut Stats) -> Option<SymbolTable> {
     let section = elf.sections().iter().find(|s| s.kind == kind && s.size > 0)?;
-    match SymbolTable::read(elf, section) {
+    match SymbolTable::read(elf, section, limit) {
         Ok(table) => (table.len() > 0).then_some(table),
         Err(error) => {
+            stats.symbols_too_large += u64::from(matches!(error, Error::TooLarge { .. }));
             tracing::debug!(%error, section = &*section.name, "symbol table not read");
             None
         }
     }
 }
 
-fn mini_symbols(elf: &Elf) -> Option<SymbolTable> {
-    match debug_files::mini_debug_info(elf)? {
-        Ok(mini) => read_table(&mini, SHT_SYMTAB),
+fn mini_symbols(elf: &Elf, options: &Options, stats: &mut Stats) -> Option<SymbolTable> {
+    let limit = options.share(4, LEAST_MINI);
+    match debug_files::mini_debug_info(elf, limit)? {
+        Ok(mini) => read_table(&mini, SHT_SYMTAB, limit, stats),
         Err(error) => {
+            stats.symbols_too_large += u64::from(matches!(error, Error::TooLarge { .. }));
             tracing::debug!(%error, "mini debug info not read");
             None
         }

@@ -9,16 +9,18 @@ use profiler_elf::{Elf, MACHINE_AARCH64, MACHINE_X86_64, SHT_DYNSYM, SHT_RELA, S
 use rustc_hash::FxHashMap;
 
 const MAX_RELOCATIONS: u64 = 4 << 20;
-const MAX_PLT: u64 = 16 << 20;
+/// Bytes of stubs in all sections: a quarter of a million, where large programs have some ten thousand.
+const MAX_PLT: u64 = 4 << 20;
 const MAX_NAME: u64 = 4 << 10;
-const MAX_NAMES: usize = 32 << 20;
+const MAX_NAMES: usize = 4 << 20;
 
 /// The stubs of a file as a symbol table; none if there are none.
 pub(crate) fn stubs(elf: &Elf) -> Option<SymbolTable> {
-    let sections =
-        elf.sections().iter().filter(|s| s.name.starts_with(".plt") && s.is_code() && s.size <= MAX_PLT).take(8);
-    let mut jumps = Vec::new();
+    let sections = elf.sections().iter().filter(|s| s.name.starts_with(".plt") && s.is_code()).take(8);
+    let (mut jumps, mut left) = (Vec::new(), MAX_PLT);
     for section in sections {
+        let Some(rest) = left.checked_sub(section.size) else { continue };
+        left = rest;
         let Ok(code) = elf.bytes.read_vec(section.offset.0, section.size) else { continue };
         match elf.machine() {
             MACHINE_X86_64 => x86_64(section, &code, &mut jumps),

@@ -25,6 +25,14 @@ pub struct Options {
     pub dwarf_budget_bytes: u64,
 }
 
+impl Options {
+    /// What one file may take of the memory for one purpose, bytes: a part of the budget, and at least `floor`, since a small budget still
+    /// is to name ordinary files.
+    pub(crate) fn share(&self, part: u64, floor: u64) -> u64 {
+        (self.budget_bytes / part).max(floor)
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -52,7 +60,12 @@ pub struct Stats {
     pub unreadable_objects: u64,
     /// Files dropped to stay within the budget.
     pub evictions: u64,
-    /// Files whose debug info was left alone, being larger than `dwarf_budget_bytes`.
+    /// Symbol tables that were left alone, being larger than the memory budget allows.
+    pub symbols_too_large: u64,
+    /// Names and paths that were left out, since those of their file took too much of the memory budget.
+    pub names_left_out: u64,
+    /// Files whose debug info was left alone, being larger than `dwarf_budget_bytes` or, unpacked, than the memory budget allows; of split
+    /// debug info each file.
     pub dwarf_too_large: u64,
     /// Lookups in debug info that were given up: malformed, or too much work.
     pub dwarf_failures: u64,
@@ -115,12 +128,13 @@ impl Symbolizer {
         let caught = contain::contain(|| {
             contain::fault("names");
             let native = native.get_or_insert_with(|| {
-                Native::load(object, options).unwrap_or_else(|error| {
+                Native::load(object, options, stats).unwrap_or_else(|error| {
                     tracing::debug!(path = object.path, %error, "no names from this file");
                     stats.unreadable_objects += 1;
                     Native::default()
                 })
             });
+            native.begin(options);
             // In order of address, so that what is read of a compilation unit serves all its addresses at once.
             let mut order: Vec<_> = addresses.iter().enumerate().collect();
             order.sort_unstable_by_key(|(_, address)| **address);
@@ -130,6 +144,7 @@ impl Symbolizer {
                     *place = native.symbolize(*address, options, stats);
                 }
             }
+            stats.names_left_out += native.take_left_out();
             found
         });
         let found = caught.unwrap_or_else(|| {

@@ -72,16 +72,16 @@ pub(crate) struct SymbolTable {
 }
 
 impl SymbolTable {
-    /// Reads the functions of a `SHT_SYMTAB` or `SHT_DYNSYM` section.
-    pub fn read(elf: &Elf, table: &Section) -> Result<Self, Error> {
+    /// Reads the functions of a `SHT_SYMTAB` or `SHT_DYNSYM` section, into at most `limit` bytes of memory.
+    pub fn read(elf: &Elf, table: &Section, limit: u64) -> Result<Self, Error> {
         let count = table.size / SYMBOL_SIZE as u64;
         if count > MAX_SYMBOLS {
             return Err(Error::TooLarge { what: "symbols", found: count, limit: MAX_SYMBOLS });
         }
         let strings = elf.sections().get(table.link as usize).ok_or(Error::Malformed("symbol table link"))?;
         let (table, strings) = if table.is_compressed() || strings.is_compressed() {
-            let bytes = |section: &Section| elf.data(section, MAX_SYMBOLS * 64).map(|data| Bytes::Memory(data.into()));
-            let (table, strings) = (bytes(table)?, bytes(strings)?);
+            let table = Bytes::Unpacked(elf.data(table, limit)?.into());
+            let strings = Bytes::Unpacked(elf.data(strings, limit - table.len())?.into());
             let (table_len, strings_len) = (table.len(), strings.len());
             (Paged::new(table, 0, table_len, 1), Paged::new(strings, 0, strings_len, 1))
         } else {
@@ -89,6 +89,8 @@ impl SymbolTable {
         };
         let code = CodeSections::of(elf);
         let mut entries = Vec::new();
+        let unpacked = if table.is_memory() { table.len() + strings.len() } else { 0 };
+        let most = usize::try_from((limit - unpacked) / size_of::<Entry>() as u64).unwrap_or(usize::MAX);
         let (mut at, mut batch) = (0, vec![0; SYMBOL_SIZE * 2048]);
         while at < table.len() {
             let len = usize::try_from(table.len() - at).unwrap_or(usize::MAX).min(batch.len());
@@ -96,6 +98,13 @@ impl SymbolTable {
             table.read_exact_at(at, batch).map_err(Error::read("symbols"))?;
             entries
                 .extend(batch.chunks_exact(SYMBOL_SIZE).filter_map(|symbol| Self::entry(elf, &code, symbol, &strings)));
+            if entries.len() > most {
+                return Err(Error::TooLarge {
+                    what: "function symbols",
+                    found: entries.len() as u64,
+                    limit: most as u64,
+                });
+            }
             at += len as u64;
         }
         Ok(Self { entries: settle(entries, &code), strings })

@@ -1,12 +1,13 @@
 //! Which unit an address is in.
 
-use super::{Sections, reader::PagedReader, unit};
+use super::{Sections, bounds::Bounds, reader::PagedReader, unit};
 use gimli::{AttributeValue, UnitHeader, constants as dw};
 use rustc_hash::FxHashSet;
 use std::rc::Rc;
 
 const MAX_UNITS: usize = 1 << 20;
-const MAX_RANGES: usize = 8 << 20;
+/// Bytes of an address range.
+pub(super) const RANGE: usize = size_of::<Range>();
 type Value = AttributeValue<PagedReader>;
 
 #[derive(Clone, Copy, Debug)]
@@ -25,12 +26,14 @@ pub(super) struct Index {
     ranges: Vec<Range>,
     /// Offsets and ends of units in `.debug_info`, in order.
     units: Vec<(usize, usize)>,
+    /// Ranges that were left out, there being too many.
+    full: bool,
 }
 
 impl Index {
     /// Reads all unit headers and the first entry of each, with `before_each` before it. A unit that cannot be read is left out,
     /// the others stay.
-    pub fn build(sections: &Rc<Sections>, before_each: impl Fn()) -> Self {
+    pub fn build(sections: &Rc<Sections>, bounds: Bounds, before_each: impl Fn()) -> Self {
         let mut index = Self::default();
         let mut headers = sections.units();
         let mut without_list = FxHashSet::default();
@@ -41,13 +44,13 @@ impl Index {
                 continue;
             }
             before_each();
-            let mut add = |start: u64, end: u64| index.add(start, end, offset.0);
+            let mut add = |start: u64, end: u64| index.add(start, end, offset.0, bounds.ranges);
             let found = root_ranges(sections, &header, &mut add).unwrap_or(Found::List);
             if found != Found::List {
                 without_list.insert(offset.0);
             }
             if found == Found::Nothing
-                && let Ok(unit) = unit::Unit::read(sections, offset.0)
+                && let Ok(unit) = unit::Unit::read(sections, offset.0, bounds)
             {
                 // No ranges given (assembly, some old compilers): those of its line table.
                 if let Ok(lines) = unit.lines() {
@@ -60,17 +63,9 @@ impl Index {
         }
         // DWARF 2 has no lists of ranges: a unit gives one range, of several; the others are only here.
         if !without_list.is_empty() {
-            let _ = index.add_aranges(sections, &without_list);
+            let _ = index.add_aranges(sections, &without_list, bounds.ranges);
         }
-        index.ranges.sort_unstable_by_key(|r| (r.start, r.end));
-        index.ranges.dedup_by(|later, earlier| {
-            // Functions of one unit that follow on each other.
-            let joined = later.unit == earlier.unit && later.start <= earlier.end;
-            if joined {
-                earlier.end = earlier.end.max(later.end);
-            }
-            joined
-        });
+        index.join();
         let mut reach = 0;
         for range in &mut index.ranges {
             reach = reach.max(range.end);
@@ -95,15 +90,38 @@ impl Index {
         index
     }
 
-    fn add(&mut self, start: u64, end: u64, unit: usize) {
+    fn add(&mut self, start: u64, end: u64, unit: usize, most: usize) {
         // 0 and the top addresses stand for functions that the linker dropped.
-        if start != 0 && start < end && start < u64::MAX - 16 && self.ranges.len() < MAX_RANGES {
-            self.ranges.push(Range { start, end, unit, reach: 0 });
+        if start == 0 || start >= end || start >= u64::MAX - 16 || self.full {
+            return;
+        }
+        self.ranges.push(Range { start, end, unit, reach: 0 });
+        if self.ranges.len() >= most {
+            self.join();
+            // Else it would be done at every few.
+            self.full = self.ranges.len() >= most - most / 4;
         }
     }
 
+    /// Sorts ranges, and makes one of functions of one unit that follow on each other.
+    fn join(&mut self) {
+        self.ranges.sort_unstable_by_key(|r| (r.start, r.end));
+        self.ranges.dedup_by(|later, earlier| {
+            let joined = later.unit == earlier.unit && later.start <= earlier.end;
+            if joined {
+                earlier.end = earlier.end.max(later.end);
+            }
+            joined
+        });
+    }
+
+    /// Whether ranges were left out.
+    pub const fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// Takes the ranges of those units from `.debug_aranges`.
-    fn add_aranges(&mut self, sections: &Sections, of: &FxHashSet<usize>) -> gimli::Result<()> {
+    fn add_aranges(&mut self, sections: &Sections, of: &FxHashSet<usize>, most: usize) -> gimli::Result<()> {
         let mut headers = sections.debug_aranges.headers();
         while let Some(header) = headers.next()? {
             let unit = header.debug_info_offset().0;
@@ -112,8 +130,8 @@ impl Index {
             }
             let mut entries = header.entries();
             // An entry may be of nothing, and then malformed; the others stay.
-            for entry in std::iter::from_fn(|| entries.next().transpose()).take(MAX_RANGES).flatten() {
-                self.add(entry.range().begin, entry.range().end, unit);
+            for entry in std::iter::from_fn(|| entries.next().transpose()).take(most).flatten() {
+                self.add(entry.range().begin, entry.range().end, unit, most);
             }
         }
         Ok(())

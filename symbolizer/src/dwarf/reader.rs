@@ -22,6 +22,11 @@ impl PagedReader {
         Self { section, id, at: 0, end }
     }
 
+    /// The section that it is of.
+    pub fn section(&self) -> &Paged {
+        &self.section
+    }
+
     fn eof(&self) -> Error {
         Error::UnexpectedEof(gimli::Reader::offset_id(self))
     }
@@ -48,8 +53,8 @@ impl PagedReader {
     }
 
     fn bytes(&self) -> Result<Vec<u8>> {
-        // Strings and expressions; nothing that is asked for is longer.
-        const MAX: u64 = 1 << 20;
+        // Strings and expressions; what is asked for is shorter, or cut off.
+        const MAX: u64 = 64 << 10;
         let mut out = vec![0; usize::try_from(self.left().min(MAX)).unwrap_or(0)];
         self.section.read_exact_at(self.at, &mut out).map_err(|error| self.error(&error))?;
         Ok(out)

@@ -1,11 +1,19 @@
 //! One compilation unit: where its functions are, and its lines.
 
-use super::{Sections, reader::PagedReader, split::Split};
-use gimli::{AttributeValue, Reader, UnitOffset, constants as dw};
+use super::{
+    Sections,
+    bounds::{self, Bounds},
+    reader::PagedReader,
+    split::Split,
+};
+use gimli::{AttributeValue, Reader, Section, UnitOffset, constants as dw};
 use std::{cell::OnceCell, rc::Rc};
 
-const MAX_FUNCTIONS: usize = 4 << 20;
-const MAX_ROWS: usize = 8 << 20;
+/// Bytes of a row of lines, and of a function's range.
+pub(super) const ROW: usize = size_of::<Row>();
+pub(super) const FUNCTION: usize = size_of::<FunctionRange>();
+/// Reads that one row of a line program may take: it lists files on the way as it likes.
+const ROW_WORK: u64 = 64 << 10;
 
 /// A unit whose tables are read when they are first needed.
 pub(super) struct Unit {
@@ -16,14 +24,20 @@ pub(super) struct Unit {
     split: Option<Split>,
     functions: OnceCell<Functions>,
     lines: OnceCell<Lines>,
+    bounds: Bounds,
+    /// Of its abbreviations and tables of files.
+    header_bytes: u64,
 }
 
 impl Unit {
-    pub fn read(sections: &Rc<Sections>, offset: usize) -> gimli::Result<Self> {
+    pub fn read(sections: &Rc<Sections>, offset: usize, bounds: Bounds) -> gimli::Result<Self> {
         let header = sections.unit_header(gimli::DebugInfoOffset(offset))?;
-        let unit = sections.unit(header)?;
+        let abbreviations = sections.debug_abbrev.reader().section();
+        let before = abbreviations.work();
+        let unit = bounds::read_unit(sections, header, bounds.files)?;
+        let header_bytes = before.saturating_sub(abbreviations.work()) * bounds::ABBREVIATION_READ + files_bytes(&unit);
         let (functions, lines) = (OnceCell::new(), OnceCell::new());
-        Ok(Self { sections: sections.clone(), unit, split: None, functions, lines })
+        Ok(Self { sections: sections.clone(), unit, split: None, functions, lines, bounds, header_bytes })
     }
 
     /// The unit as this file has it: of a split one, its addresses and lines.
@@ -54,7 +68,7 @@ impl Unit {
             return Ok(functions);
         }
         let (sections, unit) = self.info();
-        let functions = Functions::read(sections, unit)?;
+        let functions = Functions::read(sections, unit, self.bounds.functions)?;
         Ok(self.functions.get_or_init(|| functions))
     }
 
@@ -62,7 +76,7 @@ impl Unit {
         if let Some(lines) = self.lines.get() {
             return Ok(lines);
         }
-        let lines = Lines::read(&self.unit)?;
+        let lines = Lines::read(&self.sections, &self.unit, self.bounds)?;
         Ok(self.lines.get_or_init(|| lines))
     }
 
@@ -101,11 +115,19 @@ impl Unit {
 
     /// Memory held, bytes, estimated.
     pub fn bytes(&self) -> u64 {
-        let functions = self.functions.get().map_or(0, |f| f.0.capacity() * size_of::<FunctionRange>());
-        let lines = self.lines.get().map_or(0, |l| l.rows.capacity() * size_of::<Row>() + l.sequences.capacity() * 24);
-        let files = self.unit.line_program.as_ref().map_or(0, |program| program.header().file_names().len() * 96);
-        (functions + lines + files + 4096) as u64 + self.split.as_ref().map_or(0, |split| split.bytes)
+        let functions = self.functions.get().map_or(0, |f| f.0.capacity() * FUNCTION);
+        let lines = self.lines.get().map_or(0, |l| l.rows.capacity() * ROW + l.sequences.capacity() * 24);
+        (functions + lines + 4096) as u64 + self.header_bytes + self.split.as_ref().map_or(0, |split| split.bytes)
     }
+}
+
+/// Bytes that a unit's tables of files and directories take.
+pub(super) fn files_bytes(unit: &gimli::Unit<PagedReader>) -> u64 {
+    let entries = unit
+        .line_program
+        .as_ref()
+        .map_or(0, |program| program.header().file_names().len() + program.header().include_directories().len());
+    entries as u64 * bounds::FILE_ENTRY
 }
 
 fn below(directory: Option<String>, path: String) -> String {
@@ -128,10 +150,10 @@ struct FunctionRange {
 pub(super) struct Functions(Vec<FunctionRange>);
 
 impl Functions {
-    fn read(sections: &Sections, unit: &gimli::Unit<PagedReader>) -> gimli::Result<Self> {
+    fn read(sections: &Sections, unit: &gimli::Unit<PagedReader>, most: usize) -> gimli::Result<Self> {
         let mut found = Vec::new();
         let mut entries = unit.entries_raw(None)?;
-        while !entries.is_empty() && found.len() < MAX_FUNCTIONS {
+        while !entries.is_empty() && found.len() < most {
             let entry = entries.next_offset();
             let Some(abbreviation) = entries.read_abbreviation()? else { continue };
             if abbreviation.tag() != dw::DW_TAG_subprogram {
@@ -143,7 +165,7 @@ impl Functions {
                 ranges.add(entries.read_attribute(*spec)?);
             }
             ranges.each(sections, unit, |start, end| {
-                if start != 0 {
+                if start != 0 && found.len() < most {
                     found.push(FunctionRange { start, end, entry: entry.0 });
                 }
             })?;
@@ -239,12 +261,24 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    fn read(unit: &gimli::Unit<PagedReader>) -> gimli::Result<Self> {
+    fn read(sections: &Sections, unit: &gimli::Unit<PagedReader>, bounds: Bounds) -> gimli::Result<Self> {
         let mut lines = Self::default();
         let Some(program) = unit.line_program.clone() else { return Ok(lines) };
-        let mut rows = program.rows();
+        let (section, mut rows) = (sections.debug_line.reader().section(), program.rows());
+        let mut left = section.work();
         let mut first = 0;
-        while let Some((_, row)) = rows.next_row()? {
+        loop {
+            let step = left.min(ROW_WORK);
+            section.set_work(step);
+            let next = rows.next_row();
+            let used_up = section.work() == 0;
+            left -= step - section.work();
+            section.set_work(if used_up { 0 } else { left });
+            let Some((header, row)) = next? else { break };
+            if header.file_names().len() as u64 > bounds.files {
+                section.set_work(0);
+                return Err(gimli::Error::Io);
+            }
             if row.end_sequence() {
                 lines.end_sequence(first, row.address(), unit);
                 first = lines.rows.len();
@@ -264,7 +298,7 @@ impl Lines {
                 Some(last) if last.address == new.address => *last = new,
                 _ => lines.rows.push(new),
             }
-            if lines.rows.len() >= MAX_ROWS {
+            if lines.rows.len() >= bounds.rows {
                 break;
             }
         }

@@ -3,4 +3,6 @@
 mod common;
 mod differential;
 mod elsewhere;
+mod hostile;
 mod jit_files;
+mod made;
