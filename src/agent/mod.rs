@@ -187,7 +187,8 @@ impl Agent {
         if self.sampling.is_refused() {
             self.telemetry.health().not_ready("the kernel refuses to sample");
         }
-        let usage = self.own.look(&self.sampling);
+        let restricted = self.decision.is_some_and(|decision| decision.reason.is_some());
+        let usage = self.own.look(&self.sampling, restricted);
         let decision = self.governor.observe(&Usage {
             memory_bytes: usage.memory_bytes,
             cpu_seconds: usage.cpu.total(),

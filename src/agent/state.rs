@@ -64,8 +64,8 @@ impl OwnUse {
         }
     }
 
-    /// Looks, in so far as it is time to.
-    pub fn look(&mut self, sampling: &Sampling) -> &Own {
+    /// Looks, in so far as it is time to. Whoever is `restricted` waits for memory to become less, and is told each time.
+    pub fn look(&mut self, sampling: &Sampling, restricted: bool) -> &Own {
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
         if due {
             self.looked = Some(Instant::now());
@@ -83,6 +83,9 @@ impl OwnUse {
             self.last.cpus = online_cpus().map_or(1, |cpus| cpus.len() as u32);
         } else {
             self.counting = None;
+            if restricted && let Some(bytes) = usage::own_memory(&self.bpf) {
+                self.last.memory_bytes = bytes;
+            }
         }
         if let Some(cpu) = usage::own_cpu() {
             self.last.cpu = CpuTime { bpf: self.last.cpu.bpf, ..cpu };

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  over budget      rate ─> lower ... ─> 9 Hz ─> symbol caches ─> row caches ─> pause      (CPU: from 9 Hz straight to pause,
-//!  under 80 %       rate <─ + 25 % ... <─ 9 Hz <─ symbol caches <─ row caches <─ pause       empty caches cost CPU time)
+//!  under 80 %       rate <─ higher ... <─ 9 Hz <─ symbol caches <─ row caches <─ pause         empty caches cost CPU time)
 //! ```
 //!
-//! A step up is by a quarter and only from under 80 % of the budget, so where cost is at most proportional to the rate it never
-//! leads over it: no flapping. Where it does all the same, each such failure doubles the wait before the next attempt.
+//! What is over is judged slowly, so that a burst costs nobody his samples; that it is over no more, by the last seconds alone, so
+//! that the rate is back some seconds after the pressure has ended. A step up leads to 80 % of the budget by what the agent uses now,
+//! as if all of it were proportional to the rate: where cost is at most that, it never leads over it, and nothing flaps. Where it does
+//! all the same, each such failure doubles the wait before the next attempt.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -15,15 +17,21 @@ use super::{Decision, Limits, Reason, Shed, Usage};
 
 /// The lowest rate that the governor goes down to before it gives up anything else, Hz.
 pub const FLOOR_HZ: u64 = 9;
-/// Between two changes at least.
+/// Between a change and a restriction at least.
 pub const MIN_DWELL: Duration = Duration::from_secs(10);
 /// Under this share of the budget there is room.
 pub const CALM_SHARE: f64 = 0.8;
-/// How long there must be room before something is given back, at first.
-pub const RECOVERY: Duration = Duration::from_secs(60);
+/// How long there must be room before something is given back, at first; and twice as long before sampling itself is.
+pub const RECOVERY: Duration = Duration::from_secs(2);
 /// ... and at most, after attempts that failed.
 const MAX_RECOVERY: Duration = Duration::from_secs(16 * 60);
-/// CPU time is judged over this time at most ...
+/// A restriction so soon after something was given back shows that it was too early.
+const RELAPSE: Duration = Duration::from_secs(60);
+/// The rate is raised by this factor at most: the last seconds are not all that can happen ...
+const MAX_STEP: f64 = 16.0;
+/// ... and by this one where there is no budget of CPU time to foresee it by.
+const BLIND_STEP: f64 = 4.0;
+/// What is over the budget of CPU time is judged over this time at most ...
 const CPU_WINDOW: Duration = Duration::from_secs(10);
 /// ... and at least.
 const MIN_CPU_WINDOW: Duration = Duration::from_secs(5);
@@ -90,10 +98,12 @@ impl Governor {
                     self.restrict(usage, reason, factor);
                 }
             }
-            Pressure::Calm => {
-                let since = *self.calm_since.get_or_insert(usage.now);
-                if settled && usage.now.saturating_duration_since(since) >= self.recovery {
-                    self.relax(usage);
+            Pressure::Calm(since) => {
+                let since = *self.calm_since.get_or_insert(since);
+                // A pause looks calm whatever it is for.
+                let patience = if self.shed == Some(Shed::Sampling) { self.recovery * 2 } else { self.recovery };
+                if usage.now.saturating_duration_since(since) >= patience {
+                    self.relax(usage, since);
                 }
             }
             Pressure::Tight => self.calm_since = None,
@@ -131,37 +141,49 @@ impl Governor {
         }
     }
 
-    /// Share of the host's CPU time over the window; none before the window is long enough.
-    fn cpu_share(&self, usage: &Usage) -> Option<f64> {
-        let &(since, cpu) = self.looks.front()?;
+    /// Share of the host's CPU time since the look `since`, and how long that is.
+    fn cpu_share(&self, usage: &Usage, since: Option<&(Instant, f64)>) -> Option<(f64, Duration)> {
+        let &(since, cpu) = since?;
         let passed = usage.now.saturating_duration_since(since);
         let share = (usage.cpu_seconds - cpu) / (passed.as_secs_f64() * f64::from(usage.cpus.max(1)));
-        (passed >= MIN_CPU_WINDOW && share.is_finite()).then_some(share)
+        share.is_finite().then_some((share, passed))
+    }
+
+    /// The look that the last seconds begin with, if there were so many since the last change.
+    fn recent(&self, usage: &Usage) -> Option<&(Instant, f64)> {
+        self.looks.iter().rev().find(|(time, _)| usage.now.saturating_duration_since(*time) >= RECOVERY)
     }
 
     fn pressure(&self, usage: &Usage) -> Pressure {
-        let mut worst: Option<(f64, Reason)> = None;
-        let mut unknown = false;
+        let mut since = usage.now;
+        let mut worst = None;
+        // Of the last seconds; none if that is not known yet.
+        let mut recent = Some(0.0);
         if let Some(limit) = self.limits.memory_bytes {
             let factor = usage.memory_bytes as f64 / limit.max(1) as f64;
             worst = Some((factor, Reason::Memory { used: usage.memory_bytes, limit }));
+            recent = Some(factor);
         }
         if let Some(limit) = self.limits.cpu_fraction {
-            match self.cpu_share(usage) {
-                Some(used) => {
-                    let factor = used / limit.max(f64::MIN_POSITIVE);
-                    if worst.is_none_or(|(other, _)| factor > other) {
-                        worst = Some((factor, Reason::Cpu { used, limit }));
-                    }
-                }
-                None => unknown = true,
+            let budget = limit.max(f64::MIN_POSITIVE);
+            let look = self.recent(usage);
+            recent = recent.zip(self.cpu_share(usage, look)).map(|(memory, (used, _))| memory.max(used / budget));
+            since = look.map_or(usage.now, |(time, _)| *time);
+            if let Some((used, passed)) = self.cpu_share(usage, self.looks.front())
+                && passed >= MIN_CPU_WINDOW
+                && worst.is_none_or(|(other, _)| used / budget > other)
+            {
+                worst = Some((used / budget, Reason::Cpu { used, limit }));
             }
         }
-        match worst {
-            Some((factor, reason)) if factor > 1.0 => Pressure::Over(reason, factor),
-            Some((factor, _)) if factor >= CALM_SHARE => Pressure::Tight,
-            _ if unknown => Pressure::Unknown,
-            _ => Pressure::Calm,
+        match (worst, recent) {
+            // Over, and not only before.
+            (Some((factor, reason)), recent) if factor > 1.0 && recent.is_none_or(|recent| recent >= CALM_SHARE) => {
+                Pressure::Over(reason, factor)
+            }
+            (_, Some(recent)) if recent < CALM_SHARE => Pressure::Calm(since),
+            (_, Some(_)) => Pressure::Tight,
+            (_, None) => Pressure::Unknown,
         }
     }
 
@@ -189,15 +211,16 @@ impl Governor {
         self.reason = Some(reason);
         // Giving back was too early: the next time is later.
         let relaxed = self.last_relaxed.take();
-        if relaxed.is_some_and(|at| usage.now.saturating_duration_since(at) < self.recovery * 2) {
+        let relapse = RELAPSE.max(self.recovery * 2);
+        if relaxed.is_some_and(|at| usage.now.saturating_duration_since(at) < relapse) {
             self.recovery = (self.recovery * 2).min(MAX_RECOVERY);
         } else if relaxed.is_some() {
             self.recovery = RECOVERY;
         }
     }
 
-    /// Gives something back.
-    fn relax(&mut self, usage: &Usage) {
+    /// Gives something back, by what was used since the calm began.
+    fn relax(&mut self, usage: &Usage, calm_since: Instant) {
         if let Some(shed) = self.shed {
             self.shed = match shed {
                 Shed::Sampling => self.before_pause.take(),
@@ -205,12 +228,21 @@ impl Governor {
                 Shed::SymbolCaches => None,
             };
         } else if let Some(cap) = self.cap {
-            let higher = (cap.saturating_mul(5) / 4).max(cap.saturating_add(1));
+            let step = self.step_up(usage, calm_since);
+            let higher = ((cap as f64 * step) as u64).max(cap.saturating_add(1));
             self.cap = Some(higher).filter(|&higher| higher < usage.asked_rate);
         } else {
             return;
         }
         self.last_relaxed = Some(usage.now);
+    }
+
+    /// The factor by which the rate may rise.
+    fn step_up(&self, usage: &Usage, calm_since: Instant) -> f64 {
+        let Some(limit) = self.limits.cpu_fraction else { return BLIND_STEP };
+        let calm = self.looks.iter().find(|(time, _)| *time >= calm_since);
+        let used = self.cpu_share(usage, calm).map_or(f64::INFINITY, |(share, _)| share.max(f64::MIN_POSITIVE));
+        (CALM_SHARE * limit / used).clamp(1.0, MAX_STEP)
     }
 }
 
@@ -218,7 +250,8 @@ enum Pressure {
     Over(Reason, f64),
     /// Between calm and over.
     Tight,
-    Calm,
+    /// Since then at least.
+    Calm(Instant),
     /// Not measured yet since the last change.
     Unknown,
 }

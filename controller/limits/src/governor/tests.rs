@@ -9,6 +9,8 @@ const MIB: u64 = 1 << 20;
 struct Agent {
     /// CPU seconds a second, whatever the rate.
     fixed_cpu: f64,
+    /// CPU seconds a second that others have it spend, even when it pauses.
+    foreign_cpu: f64,
     /// CPU seconds a sample and CPU.
     cpu_per_hz: f64,
     memory: u64,
@@ -20,6 +22,7 @@ struct Agent {
 
 const MODEST: Agent = Agent {
     fixed_cpu: 0.001,
+    foreign_cpu: 0.0,
     cpu_per_hz: 20e-6,
     memory: 20 * MIB,
     memory_per_hz: 0,
@@ -63,9 +66,11 @@ impl Life {
 
     fn cpu_a_second(&self) -> f64 {
         if self.last.shed == Some(Shed::Sampling) {
-            return 0.0;
+            return self.agent.foreign_cpu;
         }
-        self.agent.fixed_cpu + self.agent.cpu_per_hz * self.last.rate as f64 * f64::from(self.agent.cpus)
+        self.agent.foreign_cpu
+            + self.agent.fixed_cpu
+            + self.agent.cpu_per_hz * self.last.rate as f64 * f64::from(self.agent.cpus)
     }
 
     fn live(&mut self, seconds: u64, configured_rate: u64) {
@@ -161,10 +166,52 @@ fn it_comes_back_when_there_is_room() {
     life.agent.cpu_per_hz = 1e-6;
     life.live(3 * 3600, 99);
     assert_eq!((life.last.rate, life.last.shed, life.last.reason), (99, None, None));
-    // Up in quarters.
-    let rates: Vec<u64> =
-        life.changes.iter().filter(|(_, decision)| decision.shed.is_none()).map(|(_, d)| d.rate).collect();
-    assert!(rates.windows(2).all(|pair| pair[1] <= pair[0] * 5 / 4 + 1), "{rates:?}");
+}
+
+/// Pressure of several kinds and strengths: CPU time that no rate brings down, CPU time that a lower rate brings down, memory.
+#[test]
+fn the_rate_is_back_within_ten_seconds_of_the_end_of_the_pressure_and_stays() {
+    let limits = Limits { memory_bytes: Some(100 * MIB), cpu_fraction: Some(0.01) };
+    let pressures = [
+        ("far over, whatever the rate", Agent { foreign_cpu: 1.0, ..MODEST }),
+        ("a little over, whatever the rate", Agent { foreign_cpu: 0.06, ..MODEST }),
+        ("over by the rate", Agent { cpu_per_hz: 200e-6, ..MODEST }),
+        ("far over its memory", Agent { memory: 300 * MIB, ..MODEST }),
+        ("over its memory", Agent { memory: 70 * MIB, ..MODEST }),
+    ];
+    for (name, pressure) in pressures {
+        for seconds in (20..30).chain([60, 300, 3600]) {
+            let mut life = Life::new(MODEST, limits);
+            life.live(60, 99);
+            assert_eq!(life.changes, [], "{name}");
+            life.agent = pressure;
+            life.live(seconds, 99);
+            let before = life.changes.len();
+            assert!(life.last.rate < 99, "{name}, {seconds} s: {:?}", life.last);
+            life.agent = MODEST;
+            life.live(10, 99);
+            assert_eq!((life.last.rate, life.last.shed), (99, None), "{name}, {seconds} s: {:?}", life.changes);
+            let back = life.changes.len();
+            assert!(back - before <= 4, "{name}, {seconds} s: {:?}", life.changes);
+            life.live(3600, 99);
+            assert_eq!(life.changes.len(), back, "{name}, {seconds} s: {:?}", life.changes);
+        }
+    }
+}
+
+#[test]
+fn what_was_over_and_is_no_more_costs_no_samples() {
+    let mut life = Life::new(MODEST, cpu(0.01));
+    life.live(60, 99);
+    // Enough to be over by the last ten seconds for ten seconds, and of the last two only for two.
+    life.agent.foreign_cpu = 0.9;
+    life.live(1, 99);
+    life.agent.foreign_cpu = 0.0;
+    life.live(60, 99);
+    let restricted: Vec<u64> =
+        life.changes.iter().filter(|(_, d)| d.reason.is_some()).map(|(second, _)| *second).collect();
+    assert!(restricted.iter().all(|second| *second <= 63), "{:?}", life.changes);
+    assert_eq!(life.last.rate, 99);
 }
 
 #[test]
@@ -209,6 +256,7 @@ fn agents() -> impl Strategy<Value = Agent> {
     (0.0..0.05f64, 0.0..1e-3f64, 0..100u64, 0..MIB, 0..100u64, 0..100u64, 1..64u32).prop_map(
         |(fixed_cpu, cpu_per_hz, memory, memory_per_hz, names, rows, cpus)| Agent {
             fixed_cpu,
+            foreign_cpu: 0.0,
             cpu_per_hz,
             memory: memory * MIB,
             memory_per_hz,
@@ -222,8 +270,8 @@ fn agents() -> impl Strategy<Value = Agent> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
-    /// Whatever is measured: never above the configured rate, never below the floor, never two changes within the dwell, each
-    /// change one step.
+    /// Whatever is measured: never above the configured rate, never below the floor, no restriction within the dwell and nothing given
+    /// back within the recovery of the last change, each change one step.
     #[test]
     fn decisions_are_bounded_and_slow(
         limit_memory in proptest::option::of(0..200 * MIB),
@@ -236,6 +284,7 @@ proptest! {
         let mut used = 0.0;
         let mut last_change: Option<Instant> = None;
         let mut last_level = 0;
+        let mut last_rate = configured;
         for (memory_bytes, cpu, step_ms) in looks {
             now += Duration::from_millis(step_ms * 10);
             used += cpu;
@@ -247,7 +296,9 @@ proptest! {
             let level = decision.shed.map_or(0, Shed::level);
             if decision.changed {
                 if let Some(last) = last_change {
-                    prop_assert!(now.duration_since(last) >= MIN_DWELL);
+                    let restricts = level > last_level || decision.rate < last_rate;
+                    let least = if restricts { MIN_DWELL } else { RECOVERY };
+                    prop_assert!(now.duration_since(last) >= least);
                 }
                 last_change = Some(now);
             } else {
@@ -258,6 +309,7 @@ proptest! {
                 prop_assert_eq!(decision.rate, configured.min(FLOOR_HZ));
             }
             last_level = level;
+            last_rate = decision.rate;
         }
     }
 
