@@ -11,17 +11,11 @@ pub(super) const MAX_KEY: usize = 128;
 /// Attributes that a resource may have; further ones are dropped.
 pub(super) const MAX_ATTRIBUTES: usize = 128;
 
-/// What neither a process nor an annotation can say, since it was measured: whole keys, and beginnings of keys.
-const MEASURED: &[&str] = &[
-    "process.pid",
-    "process.parent_pid",
-    "process.creation.time",
-    "process.owner",
-    "process.linux.cgroup",
-    "container.id",
-];
+/// What neither a process nor an annotation can say, since it was measured, or is for Kubernetes and the runtime to say: whole keys, and beginnings of keys.
+const MEASURED: &[&str] =
+    &["process.pid", "process.parent_pid", "process.creation.time", "process.owner", "process.linux.cgroup"];
 const MEASURED_PREFIXES: &[&str] =
-    &["process.executable.", "process.environment_variable.", "host.", "os.", "k8s.node.", "profiler."];
+    &["process.executable.", "process.environment_variable.", "host.", "os.", "k8s.", "container.", "profiler."];
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+mod claimed;
 mod environment;
 mod host;
 mod kubernetes;
@@ -189,6 +190,9 @@ impl Resources {
     }
 }
 
+/// `true` where a control group names a container in a hierarchy that is delegated: anybody may have given it that name.
+const CONTAINER_CLAIMED: &str = "profiler.container.claimed";
+
 /// A variable of the agent's own environment.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -201,7 +205,13 @@ impl Inner {
         let cgroup = facts.cgroup.or_else(|| learned?.cgroup.as_deref());
         let unit = facts.systemd_unit.or_else(|| learned?.systemd_unit.as_deref());
         let kubernetes = self.kubernetes.as_ref();
+        let is_claimed = learned.is_some_and(|learned| learned.is_claimed);
+        // A claim to be in a pod makes nobody a part of it.
+        let kubernetes = kubernetes.filter(|_| !is_claimed);
         let place = kubernetes.and_then(|kubernetes| kubernetes.find(facts.container_id, cgroup));
+        if is_claimed && facts.container_id.is_some() {
+            found.put(CONTAINER_CLAIMED, "true");
+        }
 
         if let Some(place) = &place {
             place.identify(&mut found);

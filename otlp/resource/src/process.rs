@@ -9,6 +9,7 @@ use std::{
 
 use super::{
     attributes::{clean, is_key},
+    claimed::is_claimed,
     environment,
 };
 
@@ -79,6 +80,8 @@ pub(super) struct Learned {
     /// Unit of systemd, and control group, as whoever asked for the reading knew them.
     pub systemd_unit: Option<Box<str>>,
     pub cgroup: Option<Box<str>>,
+    /// The container and the pod that the control group names are claims.
+    pub is_claimed: bool,
     /// The environment is longer than what was read.
     pub cut: bool,
     /// Claims that were malformed or too many.
@@ -100,7 +103,12 @@ impl Learned {
     /// What is known without reading.
     pub(super) fn told(facts: &ProcessFacts<'_>) -> Self {
         let owned = |text: Option<&str>| text.map(|text| Box::from(clean(text)));
-        Self { systemd_unit: owned(facts.systemd_unit), cgroup: owned(facts.cgroup), ..Self::default() }
+        Self {
+            systemd_unit: owned(facts.systemd_unit),
+            cgroup: owned(facts.cgroup),
+            is_claimed: facts.cgroup.is_some_and(|cgroup| is_claimed(cgroup, facts.container_id)),
+            ..Self::default()
+        }
     }
 }
 

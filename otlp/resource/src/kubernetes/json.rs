@@ -1,23 +1,79 @@
 //! The parts of the API's objects that are read (<https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/>). Any
-//! field can be absent, and `null` is the same as absent.
+//! field can be absent, and `null` is the same as absent. Of lists and maps the first entries are kept: an object of three bytes takes
+//! a hundred in memory.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
-use serde::{Deserialize, Deserializer};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+/// Entries of a list or map within a pod that are kept.
+pub(super) const MAX_ENTRIES: usize = 512;
 
 fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct List {
-    #[serde(deserialize_with = "nullable")]
-    pub kind: String,
-    #[serde(deserialize_with = "nullable")]
-    pub metadata: ListMeta,
-    #[serde(deserialize_with = "nullable")]
-    pub items: Vec<Pod>,
+/// The first entries of a list.
+fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct Few<T>(PhantomData<T>);
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Few<T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<T>, A::Error> {
+            let mut kept = Vec::new();
+            while kept.len() < MAX_ENTRIES {
+                match items.next_element()? {
+                    Some(item) => kept.push(item),
+                    None => return Ok(kept),
+                }
+            }
+            while items.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(kept)
+        }
+    }
+    deserializer.deserialize_any(Few(PhantomData))
+}
+
+/// The first entries of a map.
+fn few_texts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Few;
+
+    impl<'de> Visitor<'de> for Few {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map of texts")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut kept = BTreeMap::new();
+            while kept.len() < MAX_ENTRIES {
+                match map.next_entry()? {
+                    Some((key, value)) => drop(kept.insert(key, value)),
+                    None => return Ok(kept),
+                }
+            }
+            while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+            Ok(kept)
+        }
+    }
+    deserializer.deserialize_any(Few)
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -50,11 +106,11 @@ pub(super) struct Meta {
     pub namespace: String,
     #[serde(deserialize_with = "nullable")]
     pub resource_version: String,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "few_texts")]
     pub labels: BTreeMap<String, String>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "few_texts")]
     pub annotations: BTreeMap<String, String>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "few")]
     pub owner_references: Vec<Owner>,
 }
 
@@ -72,11 +128,11 @@ pub(super) struct Owner {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Spec {
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "few")]
     pub containers: Vec<Asked>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "few")]
     pub init_containers: Vec<Asked>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "few")]
     pub ephemeral_containers: Vec<Asked>,
 }
 
@@ -94,11 +150,11 @@ pub(super) struct Asked {
 pub(super) struct Status {
     #[serde(rename = "podIP", deserialize_with = "nullable")]
     pub pod_ip: String,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "few")]
     pub container_statuses: Vec<Started>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "few")]
     pub init_container_statuses: Vec<Started>,
-    #[serde(deserialize_with = "nullable")]
+    #[serde(deserialize_with = "few")]
     pub ephemeral_container_statuses: Vec<Started>,
 }
 

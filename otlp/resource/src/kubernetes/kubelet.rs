@@ -7,8 +7,9 @@ use tokio::time::{sleep, timeout};
 use super::{
     State,
     client::{Failure, Server},
-    pod::Pod,
-    watch::{LIST_TIME, MAX_LIST, parse_list},
+    list::List,
+    pods::MAX_PODS,
+    watch::{LIST_TIME, MAX_LIST},
 };
 
 /// When to ask whom.
@@ -49,8 +50,8 @@ impl Kubelet {
             answer.body.whole(MAX_LIST).await.map_err(Failure::from)
         };
         let list = timeout(LIST_TIME, list).await.map_err(|_| Failure::other("the list took too long"))??;
-        let pods = parse_list(&list)?.items.into_iter();
-        state.replace(pods.filter_map(|pod| Pod::of(pod, state.labels())).collect());
+        let list = List::parse(&list, state.labels(), MAX_PODS)?;
+        state.replace(list.pods, list.left_out);
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 mod client;
 mod json;
 mod kubelet;
+mod list;
 mod plan;
 mod pod;
 mod pods;
@@ -248,8 +249,8 @@ impl State {
         self.stats().stats.relists += 1;
     }
 
-    fn replace(&self, pods: Vec<Pod>) {
-        self.pods().replace(pods, Instant::now());
+    fn replace(&self, pods: Vec<Pod>, left_out: u64) {
+        self.pods().replace(pods, left_out, Instant::now());
         self.reached();
     }
 

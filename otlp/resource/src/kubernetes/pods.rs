@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::pod::{Container, Pod};
 
 /// Pods that are kept.
-const MAX_PODS: usize = 2048;
+pub(super) const MAX_PODS: usize = 2048;
 /// How long a pod that is gone is still known: its last samples leave the agent a window later.
 const GRACE: Duration = Duration::from_secs(600);
 /// Containers that nobody knows are remembered up to this number.
@@ -66,9 +66,10 @@ impl Pods {
         true
     }
 
-    /// All pods there are: others are gone.
-    pub(super) fn replace(&mut self, pods: Vec<Pod>, now: Instant) {
+    /// All pods there are, but for those that were `left_out`: others are gone.
+    pub(super) fn replace(&mut self, pods: Vec<Pod>, left_out: u64, now: Instant) {
         self.round += 1;
+        self.dropped += left_out;
         let listed: FxHashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
         let left: Vec<String> = self.by_uid.keys().filter(|uid| !listed.contains(uid.as_str())).cloned().collect();
         for uid in left {
@@ -148,9 +149,9 @@ mod tests {
     #[test]
     fn a_pod_is_forgotten_ten_minutes_after_it_went() {
         let (mut pods, now) = (Pods::default(), Instant::now());
-        pods.replace(vec![pod("a", "c1"), pod("b", "c2")], now);
-        pods.replace(vec![pod("b", "c2")], now);
-        pods.replace(vec![pod("b", "c2")], now + GRACE);
+        pods.replace(vec![pod("a", "c1"), pod("b", "c2")], 0, now);
+        pods.replace(vec![pod("b", "c2")], 0, now);
+        pods.replace(vec![pod("b", "c2")], 0, now + GRACE);
         assert!(pods.by_container("c1").is_some());
         // It goes with the first change after that.
         pods.put(pod("b", "c3"), now + GRACE + Duration::from_secs(1));
@@ -159,7 +160,7 @@ mod tests {
         // A pod that is back is not forgotten for having been away.
         pods.remove("b", now + GRACE);
         pods.put(pod("b", "c3"), now + GRACE);
-        pods.replace(vec![pod("b", "c3")], now + 4 * GRACE);
+        pods.replace(vec![pod("b", "c3")], 0, now + 4 * GRACE);
         assert!(pods.by_container("c2").is_some(), "an earlier start");
     }
 
@@ -182,7 +183,7 @@ mod tests {
         let asks = |pods: &mut Pods| (0..100).filter(|_| pods.wants("x")).count();
         assert_eq!(asks(&mut pods), 100, "until there is an answer");
         let rounds = (0..20).filter(|_| {
-            pods.replace(Vec::new(), Instant::now());
+            pods.replace(Vec::new(), 0, Instant::now());
             asks(&mut pods) > 0
         });
         assert_eq!(rounds.count() as u32, ATTEMPTS - 1);

@@ -9,8 +9,10 @@ use tokio::time::timeout;
 use super::{
     State,
     client::{Failure, Server},
-    json::{ErrorEvent, Event, EventKind, List},
+    json::{ErrorEvent, Event, EventKind},
+    list::List,
     pod::Pod,
+    pods::MAX_PODS,
 };
 
 /// Bytes of a page of a list.
@@ -74,7 +76,7 @@ impl Watch {
     }
 
     async fn list(&mut self, state: &State) -> Result<(), Failure> {
-        let mut pods = Vec::new();
+        let (mut pods, mut left_out) = (Vec::new(), 0);
         let mut next = String::new();
         for _ in 0..MAX_PAGES {
             let mut path = format!("{}&limit={PAGE}", self.path());
@@ -90,11 +92,12 @@ impl Watch {
                 answer.body.whole(MAX_LIST).await.map_err(Failure::from)
             };
             let page = timeout(LIST_TIME, page).await.map_err(|_| Failure::other("the list took too long"))??;
-            let page = parse_list(&page)?;
-            pods.extend(page.items.into_iter().filter_map(|pod| Pod::of(pod, state.labels())));
+            let page = List::parse(&page, state.labels(), MAX_PODS.saturating_sub(pods.len()))?;
+            pods.extend(page.pods);
+            left_out += page.left_out;
             next = page.metadata.next;
             if next.is_empty() {
-                state.replace(pods);
+                state.replace(pods, left_out);
                 (self.version, self.exact) = (Some(page.metadata.resource_version), false);
                 return Ok(());
             }
@@ -159,16 +162,6 @@ impl Watch {
             _ => Ok(()),
         }
     }
-}
-
-/// A list of pods; anything else that is JSON is not taken for an empty one.
-pub(super) fn parse_list(bytes: &[u8]) -> Result<List, Failure> {
-    let list: List =
-        serde_json::from_slice(bytes).map_err(|error| Failure::other(format!("the list cannot be read: {error}")))?;
-    if list.kind == "PodList" || list.kind == "List" {
-        return Ok(list);
-    }
-    Err(Failure::other(format!("the answer is no list of pods but {:?}", list.kind)))
 }
 
 /// `text` as a value in a query.

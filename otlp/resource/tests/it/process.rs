@@ -205,7 +205,8 @@ fn an_exec_makes_another_image_with_another_environment() {
 #[test]
 fn claims_do_not_override_what_was_measured_or_set_for_all() {
     let claims = "process.pid=1,container.id=fake,host.name=fake,os.type=windows,process.executable.path=/fake,\
-                  process.environment_variable.X=fake,k8s.node.name=fake,profiler.x=fake,process.owner=fake,team=fake,\
+                  process.environment_variable.X=fake,k8s.node.name=fake,k8s.pod.name=fake,k8s.namespace.name=fake,\
+                  container.name=fake,profiler.x=fake,process.owner=fake,team=fake,\
                   cloud.region=claimed,bad key=x,process.runtime.name=node";
     let shell = Shell::new(&[("OTEL_RESOURCE_ATTRIBUTES", claims)]);
     let mut chosen = options();
