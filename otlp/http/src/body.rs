@@ -5,7 +5,7 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
-use super::text::chain;
+use super::{metered::Allowance, text::chain};
 
 /// A body that is no more of use: of it, what came before is still there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,11 +29,12 @@ pub struct Body {
     /// How much of `buffer` holds no end of a line.
     scanned: usize,
     trailers: HeaderMap,
+    allowance: Allowance,
 }
 
 impl Body {
-    pub(super) fn new(incoming: Incoming) -> Self {
-        Self { incoming, buffer: BytesMut::new(), scanned: 0, trailers: HeaderMap::new() }
+    pub(super) fn new(incoming: Incoming, allowance: Allowance) -> Self {
+        Self { incoming, allowance, buffer: BytesMut::new(), scanned: 0, trailers: HeaderMap::new() }
     }
 
     /// All of it, if it has at most `limit` bytes.
@@ -84,7 +85,10 @@ impl Body {
             Ok(data) if self.buffer.len().saturating_add(data.len()) > limit => {
                 return Err(BodyError::TooLong { limit });
             }
-            Ok(data) => self.buffer.extend_from_slice(&data),
+            Ok(data) => {
+                self.allowance.answered(data.len());
+                self.buffer.extend_from_slice(&data);
+            }
             Err(frame) => self.trailers.extend(frame.into_trailers().unwrap_or_default()),
         }
         Ok(true)

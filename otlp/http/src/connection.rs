@@ -19,6 +19,8 @@ use tokio_rustls::{TlsConnector, rustls::ClientConfig};
 
 use super::{
     body::Body,
+    metered::{Allowance, Metered, READ_AHEAD},
+    peer,
     text::chain,
     tls::{TlsError, client_config},
     url::Url,
@@ -41,6 +43,8 @@ pub struct Destination {
     version: Version,
     /// For `https`, and the name that its certificate has to be for.
     tls: Option<(Arc<ClientConfig>, String)>,
+    /// Root or this process's own user has to listen there, on this host.
+    only_trusted: bool,
 }
 
 impl Destination {
@@ -55,7 +59,14 @@ impl Destination {
         } else {
             None
         };
-        Ok(Self { url, version, tls })
+        Ok(Self { url, version, tls, only_trusted: false })
+    }
+
+    /// Connects only where, on this host, root or this process's own user listens, if `only_trusted`: for an address that nobody chose,
+    /// where anybody may listen.
+    #[must_use]
+    pub fn only_trusted(self, only_trusted: bool) -> Self {
+        Self { only_trusted, ..self }
     }
 }
 
@@ -82,6 +93,7 @@ pub struct Connection {
     url: Url,
     /// Moves the bytes; ends with what ended the connection.
     driver: JoinHandle<Result<(), hyper::Error>>,
+    allowance: Allowance,
 }
 
 impl std::fmt::Debug for Connection {
@@ -109,7 +121,12 @@ impl Connection {
 
     async fn open_unbounded(to: &Destination, limit: Duration) -> Result<Self, String> {
         let stream = tcp(&to.url.host, to.url.port, limit).await?;
-        let Some((config, name)) = &to.tls else { return Self::over(stream, to).await };
+        if to.only_trusted {
+            peer::check(&stream)?;
+        }
+        let allowance = Allowance::new();
+        let stream = Metered::new(stream, allowance.clone());
+        let Some((config, name)) = &to.tls else { return Self::over(stream, to, allowance).await };
         let server_name = ServerName::try_from(name.clone()).map_err(|_| format!("{name:?} is no name for TLS"))?;
         let stream = TlsConnector::from(Arc::clone(config)).connect(server_name, stream).await;
         let stream = stream.map_err(|error| {
@@ -117,26 +134,32 @@ impl Connection {
             let hint = if text.contains("InvalidContentType") { "; does it speak TLS on this port?" } else { "" };
             format!("TLS with {} failed: {text}{hint}", to.url.authority)
         })?;
-        Self::over(stream, to).await
+        Self::over(stream, to, allowance).await
     }
 
     async fn over(
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         to: &Destination,
+        allowance: Allowance,
     ) -> Result<Self, String> {
         let io = TokioIo::new(stream);
         let failed = |error: hyper::Error| format!("{} does not speak HTTP: {}", to.url.authority, chain(&error));
         let (sender, driver) = match to.version {
             Version::Http1 => {
-                let (sender, connection) = http1::handshake(io).await.map_err(failed)?;
+                let mut builder = http1::Builder::new();
+                let handshake = builder.max_buf_size(READ_AHEAD).handshake(io);
+                let (sender, connection) = handshake.await.map_err(failed)?;
                 (Sender::Http1(sender), tokio::spawn(connection))
             }
             Version::Http2 => {
-                let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.map_err(failed)?;
+                let window = u32::try_from(READ_AHEAD).unwrap_or(u32::MAX);
+                let mut builder = http2::Builder::new(TokioExecutor::new());
+                let builder = builder.initial_stream_window_size(window).initial_connection_window_size(window);
+                let (sender, connection) = builder.handshake(io).await.map_err(failed)?;
                 (Sender::Http2(sender), tokio::spawn(connection))
             }
         };
-        Ok(Self { sender, url: to.url.clone(), driver })
+        Ok(Self { sender, url: to.url.clone(), driver, allowance })
     }
 
     /// Sends `request`, whose URI is a path alone, and waits for the head of the answer: for how long is the caller's to say, here
@@ -151,6 +174,7 @@ impl Connection {
             is_no_http: false,
         })?;
         let request = request.map(Full::new);
+        self.allowance.renew();
         let ready = match &mut self.sender {
             Sender::Http1(sender) => sender.ready().await,
             Sender::Http2(sender) => sender.ready().await,
@@ -164,7 +188,7 @@ impl Connection {
         };
         // The request comes back where nothing of it went out.
         let answer = answer.map_err(|error| self.failed(error.error(), error.message().is_none()))?;
-        Ok(answer.map(Body::new))
+        Ok(answer.map(|incoming| Body::new(incoming, self.allowance.clone())))
     }
 
     /// Puts into `request` whom it is for, in the way of the version.

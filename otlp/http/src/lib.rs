@@ -1,8 +1,8 @@
 //! The profiler's one HTTP client, for receivers of OTLP (HTTP/1.1, and HTTP/2 for gRPC) and for Kubernetes.
 //!
 //! [`Url`] says where, [`Destination`] with which HTTP and certificates, [`Connection`] is one connection that carries one request
-//! at a time, [`Body`] an answer that is read within bounds. What other side sends is hostile: whatever of it is kept has a limit,
-//! and whatever of it is shown is an [`excerpt`].
+//! at a time, [`Body`] an answer that is read within bounds. What the other side sends is hostile: whatever of it is kept has a limit,
+//! and so has what it sends beside answers; whatever of it is shown is an [`excerpt`].
 //!
 //! Absent: a pool, redirects, cookies, retries. Whether a request that failed may go out again only its sender knows;
 //! [`CallError::was_sent`] says what is known here.
@@ -10,6 +10,8 @@
 
 mod body;
 mod connection;
+mod metered;
+mod peer;
 mod text;
 mod tls;
 mod url;

@@ -1,3 +1,4 @@
 //! The client against servers that answer as told, byte by byte.
 
 mod answers;
+mod hostile;
