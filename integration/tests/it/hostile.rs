@@ -140,3 +140,54 @@ fn root_a_program_with_the_build_id_of_another_names_its_own_frames_only() {
         assert!(with(own) > 0 && with(other) == 0, "{own}");
     }
 }
+
+/// A file that only root may read, bound over one's own perf map: its lines would become names.
+#[test]
+fn root_a_file_of_roots_in_place_of_a_perf_map_is_not_read() {
+    let test = "root_a_file_of_roots_in_place_of_a_perf_map_is_not_read";
+    if !have_root(test) || !have_tools(test, &["setpriv", "unshare", "mount"]) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let hostile = programs::c("hostile").build().unwrap_or_else(|error| panic!("{error}"));
+    let place = tempfile::tempdir().expect("a folder");
+    let (program, secret) = (place.path().join("hostile"), place.path().join("secret"));
+    children::copy_program(&hostile, &program).expect("a copy that others may run");
+    std::fs::write(&secret, "0 fffffffffffffff0 secret_of_root\n").expect("it is written");
+    let set = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("ours");
+    };
+    set(place.path(), 0o755);
+    set(&program, 0o755);
+    // Readable for all, it is what the process could read itself: this is how the attack goes.
+    for (mode, is_read) in [(0o644, true), (0o600, false)] {
+        set(&secret, mode);
+        let line = format!(
+            "map=/tmp/perf-$$.map; touch $map && mount --bind {} $map || exit 77; exec {} --ms 3000 --map none",
+            secret.display(),
+            program.display()
+        );
+        let mut attack = Command::new("setpriv");
+        attack.args(["--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "-Urm", "sh", "-c", &line]);
+        let mut running = children::start(&mut attack).expect("it starts");
+        let pid = running.pid();
+        sleep(Duration::from_millis(300));
+        if !running.is_running() {
+            let ended = running.wait(PATIENCE).expect("it has ended");
+            eprintln!("{test}: skipped: users may make no namespaces here: {}", ended.stderr);
+            return;
+        }
+        let started = Recorder::new(HERTZ).and_then(|recorder| recorder.arg("-p").arg(pid.to_string()).start());
+        let started = started.expect("it starts");
+        running.wait(PATIENCE).expect("it ends");
+        let recording = started.stop().unwrap_or_else(|error| panic!("{test}: {error}"));
+        let _ = std::fs::remove_file(format!("/tmp/perf-{pid}.map"));
+        let rows = rows(&recording.profile);
+        let names =
+            |row: &&Row| row.frames.iter().any(|f| f.functions.iter().any(|name| name.contains("secret_of_root")));
+        let (all, named) = (total(rows.iter()), total(rows.iter().filter(names)));
+        println!("{test}: mode {mode:o}: {named} of {all} samples with a name of the file");
+        assert!(all > 50, "{all}");
+        assert_eq!(named > 0, is_read, "mode {mode:o}: {named} of {all}");
+    }
+}

@@ -1,5 +1,5 @@
-//! The files that a JIT writes, found and checked before they are read: regular, of the process's user or root, no links, and
-//! within its own root directory.
+//! The files that a JIT writes, found and checked before they are read: regular, of the process's user, or of root and for that user
+//! to read, no links, and within its own root directory. A process can put any file of the host in their place by a bind mount.
 
 use super::{JitProcess, perf_map::MAX_FILE};
 use crate::debug_files::open_within;
@@ -67,11 +67,16 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// Takes a file that `owner` (or root) may have written.
-    fn accept(file: File, owner: u32, limit: u64) -> io::Result<Self> {
+    /// Takes a file that a process of `user` may have written; one of root's only if that process could read it itself.
+    fn accept(file: File, user: &User, limit: u64) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        if metadata.uid() != owner && metadata.uid() != 0 {
-            return Err(io::Error::other(format!("owned by user {}, the process runs as {owner}", metadata.uid())));
+        let (owner, mode) = (metadata.uid(), metadata.mode());
+        if owner != user.id && owner != 0 {
+            return Err(io::Error::other(format!("owned by user {owner}, the process runs as {}", user.id)));
+        }
+        let by_group = mode & 0o040 != 0 && user.groups.contains(&metadata.gid());
+        if owner != user.id && mode & 0o004 == 0 && !by_group {
+            return Err(io::Error::other(format!("owned by root, and not for user {} to read", user.id)));
         }
         if metadata.len() > limit {
             return Err(io::Error::other(format!("{} bytes where at most {limit} are read", metadata.len())));
@@ -87,13 +92,13 @@ impl Source {
 
 /// `/tmp/perf-PID.map` of a process: as it sees it, then, for one that writes to ours, as we do. None if there is none.
 pub(super) fn perf_map(of: &JitProcess) -> io::Result<Option<Source>> {
-    let Some(owner) = effective_user(of.pid) else { return Ok(None) };
+    let Some(user) = User::of(of.pid) else { return Ok(None) };
     let candidates = [(of.root.as_path(), of.namespace_pid), (Path::new("/"), of.pid)];
     let mut refused = None;
     for (root, pid) in candidates {
         let path = format!("/tmp/perf-{pid}.map");
         match open_within(root, Path::new(&path), OFlags::NOFOLLOW)
-            .and_then(|file| Source::accept(file, owner, MAX_FILE))
+            .and_then(|file| Source::accept(file, &user, MAX_FILE))
         {
             Ok(source) => return Ok(Some(source)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -105,7 +110,7 @@ pub(super) fn perf_map(of: &JitProcess) -> io::Result<Option<Source>> {
 
 /// The jitdump of a process: it maps the file's first page executable for us to find it.
 pub(super) fn jit_dump(of: &JitProcess) -> io::Result<Option<Source>> {
-    let Some(owner) = effective_user(of.pid) else { return Ok(None) };
+    let Some(user) = User::of(of.pid) else { return Ok(None) };
     let maps = File::open(format!("/proc/{}/maps", of.pid)).and_then(|file| {
         let mut maps = Vec::new();
         io::Read::read_to_end(&mut io::Read::take(file, MAX_MAPS), &mut maps).map(|_| maps)
@@ -114,7 +119,7 @@ pub(super) fn jit_dump(of: &JitProcess) -> io::Result<Option<Source>> {
     let Ok(maps) = maps else { return Ok(None) };
     let Some((path, inode)) = maps.split(|byte| *byte == b'\n').find_map(dump_in) else { return Ok(None) };
     let file = open_within(&of.root, Path::new(&path), OFlags::NOFOLLOW)?;
-    let source = Source::accept(file, owner, MAX_DUMP)?;
+    let source = Source::accept(file, &user, MAX_DUMP)?;
     if source.inode.1 != inode {
         return Err(io::Error::other(format!("{path}: not the file that the process maps")));
     }
@@ -133,16 +138,60 @@ fn dump_in(line: &[u8]) -> Option<(String, u64)> {
     is_dump.then_some((path.to_owned(), inode.parse().ok()?))
 }
 
-/// Effective user id of a process; none if it is gone.
-fn effective_user(pid: u32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_ascii_whitespace().nth(1)?.parse().ok()
+/// As whom a process runs.
+#[derive(Debug, PartialEq, Eq)]
+struct User {
+    id: u32,
+    /// The effective one, and all others.
+    groups: Vec<u32>,
+}
+
+impl User {
+    /// By the effective ids of a process; none if it is gone.
+    fn of(pid: u32) -> Option<Self> {
+        Self::parse(&std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?)
+    }
+
+    fn parse(status: &str) -> Option<Self> {
+        let numbers = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key));
+            line.into_iter().flat_map(str::split_ascii_whitespace).filter_map(|number| number.parse().ok())
+        };
+        let id = numbers("Uid:").nth(1)?;
+        Some(Self { id, groups: numbers("Gid:").nth(1).into_iter().chain(numbers("Groups:")).collect() })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn of_roots_files_only_those_that_the_process_may_read_are_taken() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let set = |mode| std::fs::set_permissions(file.path(), PermissionsExt::from_mode(mode)).unwrap();
+        let taken = |id, groups: &[u32]| {
+            Source::accept(file.reopen().unwrap(), &User { id, groups: groups.to_vec() }, 1 << 20).is_ok()
+        };
+        let metadata = file.as_file().metadata().unwrap();
+        set(0o600);
+        assert!(taken(metadata.uid(), &[]), "its own");
+        // Root's, as a bind mount may put it there; another user's is nobody's business anyway.
+        let other = 65534;
+        assert!(!taken(other, &[other]) && !taken(other, &[metadata.gid()]));
+        set(0o640);
+        assert!(!taken(other, &[other]));
+        if metadata.uid() == 0 {
+            assert!(taken(other, &[other, metadata.gid()]));
+            set(0o644);
+            assert!(taken(other, &[]));
+        }
+        let status = "Name:\tx\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nGroups:\t9 10 \n";
+        assert_eq!(User::parse(status), Some(User { id: 2, groups: vec![6, 9, 10] }));
+        assert_eq!(User::parse("Name:\tx\n"), None);
+    }
 
     #[test]
     fn only_an_executable_mapping_of_a_dump_counts() {
