@@ -14,6 +14,7 @@ use profiler_config::{Choice, Symbols};
 use profiler_formats::format::Format;
 
 use crate::exit::{self, ExitError};
+use crate::output::Named;
 use crate::{agent, convert, doctor, events, launch, record};
 
 /// Profiles every process of a Linux host with eBPF: no restart, no frame pointers, one binary.
@@ -92,7 +93,8 @@ struct RecordArgs {
     /// How long: 10s, 2min, 1m30s, 1h, 500ms; a number alone is seconds. Without it until Ctrl-C or the command's end.
     #[arg(short, long, value_name = "TIME", value_parser = parse_duration)]
     duration: Option<Duration>,
-    /// Write to this file; may be repeated. `-` is standard output (with -f). Default: profile.pb.gz and profile.html.
+    /// Write to this file, for you alone to read; may be repeated. `-` is standard output (with -f). Default: profile.pb.gz and
+    /// profile.html.
     #[arg(short, long, value_name = "FILE")]
     output: Vec<PathBuf>,
     /// Format of all outputs, whatever their names.
@@ -233,6 +235,10 @@ fn message(error: &anyhow::Error) -> String {
             text = format!("{text}: {cause}");
         }
     }
+    // Whoever failed for it, here is what to do.
+    if text.contains("(os error 24)") && !text.contains("ulimit") {
+        text.push_str("; allow this process more with ulimit -n");
+    }
     text
 }
 
@@ -254,6 +260,7 @@ fn record_options(args: RecordArgs) -> anyhow::Result<record::Options> {
         (None, true, false) => record::Target::Processes(args.pids),
         (None, true, true) => record::Target::All,
     };
+    let named = if args.output.is_empty() { Named::ByDefault } else { Named::ByUser };
     let outputs = if args.output.is_empty() {
         match args.format {
             Some(format) => vec![PathBuf::from(format!("profile{}", format.extension()))],
@@ -267,6 +274,7 @@ fn record_options(args: RecordArgs) -> anyhow::Result<record::Options> {
         sources: events::sources(&args.events, args.frequency)?,
         duration: args.duration,
         outputs,
+        named,
         format: args.format,
         sample_type: args.sample_type,
         lines: args.symbols == Symbols::Lines,

@@ -8,14 +8,15 @@ use anyhow::Context;
 use profiler_formats::format::{self, Format};
 
 use crate::exit;
-use crate::output::{Output, human_bytes};
+use crate::output::{Named, Output, human_bytes};
 
 /// Larger inputs are refused: no profile that a person made is larger, and it has to fit memory.
 const MAX_INPUT: u64 = 2 << 30;
 
 /// Reads `input` and writes it to each of `outputs`; `sample_type` names what formats with room for one show.
 pub fn run(input: &Path, outputs: &[PathBuf], format: Option<Format>, sample_type: Option<&str>) -> anyhow::Result<()> {
-    let prepared = outputs.iter().map(|path| Output::prepare(path, format)).collect::<anyhow::Result<Vec<_>>>()?;
+    let prepared =
+        outputs.iter().map(|path| Output::prepare(path, format, Named::ByUser)).collect::<anyhow::Result<Vec<_>>>()?;
     let cannot = || format!("cannot read {}", input.display());
     let mut bytes = Vec::new();
     File::open(input).and_then(|file| file.take(MAX_INPUT + 1).read_to_end(&mut bytes)).with_context(cannot)?;
@@ -24,7 +25,8 @@ pub fn run(input: &Path, outputs: &[PathBuf], format: Option<Format>, sample_typ
     drop(bytes);
     let shown = profile.shown(sample_type).map_err(exit::usage)?;
     for output in prepared {
-        let written = output.write(&profile, &shown)?;
+        // Ctrl-C ends this process.
+        let written = output.write(&profile, &shown, &|| false)?;
         match written.instead_of {
             Some((wanted, error)) => {
                 eprintln!("{}: {error}; written to {} instead", wanted.display(), written.path.display());

@@ -10,7 +10,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::{env, fs, io};
 
 use anyhow::Context;
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
+use rustix::process::{Gid, Pid, Signal, Uid, WaitOptions, getpid, kill_process, waitpid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::exit::{self, ExitError};
@@ -167,7 +167,7 @@ impl Entry {
 
 /// The user who called sudo.
 #[derive(Debug)]
-struct SudoUser {
+pub struct SudoUser {
     uid: u32,
     gid: u32,
     name: String,
@@ -175,7 +175,9 @@ struct SudoUser {
 }
 
 impl SudoUser {
-    fn of_environment() -> Option<Self> {
+    /// As the environment has it; none if nobody did, or this is not root.
+    #[must_use]
+    pub fn of_environment() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             return None;
         }
@@ -189,9 +191,15 @@ impl SudoUser {
         Some(Self { uid, gid, name, home: entry.map(|entry| entry.home) })
     }
 
+    /// User and group.
+    #[must_use]
+    pub fn ids(&self) -> (Uid, Gid) {
+        (Uid::from_raw(self.uid), Gid::from_raw(self.gid))
+    }
+
     /// Groups first: without root they could not be changed any more.
     fn become_it(&self) -> io::Result<()> {
-        let (uid, gid) = (rustix::process::Uid::from_raw(self.uid), rustix::process::Gid::from_raw(self.gid));
+        let (uid, gid) = self.ids();
         let mut groups = vec![gid];
         for line in fs::read_to_string("/etc/group").unwrap_or_default().lines() {
             let mut fields = line.split(':');
@@ -199,7 +207,7 @@ impl SudoUser {
             if let Ok(group) = group.parse()
                 && members.split(',').any(|member| member == self.name)
             {
-                groups.push(rustix::process::Gid::from_raw(group));
+                groups.push(Gid::from_raw(group));
             }
         }
         set_thread_groups(&groups)?;

@@ -1,22 +1,54 @@
 //! Writes profiles to files: checked before the recording, written whole or not at all, and somewhere else if the disk is full.
+//!
+//! The folder may be another user's, who may put there what he likes while the recording runs. So a profile is written to a file of
+//! one's own under a name that nobody knows, which then takes the place of whatever has the name: no link is followed, nothing that
+//! stands there is written to. Devices and pipes, which are written in place, are only where the user named them.
 
-use std::fs::{self, File, OpenOptions};
+mod special;
+
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use profiler_formats::format::{self, Format};
 use profiler_model::{Measured, Profiles};
+use rustix::fs::OFlags;
+use tempfile::NamedTempFile;
 
+use self::special::{Patient, Special, folder_of};
 use crate::exit;
+use crate::launch::SudoUser;
+
+/// Random characters in the names of what is not finished, and of folders for what found no room.
+const RANDOM: usize = 16;
+
+/// Who chose an output's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// The user, who may mean a device or a pipe.
+    ByUser,
+    /// Nobody: what has that name by chance, or by somebody's design, is not meant.
+    ByDefault,
+}
 
 /// A file to be written at the end.
 #[derive(Debug)]
 pub struct Output {
     path: PathBuf,
     format: Format,
-    /// Stands beside `path` from the start: that it can be made shows that the folder takes files.
-    partial: Option<(PathBuf, File)>,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Stdout,
+    /// A device or a pipe.
+    Special(Special),
+    /// Stands beside the path from the start: that it can be made shows that the folder takes files.
+    Beside(NamedTempFile),
 }
 
 /// Where an output went.
@@ -30,103 +62,168 @@ pub struct Written {
     pub instead_of: Option<(PathBuf, io::Error)>,
 }
 
+/// What is written: a profile, and what of it formats with room for one sample type show.
+type Content<'a> = (&'a Profiles, &'a Measured<'a>, Format);
+
 impl Output {
     /// An output at `path`, in the format that its name or `format` says. Fails now rather than after the recording.
-    pub fn prepare(path: &Path, format: Option<Format>) -> anyhow::Result<Self> {
+    pub fn prepare(path: &Path, format: Option<Format>, named: Named) -> anyhow::Result<Self> {
         if path == Path::new("-") {
             let format = format
                 .ok_or_else(|| exit::usage("standard output has no name to tell the format from: say -f FORMAT"))?;
-            return Ok(Self { path: path.to_owned(), format, partial: None });
+            return Ok(Self { path: path.to_owned(), format, place: Place::Stdout });
         }
         let format = match format {
             Some(format) => format,
             None => Format::from_path(path).map_err(exit::usage)?,
         };
-        let cannot = || format!("cannot write {}", path.display());
-        match fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => anyhow::bail!("{}: it is a directory", cannot()),
-            // A device or pipe is written in place.
-            Ok(metadata) if !metadata.is_file() => {
-                return Ok(Self { path: path.to_owned(), format, partial: None });
-            }
-            Ok(_) => drop(OpenOptions::new().write(true).open(path).with_context(cannot)?),
-            Err(_) => {}
-        }
-        let mut name = path.file_name().with_context(cannot)?.to_owned();
-        name.push(format!(".partial-{}", std::process::id()));
-        let partial = path.with_file_name(name);
-        let file = File::create(&partial).with_context(|| {
-            format!("cannot write {} (choose another place with -o, or create its folder)", path.display())
-        })?;
-        Ok(Self { path: path.to_owned(), format, partial: Some((partial, file)) })
-    }
-
-    /// Writes `profile`; formats with room for one sample type show `shown`. If that fails, tries the folders for temporary files and the home folder, and says so.
-    pub fn write(mut self, profile: &Profiles, shown: &Measured<'_>) -> anyhow::Result<Written> {
-        let failed = match self.partial.take() {
-            None => return self.write_in_place(profile, shown),
-            Some((partial, file)) => {
-                let written = write_to(file, profile, shown, self.format)
-                    .and_then(|bytes| fs::rename(&partial, &self.path).map(|()| bytes));
-                match written {
-                    Ok(bytes) => return Ok(Written { path: self.path.clone(), bytes, instead_of: None }),
-                    Err(error) => {
-                        // A torn file is of no use and takes space.
-                        let _ = fs::remove_file(&partial);
-                        error
-                    }
-                }
+        let place = match Special::at(path, named).with_context(|| cannot(path))? {
+            Some(special) => Place::Special(special),
+            None => {
+                let file = beside(path);
+                Place::Beside(file.map_err(|error| {
+                    let hint = hint(&error);
+                    anyhow::Error::new(error).context(format!("{} ({hint})", cannot(path)))
+                })?)
             }
         };
-        let name = self.path.file_name().unwrap_or_default().to_owned();
-        for folder in fallback_folders() {
-            let path = folder.join(&name);
-            let Ok(file) = OpenOptions::new().write(true).create_new(true).open(&path) else { continue };
-            match write_to(file, profile, shown, self.format) {
-                Ok(bytes) => return Ok(Written { path, bytes, instead_of: Some((self.path.clone(), failed)) }),
-                Err(_) => drop(fs::remove_file(&path)),
-            }
-        }
-        Err(failed).with_context(|| {
-            format!("cannot write {}, nor to any folder for temporary files: free some space", self.path.display())
-        })
+        Ok(Self { path: path.to_owned(), format, place })
     }
 
-    fn write_in_place(&self, profile: &Profiles, shown: &Measured<'_>) -> anyhow::Result<Written> {
-        let cannot = || format!("cannot write {}", self.path.display());
-        let bytes = if self.path == Path::new("-") {
-            let mut out = BufWriter::new(io::stdout().lock());
-            format::write_shown(profile, shown, self.format, &mut out)
-                .and_then(|()| out.flush())
-                .with_context(cannot)?;
-            0
-        } else {
-            let file = OpenOptions::new().write(true).open(&self.path).with_context(cannot)?;
-            write_to(file, profile, shown, self.format).with_context(cannot)?
+    /// Writes `profile`; formats with room for one sample type show `shown`. If that fails, tries a folder of its own below those for
+    /// temporary files and the home folder, and says so. For whoever has to read a pipe first it waits until `give_up`.
+    pub fn write(
+        self,
+        profile: &Profiles,
+        shown: &Measured<'_>,
+        give_up: &dyn Fn() -> bool,
+    ) -> anyhow::Result<Written> {
+        let Self { path, format, place } = self;
+        let content = (profile, shown, format);
+        let in_place = match place {
+            Place::Beside(file) => return write_beside(file, path, content),
+            // Without the buffer of the standard library, which does not say what it writes when.
+            Place::Stdout => io::stdout()
+                .as_fd()
+                .try_clone_to_owned()
+                .and_then(|out| write_to(Patient::new(File::from(out), give_up), content).map(|_| 0)),
+            Place::Special(special) => {
+                special.open(&path, give_up).and_then(|file| write_to(Patient::new(file, give_up), content).map(|_| 0))
+            }
         };
-        Ok(Written { path: self.path.clone(), bytes, instead_of: None })
+        let bytes = in_place.with_context(|| cannot(&path))?;
+        Ok(Written { path, bytes, instead_of: None })
     }
 }
 
-impl Drop for Output {
-    fn drop(&mut self) {
-        if let Some((partial, _)) = &self.partial {
-            // Never written: the recording failed.
-            let _ = fs::remove_file(partial);
-        }
+fn cannot(path: &Path) -> String {
+    format!("cannot write {}", path.display())
+}
+
+/// The way out of what keeps a file from being written.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "too many files are open for this process: allow more with ulimit -n",
+        Some(libc::ENFILE) => "too many files are open on this host: see the sysctl fs.file-max",
+        Some(libc::EFBIG) => "files may not be so large here: allow more with ulimit -f",
+        Some(libc::ENOSPC | libc::EDQUOT) => "free some space, or choose another place with -o",
+        Some(libc::ENOENT) => "choose another place with -o, or create its folder",
+        _ => "choose another place with -o",
     }
 }
 
-fn write_to(file: File, profile: &Profiles, shown: &Measured<'_>, format: Format) -> io::Result<u64> {
-    let mut out = BufWriter::with_capacity(1 << 16, file);
-    format::write_shown(profile, shown, format, &mut out)?;
-    let file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
+/// A file of one's own in the folder of `path`.
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    if path.file_name().is_none() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "that is no name of a file"));
+    }
+    // What may not be written to is not replaced either.
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_file() => {
+            let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+            drop(OpenOptions::new().write(true).custom_flags(flags).open(path)?);
+        }
+        _ => {}
+    }
+    // O_EXCL follows no link.
+    let create = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    tempfile::Builder::new().prefix(".profiler-").rand_bytes(RANDOM).make_in(folder_of(path), create)
+}
+
+/// Writes to `file`, which then becomes `path`, or, if that fails, elsewhere.
+fn write_beside(file: NamedTempFile, path: PathBuf, content: Content<'_>) -> anyhow::Result<Written> {
+    // What is not renamed is removed: a torn file is of no use and takes space.
+    let failed = match fill(file, &path, content) {
+        Ok(bytes) => return Ok(Written { path, bytes, instead_of: None }),
+        Err(error) => error,
+    };
+    let name = path.file_name().unwrap_or_default();
+    for folder in fallback_folders() {
+        if let Ok((elsewhere, bytes)) = write_into(&folder, Path::new(name), content) {
+            return Ok(Written { path: elsewhere, bytes, instead_of: Some((path, failed)) });
+        }
+    }
+    let hint = hint(&failed);
+    Err(failed).with_context(|| format!("{}, nor to any folder for temporary files ({hint})", cannot(&path)))
+}
+
+fn fill(file: NamedTempFile, path: &Path, content: Content<'_>) -> io::Result<u64> {
+    let bytes = write_to(file.as_file(), content)?;
     // A full disk may show only when the pages are written back.
-    match file.sync_data() {
+    match file.as_file().sync_data() {
         Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
         _ => {}
     }
-    Ok(file.metadata()?.len())
+    give_to_sudo_user(file.as_file());
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(bytes)
+}
+
+/// Writes `name` into a new folder below `folder`, for nobody else to see.
+fn write_into(folder: &Path, name: &Path, content: Content<'_>) -> io::Result<(PathBuf, u64)> {
+    let mut own = tempfile::Builder::new();
+    own.prefix("profiler-").rand_bytes(RANDOM).permissions(Permissions::from_mode(0o700));
+    let own = own.tempdir_in(folder)?;
+    let path = own.path().join(name);
+    let bytes = fill(beside(&path)?, &path, content)?;
+    if let Ok(opened) = File::open(own.path()) {
+        give_to_sudo_user(&opened);
+    }
+    let _ = own.keep();
+    Ok((path, bytes))
+}
+
+/// Who called sudo reads what he recorded. Where the file system knows no owners it stays root's, which is no reason to lose it.
+fn give_to_sudo_user(file: &File) {
+    if let Some(user) = SudoUser::of_environment() {
+        let (uid, gid) = user.ids();
+        let _ = rustix::fs::fchown(file, Some(uid), Some(gid));
+    }
+}
+
+fn write_to(out: impl Write, (profile, shown, format): Content<'_>) -> io::Result<u64> {
+    let mut out = BufWriter::with_capacity(1 << 16, Counted { out, bytes: 0 });
+    format::write_shown(profile, shown, format, &mut out)?;
+    out.flush()?;
+    Ok(out.get_ref().bytes)
+}
+
+/// Counts what is written.
+struct Counted<W> {
+    out: W,
+    bytes: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 /// Where to go when the wanted place takes nothing.

@@ -20,7 +20,7 @@ use rustix::process::Signal;
 
 use crate::exit;
 use crate::launch::Launched;
-use crate::output::{Output, Written};
+use crate::output::{Named, Output, Written};
 use crate::pipeline::{
     Budgets, NameLosses, Names, Naming, Sampled, Session, SessionOptions, Span, files, finish, losses, origin,
     process_facts,
@@ -67,6 +67,8 @@ pub struct Options {
     pub duration: Option<Duration>,
     /// Files; `-` is standard output.
     pub outputs: Vec<PathBuf>,
+    /// Who chose their names.
+    pub named: Named,
     /// Format of all files; by their names if none.
     pub format: Option<Format>,
     /// What formats with room for one sample type show.
@@ -90,8 +92,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
     }
     // What can fail for what the user wrote fails before anything is recorded.
-    let outputs =
-        options.outputs.iter().map(|path| Output::prepare(path, options.format)).collect::<anyhow::Result<Vec<_>>>()?;
+    let prepare = |path: &PathBuf| Output::prepare(path, options.format, options.named);
+    let outputs = options.outputs.iter().map(prepare).collect::<anyhow::Result<Vec<_>>>()?;
     let target = &chosen(&options.target, options.quiet)?;
     // Counted, and installed before the command runs, so that no Ctrl-C finds us without it.
     let interrupts = Interrupts::install()?;
@@ -225,8 +227,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     };
     // One that cannot be written is no reason not to write the others.
     let (mut written, mut failed) = (Vec::<Written>::new(), false);
+    let asked = interrupts.count();
     for output in outputs {
-        match output.write(&profile, &shown) {
+        match output.write(&profile, &shown, &|| interrupts.count() > asked) {
             Ok(one) => written.push(one),
             Err(error) => {
                 eprintln!("profiler: {error:#}");

@@ -411,6 +411,11 @@ fn root_a_full_disk_loses_nothing() {
         .find(|path| path.is_file() && !path.starts_with(&disk));
     drop(mount);
     let saved: PathBuf = saved.unwrap_or_else(|| panic!("no other file is named in\n{said}"));
+    // For nobody else, in a folder of its own.
+    let mode = |path: &Path| path.metadata().expect("it is there").permissions().mode() & 0o7777;
+    let own = saved.parent().expect("a folder");
+    assert_eq!((mode(&saved), mode(own)), (0o600, 0o700), "{}", saved.display());
+    assert_eq!(own.parent(), Some(elsewhere.as_path()), "{}", saved.display());
     let profile = profiler_formats::pprof::decode(&fs::read(&saved).expect("it is there")).expect("a whole profile");
     assert!(!rows(&profile).is_empty());
     assert_eq!(code(&finished), 1, "the output is not where it was asked for: {said}");

@@ -14,6 +14,7 @@ mod depth;
 mod events;
 mod hostile;
 mod native;
+mod outputs;
 mod processes;
 mod ring;
 mod session;
