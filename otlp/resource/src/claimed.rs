@@ -25,7 +25,7 @@ fn is_claimed_below(mount: &Path, cgroup: &str, container: Option<&str>) -> bool
         let names_container = container.is_some_and(|id| group.contains(id));
         names_container || group.rsplit_once("pod").is_some_and(|(_, uid)| uid.len() >= POD_UID)
     };
-    let Some(naming) = groups.iter().rposition(|group| names(group)) else { return false };
+    let Some(naming) = groups.iter().rposition(names) else { return false };
     let mut folder = mount.to_owned();
     groups.iter().take(naming).any(|group| {
         folder.push(group);
