@@ -57,8 +57,8 @@ Examples:
   sudo profiler record -o out.otlp -- make -j2   a command and its children, from the first instruction
 
 Formats, by extension or -f:
-  pprof (.pb.gz, .pprof, .pb)  otlp (.otlp)  folded (.folded)  svg (.svg)  html (.html)
-  speedscope (.speedscope.json)  firefox (.json.gz)
+  pprof (.pb.gz, .pprof, .pb)  otlp (.otlp)  otlp-json (.otlp.json)  folded (.folded)
+  svg (.svg)  html (.html)  speedscope (.speedscope.json)  firefox (.json.gz)
 
 Exit codes:
   0    recorded and written           1    something failed; the message says what and the way out

@@ -11,7 +11,8 @@ use divan::{Bencher, counter::ItemsCount};
 use profiler_bench::Random;
 use profiler_formats::otlp::{self, split};
 use profiler_model::{
-    FrameKind, Function, Line, Location, Mapping, Process, Profiles, Sample, Thread, ValueType, builder::ProfileBuilder,
+    FrameKind, Function, Line, Location, Mapping, Measure, Process, Profile, Profiles, Sample, Thread,
+    builder::ProfileBuilder,
 };
 
 const RATE: u64 = 99;
@@ -106,11 +107,9 @@ fn profile(seconds: u64) -> Profiles {
             .collect();
         processes.push((stacks, threads));
     }
+    b.begin(Profile::of(&Measure::cpu_clock(1_000_000_000 / RATE)));
     let head = b.profile_mut();
     (head.start_unix_nanos, head.duration_nanos) = (START, seconds * 1_000_000_000);
-    head.sample_types = vec![ValueType { kind: "samples".to_owned(), unit: "count".to_owned() }];
-    head.period_type = ValueType { kind: "cpu".to_owned(), unit: "nanoseconds".to_owned() };
-    head.period = 1_000_000_000 / RATE as i64;
     for tick in 0..seconds * RATE {
         for cpu in 0..CPUS {
             let is_hot = random.below(2) == 0;

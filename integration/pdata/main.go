@@ -1,11 +1,13 @@
-// Command pdata reads a file with one ExportProfilesServiceRequest through the OpenTelemetry Collector's own data model and
-// prints as JSON what the Collector would see: of each resource its attributes, and every occurrence of every sample.
+// Command pdata reads a file with one ExportProfilesServiceRequest, in protobuf or (*.json) in OTLP's JSON, through the
+// OpenTelemetry Collector's own data model and prints as JSON what the Collector would see: of each resource its attributes, and
+// every occurrence of every sample. With -json it prints the request itself in OTLP's JSON, as the Collector writes it.
 package main
 
 import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 
 	"go.opentelemetry.io/collector/pdata/pcommon"
 	"go.opentelemetry.io/collector/pdata/pprofile"
@@ -111,14 +113,26 @@ func (r reader) samples(profile pprofile.Profile) []sample {
 	return samples
 }
 
-func run(path string) error {
+func run(path string, asJSON bool) error {
 	bytes, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	request := pprofileotlp.NewExportRequest()
-	if err := request.UnmarshalProto(bytes); err != nil {
+	read := request.UnmarshalProto
+	if strings.HasSuffix(path, ".json") {
+		read = request.UnmarshalJSON
+	}
+	if err := read(bytes); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	if asJSON {
+		written, err := request.MarshalJSON()
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		_, err = os.Stdout.Write(written)
+		return err
 	}
 	profiles := request.Profiles()
 	r := reader{profiles.Dictionary()}
@@ -144,11 +158,16 @@ func run(path string) error {
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: pdata FILE.otlp")
+	arguments := os.Args[1:]
+	asJSON := len(arguments) > 0 && arguments[0] == "-json"
+	if asJSON {
+		arguments = arguments[1:]
+	}
+	if len(arguments) != 1 {
+		fmt.Fprintln(os.Stderr, "usage: pdata [-json] FILE.otlp|FILE.json")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1]); err != nil {
+	if err := run(arguments[0], asJSON); err != nil {
 		fmt.Fprintln(os.Stderr, "pdata:", err)
 		os.Exit(1)
 	}

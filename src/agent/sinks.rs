@@ -227,6 +227,7 @@ fn folder(config: &config::FilesExporter) -> FilesOptions {
         format: match config.format {
             config::FileFormat::Pprof => Format::Pprof,
             config::FileFormat::Otlp => Format::Otlp,
+            config::FileFormat::OtlpJson => Format::OtlpJson,
         },
         max_files: usize::try_from(config.max_files).unwrap_or(usize::MAX),
         max_bytes: config.max_size,

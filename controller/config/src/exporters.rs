@@ -386,7 +386,7 @@ fn files(reader: &mut Reader<'_>) -> FilesExporter {
         "format",
         kind::choice().local(),
         FileFormat::Pprof,
-        "`pprof`: gzipped, for pprof and most viewers; `otlp`: the request that an OTLP receiver would get",
+        "`pprof`: gzipped, for pprof and most viewers; `otlp`: the request that an OTLP receiver would get; `otlp-json`: the same in JSON",
     );
     let max_files = reader.value(
         "max_files",

@@ -334,10 +334,13 @@ pub enum FileFormat {
     Pprof,
     /// An OTLP ExportProfilesServiceRequest.
     Otlp,
+    /// The same in JSON.
+    OtlpJson,
 }
 
 impl Choice for FileFormat {
-    const WORDS: &'static [(&'static str, Self)] = &[("pprof", Self::Pprof), ("otlp", Self::Otlp)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("pprof", Self::Pprof), ("otlp", Self::Otlp), ("otlp-json", Self::OtlpJson)];
 }
 
 /// What the agent tells about itself.

@@ -216,7 +216,9 @@ impl Collector {
         self.folder.path()
     }
 
-    fn file(&self) -> PathBuf {
+    /// What its file exporter writes.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
         self.folder.path().join("profiles.json")
     }
 

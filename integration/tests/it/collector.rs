@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use profiler_formats::otlp::{ExportProfilesServiceRequest, check, check_message};
+use profiler_formats::format;
+use profiler_formats::otlp::{ExportProfilesServiceRequest, check, check_message, request};
 use profiler_integration::collector::certificates::{Certificates, Valid};
 use profiler_integration::collector::{Collector, CollectorOptions, Protocol, free_port, listens};
 use profiler_integration::environment::repository;
@@ -133,6 +134,10 @@ fn sends_and_compares(collector: &Collector, tls: &[&Path]) {
         assert!(broken.is_empty(), "what the Collector made of it breaks profcheck's rules: {broken:?}");
     }
     assert_same(&sent, &seen(&requests));
+    // `convert` reads the same file.
+    let read = format::read(&fs::read(collector.file()).unwrap()).unwrap();
+    assert_eq!(read.sample_count(), sent.len() as u64);
+    assert_same(&sent, &seen([&request(&read)]));
 }
 
 #[test]

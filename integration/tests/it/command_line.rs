@@ -259,14 +259,14 @@ fn root_every_format_by_its_extension_and_convert_between_them() {
     }
     let _one = one_at_a_time();
     let file = programs::c("shares").build().expect("it builds");
-    let names = ["p.otlp", "p.folded", "p.svg", "p.html", "p.speedscope.json", "p.json.gz"];
+    let names = ["p.otlp", "p.otlp.json", "p.folded", "p.svg", "p.html", "p.speedscope.json", "p.json.gz"];
     let mut recorder = Recorder::new(199).expect("a recorder");
     let place = recorder.folder().to_owned();
     for name in names {
         recorder = recorder.arg("-o").arg(place.join(name));
     }
     let recording = recorder.run(&file, &["--ms", "1000"]).unwrap_or_else(|error| panic!("{error}"));
-    let starts: [&[u8]; 6] = [b"", b"", b"<?xml", b"<!", b"{", &[0x1f, 0x8b]];
+    let starts: [&[u8]; 7] = [b"", b"{", b"", b"<?xml", b"<!", b"{", &[0x1f, 0x8b]];
     let check = |place: &Path| {
         for (name, start) in names.iter().zip(starts) {
             let bytes = fs::read(place.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -293,9 +293,11 @@ fn root_every_format_by_its_extension_and_convert_between_them() {
     }
     check(converted.path());
     let back = converted.path().join("back.pb.gz");
-    convert(&converted.path().join("p.otlp"), &back);
-    let again = profiler_formats::pprof::decode(&fs::read(&back).expect("it is there")).expect("a profile");
-    assert_eq!(total(&rows(&again)), total(&rows(&recording.profile)), "samples after pprof -> OTLP -> pprof");
+    for name in ["p.otlp", "p.otlp.json"] {
+        convert(&converted.path().join(name), &back);
+        let again = profiler_formats::pprof::decode(&fs::read(&back).expect("it is there")).expect("a profile");
+        assert_eq!(total(&rows(&again)), total(&rows(&recording.profile)), "samples after pprof -> {name} -> pprof");
+    }
 }
 
 #[test]

@@ -26,15 +26,26 @@ pub enum Error {
         problem: String,
     },
     /// An index or id that refers to nothing.
-    #[error("{what} refers to {index}, which does not exist; the file is damaged")]
+    #[error("{what} refers to {index}, which does not exist; the file is damaged, or of another version of its format")]
     Dangling {
         /// The referring field.
         what: &'static str,
         /// The index or id.
         index: i128,
     },
+    /// OTLP of another version.
+    #[error(
+        "{what} is not what OTLP profiles have in opentelemetry-proto 1.10 and 1.11, which can be read: another version wrote this; \
+         update the program that wrote it, or this one"
+    )]
+    Version {
+        /// What differs.
+        what: String,
+    },
     /// Neither pprof nor OTLP.
-    #[error("this is neither a pprof profile nor an OTLP profiles request (raw or gzip); those two can be read")]
+    #[error(
+        "this is neither a pprof profile nor an OTLP profiles request (protobuf or JSON); those can be read, raw or in gzip"
+    )]
     Unrecognized,
 }
 

@@ -19,7 +19,7 @@ use fxprof_processed_profile::{
 use rustc_hash::FxHashMap;
 
 use profiler_model::{
-    FrameKind, Mapping, MappingId, Measured, ProcessId, Profiles, Sample, StackId, ThreadId,
+    Family, FrameKind, Mapping, MappingId, Measured, ProcessId, Profiles, Sample, StackId, ThreadId,
     frames::{Frame, Frames, file_name},
     headline::{losses, title},
 };
@@ -48,7 +48,10 @@ struct Converter<'a> {
     begun: u64,
     frames: Frames<'a>,
     firefox: Firefox,
-    categories: [CategoryPairHandle; 6],
+    /// Of functions that the compiler put into their callers.
+    inlined: CategoryPairHandle,
+    /// By kind of frame.
+    categories: FxHashMap<FrameKind, CategoryPairHandle>,
     /// What each frame is in the format; as [`Frames::all`].
     places: Vec<FrameInfo>,
 }
@@ -70,16 +73,14 @@ impl<'a> Converter<'a> {
         }
         // The names are already in the file.
         firefox.set_symbolicated(true);
-        let categories = [
-            ("Native", CategoryColor::Blue),
-            ("Kernel", CategoryColor::Orange),
-            ("Inlined", CategoryColor::LightBlue),
-            ("Go", CategoryColor::Purple),
-            ("JIT", CategoryColor::Green),
-            ("Unfinished", CategoryColor::Gray),
-        ];
-        let categories = categories.map(|(name, color)| firefox.add_category(name, color).into());
-        Self { each, profile, shown, begun, frames: Frames::new(profile), firefox, categories, places: Vec::new() }
+        let inlined = firefox.add_category("Inlined", CategoryColor::LightBlue).into();
+        let mut kinds: Vec<FrameKind> = profile.locations.iter().map(|location| shared(location.kind)).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        let mut category = |kind: FrameKind| firefox.add_category(profile.kind_name(kind), color(kind.family())).into();
+        let categories = kinds.into_iter().map(|kind| (kind, category(kind))).collect();
+        let frames = Frames::new(profile);
+        Self { each, profile, shown, begun, frames, firefox, inlined, categories, places: Vec::new() }
     }
 
     fn convert(mut self) -> Firefox {
@@ -164,15 +165,9 @@ impl<'a> Converter<'a> {
 
     /// What `frame` is in the format: an address in a library if it is a function of its own, else its name.
     fn place(&mut self, frame: &Frame, libraries: &FxHashMap<MappingId, (LibraryHandle, u64)>) -> FrameInfo {
-        let [native, kernel, inlined, go, jit, unfinished] = self.categories;
-        let category_pair = match frame.kind {
-            FrameKind::Kernel => kernel,
-            FrameKind::Go => go,
-            FrameKind::Jit => jit,
-            FrameKind::Marker => unfinished,
-            FrameKind::Native if frame.inlined => inlined,
-            FrameKind::Native => native,
-        };
+        let of_kind = self.categories.get(&shared(frame.kind)).copied().unwrap_or(self.inlined);
+        let is_inlined = frame.inlined && frame.kind.family() == Family::Native;
+        let category_pair = if is_inlined { self.inlined } else { of_kind };
         let location = self.profile.location(frame.location);
         let address = location.filter(|_| !frame.inlined).and_then(|location| {
             let (library, base) = libraries.get(&location.mapping?)?;
@@ -210,6 +205,23 @@ impl<'a> Converter<'a> {
             }
         }
         libraries
+    }
+}
+
+/// The kind whose category `kind` has: the format counts categories in 16 bits, so all that are not known share one.
+fn shared(kind: FrameKind) -> FrameKind {
+    if kind.names().is_some() { kind } else { FrameKind::Other(0) }
+}
+
+fn color(family: Family) -> CategoryColor {
+    match family {
+        Family::Native => CategoryColor::Blue,
+        Family::Kernel => CategoryColor::Orange,
+        Family::Go => CategoryColor::Purple,
+        Family::Generated => CategoryColor::Green,
+        Family::Interpreted => CategoryColor::Yellow,
+        Family::Marker => CategoryColor::Gray,
+        Family::Other => CategoryColor::Magenta,
     }
 }
 

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 
 use profiler_model::{
-    FrameKind, Measured, Profiles, StackId, ThreadId,
+    Family, Measured, Profiles, StackId, ThreadId,
     frames::{Frame, Frames},
 };
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -140,9 +140,9 @@ impl Names {
 }
 
 fn mark(frame: &Frame) -> &'static str {
-    match frame.kind {
-        FrameKind::Kernel => "_[k]",
-        FrameKind::Jit => "_[j]",
+    match frame.kind.family() {
+        Family::Kernel => "_[k]",
+        Family::Generated => "_[j]",
         _ if frame.inlined => "_[i]",
         _ => "",
     }

@@ -20,6 +20,8 @@ pub enum Format {
     Pprof,
     /// One OTLP `ExportProfilesServiceRequest`, protobuf.
     Otlp,
+    /// The same in JSON, on one line.
+    OtlpJson,
     /// Folded stacks: one line a stack.
     Folded,
     /// Flame graph by inferno.
@@ -36,6 +38,7 @@ pub enum Format {
 const FORMATS: &[(Format, &str, &[&str])] = &[
     (Format::Pprof, "pprof", &[".pb.gz", ".pprof", ".pb"]),
     (Format::Otlp, "otlp", &[".otlp"]),
+    (Format::OtlpJson, "otlp-json", &[".otlp.json"]),
     (Format::Folded, "folded", &[".folded"]),
     (Format::Svg, "svg", &[".svg"]),
     (Format::Html, "html", &[".html"]),
@@ -99,7 +102,7 @@ impl Format {
     /// Whether [`read`] can read it.
     #[must_use]
     pub fn is_readable(self) -> bool {
-        matches!(self, Self::Pprof | Self::Otlp)
+        matches!(self, Self::Pprof | Self::Otlp | Self::OtlpJson)
     }
 }
 
@@ -142,6 +145,7 @@ pub fn write_shown(profile: &Profiles, shown: &Measured<'_>, format: Format, out
     match format {
         Format::Pprof => pprof::encode(profile, out),
         Format::Otlp => otlp::encode_to(profile, out),
+        Format::OtlpJson => otlp::encode_json_to(profile, out),
         Format::Folded => folded::encode_by(profile, shown, folded::Root::Process, out),
         Format::Svg => svg::encode_shown(profile, shown, out),
         Format::Html => html::encode(profile, out),
@@ -151,9 +155,15 @@ pub fn write_shown(profile: &Profiles, shown: &Measured<'_>, format: Format, out
     buffered.flush()
 }
 
-/// Reads a pprof or OTLP profile, raw or gzipped; which of them, the bytes say.
+/// Reads a pprof or OTLP profile (protobuf or JSON), raw or gzipped; which of them, the bytes say.
 pub fn read(bytes: &[u8]) -> Result<Profiles, ReadError> {
     let raw = wire::decompressed(bytes)?;
+    // No protobuf begins like this: it would be a group, which none of the formats has.
+    let text = raw.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&raw).trim_ascii_start();
+    if text.starts_with(b"{") && (text.len() == raw.len() || wire::fields(&raw, "profile").any(|field| field.is_err()))
+    {
+        return otlp::decode_json_raw(text);
+    }
     // Both are protobuf. Every pprof file has a string table, field 6; an OTLP request has the fields 1 and 2.
     let (mut highest, mut any) = (0, false);
     for field in wire::fields(&raw, "profile") {
@@ -179,6 +189,7 @@ mod tests {
             ("dir.svg/a.pprof", Format::Pprof),
             ("a.PB", Format::Pprof),
             ("a.otlp", Format::Otlp),
+            ("a.otlp.json", Format::OtlpJson),
             ("a.folded", Format::Folded),
             ("a.svg", Format::Svg),
             ("a.html", Format::Html),

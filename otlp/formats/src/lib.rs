@@ -12,7 +12,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Reading is for pprof and OTLP, of any producer, and total: whatever the bytes, it ends in bounded time and memory, with a
+//! Reading is for pprof and OTLP (protobuf and JSON), of any producer, and total: whatever the bytes, it ends in bounded time and memory, with a
 //! profile or an [`Error`]. Writing is for all formats, and its only errors are those of the output.
 #![forbid(unsafe_code)]
 

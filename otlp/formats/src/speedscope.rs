@@ -10,7 +10,7 @@ use rustc_hash::FxHashMap;
 use serde_json::{Value, json, to_writer};
 
 use profiler_model::{
-    FrameKind, Measured, Profiles, Sample, StackId,
+    Family, Measured, Profiles, Sample, StackId,
     frames::{Frame, Frames},
     headline::{subtitle, title},
 };
@@ -72,9 +72,9 @@ fn frame_table(profile: &Profiles, frames: &Frames) -> (Vec<Value>, Vec<u32>) {
         let file = function.map_or("", |function| profile.string(function.file));
         let line = frame.line.map_or(0, |line| line.line);
         *ids.entry((frame.name, frame.kind, frame.inlined, file, line)).or_insert_with(|| {
-            let mark = match frame.kind {
-                FrameKind::Kernel => " [kernel]",
-                FrameKind::Jit => " [jit]",
+            let mark = match frame.kind.family() {
+                Family::Kernel => " [kernel]",
+                Family::Generated => " [jit]",
                 _ if frame.inlined => " [inlined]",
                 _ => "",
             };

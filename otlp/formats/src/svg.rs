@@ -7,7 +7,7 @@ use inferno::flamegraph::{
     color::{BackgroundColor, Color, PaletteMap},
 };
 use profiler_model::{
-    FrameKind, Measured, Profiles, ValueType,
+    Family, Measured, Profiles, ValueType,
     frames::Frames,
     headline::{subtitle, title},
 };
@@ -56,7 +56,7 @@ pub fn encode_shown(profile: &Profiles, shown: &Measured<'_>, out: impl Write) -
     let mut options = Options::default();
     options.title = printable(&title(profile, shown));
     options.subtitle = Some(printable(&subtitle(profile, shown)));
-    options.notes = "kernel orange, native red, inlined aqua, run-time generated green, unfinished grey".to_owned();
+    options.notes = "kernel orange, native red, inlined aqua, Go blue, generated at run time green, interpreted yellow, incomplete grey".to_owned();
     options.count_name = count_name(&shown.sample_type());
     options.palette_map = Some(&mut palette);
     options.bgcolors = Some(BackgroundColor::Flat(Color { r: 248, g: 248, b: 248 }));
@@ -141,13 +141,15 @@ fn palette(frames: &Frames, names: &Names) -> PaletteMap {
     for frame in frames.all() {
         let text = names.text(names.id(frame));
         let shade = (text.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into())) % 40) as u8;
-        let (r, g, b) = match frame.kind {
-            FrameKind::Kernel => (225 + shade / 2, 130 + shade, 40),
-            FrameKind::Jit => (80 + shade, 180 + shade, 80 + shade),
-            FrameKind::Marker => (150 + shade, 150 + shade, 150 + shade),
-            FrameKind::Go => (80 + shade, 170 + shade, 210 + shade),
-            FrameKind::Native if frame.inlined => (70 + shade, 180 + shade, 180 + shade),
-            FrameKind::Native => (215 + shade, 85 + shade, 75 + shade),
+        let (r, g, b) = match frame.kind.family() {
+            Family::Kernel => (225 + shade / 2, 130 + shade, 40),
+            Family::Generated => (80 + shade, 180 + shade, 80 + shade),
+            Family::Interpreted => (200 + shade, 190 + shade, 70 + shade),
+            Family::Marker => (150 + shade, 150 + shade, 150 + shade),
+            Family::Go => (80 + shade, 170 + shade, 210 + shade),
+            Family::Native if frame.inlined => (70 + shade, 180 + shade, 180 + shade),
+            Family::Native => (215 + shade, 85 + shade, 75 + shade),
+            Family::Other => (190 + shade, 150 + shade, 200 + shade),
         };
         palette.insert(text, Color { r, g, b });
     }

@@ -22,6 +22,11 @@ pub(crate) struct Texts {
 }
 
 impl Texts {
+    /// No strings yet, of a table that stands behind this one in the same file.
+    pub(crate) fn next(self) -> Self {
+        Self { ids: Vec::new(), ..self }
+    }
+
     /// Adds the next entry of the file's string table.
     pub(crate) fn push(&mut self, bytes: &[u8], builder: &mut ProfileBuilder) -> Result<(), Error> {
         crate::wire::check_count(self.ids.len(), crate::wire::MAX_ENTRIES, "strings")?;

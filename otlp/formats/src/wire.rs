@@ -46,16 +46,7 @@ pub(crate) fn fields<'a>(message: &'a [u8], what: &'static str) -> Fields<'a> {
 
 impl<'a> Fields<'a> {
     fn varint(&mut self) -> Option<u64> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.rest.split_first()?;
-            self.rest = rest;
-            value |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
+        take_varint(&mut self.rest)
     }
 
     fn take(&mut self, length: u64) -> Option<&'a [u8]> {
@@ -97,6 +88,20 @@ impl<'a> Iterator for Fields<'a> {
         }
         Some(field.ok_or_else(|| Error::malformed(self.what, "a field is cut short or not protobuf")))
     }
+}
+
+/// The variable-length integer that `rest` begins with, which is taken away; `None` if there is none.
+pub(crate) fn take_varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0_u64;
+    for shift in (0..64).step_by(7) {
+        let (&byte, tail) = rest.split_first()?;
+        *rest = tail;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
 }
 
 /// A protobuf message of type `M`.

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::{
-    AttributeValue, Function, FunctionId, Location, LocationId, Process, ProcessId, Profile, Profiles, Sample, StackId,
-    StringId,
+    AttributeValue, FrameKind, Function, FunctionId, Location, LocationId, Process, ProcessId, Profile, Profiles,
+    Sample, StackId, StringId,
 };
 use super::{attribute::SERVICE_NAME, frames::file_name};
 
@@ -22,6 +22,15 @@ impl Profiles {
             AttributeValue::Text(id) => self.string(*id).into(),
             AttributeValue::Integer(number) => number.to_string().into(),
             AttributeValue::Texts(ids) => ids.iter().map(|&id| self.string(id)).collect::<Vec<_>>().join(",").into(),
+        }
+    }
+
+    /// What `kind` is called.
+    #[must_use]
+    pub fn kind_name(&self, kind: FrameKind) -> &str {
+        match (kind, kind.names()) {
+            (FrameKind::Other(name), _) if name != 0 => self.string(name),
+            (_, names) => names.map_or("Other", |names| names.name),
         }
     }
 

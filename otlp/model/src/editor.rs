@@ -7,8 +7,8 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use crate::{
-    AttributeValue, Label, LabelValue, Line, Location, Loss, Process, ProcessId, Profile, Profiles, Sample, StringId,
-    Thread, attribute, builder::ProfileBuilder, counts_samples, rfc3339,
+    AttributeValue, FrameKind, Label, LabelValue, Line, Location, Loss, Process, ProcessId, Profile, Profiles, Sample,
+    StringId, Thread, attribute, builder::ProfileBuilder, counts_samples, rfc3339,
 };
 
 /// Begins the reason of the loss of samples that a rule dropped; its name follows.
@@ -411,7 +411,11 @@ impl Referred<'_> {
             }
             lines.push(Line { function: self.builder.function(function), ..*line });
         }
-        let new = self.builder.location(Location { mapping, lines, ..*location });
+        let kind = match location.kind {
+            FrameKind::Other(name) => FrameKind::Other(self.text(name)),
+            known => known,
+        };
+        let new = self.builder.location(Location { kind, mapping, lines, ..*location });
         if let Some(slot) = self.locations.get_mut(id as usize) {
             *slot = Some(new);
         }

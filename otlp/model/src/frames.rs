@@ -4,7 +4,7 @@ use std::{borrow::Cow, ops::Range};
 
 use rustc_hash::FxHashMap;
 
-use crate::{FrameKind, Line, Location, LocationId, Profiles, StackId};
+use crate::{FrameKind, Line, Location, LocationId, Mapping, Profiles, StackId};
 
 /// A function on a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,16 +111,35 @@ fn function_name<'a>(profile: &'a Profiles, location: &Location, line: &Line) ->
     }
 }
 
-/// What an address without a function is called: file and address, as far as they are known.
-fn address_name(profile: &Profiles, location: &Location) -> String {
+/// What an address without a function is called: `[file+0x...]`, as far as file and address are known.
+///
+/// The number is the address in the file: as an ELF file has it, where the profile says that; of an address in memory, as pprof files
+/// of others have it, the offset in the file, so that it means the same in every run.
+#[must_use]
+pub fn address_name(profile: &Profiles, location: &Location) -> String {
     let mapping = location.mapping.and_then(|mapping| profile.mappings.get(mapping as usize));
-    let file = file_name(mapping.map_or("", |mapping| profile.string(mapping.file)));
-    match (file, location.address) {
+    let path = mapping.map_or("", |mapping| profile.string(mapping.file));
+    let address = mapping.filter(|_| is_file(path)).and_then(|mapping| file_offset(mapping, location.address));
+    match (file_name(path), address.unwrap_or(location.address)) {
         ("", 0) => "[unknown]".to_owned(),
         ("", address) => format!("{address:#x}"),
-        (file, 0) => format!("[{}]", bare(file)),
+        (file, _) if location.address == 0 => format!("[{}]", bare(file)),
         (file, address) => format!("[{}+{address:#x}]", bare(file)),
     }
+}
+
+/// Whether `path` is that of a file, not a name that stands for one (`[vdso]`, `[kernel.kallsyms]`, `//anon`).
+fn is_file(path: &str) -> bool {
+    !path.is_empty() && !path.starts_with('[') && !path.starts_with("//")
+}
+
+/// Above all addresses that linkers give to files, and below all that systems choose for what may be anywhere: 64 GiB.
+const MEMORY: u64 = 64 << 30;
+
+/// The offset in the file of what is in memory at `address`; `None` if the mapping is not by addresses in memory.
+fn file_offset(mapping: &Mapping, address: u64) -> Option<u64> {
+    let is_inside = (mapping.start..mapping.end).contains(&address) && mapping.start >= MEMORY;
+    is_inside.then(|| (address - mapping.start).saturating_add(mapping.file_offset))
 }
 
 /// `[vdso]` without its brackets.
@@ -132,4 +151,34 @@ fn bare(file: &str) -> &str {
 #[must_use]
 pub fn file_name(path: &str) -> &str {
     path.rsplit('/').find(|part| !part.is_empty()).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::builder::ProfileBuilder;
+
+    #[test]
+    fn an_address_is_called_by_file_and_by_what_is_the_same_in_every_run() {
+        let name = |file: &str, (start, end, file_offset): (u64, u64, u64), address: u64| {
+            let mut b = ProfileBuilder::new();
+            let file = b.string(file);
+            let mapping = b.mapping(Mapping { start, end, file_offset, file, ..Mapping::default() });
+            let location = Location { mapping: Some(mapping), address, ..Location::default() };
+            address_name(&b.finish(), &location)
+        };
+        // By addresses of the file, as this profiler and OpenTelemetry's have them.
+        assert_eq!(name("/usr/lib/libc.so.6", (0x2_6000, 0x18_0000, 0x2_6000), 0x2_a000), "[libc.so.6+0x2a000]");
+        assert_eq!(name("/opt/app", (0x40_1000, 0x80_0000, 0x1000), 0x40_1723), "[app+0x401723]");
+        // By addresses in memory, as pprof files have them.
+        let loaded = (0x55dc_41a0_0000, 0x55dc_41b0_0000, 0x1000);
+        assert_eq!(name("/tmp/base", loaded, 0x55dc_41a0_00b0), "[base+0x10b0]");
+        assert_eq!(name("/tmp/base", loaded, 0x55dc_41c0_00b0), "[base+0x55dc41c000b0]");
+        // What is no file has no offset.
+        let kernel = (0xffff_ffff_8100_0000, u64::MAX, 0);
+        assert_eq!(name("[kernel.kallsyms]", kernel, 0xffff_ffff_8100_0010), "[kernel.kallsyms+0xffffffff81000010]");
+        assert_eq!(name("//anon", (0x7f00_0000_0000, 0x7f00_0010_0000, 0), 0x7f00_0000_1000), "[anon+0x7f0000001000]");
+        assert_eq!(name("", loaded, 0x55dc_41a0_00b0), "0x55dc41a000b0");
+        assert_eq!(name("", (0, 0, 0), 0), "[unknown]");
+    }
 }

@@ -14,11 +14,13 @@ pub mod builder;
 mod editor;
 pub mod frames;
 pub mod headline;
+mod kind;
 mod measured;
 pub mod rfc3339;
 mod summary;
 
 pub use editor::{DROPPED, Editor, Value};
+pub use kind::{Family, FrameKind, KindNames};
 pub use measured::{Measured, UnknownSampleType, counts_samples};
 pub use profiler_measure::{Measure, ValueType};
 pub use summary::{FunctionCount, ProcessCount, Summary, summary, summary_of};
@@ -187,22 +189,6 @@ pub struct Function {
     pub file: StringId,
     /// First line; 0 if unknown.
     pub start_line: u32,
-}
-
-/// What runs in a frame (semantic conventions `profile.frame.type`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum FrameKind {
-    /// Compiled code of an ELF file.
-    #[default]
-    Native,
-    /// The kernel, its modules and BPF programs.
-    Kernel,
-    /// Go.
-    Go,
-    /// Code made at run time by a JIT that left a perf map or jitdump (no OTLP value: `native` there).
-    Jit,
-    /// No code: says why a stack is not finished (`abort-marker`).
-    Marker,
 }
 
 /// One place in code, with its inlined callees.

@@ -90,10 +90,19 @@ impl Profiles {
             measured.scaled = measured.parts.iter().any(|part| part.worth().is_some() && part.profile.period != first);
         }
         let kinds: Vec<String> = all.iter().map(|measured| measured.sample_type().kind).collect();
-        for (position, measured) in all.iter_mut().enumerate() {
-            let (source, own) = (measured.source().to_owned(), &kinds[position]);
+        let mut names: Vec<String> = Vec::with_capacity(all.len());
+        for (measured, own) in all.iter().zip(&kinds) {
+            let (source, every) = (measured.source().to_owned(), measured.period_type().kind.clone());
             let is_alone = kinds.iter().filter(|kind| *kind == own).count() == 1;
-            measured.name = if is_alone || source.is_empty() { own.clone() } else { source };
+            let first = if is_alone || source.is_empty() { own.clone() } else { source };
+            let is_free = |name: &String| !names.contains(name);
+            // People choose by name: no two are called the same.
+            let name = [first, every].into_iter().find(|name| is_free(name));
+            let mut numbered = (2_u32..).map(|number| format!("{own}_{number}"));
+            names.push(name.or_else(|| numbered.find(is_free)).unwrap_or_default());
+        }
+        for (measured, name) in all.iter_mut().zip(names) {
+            measured.name = name;
         }
         all
     }

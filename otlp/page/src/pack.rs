@@ -5,7 +5,7 @@
 //! JSON                 what is small or text: origin, losses, sample types, processes, threads, strings, counts
 //! columns              each one LEB128 number an entry; "delta": zigzag of the difference to the entry before
 //!   functions   name (delta) | module | file | line
-//!   frames      function (delta) | flags: kind, 16 inlined, 32 guessed, 64 name is an address
+//!   frames      function (delta) | flags: 1 inlined, 2 guessed, kind * 4
 //!   places      frame (delta) | line | address, low 32 bits (delta) | high 32 bits (delta)
 //!   nodes       depth | place * 2 + (has several)
 //!   rows        node (delta) | thread | place (delta) | a value column for each sample type
@@ -15,7 +15,7 @@
 
 use std::io::{self, Write};
 
-use profiler_model::{FrameKind, Profiles, StringId};
+use profiler_model::{Family, FrameKind, KindNames, Profiles, StringId};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
@@ -31,11 +31,12 @@ pub(super) fn write(profile: &Profiles, out: &mut impl Write) -> io::Result<()> 
     let mut columns = Columns::default();
 
     let functions = &tree.functions;
+    let addresses: Vec<u32> = tree.addresses.iter().map(|name| strings.own(name.as_str())).collect();
     let mut names = Vec::with_capacity(functions.len());
     for function in functions {
         names.push(match function.name {
             Name::Known(id) => strings.of(id)?,
-            Name::Address(address) => strings.own(format!("{address:#x}")),
+            Name::Address(index) => addresses.get(index as usize).copied().unwrap_or(0),
         });
     }
     columns.delta(names.iter().map(|&name| u64::from(name)));
@@ -49,10 +50,7 @@ pub(super) fn write(profile: &Profiles, out: &mut impl Write) -> io::Result<()> 
 
     columns.delta(tree.frames.iter().map(|frame| frame.function.into()));
     for frame in &tree.frames {
-        let function = functions.get(frame.function as usize);
-        let address = function.is_some_and(|function| matches!(function.name, Name::Address(_)));
-        let flags = u64::from(frame.inlined) << 4 | u64::from(frame.guessed) << 5 | u64::from(address) << 6;
-        columns.number(kind(frame.kind) | flags);
+        columns.number(u64::from(frame.inlined) | u64::from(frame.guessed) << 1 | u64::from(frame.kind.number()) << 2);
     }
 
     columns.delta(tree.places.iter().map(|place| place.frame.into()));
@@ -111,13 +109,14 @@ fn header(profile: &Profiles, tree: &Tree, strings: &mut Strings<'_>) -> io::Res
     let losses: Vec<Value> = profile.losses.iter().map(|loss| json!([loss.reason, loss.count.min(MAX_SAFE)])).collect();
     let origin = &profile.origin;
     let header = json!({
-        "version": 2,
+        "version": 3,
         "origin": {
             "host": origin.host_name, "kernel": origin.kernel_release, "arch": origin.arch, "cpus": origin.cpus,
             "frequency": origin.frequency, "target": origin.target, "producer": origin.producer,
         },
         "start_ms": start / 1_000_000,
         "duration_ns": end.saturating_sub(start).min(MAX_SAFE),
+        "kinds": kinds(tree),
         "types": types,
         "shown": profile.shown_first(),
         "losses": losses,
@@ -134,14 +133,32 @@ fn header(profile: &Profiles, tree: &Tree, strings: &mut Strings<'_>) -> io::Res
     Ok(serde_json::to_vec(&header)?)
 }
 
-/// The number of a kind in the page; `otlp/page/viewer/src/colors.js` names and paints them.
-fn kind(kind: FrameKind) -> u64 {
-    match kind {
-        FrameKind::Native => 0,
-        FrameKind::Kernel => 1,
-        FrameKind::Go => 2,
-        FrameKind::Jit => 3,
-        FrameKind::Marker => 4,
+/// What the viewer has to know of the kinds of frames: number, what it is painted as, name, meaning. Native frames and markers
+/// are always among them, since the viewer tells inlined functions and incomplete stacks by them.
+fn kinds(tree: &Tree) -> Vec<Value> {
+    let mut used: Vec<FrameKind> = tree.frames.iter().map(|frame| frame.kind).collect();
+    used.extend([FrameKind::Native, FrameKind::Marker]);
+    used.sort_unstable();
+    used.dedup();
+    let known = used.iter().filter_map(|kind| kind.names());
+    let row = |row: &KindNames| json!([row.kind.number(), paint(row.family), row.name, row.about]);
+    let mut all: Vec<Value> = known.map(row).collect();
+    if let Some(other) = used.iter().find(|kind| kind.names().is_none()) {
+        all.push(json!([other.number(), paint(Family::Other), "Other", "code of a kind that is not known"]));
+    }
+    all
+}
+
+/// What `otlp/page/viewer/src/colors.js` calls the colour of `family`.
+fn paint(family: Family) -> &'static str {
+    match family {
+        Family::Native => "native",
+        Family::Kernel => "kernel",
+        Family::Go => "go",
+        Family::Generated => "jit",
+        Family::Interpreted => "script",
+        Family::Marker => "marker",
+        Family::Other => "other",
     }
 }
 

@@ -17,12 +17,12 @@ use std::io;
 
 use rustc_hash::FxHashMap;
 
-use profiler_model::{FrameKind, LocationId, Profiles, StringId};
+use profiler_model::{FrameKind, LocationId, Profiles, StringId, frames::address_name};
 
 /// What the viewer counts as one function: the lines of its table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Function {
-    /// Name; of code without a symbol, its module and address.
+    /// Name; of code without a symbol, its file and address.
     pub name: Name,
     /// Path of the executable, a string of the profile; 0 if unknown.
     pub module: StringId,
@@ -37,8 +37,8 @@ pub(super) struct Function {
 pub(super) enum Name {
     /// A string of the profile.
     Known(StringId),
-    /// There is no symbol: the address stands for the function.
-    Address(u64),
+    /// There is no symbol: file and address stand for the function. An index into [`Tree::addresses`].
+    Address(u32),
 }
 
 /// What a node of the tree shows.
@@ -93,6 +93,8 @@ pub(super) struct Row {
 #[derive(Debug, Default)]
 pub(super) struct Tree {
     pub functions: Vec<Function>,
+    /// Names of code without a symbol, as all formats have them.
+    pub addresses: Vec<String>,
     pub frames: Vec<Frame>,
     pub places: Vec<Place>,
     /// In preorder, the heaviest child first by the sample type shown first; without the root.
@@ -200,6 +202,7 @@ impl Tree {
     /// Each location of `profile` as places, outermost first.
     fn places(&mut self, profile: &Profiles) -> io::Result<Vec<Places>> {
         let (mut functions, mut frames, mut places) = Default::default();
+        let mut addresses = FxHashMap::default();
         let mut by_location = Vec::with_capacity(profile.locations.len());
         for location in &profile.locations {
             let module = match location.mapping {
@@ -207,6 +210,9 @@ impl Tree {
                 Some(id) => profile.mappings.get(id as usize).ok_or_else(|| missing("mapping", id))?.file,
             };
             let mut expanded = Vec::with_capacity(location.lines.len().max(1));
+            let mut address = |tree: &mut Vec<String>| {
+                intern(tree, &mut addresses, address_name(profile, location)).map(Name::Address)
+            };
             let mut add = |function: Function, line: u32, inlined: bool| -> io::Result<()> {
                 let function = intern(&mut self.functions, &mut functions, function)?;
                 let frame = Frame { function, kind: location.kind, inlined, guessed: location.guessed };
@@ -216,14 +222,16 @@ impl Tree {
                 Ok(())
             };
             if location.lines.is_empty() {
-                let name = Name::Address(location.address);
+                let name = address(&mut self.addresses)?;
                 add(Function { name, module, file: 0, line: 0 }, 0, false)?;
             }
             for (nth, line) in location.lines.iter().rev().enumerate() {
                 let function =
                     profile.functions.get(line.function as usize).ok_or_else(|| missing("function", line.function))?;
-                let name =
-                    if function.name == 0 { Name::Address(location.address) } else { Name::Known(function.name) };
+                let name = match function.name {
+                    0 => address(&mut self.addresses)?,
+                    known => Name::Known(known),
+                };
                 add(Function { name, module, file: function.file, line: function.start_line }, line.line, nth > 0)?;
             }
             by_location.push(expanded.into());

@@ -30,7 +30,7 @@ fn names(directory: &Path) -> Vec<String> {
 
 #[test]
 fn each_profile_is_a_file_and_the_oldest_go() {
-    for (format, ending) in [(Format::Pprof, ".pb.gz"), (Format::Otlp, ".otlp")] {
+    for (format, ending) in [(Format::Pprof, ".pb.gz"), (Format::Otlp, ".otlp"), (Format::OtlpJson, ".otlp.json")] {
         let folder = tempfile::tempdir().unwrap();
         let directory = folder.path().join("made/for/it");
         let sink = FileSink::open(options(&directory, format)).unwrap();

@@ -4,17 +4,17 @@
 //! has no field for become labels of samples, or attributes of processes; values that are no text and no integer become text.
 
 use opentelemetry_proto::tonic::{
-    common::v1::{InstrumentationScope, KeyValue, any_value},
+    common::v1::{KeyValue, any_value},
     profiles::v1development as proto,
     resource::v1::Resource,
 };
 use profiler_model::{
-    AttributeValue, Label, LabelValue, LinkId, Loss, Origin, Process, ProcessId, Profile, Profiles, Sample, StackId,
+    AttributeValue, Label, LabelValue, LinkId, Origin, Process, ProcessId, Profile, Profiles, Sample, StackId,
     StringId, Thread, ThreadId, ValueType, Values, attribute, builder::ProfileBuilder, rfc3339,
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{dictionary::Dictionary, resource::fallback_service, shared::Shared};
+use super::{dictionary::Dictionary, json, resource::fallback_service, schema::REQUEST, scope::Losses, shared::Shared};
 use crate::{
     error::Error,
     texts,
@@ -33,24 +33,21 @@ pub fn decode(bytes: &[u8]) -> Result<Profiles, Error> {
 
 /// Reads a request that is not compressed.
 pub(crate) fn decode_raw(bytes: &[u8]) -> Result<Profiles, Error> {
-    let mut builder = ProfileBuilder::new();
-    let dictionary = Dictionary::read(bytes, &mut builder)?;
-    let mut decoder = Decoder { builder, dictionary, ..Decoder::default() };
-    for resource in messages(bytes, &[1]) {
-        decoder.resource(resource?)?;
-    }
-    let default = decoder.default_sample_type.take();
-    let mut profile = decoder.builder.finish();
-    decoder.shared.finish(&mut profile);
-    if let Some(name) = default {
-        let named = |part: &Profile| part.sample_types.first().is_some_and(|kind| kind.kind == name);
-        let parts = &mut profile.profiles;
-        let position = parts.iter().position(named).or_else(|| parts.iter().position(|part| part.source == name));
-        if let Some(part) = position.and_then(|position| parts.get_mut(position)) {
-            part.default_sample_type = Some(0);
-        }
-    }
-    Ok(profile)
+    let mut decoder = Decoder::new();
+    decoder.request(bytes)?;
+    Ok(decoder.finish())
+}
+
+/// Reads requests in JSON, one or several of one stream, as [`decode`] does.
+pub fn decode_json(text: &[u8]) -> Result<Profiles, Error> {
+    decode_json_raw(&decompressed(text)?)
+}
+
+/// Reads requests in JSON that are not compressed.
+pub(crate) fn decode_json_raw(text: &[u8]) -> Result<Profiles, Error> {
+    let mut decoder = Decoder::new();
+    json::read(text, |request| decoder.request(request))?;
+    Ok(decoder.finish())
 }
 
 /// The messages at the end of a path of field numbers; iterative, so that depth costs nothing.
@@ -87,11 +84,14 @@ struct Context {
     labels: Vec<Label>,
 }
 
+/// Type and unit.
+type TypeIds = (StringId, StringId);
+
 /// What makes the samples of several messages one profile.
 #[derive(PartialEq, Eq, Hash)]
 struct Head {
-    sample_type: (StringId, StringId),
-    period_type: (StringId, StringId),
+    sample_type: TypeIds,
+    period_type: TypeIds,
     period: i64,
     source: StringId,
     start: u64,
@@ -108,22 +108,21 @@ struct Of {
 }
 
 #[derive(Default)]
-struct Decoder {
-    builder: ProfileBuilder,
-    dictionary: Dictionary,
+pub(super) struct Decoder {
+    pub(super) builder: ProfileBuilder,
+    pub(super) dictionary: Dictionary,
     /// The profiles so far.
     profiles: FxHashMap<Head, usize>,
-    /// Type, unit and source of all that the profiles count.
-    types: FxHashSet<(StringId, StringId, StringId)>,
+    /// Type, source and type of the period of all that the profiles count.
+    types: FxHashSet<(TypeIds, StringId, TypeIds)>,
     /// What a scope says is to be shown first.
-    default_sample_type: Option<String>,
+    pub(super) default_sample_type: Option<String>,
     /// Samples of all profiles.
     samples: usize,
     /// Attributes of samples by their indices, for the current resource.
     contexts: Vec<Context>,
     context_ids: FxHashMap<Vec<i32>, usize>,
-    /// Losses by the key of their attribute.
-    losses: FxHashMap<StringId, usize>,
+    pub(super) losses: Losses,
     /// What resources say of the machine.
     shared: Shared,
     /// All labels so far.
@@ -131,13 +130,43 @@ struct Decoder {
 }
 
 impl Decoder {
-    fn value_type(&self, kind: Option<proto::ValueType>) -> Result<(StringId, StringId), Error> {
+    fn new() -> Self {
+        Self { builder: ProfileBuilder::new(), ..Self::default() }
+    }
+
+    /// Reads one more request. Of several, each has its own dictionary, and losses of its own.
+    fn request(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        REQUEST.check(bytes)?;
+        self.dictionary = Dictionary::read(bytes, &mut self.builder, std::mem::take(&mut self.dictionary))?;
+        self.losses.next();
+        for resource in messages(bytes, &[1]) {
+            self.resource(resource?)?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Profiles {
+        let default = self.default_sample_type.take();
+        let mut profile = self.builder.finish();
+        self.shared.finish(&mut profile);
+        if let Some(name) = default {
+            let named = |part: &Profile| part.sample_types.first().is_some_and(|kind| kind.kind == name);
+            let parts = &mut profile.profiles;
+            let position = parts.iter().position(named).or_else(|| parts.iter().position(|part| part.source == name));
+            if let Some(part) = position.and_then(|position| parts.get_mut(position)) {
+                part.default_sample_type = Some(0);
+            }
+        }
+        profile
+    }
+
+    fn value_type(&self, kind: Option<proto::ValueType>) -> Result<TypeIds, Error> {
         let kind = kind.unwrap_or_default();
         let name = self.dictionary.string("a value type", kind.type_strindex)?;
         Ok((name, self.dictionary.string("a value type's unit", kind.unit_strindex)?))
     }
 
-    fn owned(&mut self, (kind, unit): (StringId, StringId)) -> Result<ValueType, Error> {
+    fn owned(&mut self, (kind, unit): TypeIds) -> Result<ValueType, Error> {
         Ok(ValueType {
             kind: self.dictionary.copy(kind, &mut self.builder)?,
             unit: self.dictionary.copy(unit, &mut self.builder)?,
@@ -191,7 +220,7 @@ impl Decoder {
             return Ok(known);
         }
         check_count(self.profiles.len(), MAX_PROFILES, "profiles")?;
-        if self.types.insert((key.sample_type.0, key.sample_type.1, key.source)) {
+        if self.types.insert((key.sample_type, key.source, key.period_type)) {
             check_count(self.types.len() - 1, MAX_TYPES, "sample types")?;
         }
         let profile = Profile {
@@ -250,7 +279,7 @@ impl Decoder {
     }
 
     /// Key and value of an attribute as text, and the value if it is a number.
-    fn pair(&mut self, pair: &KeyValue) -> Result<(StringId, StringId, Option<i64>), Error> {
+    pub(super) fn pair(&mut self, pair: &KeyValue) -> Result<(StringId, StringId, Option<i64>), Error> {
         let key = match pair.key_strindex {
             0 => texts::intern(pair.key.as_bytes(), &mut self.builder),
             index => self.dictionary.string("an attribute's key", index)?,
@@ -331,7 +360,7 @@ impl Decoder {
     }
 
     /// Puts `text` into a field of the origin, unless that has a text; says whether it is what the field says now.
-    fn host(&mut self, field: impl Fn(&mut Origin) -> &mut String, text: StringId) -> Result<bool, Error> {
+    pub(super) fn host(&mut self, field: impl Fn(&mut Origin) -> &mut String, text: StringId) -> Result<bool, Error> {
         if field(&mut self.builder.set_mut().origin).is_empty() {
             let text = self.dictionary.copy(text, &mut self.builder)?;
             *field(&mut self.builder.set_mut().origin) = text;
@@ -341,55 +370,6 @@ impl Decoder {
         let same = known == self.builder.set().string(text);
         *field(&mut self.builder.set_mut().origin) = known;
         Ok(same)
-    }
-
-    /// Who recorded, how, and what was lost. Each process's scope says the same, so nothing is added up.
-    fn scope(&mut self, scope: &InstrumentationScope) -> Result<(), Error> {
-        let producer = match (scope.name.as_str(), scope.version.as_str()) {
-            (name, "") => name.to_owned(),
-            (name, version) => format!("{name} {version}"),
-        };
-        let origin = &mut self.builder.set_mut().origin;
-        if origin.producer.is_empty() {
-            origin.producer = producer;
-        }
-        for pair in &scope.attributes {
-            let (key, text, integer) = self.pair(pair)?;
-            let number = integer.and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
-            let profile = self.builder.set_mut();
-            match profile.string(key) {
-                attribute::CPUS => profile.origin.cpus = number,
-                attribute::FREQUENCY => profile.origin.frequency = number,
-                attribute::TARGET => {
-                    self.host(|origin| &mut origin.target, text)?;
-                }
-                attribute::DEFAULT_SAMPLE_TYPE if self.default_sample_type.is_none() => {
-                    self.default_sample_type = Some(self.dictionary.copy(text, &mut self.builder)?);
-                }
-                name if name.starts_with(attribute::LOSS) => {
-                    let count = integer.and_then(|count| u64::try_from(count).ok());
-                    self.loss(key, count.unwrap_or(0))?;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes the loss whose attribute has this key.
-    fn loss(&mut self, key: StringId, count: u64) -> Result<(), Error> {
-        let losses = &mut self.builder.set_mut().losses;
-        if let Some(&position) = self.losses.get(&key) {
-            if let Some(known) = losses.get_mut(position) {
-                known.count = known.count.max(count);
-            }
-            return Ok(());
-        }
-        self.losses.insert(key, losses.len());
-        let name = self.dictionary.copy(key, &mut self.builder)?;
-        let reason = name.strip_prefix(attribute::LOSS).unwrap_or(&name).to_owned();
-        self.builder.set_mut().losses.push(Loss { reason, count });
-        Ok(())
     }
 
     fn profile(&mut self, bytes: &[u8], process: Option<ProcessId>) -> Result<(), Error> {
@@ -454,6 +434,10 @@ impl Decoder {
         }
         if indices.len() > MAX_LABELS {
             return Err(Error::TooLarge { what: "attributes on one sample", limit: MAX_LABELS });
+        }
+        // Before 1.10 the values of samples stood where their attributes are now: several samples of one CPU tick look like this.
+        if indices.iter().enumerate().any(|(nth, index)| indices.iter().take(nth).any(|other| other == index)) {
+            return Err(Error::Version { what: "a list of a Sample's attributes, which has one twice,".to_owned() });
         }
         let (mut tid, mut name, mut cpu) = (None, None, None);
         let mut labels = Vec::new();

@@ -49,8 +49,8 @@ fn entry<'a, T>(table: &'a [T], what: &'static str, index: i32) -> Result<&'a T,
 }
 
 impl Dictionary {
-    /// Reads the dictionary of `request` into `builder`.
-    pub(super) fn read(request: &[u8], builder: &mut ProfileBuilder) -> Result<Self, Error> {
+    /// Reads the dictionary of `request` into `builder`; `before` is that of the request before, with which it shares its budgets.
+    pub(super) fn read(request: &[u8], builder: &mut ProfileBuilder, before: Self) -> Result<Self, Error> {
         let mut tables: [Vec<&[u8]>; 8] = Default::default();
         for field in fields(request, "OTLP request") {
             let (2, Value::Bytes(dictionary)) = field? else { continue };
@@ -63,7 +63,8 @@ impl Dictionary {
             }
         }
         let [_, mappings, locations, functions, links, strings, attributes, stacks] = tables;
-        let mut dictionary = Self { empty_stack: builder.stack(&[]), ..Self::default() };
+        let texts = before.texts.next();
+        let mut dictionary = Self { texts, empty_stack: builder.stack(&[]), ..Self::default() };
         for text in strings {
             dictionary.texts.push(text, builder)?;
         }
@@ -220,27 +221,19 @@ impl Dictionary {
             let Some(LabelValue::Text(text)) = found.values.first() else { continue };
             let profile = builder.set_mut();
             match (profile.string(found.key), profile.string(*text)) {
-                (attribute::FRAME_TYPE, kind) => model.kind = kind_of(kind),
+                (attribute::FRAME_TYPE, "") => {}
+                (attribute::FRAME_TYPE, kind) => {
+                    model.kind = FrameKind::of_otlp(kind).unwrap_or(FrameKind::Other(*text));
+                }
                 (attribute::FRAME_JIT, "true") => jit = true,
                 (attribute::FRAME_GUESSED, "true") => model.guessed = true,
                 _ => {}
             }
         }
-        if jit {
+        if jit && model.kind == FrameKind::Native {
             model.kind = FrameKind::Jit;
         }
         Ok(model)
-    }
-}
-
-/// The kind that comes nearest to a value of `profile.frame.type`; runtimes of other profilers generate their code.
-fn kind_of(kind: &str) -> FrameKind {
-    match kind {
-        "kernel" => FrameKind::Kernel,
-        "go" => FrameKind::Go,
-        "abort-marker" => FrameKind::Marker,
-        "jvm" | "v8js" | "dotnet" | "luajit" | "phpjit" | "beam" => FrameKind::Jit,
-        _ => FrameKind::Native,
     }
 }
 

@@ -8,8 +8,9 @@ use prost::Message;
 use rustc_hash::FxHashMap;
 
 use super::{
-    ExportProfilesServiceRequest,
+    ExportProfilesServiceRequest, json,
     resource::{resource, scope},
+    schema::{DICTIONARY, RESOURCE_PROFILES},
     tables::{Attribute, Tables},
 };
 use crate::{
@@ -38,6 +39,20 @@ pub fn encode_to(profile: &Profiles, mut out: impl Write) -> io::Result<()> {
     let dictionary = Encoder::new(profile)
         .run(|resource| field(1, &|buffer| resource.encode_raw(buffer), resource.encoded_len()))?;
     field(2, &|buffer| dictionary.encode_raw(buffer), dictionary.encoded_len())?;
+    out.flush()
+}
+
+/// Writes `profile` to `out` as one request in JSON and the end of a line. Errors are those of `out`.
+pub fn encode_json_to(profile: &Profiles, mut out: impl Write) -> io::Result<()> {
+    let mut before = r#"{"resourceProfiles":["#;
+    let dictionary = Encoder::new(profile).run(|resource| {
+        write!(out, "{before}")?;
+        before = ",";
+        json::write(&RESOURCE_PROFILES, &resource.encode_to_vec(), &mut out)
+    })?;
+    write!(out, r#"],"dictionary":"#)?;
+    json::write(&DICTIONARY, &dictionary.encode_to_vec(), &mut out)?;
+    writeln!(out, "}}")?;
     out.flush()
 }
 

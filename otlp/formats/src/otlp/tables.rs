@@ -177,11 +177,9 @@ impl<'a> Tables<'a> {
         if let Some(&known) = self.of_location.get(id as usize).filter(|&&known| known >= 0) {
             return known;
         }
-        let kind = match location.kind {
-            FrameKind::Native | FrameKind::Jit => "native",
-            FrameKind::Kernel => "kernel",
-            FrameKind::Go => "go",
-            FrameKind::Marker => "abort-marker",
+        let kind = match (location.kind, location.kind.names()) {
+            (FrameKind::Other(name), _) => profile.string(name),
+            (_, names) => names.and_then(|names| names.otlp).unwrap_or("native"),
         };
         let mut attributes = vec![self.attribute(attribute::FRAME_TYPE, Attribute::Text(kind.to_owned()), "")];
         if location.kind == FrameKind::Jit {

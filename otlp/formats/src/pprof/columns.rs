@@ -84,8 +84,8 @@ impl Columns {
             let columns = *first.get_or_insert_with(|| {
                 // Two measures may both count samples; the second is told apart by what its samples stand for.
                 let is_new = !self.types.contains(&kind) || worth.is_none();
-                let count = is_new.then(|| self.push(kind.clone()));
-                (count, worth.map(|_| self.push(part.period_type.clone())))
+                let count = is_new.then(|| self.push(kind.clone(), &part.source));
+                (count, worth.map(|_| self.push(part.period_type.clone(), &part.source)))
             });
             let Some(places) = self.places.get_mut(position) else { continue };
             let of_count = columns.0.map(|column| Place { index, column, worth: 1 });
@@ -102,7 +102,15 @@ impl Columns {
         weight.or(count).and_then(|column| self.types.get(column)).map_or_else(String::new, |kind| kind.kind.clone())
     }
 
-    fn push(&mut self, kind: ValueType) -> usize {
+    /// Adds a column. Readers choose columns by name: where the name is another's already, that of the source stands in, or a number
+    /// tells them apart.
+    fn push(&mut self, mut kind: ValueType, source: &str) -> usize {
+        let is_free = |name: &str| self.types.iter().all(|known| known.kind != name);
+        if !is_free(&kind.kind) {
+            let mut numbered = (2_u32..).map(|number| format!("{}_{number}", kind.kind));
+            let own = Some(source.to_owned()).filter(|source| !source.is_empty() && is_free(source));
+            kind.kind = own.or_else(|| numbered.find(|name| is_free(name))).unwrap_or_default();
+        }
         self.types.push(kind);
         self.types.len() - 1
     }
@@ -171,21 +179,18 @@ pub(super) fn apart(profile: &mut Profiles, described: Vec<Described>) -> Result
     let mut parts = Vec::new();
     for Described { profile: part, columns } in described {
         let is_free = |column: &usize| taken.get(*column) == Some(&false);
-        let kind = columns.first().and_then(|&column| whole.sample_types.get(column));
         let worth = part.sample_types.first().and_then(|kind| worth(&part, kind));
-        // The count, if there is a column for it; else what it stands for.
-        let divisor = if kind == part.sample_types.first() { Some(1) } else { worth };
-        let (true, Some(divisor), Some(&column)) =
-            (!columns.is_empty() && columns.iter().all(is_free), divisor, columns.first())
-        else {
+        // The first column is the count, but where there is only what that stands for.
+        let divisor = worth.filter(|_| columns.len() == 1).unwrap_or(1);
+        if columns.is_empty() || !columns.iter().all(is_free) {
             continue;
-        };
+        }
         for &column in &columns {
             if let Some(taken) = taken.get_mut(column) {
                 *taken = true;
             }
         }
-        parts.push((part, column, divisor));
+        parts.push((part, columns, divisor));
     }
     if parts.is_empty() {
         return Ok(());
@@ -196,14 +201,15 @@ pub(super) fn apart(profile: &mut Profiles, described: Vec<Described>) -> Result
     let default = whole.default_sample_type;
     for sample in std::mem::take(&mut whole.samples) {
         let value = |column: usize| sample.values.as_slice().get(column).copied().unwrap_or(0);
-        for (part, column, divisor) in &mut parts {
-            if value(*column) != 0 || is_only {
+        for (part, columns, divisor) in &mut parts {
+            let value = columns.first().map_or(0, |&column| value(column));
+            if value != 0 || is_only {
                 // A sample of many columns becomes many samples.
                 count += 1;
                 labels += sample.labels.as_ref().map_or(0, |labels| labels.len());
                 check_count(count, MAX_SAMPLES, "samples")?;
                 check_count(labels, MAX_SAMPLES, "labels")?;
-                part.samples.push(Sample { values: Values::One(value(*column) / *divisor), ..sample.clone() });
+                part.samples.push(Sample { values: Values::One(value / *divisor), ..sample.clone() });
             }
         }
         if rest.iter().any(|&column| value(column) != 0) {
@@ -216,23 +222,18 @@ pub(super) fn apart(profile: &mut Profiles, described: Vec<Described>) -> Result
     let kinds = std::mem::take(&mut whole.sample_types);
     whole.sample_types = rest.iter().filter_map(|&column| kinds.get(column).cloned()).collect();
     whole.default_sample_type = default.and_then(|default| rest.iter().position(|&column| column == default));
-    let named = default.and_then(|default| kinds.get(default));
     // A file has one period, that of what it shows: where a measure apart has it, it is not the rest's.
     if parts.iter().any(|(part, ..)| part.period_type == whole.period_type && part.period == whole.period) {
         (whole.period_type, whole.period) = (ValueType::default(), 0);
     }
+    if parts.len() > 1 || !rest.is_empty() {
+        for (part, columns, _) in &mut parts {
+            part.default_sample_type = default.filter(|default| columns.contains(default)).map(|_| 0);
+        }
+    }
     profile.profiles = parts.into_iter().map(|(part, ..)| part).collect();
     if !rest.is_empty() {
         profile.profiles.push(whole);
-    }
-    if profile.profiles.len() > 1
-        && profile.profiles.iter().all(|part| part.default_sample_type.is_none())
-        && let Some(named) = named
-    {
-        let is_it = |part: &&mut Profile| part.sample_types.first() == Some(named) || part.period_type == *named;
-        if let Some(part) = profile.profiles.iter_mut().find(is_it) {
-            part.default_sample_type = Some(0);
-        }
     }
     Ok(())
 }

@@ -206,13 +206,10 @@ impl Decoder {
                 column: narrowed(line.column),
             });
         }
-        let kind = match location.frame_kind {
-            0 => self.guessed_kind(mapping),
-            2 => FrameKind::Kernel,
-            3 => FrameKind::Go,
-            4 => FrameKind::Jit,
-            5 => FrameKind::Marker,
-            _ => FrameKind::Native,
+        let kind = match (location.frame_kind.checked_sub(1), location.frame_type) {
+            (None, 0) => self.guessed_kind(mapping),
+            (None, name) => FrameKind::Other(self.text("the kind of a pprof location", name)?),
+            (Some(number), _) => FrameKind::of_number(number).unwrap_or_default(),
         };
         let model = Location { kind, mapping, address: location.address, lines, guessed: location.guessed };
         let model = self.builder.location(model);

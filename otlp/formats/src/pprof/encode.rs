@@ -243,6 +243,10 @@ impl<W: Write> Encoder<'_, W> {
                 column: i64::from(line.column),
             });
         }
+        let (frame_kind, frame_type) = match location.kind {
+            FrameKind::Other(name) => (0, self.strings.model(profile, name)),
+            known => (known.number() + 1, 0),
+        };
         let mapping = location.mapping.and_then(|mapping| mappings.get_mut(mapping as usize));
         let message = proto::Location {
             id,
@@ -250,7 +254,8 @@ impl<W: Write> Encoder<'_, W> {
             address: location.address,
             line: lines,
             is_folded: false,
-            frame_kind: kind_number(location.kind),
+            frame_kind,
+            frame_type,
             guessed: location.guessed,
         };
         if let Some(mapping) = mapping {
@@ -451,15 +456,4 @@ fn varint_length(value: u64) -> usize {
 /// pprof's times are signed.
 fn clamped(nanos: u64) -> i64 {
     i64::try_from(nanos).unwrap_or(i64::MAX)
-}
-
-/// The number that stands for `kind` in [`proto::Location::frame_kind`].
-pub(super) fn kind_number(kind: FrameKind) -> u32 {
-    match kind {
-        FrameKind::Native => 1,
-        FrameKind::Kernel => 2,
-        FrameKind::Go => 3,
-        FrameKind::Jit => 4,
-        FrameKind::Marker => 5,
-    }
 }

@@ -2,25 +2,72 @@
 
 use std::{path::PathBuf, process::Command};
 
-use profiler_formats::otlp;
-use profiler_model::{FrameKind, Profiles, Sample};
+use profiler_formats::{format, otlp};
+use profiler_model::{Editor, FrameKind, LabelValue, Link, Profile, Profiles, Sample, Values};
 use profiler_need::{find, have_tools};
 use serde_json::{Value, json};
 
-/// What the Collector sees in `profile`; `None` without Go.
-fn collector(profile: &Profiles) -> Option<Vec<Value>> {
+use crate::profiles::{head, samples};
+
+/// What the Collector's data model prints of a request, a file of this name; `None` without Go.
+fn pdata(name: &str, request: &[u8], arguments: &[&str]) -> Option<Vec<u8>> {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("profile.otlp");
-    std::fs::write(&file, otlp::encode(profile)).unwrap();
+    let file = directory.path().join(name);
+    std::fs::write(&file, request).unwrap();
     let module = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../integration/pdata");
     if !have_tools("the Collector's data model", &["go"]) {
         return None;
     }
     let go = find("go").unwrap();
-    let output = Command::new(go).args(["run", "."]).arg(&file).current_dir(module).output().unwrap();
+    let mut command = Command::new(go);
+    let output = command.args(["run", "."]).args(arguments).arg(&file).current_dir(module).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    Some(output.stdout)
+}
+
+/// What the Collector sees in `request`.
+fn seen(name: &str, request: &[u8]) -> Option<Vec<Value>> {
+    let printed: Value = serde_json::from_slice(&pdata(name, request, &[])?).unwrap();
     Some(printed.as_array().unwrap().clone())
+}
+
+/// What the Collector sees in `profile`; `None` without Go.
+fn collector(profile: &Profiles) -> Option<Vec<Value>> {
+    seen("profile.otlp", &otlp::encode(profile))
+}
+
+/// A profile with all that a request can say: links, labels with units, comments, several measures.
+fn rich() -> Profiles {
+    let mut editor = Editor::of(crate::profiles::small(40));
+    let unit = editor.string("ns");
+    editor.set_label(0, 3, "wait", LabelValue::Number(-5, unit));
+    let mut profile = editor.finish();
+    profile.links = vec![Link::default(), Link { trace_id: [0xab; 16], span_id: [0x1c; 8] }];
+    profile.profiles[0].samples[7].link = 1;
+    profile.comments = vec!["made \"for\" a test\u{1}\u{2028}".to_owned()];
+    let sample = Sample { values: Values::One(1 << 60), ..profile.profiles[0].samples[0].clone() };
+    let (start_unix_nanos, duration_nanos) = (crate::profiles::START, crate::profiles::DURATION);
+    let faults = Profile::of(&crate::profiles::page_faults());
+    let faults = Profile { samples: vec![sample], start_unix_nanos, duration_nanos, ..faults };
+    profile.profiles.push(faults);
+    profile
+}
+
+#[test]
+fn the_collectors_json_is_read_and_ours_is_read_by_it() {
+    let profile = rich();
+    let protobuf = otlp::encode(&profile);
+    let Some(theirs) = pdata("profile.otlp", &protobuf, &["-json"]) else { return };
+    let read = format::read(&theirs).unwrap();
+    assert_eq!(samples(&read), samples(&profile));
+    assert_eq!(head(&read), head(&profile));
+    assert_eq!(otlp::encode(&read), otlp::encode(&otlp::decode(&protobuf).unwrap()), "links and all else");
+
+    let mut ours = Vec::new();
+    otlp::encode_json_to(&profile, &mut ours).unwrap();
+    assert_eq!(seen("profile.json", &ours), seen("profile.otlp", &protobuf));
+    // Written again by the Collector they are the same to the byte.
+    assert_eq!(pdata("profile.json", &ours, &["-json"]).unwrap(), theirs);
 }
 
 /// A sample of the model as the Go program prints it.

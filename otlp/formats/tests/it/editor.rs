@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use profiler_formats::{
     format::{self, Format},
     otlp, pprof,
@@ -42,24 +43,38 @@ fn built() -> ProfileBuilder {
     b
 }
 
-/// All bytes of all formats, inflated where they are compressed.
-fn bytes(profile: &Profiles) -> Vec<u8> {
-    let mut all = format!("{profile:?}").into_bytes();
-    for format in Format::all() {
+/// What a file of each format says, inflated where it is compressed; of the page what its data says.
+fn bytes(profile: &Profiles) -> Vec<(Format, Vec<u8>)> {
+    let inflated = |bytes: &[u8]| {
+        let mut raw = Vec::new();
+        flate2::read::GzDecoder::new(bytes).read_to_end(&mut raw).unwrap();
+        raw
+    };
+    let one = |format| {
         let mut out = Vec::new();
         format::write(profile, format, &mut out).unwrap();
-        if out.starts_with(&[0x1f, 0x8b]) {
-            let mut raw = Vec::new();
-            flate2::read::GzDecoder::new(&out[..]).read_to_end(&mut raw).unwrap();
-            out = raw;
+        match format {
+            Format::Html => {
+                let page = String::from_utf8(out).unwrap();
+                let block = page.split("id=\"profile\">").nth(1).unwrap().split('<').next().unwrap();
+                (format, inflated(&BASE64_STANDARD.decode(block).unwrap()))
+            }
+            _ if out.starts_with(&[0x1f, 0x8b]) => (format, inflated(&out)),
+            _ => (format, out),
         }
-        all.extend(out);
-    }
-    all
+    };
+    Format::all().map(one).collect()
 }
 
+/// The formats that say `text`.
+fn holding(profile: &Profiles, text: &str) -> Vec<Format> {
+    let holds = |bytes: &[u8]| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    bytes(profile).into_iter().filter(|(_, bytes)| holds(bytes)).map(|(format, _)| format).collect()
+}
+
+/// Whether `text` is in the profile or in any format.
 fn holds(profile: &Profiles, text: &str) -> bool {
-    bytes(profile).windows(text.len()).any(|window| window == text.as_bytes())
+    format!("{profile:?}").contains(text) || !holding(profile, text).is_empty()
 }
 
 fn value(profile: &Profiles, process: u32, key: &str) -> Option<String> {
@@ -70,7 +85,9 @@ fn value(profile: &Profiles, process: u32, key: &str) -> Option<String> {
 #[test]
 fn what_is_removed_or_replaced_is_gone_from_every_format() {
     let untouched = Editor::new(built()).finish();
-    assert!(holds(&untouched, SECRET) && holds(&untouched, &PID.to_string()));
+    // It can be seen in each format, so that it would be seen where it was left.
+    assert_eq!(holding(&untouched, SECRET), Format::all().collect::<Vec<_>>());
+    assert!(holds(&untouched, &PID.to_string()));
     let mut editor = Editor::new(built());
     editor.remove_attribute(Some(0), attribute::PROCESS_PID);
     editor.remove_attribute(Some(0), attribute::CONTAINER_ID);

@@ -10,10 +10,11 @@ use opentelemetry_proto::tonic::{
 };
 use profiler_formats::{
     Error,
+    format::{self, Format},
     otlp::{self, ExportProfilesServiceRequest},
     pprof,
 };
-use profiler_model::{FrameKind, LabelValue, Values};
+use profiler_model::{Editor, FrameKind, LabelValue, Values};
 use prost::Message;
 
 fn value(value: any_value::Value) -> Option<AnyValue> {
@@ -144,11 +145,86 @@ fn a_request_of_another_agent_is_read() {
         .collect();
     assert_eq!(spelled, ["process.context.label.tenant=blue", "wait=-5ns", "ids=a", "ids=2"]);
     let location = profile.location(profile.stack(sample.stack)[0]).unwrap();
-    assert_eq!((location.kind, location.lines[0].line, location.lines[0].column), (FrameKind::Jit, 12, 0));
+    assert_eq!((location.kind, location.lines[0].line, location.lines[0].column), (FrameKind::Jvm, 12, 0));
 
     let again = otlp::encode(&profile);
     assert_eq!(otlp::check(&again), vec![]);
     assert_eq!(crate::profiles::samples(&profile), crate::profiles::samples(&otlp::decode(&again).unwrap()));
+}
+
+/// The request above with frames of these types, one below the other.
+fn with_frame_types(types: &[&str]) -> ExportProfilesServiceRequest {
+    let mut request = request();
+    let dictionary = request.dictionary.as_mut().unwrap();
+    let first = dictionary.location_table.pop().unwrap();
+    dictionary.stack_table[1].location_indices.clear();
+    for (nth, kind) in types.iter().enumerate() {
+        let attribute = KeyValueAndUnit { key_strindex: 5, value: text(kind), unit_strindex: 0 };
+        dictionary.attribute_table.push(attribute);
+        let attribute_indices = vec![dictionary.attribute_table.len() as i32 - 1];
+        let index = dictionary.location_table.len() as i32;
+        dictionary.location_table.push(Location { address: nth as u64 + 1, attribute_indices, ..first.clone() });
+        dictionary.stack_table[1].location_indices.push(index);
+    }
+    request
+}
+
+/// The frame types of the one stack of a request, innermost first, with what else is said of the frames.
+fn frame_types(request: &[u8]) -> Vec<Vec<String>> {
+    let request = ExportProfilesServiceRequest::decode(request).unwrap();
+    let dictionary = request.dictionary.unwrap();
+    let stack = &dictionary.stack_table[1].location_indices;
+    let frame = |&location: &i32| {
+        let attributes = &dictionary.location_table[location as usize].attribute_indices;
+        let value = |&attribute: &i32| match &dictionary.attribute_table[attribute as usize].value {
+            Some(AnyValue { value: Some(any_value::Value::StringValue(text)) }) => text.clone(),
+            other => format!("{other:?}"),
+        };
+        attributes.iter().map(value).collect()
+    };
+    stack.iter().map(frame).collect()
+}
+
+#[test]
+fn frame_types_of_other_agents_stay_what_they_are() {
+    let types = [
+        "ruby",
+        "php",
+        "phpjit",
+        "dotnet",
+        "beam",
+        "luajit",
+        "perl",
+        "cpython",
+        "v8js",
+        "jvm",
+        "rust",
+        "go",
+        "kernel",
+        "native",
+        "abort-marker",
+        "unknown",
+        "parrot",
+        "ünknown; of tomorrow",
+    ];
+    let profile = otlp::decode(&with_frame_types(&types).encode_to_vec()).unwrap();
+    let expected: Vec<Vec<String>> = types.iter().map(|kind| vec![(*kind).to_owned()]).collect();
+    let again = otlp::encode(&profile);
+    assert_eq!(otlp::check(&again), vec![]);
+    assert_eq!(frame_types(&again), expected);
+    // Through an editor, which rebuilds all tables, and through pprof.
+    assert_eq!(frame_types(&otlp::encode(&Editor::of(profile.clone()).finish())), expected);
+    let mut packed = Vec::new();
+    pprof::encode(&profile, &mut packed).unwrap();
+    assert_eq!(frame_types(&otlp::encode(&pprof::decode(&packed).unwrap())), expected);
+    // And no file for viewers is without them.
+    for format in Format::all() {
+        format::write(&profile, format, std::io::sink()).unwrap();
+    }
+    let mut folded = Vec::new();
+    format::write(&profile, Format::Folded, &mut folded).unwrap();
+    let folded = String::from_utf8(folded).unwrap();
+    assert_eq!((folded.matches("_[j]").count(), folded.matches("_[k]").count()), (6, 1), "{folded}");
 }
 
 #[test]

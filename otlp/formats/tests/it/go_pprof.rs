@@ -37,6 +37,33 @@ fn top_shows_cpu_time_by_function() {
 }
 
 #[test]
+fn each_of_several_measures_is_chosen_by_its_name() {
+    for (second, default) in [(false, "cpu"), (true, "task-clock")] {
+        let file = written(&crate::measures::two_clocks(second));
+        // Function `busy` and the total, as go prints them.
+        let expected = [
+            ("samples", "20", "Total samples = 25"),
+            ("cpu", "202.02ms", "Total samples = 252.53ms"),
+            ("task-clock", "190ms", "Total samples = 250ms"),
+            ("page-faults", "", "Total samples = 4000"),
+        ];
+        for (name, busy, total) in expected {
+            let index = format!("-sample_index={name}");
+            let Some(top) = go(&["-top", &index], file.path()) else { return };
+            assert!(top.contains(&format!("Type: {name}\n")), "{top}");
+            assert!(top.contains(total), "{top}");
+            let line = top.lines().find(|line| line.ends_with(" busy"));
+            assert_eq!(line.map_or("", |line| line.split_whitespace().next().unwrap()), busy, "{top}");
+            if name == default {
+                assert_eq!(go(&["-top"], file.path()).unwrap(), top);
+            }
+        }
+        let raw = go(&["-raw"], file.path()).unwrap();
+        assert!(raw.contains("samples/count cpu/nanoseconds"), "{raw}");
+    }
+}
+
+#[test]
 fn raw_shows_labels_mappings_and_times() {
     let file = written(&crate::profiles::small(12));
     let Some(raw) = go(&["-raw"], file.path()) else { return };

@@ -5,6 +5,7 @@ mod collector;
 mod editor;
 mod foreign;
 mod go_pprof;
+mod json;
 mod measures;
 mod profiles;
 mod round_trip;

@@ -47,6 +47,20 @@ fn two_measures() -> Profiles {
     b.finish()
 }
 
+/// CPU time by two clocks, the scheduler's shown first if `second`, and page faults.
+pub fn two_clocks(second: bool) -> Profiles {
+    let mut b = recording();
+    let (busy, faults) = (stack(&mut b, "busy"), stack(&mut b, "faults"));
+    let sample = |stack, value| Sample { stack, values: Values::One(value), ..Sample::default() };
+    b.profile_mut().samples = vec![sample(busy, 20), sample(faults, 5)];
+    let task_clock = Measure { source: "task-clock".to_owned(), ..Measure::cpu_clock(1_000_000) };
+    b.begin(Profile { default_sample_type: second.then_some(0), ..Profile::of(&task_clock) });
+    b.profile_mut().samples = vec![sample(busy, 190), sample(faults, 60)];
+    b.begin(Profile::of(&page_faults()));
+    b.profile_mut().samples = vec![sample(faults, 4000)];
+    b.finish()
+}
+
 /// Go's heap profile: four values a sample, bytes last, and the file says that one is the default.
 fn heap(default: usize) -> Profiles {
     let mut b = ProfileBuilder::new();
@@ -178,4 +192,45 @@ fn a_heap_profile_is_its_default_type_and_no_product() {
             assert!(drawn.contains(title) && !drawn.contains("CPU profile"));
         }
     }
+}
+
+#[test]
+fn two_clocks_are_told_apart_by_name() {
+    for second in [false, true] {
+        let profile = two_clocks(second);
+        let shown = |profile: &Profiles| profile.shown(None).unwrap().source().to_owned();
+        let names = |profile: &Profiles| -> Vec<String> {
+            profile.measured().iter().map(|measured| measured.name().to_owned()).collect()
+        };
+        let back = pprof::decode(&as_pprof(&profile)).unwrap();
+        assert_eq!(samples(&back), samples(&profile));
+        assert_eq!(names(&back), ["cpu-clock", "task-clock", "page-faults"]);
+        assert_eq!(shown(&back), if second { "task-clock" } else { "cpu-clock" });
+        assert_eq!(shown(&otlp::decode(&otlp::encode(&profile)).unwrap()), shown(&profile));
+        for (name, busy) in [("cpu-clock", 20), ("task-clock", 190)] {
+            assert_eq!(folded(&back, Some(name))["busy"], busy, "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_has_no_name_of_its_own_gets_one() {
+    let mut b = ProfileBuilder::new();
+    let stack = stack(&mut b, "f");
+    for (every, value) in [("cpu", 1), ("wall", 2), ("wall", 3)] {
+        let period = if value == 3 { 0 } else { 10 };
+        let sample = Sample { stack, values: Values::One(value), ..Sample::default() };
+        b.begin(Profile {
+            sample_types: vec![value_type("samples", "count")],
+            period_type: value_type(every, "nanoseconds"),
+            period,
+            samples: vec![sample],
+            ..Profile::default()
+        });
+    }
+    let profile = b.finish();
+    let names: Vec<String> = profile.measured().iter().map(|measured| measured.name().to_owned()).collect();
+    assert_eq!(names, ["samples", "wall", "samples_2"]);
+    let values = names.iter().map(|name| folded(&profile, Some(name))["f"]).collect::<Vec<_>>();
+    assert_eq!(values, [1, 2, 3]);
 }

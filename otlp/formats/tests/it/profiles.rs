@@ -107,7 +107,7 @@ pub fn profile() -> impl Strategy<Value = Profiles> {
     let mappings = vec((any::<u32>(), 1_u32.., any::<u32>(), name(), option::of(word()), option::of(word())), 1..4);
     let functions = vec((name(), name(), name(), any::<u16>()), 1..6);
     let lines = vec((0_usize..100, any::<u32>(), any::<u32>()), 0..4);
-    let locations = vec((0_u8..5, option::of(0_usize..100), any::<u64>(), lines, any::<bool>()), 1..10);
+    let locations = vec((0_u8..20, option::of(0_usize..100), any::<u64>(), lines, any::<bool>()), 1..10);
     let stacks = vec(vec(0_usize..100, 0..40), 1..8);
     let processes = vec((any::<u32>(), 0_u64..1 << 62, name(), name(), name(), vec((word(), word()), 0..3)), 1..4);
     let threads = vec((0_usize..100, prop_oneof![Just(0_u32), any::<u32>()], name()), 1..6);
@@ -178,7 +178,10 @@ pub fn profile() -> impl Strategy<Value = Profiles> {
                 .collect();
             let locations: Vec<u32> = locations
                 .into_iter()
-                .map(|location| builder.location(location_of(location, &mappings, &functions)))
+                .map(|location| {
+                    let other = builder.string("parrot");
+                    builder.location(location_of(location, other, &mappings, &functions))
+                })
                 .collect();
             let stacks: Vec<u32> = stacks
                 .into_iter()
@@ -240,17 +243,17 @@ pub fn profile() -> impl Strategy<Value = Profiles> {
 
 fn location_of(
     (kind, mapping, address, lines, guessed): LocationParts,
+    other: u32,
     mappings: &[u32],
     functions: &[u32],
 ) -> Location {
-    let kinds = [FrameKind::Native, FrameKind::Kernel, FrameKind::Go, FrameKind::Jit, FrameKind::Marker];
     let line = |(function, line, column): (usize, u32, u32)| Line {
         function: functions[function % functions.len()],
         line,
         column,
     };
     Location {
-        kind: kinds[usize::from(kind)],
+        kind: FrameKind::of_number(kind.into()).unwrap_or(FrameKind::Other(other)),
         mapping: mapping.map(|mapping| mappings[mapping % mappings.len()]),
         address,
         lines: lines.into_iter().map(line).collect(),
@@ -347,7 +350,11 @@ fn location(profile: &Profiles, id: u32) -> String {
         format!("{names:?} {} {} {}", function.start_line, line.line, line.column)
     };
     let lines: Vec<_> = location.lines.iter().map(line).collect();
-    format!("{:?} {mapping:?} {} {lines:?} {}", location.kind, location.address, location.guessed)
+    let kind = match location.kind {
+        FrameKind::Other(name) => text(name).to_owned(),
+        known => format!("{known:?}"),
+    };
+    format!("{kind} {mapping:?} {} {lines:?} {}", location.address, location.guessed)
 }
 
 /// All of a profile that is no sample, in a form that compares. A profile without samples is none, where there is another.

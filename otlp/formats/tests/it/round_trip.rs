@@ -43,7 +43,7 @@ proptest! {
             let shown = profile.shown(None).unwrap();
             let total = shown.samples().fold(0, |sum: u64, (_, value)| sum.saturating_add(value));
             match format {
-                Format::Pprof | Format::Otlp => {
+                Format::Pprof | Format::Otlp | Format::OtlpJson => {
                     prop_assert_eq!(samples(&profile), samples(&format::read(&bytes).unwrap()));
                 }
                 Format::Folded => {
@@ -89,13 +89,15 @@ proptest! {
         pprof::encode(&profile, &mut packed).unwrap();
         let mut raw = Vec::new();
         std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut raw).unwrap();
-        for mut bytes in [packed, raw, otlp::encode(&profile)] {
+        let mut json = Vec::new();
+        otlp::encode_json_to(&profile, &mut json).unwrap();
+        for mut bytes in [packed, raw, otlp::encode(&profile), json] {
             for (index, byte) in &changes {
                 let index = index.index(bytes.len());
                 bytes[index] = *byte;
             }
             bytes.truncate(cut.index(bytes.len()) + 1);
-            for read in [pprof::decode(&bytes), otlp::decode(&bytes), format::read(&bytes)].into_iter().flatten() {
+            for read in [pprof::decode(&bytes), otlp::decode(&bytes), otlp::decode_json(&bytes), format::read(&bytes)].into_iter().flatten() {
                 for format in Format::all() {
                     format::write(&read, format, std::io::sink()).unwrap();
                 }

@@ -231,7 +231,7 @@ fn the_firefox_profiler_gets_threads_libraries_and_categories() {
         .iter()
         .map(|category| category["name"].as_str().unwrap())
         .collect();
-    for expected in ["Native", "Kernel", "Inlined", "JIT", "Unfinished"] {
+    for expected in ["Native", "Kernel", "Inlined", "JIT", "Incomplete"] {
         assert!(categories.contains(&expected));
     }
     let strings = file["shared"]["stringArray"].as_array().or(file["threads"][0]["stringArray"].as_array()).unwrap();

@@ -69,9 +69,8 @@
   }
 
   // src/decode.js
-  var INLINED = 16;
-  var GUESSED = 32;
-  var ADDRESS = 64;
+  var INLINED = 1;
+  var GUESSED = 2;
   async function inflate(text) {
     let bytes2;
     if (Uint8Array.fromBase64) {
@@ -121,7 +120,7 @@
   function parse(bytes2) {
     const length = new DataView(bytes2.buffer, bytes2.byteOffset).getUint32(0, true);
     const meta = JSON.parse(new TextDecoder().decode(bytes2.subarray(4, 4 + length)));
-    if (meta.version !== 2) throw new Error(`the data is of version ${meta.version}; this viewer reads version 2`);
+    if (meta.version !== 3) throw new Error(`the data is of version ${meta.version}; this viewer reads version 3`);
     const columns = new Columns(bytes2, 4 + length);
     const { counts } = meta;
     const strings = meta.strings.map(plain);
@@ -142,11 +141,6 @@
     for (let i = frames.n - 1; i >= 0; i -= 1) {
       const f = frames.function[i];
       functions.flags[f] = frames.flags[i];
-    }
-    const addressed = new Uint8Array(functions.n);
-    for (let i = 0; i < frames.n; i += 1) if (frames.flags[i] & ADDRESS) addressed[frames.function[i]] = 1;
-    for (let i = 0; i < functions.n; i += 1) {
-      if (addressed[i] && functions.module[i]) functions.name[i] = `${base(functions.module[i])}+${functions.name[i]}`;
     }
     const places = {
       frame: columns.delta(counts.places),
@@ -207,42 +201,48 @@
   }
 
   // src/colors.js
-  var KINDS = [
-    { flags: 0, key: "native", name: "Native", about: "compiled code of an executable or library" },
-    { flags: 0 | INLINED, key: "inlined", name: "Inlined", about: "a function that the compiler put into its caller" },
-    { flags: 1, key: "kernel", name: "Kernel", about: "the kernel, its modules and BPF programs" },
-    { flags: 2, key: "go", name: "Go", about: "Go code" },
-    { flags: 3, key: "jit", name: "JIT", about: "code made at run time" },
-    { flags: 4, key: "marker", name: "Incomplete", about: "the stack could not be followed further; the frame says why" }
-  ];
+  var INLINE = { key: "inlined", name: "Inlined", about: "a function that the compiler put into its caller" };
   var OTHER = { key: "other", name: "Other", about: "a kind this viewer does not know" };
+  var KINDS = [];
+  function setKinds(rows) {
+    KINDS = rows.map(([number2, key, name, about]) => ({ flags: number2 << 2, key: key in FILLS ? key : "other", name: plain(name), about: plain(about) }));
+    const natives = KINDS.filter(({ key }) => key === "native");
+    KINDS.splice(1, 0, ...natives.slice(0, 1).map(({ flags }) => ({ ...INLINE, flags: flags | INLINED })));
+  }
   var FILLS = {
     native: [[214, 72, 79], [215, 40, 36]],
     inlined: [[262, 62, 87], [262, 26, 44]],
     kernel: [[20, 86, 77], [16, 52, 38]],
     go: [[174, 46, 71], [176, 48, 28]],
     jit: [[84, 50, 72], [88, 36, 31]],
+    script: [[50, 74, 74], [48, 52, 33]],
     marker: [[0, 0, 78], [0, 0, 32]],
     other: [[320, 40, 82], [320, 24, 38]],
     group: [[222, 18, 86], [222, 12, 25]]
   };
   var TONES = [-2.5, 0, 2, 4];
   function kindOf(flags) {
-    const key = flags & (INLINED | 15);
-    return KINDS.find((kind) => kind.flags === key) ?? KINDS.find((kind) => kind.flags === (key & 15)) ?? OTHER;
+    const own = flags & ~GUESSED;
+    const kind = KINDS.find(({ flags: known }) => known === (own & ~INLINED)) ?? OTHER;
+    if (!(own & INLINED)) return kind;
+    return KINDS.find(({ flags: known }) => known === own) ?? (kind.key === "native" ? { ...INLINE, flags: own } : kind);
+  }
+  function isMarker(flags) {
+    return flags >= 0 && kindOf(flags).key === "marker";
   }
   function kindText(flags) {
     return `${kindOf(flags).name}${flags & GUESSED ? ", guessed" : ""}`;
   }
+  var PAINTS = Object.keys(FILLS);
   function palette(dark) {
     const tones = {};
     for (const [key, [light, night]] of Object.entries(FILLS)) {
       const [h2, s, l] = dark ? night : light;
       tones[key] = TONES.map((tone) => `hsl(${h2} ${s}% ${l + (dark ? tone * 1.1 : tone * 1.2)}%)`);
     }
-    const byFlags = Array.from({ length: 32 }, (_, flags) => tones[kindOf(flags).key]);
+    const byFlags = Array.from({ length: 256 }, (_, flags) => tones[kindOf(flags).key]);
     return {
-      fill: (flags, seed) => byFlags[flags & 31][seed & 3],
+      fill: (flags, seed) => byFlags[flags & 255][seed & 3],
       group: (seed) => tones.group[seed & 3],
       swatch: (key) => tones[key][1],
       match: dark ? "#e3b341" : "#ffd33d",
@@ -396,7 +396,7 @@
       fill(
         element,
         h("p.name", {}, h("bdi", {}, cut(d.name, 420))),
-        d.kind ? h("p.kind", {}, h(`span.swatch${(d.flags & 15) === 4 ? ".hatched" : ""}`, { css: { "background-color": `var(--kind-${kindOf(d.flags).key})` } }), d.kind, d.kind.includes("guessed") ? " by frame pointer: likely, not certain" : "") : null,
+        d.kind ? h("p.kind", {}, h(`span.swatch${isMarker(d.flags) ? ".hatched" : ""}`, { css: { "background-color": `var(--kind-${kindOf(d.flags).key})` } }), d.kind, d.kind.includes("guessed") ? " by frame pointer: likely, not certain" : "") : null,
         h("dl", {}, weight("Total", d.total), d.fn >= 0 ? weight("Self", d.self) : null, row("Of parent", d.ofParent), row("Source", d.where), row("Module", d.module), row("Address", d.address))
       );
       element.hidden = false;
@@ -423,7 +423,7 @@
       h(
         "div.what",
         {},
-        d.kind ? h(`span.swatch${(d.flags & 15) === 4 ? ".hatched" : ""}`, { css: { "background-color": `var(--kind-${kindOf(d.flags).key})` }, title: d.kind }) : null,
+        d.kind ? h(`span.swatch${isMarker(d.flags) ? ".hatched" : ""}`, { css: { "background-color": `var(--kind-${kindOf(d.flags).key})` }, title: d.kind }) : null,
         h("bdi.name", { title: cut(d.name, 600) }, cut(d.name, 500)),
         h("span.place", {}, h("bdi", {}, cut([d.where || d.address, d.module ? base(d.module) : ""].filter(Boolean).join(" · "), 160)))
       ),
@@ -773,7 +773,7 @@
       c.globalAlpha = alpha;
       const w = width > 2.5 ? width - 1 : width;
       c.fillRect(left, y, w, ROW - 1);
-      if (width > 6 && flags >= 0 && (flags & 15) === 4) this.hatch(left, y, w);
+      if (width > 6 && isMarker(flags)) this.hatch(left, y, w);
       if (width > 14 && flags >= 0 && flags & GUESSED) this.guessed(left, y, w);
       if (width > 28) {
         const whole2 = this.name(tree2, node);
@@ -1114,12 +1114,12 @@
   }
   function legend(kinds, whole2, incomplete) {
     if (!whole2) return null;
-    const known = KINDS.map((kind) => ({ kind, weight: kinds[kind.flags] })).filter(({ weight }) => weight > 0);
-    let rest = 0;
+    const weights = /* @__PURE__ */ new Map();
     kinds.forEach((weight, flags) => {
-      if (weight > 0 && !KINDS.some((kind) => kind.flags === flags)) rest += weight;
+      const { name } = kindOf(flags);
+      if (weight > 0) weights.set(name, (weights.get(name) ?? 0) + weight);
     });
-    if (rest > 0) known.push({ kind: kindOf(15), weight: rest });
+    const known = [...KINDS, kindOf(-1)].map((kind) => ({ kind, weight: weights.get(kind.name) ?? 0 })).filter(({ weight }) => weight > 0);
     const stack = [...known];
     const marker = KINDS.find((kind) => kind.key === "marker");
     if (incomplete > 0 && !kinds[marker.flags]) known.push({ kind: marker, weight: incomplete });
@@ -1502,9 +1502,9 @@ Show this process only`
     return { self, total };
   }
   function kindWeights(profile, tree2) {
-    const out = new Float64Array(32);
+    const out = new Float64Array(256);
     for (let i = 0; i < tree2.n; i += 1) {
-      if (tree2.self[i] > 0 && tree2.frame[i] >= 0) out[profile.frames.flags[tree2.frame[i]] & 31] += tree2.self[i];
+      if (tree2.self[i] > 0 && tree2.frame[i] >= 0) out[profile.frames.flags[tree2.frame[i]] & ~GUESSED] += tree2.self[i];
     }
     return out;
   }
@@ -1887,7 +1887,7 @@ Show this process only`
       if (this.themed === key) return;
       this.themed = key;
       const colors = palette(dark);
-      for (const name of [...KINDS.map((kind) => kind.key), "other"]) {
+      for (const name of PAINTS) {
         document.documentElement.style.setProperty(`--kind-${name}`, colors.swatch(name));
       }
       for (const flame of [this.flame, this.up, this.down]) flame.setPalette(colors);
@@ -2107,6 +2107,7 @@ Show this process only`
     const block = document.getElementById("profile");
     try {
       const profile = await decode(block.textContent);
+      setKinds(profile.meta.kinds);
       block.remove();
       new App(profile, host);
       performance.mark("ready");

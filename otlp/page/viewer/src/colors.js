@@ -1,18 +1,20 @@
-// Kinds of frames: what they are called and how they are painted. Numbers are those of otlp/page/src/pack.rs.
+// Kinds of frames: how they are painted. What kinds there are and what they are called, the data says (otlp/page/src/pack.rs).
 
 import { GUESSED, INLINED } from './decode.js';
+import { plain } from './text.js';
 
-/** Kinds in the order of the legend: flags & 31, name, what it is. */
-export const KINDS = [
-  { flags: 0, key: 'native', name: 'Native', about: 'compiled code of an executable or library' },
-  { flags: 0 | INLINED, key: 'inlined', name: 'Inlined', about: 'a function that the compiler put into its caller' },
-  { flags: 1, key: 'kernel', name: 'Kernel', about: 'the kernel, its modules and BPF programs' },
-  { flags: 2, key: 'go', name: 'Go', about: 'Go code' },
-  { flags: 3, key: 'jit', name: 'JIT', about: 'code made at run time' },
-  { flags: 4, key: 'marker', name: 'Incomplete', about: 'the stack could not be followed further; the frame says why' },
-];
-
+const INLINE = { key: 'inlined', name: 'Inlined', about: 'a function that the compiler put into its caller' };
 const OTHER = { key: 'other', name: 'Other', about: 'a kind this viewer does not know' };
+
+/** Kinds in the order of the legend: flags without guessed, what they are painted as, name, what it is. */
+export let KINDS = [];
+
+/** The kinds of the profile that is shown: [number, painted as, name, what it is]. */
+export function setKinds(rows) {
+  KINDS = rows.map(([number, key, name, about]) => ({ flags: number << 2, key: key in FILLS ? key : 'other', name: plain(name), about: plain(about) }));
+  const natives = KINDS.filter(({ key }) => key === 'native');
+  KINDS.splice(1, 0, ...natives.slice(0, 1).map(({ flags }) => ({ ...INLINE, flags: flags | INLINED })));
+}
 
 /** Fills as hue, saturation, lightness; [light, dark]. Four tones a kind keep neighbours apart. */
 const FILLS = {
@@ -21,6 +23,7 @@ const FILLS = {
   kernel: [[20, 86, 77], [16, 52, 38]],
   go: [[174, 46, 71], [176, 48, 28]],
   jit: [[84, 50, 72], [88, 36, 31]],
+  script: [[50, 74, 74], [48, 52, 33]],
   marker: [[0, 0, 78], [0, 0, 32]],
   other: [[320, 40, 82], [320, 24, 38]],
   group: [[222, 18, 86], [222, 12, 25]],
@@ -29,14 +32,24 @@ const TONES = [-2.5, 0, 2, 4];
 
 /** The kind of a frame with `flags`. */
 export function kindOf(flags) {
-  const key = flags & (INLINED | 15);
-  return KINDS.find((kind) => kind.flags === key) ?? KINDS.find((kind) => kind.flags === (key & 15)) ?? OTHER;
+  const own = flags & ~GUESSED;
+  const kind = KINDS.find(({ flags: known }) => known === (own & ~INLINED)) ?? OTHER;
+  if (!(own & INLINED)) return kind;
+  return KINDS.find(({ flags: known }) => known === own) ?? (kind.key === 'native' ? { ...INLINE, flags: own } : kind);
+}
+
+/** Whether a frame with `flags` says why its stack is incomplete. */
+export function isMarker(flags) {
+  return flags >= 0 && kindOf(flags).key === 'marker';
 }
 
 /** How a frame's kind reads. */
 export function kindText(flags) {
   return `${kindOf(flags).name}${flags & GUESSED ? ', guessed' : ''}`;
 }
+
+/** What kinds, inlined functions and groups are painted as: keys of the style sheet's variables. */
+export const PAINTS = Object.keys(FILLS);
 
 /** The fills of a theme: `fill(flags, seed)`, `group(seed)`, `swatch(key)`. */
 export function palette(dark) {
@@ -45,9 +58,9 @@ export function palette(dark) {
     const [h, s, l] = dark ? night : light;
     tones[key] = TONES.map((tone) => `hsl(${h} ${s}% ${l + (dark ? tone * 1.1 : tone * 1.2)}%)`);
   }
-  const byFlags = Array.from({ length: 32 }, (_, flags) => tones[kindOf(flags).key]);
+  const byFlags = Array.from({ length: 256 }, (_, flags) => tones[kindOf(flags).key]);
   return {
-    fill: (flags, seed) => byFlags[flags & 31][seed & 3],
+    fill: (flags, seed) => byFlags[flags & 255][seed & 3],
     group: (seed) => tones.group[seed & 3],
     swatch: (key) => tones[key][1],
     match: dark ? '#e3b341' : '#ffd33d',

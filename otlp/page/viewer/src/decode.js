@@ -1,11 +1,10 @@
 // Reads the page's block of data. Its layout is described in otlp/page/src/pack.rs, which writes it.
 
-import { base, plain } from './text.js';
+import { plain } from './text.js';
 
-/** Flags of a frame; the low four bits are its kind. */
-export const INLINED = 16;
-export const GUESSED = 32;
-const ADDRESS = 64;
+/** Flags of a frame; the bits above them are the number of its kind. */
+export const INLINED = 1;
+export const GUESSED = 2;
 
 async function inflate(text) {
   let bytes;
@@ -65,7 +64,7 @@ export async function decode(text) {
 export function parse(bytes) {
   const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
   const meta = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
-  if (meta.version !== 2) throw new Error(`the data is of version ${meta.version}; this viewer reads version 2`);
+  if (meta.version !== 3) throw new Error(`the data is of version ${meta.version}; this viewer reads version 3`);
   const columns = new Columns(bytes, 4 + length);
   const { counts } = meta;
   const strings = meta.strings.map(plain);
@@ -87,11 +86,6 @@ export function parse(bytes) {
   for (let i = frames.n - 1; i >= 0; i -= 1) {
     const f = frames.function[i];
     functions.flags[f] = frames.flags[i];
-  }
-  const addressed = new Uint8Array(functions.n);
-  for (let i = 0; i < frames.n; i += 1) if (frames.flags[i] & ADDRESS) addressed[frames.function[i]] = 1;
-  for (let i = 0; i < functions.n; i += 1) {
-    if (addressed[i] && functions.module[i]) functions.name[i] = `${base(functions.module[i])}+${functions.name[i]}`;
   }
 
   const places = {

@@ -1,6 +1,6 @@
 // What is known about one node: the tooltip at the pointer, and the line at the foot of the page.
 
-import { kindOf, kindText } from './colors.js';
+import { isMarker, kindOf, kindText } from './colors.js';
 import { address } from './decode.js';
 import { fill, h, icon } from './dom.js';
 import { base, cut, percent } from './text.js';
@@ -58,7 +58,7 @@ export class Tooltip {
       element,
       h('p.name', {}, h('bdi', {}, cut(d.name, 420))),
       d.kind
-        ? h('p.kind', {}, h(`span.swatch${(d.flags & 15) === 4 ? '.hatched' : ''}`, { css: { 'background-color': `var(--kind-${kindOf(d.flags).key})` } }), d.kind, d.kind.includes('guessed') ? ' by frame pointer: likely, not certain' : '')
+        ? h('p.kind', {}, h(`span.swatch${isMarker(d.flags) ? '.hatched' : ''}`, { css: { 'background-color': `var(--kind-${kindOf(d.flags).key})` } }), d.kind, d.kind.includes('guessed') ? ' by frame pointer: likely, not certain' : '')
         : null,
       h('dl', {}, weight('Total', d.total), d.fn >= 0 ? weight('Self', d.self) : null, row('Of parent', d.ofParent), row('Source', d.where), row('Module', d.module), row('Address', d.address)),
     );
@@ -89,7 +89,7 @@ export function foot(host, d, on) {
     h(
       'div.what',
       {},
-      d.kind ? h(`span.swatch${(d.flags & 15) === 4 ? '.hatched' : ''}`, { css: { 'background-color': `var(--kind-${kindOf(d.flags).key})` }, title: d.kind }) : null,
+      d.kind ? h(`span.swatch${isMarker(d.flags) ? '.hatched' : ''}`, { css: { 'background-color': `var(--kind-${kindOf(d.flags).key})` }, title: d.kind }) : null,
       h('bdi.name', { title: cut(d.name, 600) }, cut(d.name, 500)),
       h('span.place', {}, h('bdi', {}, cut([d.where || d.address, d.module ? base(d.module) : ''].filter(Boolean).join(' · '), 160))),
     ),

@@ -1,5 +1,6 @@
 // The flame graph on a canvas: only what is on the screen is drawn, at most one box a pixel and row, whatever the profile's size.
 
+import { isMarker } from './colors.js';
 import { GUESSED } from './decode.js';
 import { short } from './text.js';
 
@@ -227,7 +228,7 @@ export class Flame {
     c.globalAlpha = alpha;
     const w = width > 2.5 ? width - 1 : width;
     c.fillRect(left, y, w, ROW - 1);
-    if (width > 6 && flags >= 0 && (flags & 15) === 4) this.hatch(left, y, w);
+    if (width > 6 && isMarker(flags)) this.hatch(left, y, w);
     if (width > 14 && flags >= 0 && flags & GUESSED) this.guessed(left, y, w);
     if (width > 28) {
       const whole = this.name(tree, node);

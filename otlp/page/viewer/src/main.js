@@ -1,6 +1,6 @@
 // The page: its parts, its state, and how one follows the other.
 
-import { KINDS, palette } from './colors.js';
+import { PAINTS, palette, setKinds } from './colors.js';
 import { decode } from './decode.js';
 import { describe, foot, nameOf, Tooltip } from './details.js';
 import { copy, fill, h, icon } from './dom.js';
@@ -273,7 +273,7 @@ class App {
     if (this.themed === key) return;
     this.themed = key;
     const colors = palette(dark);
-    for (const name of [...KINDS.map((kind) => kind.key), 'other']) {
+    for (const name of PAINTS) {
       document.documentElement.style.setProperty(`--kind-${name}`, colors.swatch(name));
     }
     for (const flame of [this.flame, this.up, this.down]) flame.setPalette(colors);
@@ -485,6 +485,7 @@ async function main() {
   const block = document.getElementById('profile');
   try {
     const profile = await decode(block.textContent);
+    setKinds(profile.meta.kinds);
     block.remove();
     new App(profile, host);
     performance.mark('ready');

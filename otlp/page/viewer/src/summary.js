@@ -118,12 +118,12 @@ export function facts(profile, totals) {
 /** A bar of all kinds with its legend. */
 export function legend(kinds, whole, incomplete) {
   if (!whole) return null;
-  const known = KINDS.map((kind) => ({ kind, weight: kinds[kind.flags] })).filter(({ weight }) => weight > 0);
-  let rest = 0;
+  const weights = new Map();
   kinds.forEach((weight, flags) => {
-    if (weight > 0 && !KINDS.some((kind) => kind.flags === flags)) rest += weight;
+    const { name } = kindOf(flags);
+    if (weight > 0) weights.set(name, (weights.get(name) ?? 0) + weight);
   });
-  if (rest > 0) known.push({ kind: kindOf(15), weight: rest });
+  const known = [...KINDS, kindOf(-1)].map((kind) => ({ kind, weight: weights.get(kind.name) ?? 0 })).filter(({ weight }) => weight > 0);
   const stack = [...known];
   // Markers stand at the root end of a stack and have no weight of their own: they are no part of the bar.
   const marker = KINDS.find((kind) => kind.key === 'marker');

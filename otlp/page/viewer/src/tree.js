@@ -6,6 +6,8 @@
 //   origin  the node of the profile it shows; null if the tree is the profile's own
 // A subtree is a range, so a walk that skips one goes to its end.
 
+import { GUESSED } from './decode.js';
+
 /** Columns for `n` nodes. */
 function blank(n) {
   return {
@@ -183,11 +185,11 @@ export function functionWeights(profile, tree) {
   return { self, total };
 }
 
-/** Self weight by flags of the frame (kind and inlined). */
+/** Self weight by flags of the frame (kind and inlined, not guessed). */
 export function kindWeights(profile, tree) {
-  const out = new Float64Array(32);
+  const out = new Float64Array(256);
   for (let i = 0; i < tree.n; i += 1) {
-    if (tree.self[i] > 0 && tree.frame[i] >= 0) out[profile.frames.flags[tree.frame[i]] & 31] += tree.self[i];
+    if (tree.self[i] > 0 && tree.frame[i] >= 0) out[profile.frames.flags[tree.frame[i]] & ~GUESSED] += tree.self[i];
   }
   return out;
 }

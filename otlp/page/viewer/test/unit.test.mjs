@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { read, write, INITIAL } from '../src/state.js';
+import { isMarker, kindOf, kindText, setKinds } from '../src/colors.js';
 import { base, count, duration, percent, plain, scale, short } from '../src/text.js';
 import { build, callees, callers, functionWeights, kindWeights, matchedWeight } from '../src/tree.js';
 
@@ -28,7 +29,7 @@ function profileOf(stacks) {
   return {
     nodes,
     functions: { n: names.length, name: names },
-    frames: { function: names.map((_, i) => i), flags: names.map((name) => (name === name.toUpperCase() ? 1 : 0)) },
+    frames: { function: names.map((_, i) => i), flags: names.map((name) => (name === name.toUpperCase() ? 4 : 0)) },
     rows: { n: sorted.length, node: sorted.map((r) => r[0]), thread: sorted.map((r) => r[1]), values: [sorted.map((r) => r[2])] },
   };
 }
@@ -74,7 +75,7 @@ test('a function counts once where it recurses', () => {
   assert.deepEqual(at(total), { X: 5, a: 14, b: 15, c: 3, d: 1 });
   assert.deepEqual(at(self), { X: 5, a: 4, b: 3, c: 3, d: 0 });
   const kinds = kindWeights(PROFILE, tree);
-  assert.deepEqual([kinds[0], kinds[1]], [10, 5]);
+  assert.deepEqual([kinds[0], kinds[4]], [10, 5]);
 });
 
 test('a search weighs each stack once', () => {
@@ -148,4 +149,14 @@ test('the address remembers the state, and nonsense in it does no harm', () => {
   assert.deepEqual(read(write(state)), state);
   assert.equal(write(INITIAL), '');
   assert.deepEqual(read('#view=__proto__&type=-1&zoom=1e9&processes=a.b&sort=evil&theme=<b>&root=left'), INITIAL);
+});
+
+test('kinds are what the data says; inlined functions are told apart where they are compiled code', () => {
+  setKinds([[0, 'native', 'Native', 'a'], [4, 'marker', 'Incomplete', 'b'], [13, 'script', 'Ruby', 'c'], [14, 'native', 'Rust', 'd'], [16, 'no such paint', 'Odd', 'e']]);
+  assert.deepEqual([0, 1, 4 << 2, 13 << 2, (13 << 2) | 1, (14 << 2) | 1, 16 << 2, 60 << 2].map((flags) => kindOf(flags).name), [
+    'Native', 'Inlined', 'Incomplete', 'Ruby', 'Ruby', 'Inlined', 'Odd', 'Other',
+  ]);
+  assert.equal(kindOf(16 << 2).key, 'other');
+  assert.equal(kindText((13 << 2) | 2), 'Ruby, guessed');
+  assert.deepEqual([isMarker(16), isMarker(18), isMarker(0), isMarker(-1)], [true, true, false, false]);
 });
