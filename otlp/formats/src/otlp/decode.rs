@@ -14,7 +14,14 @@ use profiler_model::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::{dictionary::Dictionary, json, resource::fallback_service, schema::REQUEST, scope::Losses, shared::Shared};
+use super::{
+    dictionary::Dictionary,
+    json,
+    resource::{fallback_service, shown_by_default},
+    schema::REQUEST,
+    scope::Losses,
+    shared::Shared,
+};
 use crate::{
     error::Error,
     texts,
@@ -149,13 +156,9 @@ impl Decoder {
         let default = self.default_sample_type.take();
         let mut profile = self.builder.finish();
         self.shared.finish(&mut profile);
-        if let Some(name) = default {
-            let named = |part: &Profile| part.sample_types.first().is_some_and(|kind| kind.kind == name);
-            let parts = &mut profile.profiles;
-            let position = parts.iter().position(named).or_else(|| parts.iter().position(|part| part.source == name));
-            if let Some(part) = position.and_then(|position| parts.get_mut(position)) {
-                part.default_sample_type = Some(0);
-            }
+        let position = default.and_then(|name| shown_by_default(&profile, &name));
+        if let Some(part) = position.and_then(|position| profile.profiles.get_mut(position)) {
+            part.default_sample_type = Some(0);
         }
         profile
     }

@@ -4,7 +4,7 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value},
     resource::v1::Resource,
 };
-use profiler_model::{Loss, ProcessId, Profiles, Value, attribute};
+use profiler_model::{Loss, Measured, ProcessId, Profiles, Value, attribute};
 
 fn text(value: &str) -> any_value::Value {
     any_value::Value::StringValue(value.to_owned())
@@ -81,12 +81,27 @@ fn default_sample_type(profile: &Profiles) -> Option<String> {
     let shown = all.get(profile.shown_first()).filter(|_| all.len() > 1)?;
     let (part, index) = shown.parts().next()?;
     let kind = &part.sample_types.get(index)?.kind;
-    let is_other = |other: &profiler_model::Profile| {
-        other.source != part.source && other.sample_types.iter().any(|other| other.kind == *kind)
-    };
-    // Where two sources count the same, the source tells them apart.
-    let ambiguous = !part.source.is_empty() && profile.profiles.iter().any(is_other);
-    Some(if ambiguous { part.source.clone() } else { kind.clone() })
+    // Where several things are counted alike, the type does not tell them apart, but the name does.
+    Some(if of_kind(&all, kind).count() == 1 { kind.clone() } else { shown.name().to_owned() })
+}
+
+/// Those of `all` whose samples have this type.
+fn of_kind<'a>(all: &'a [Measured<'a>], kind: &'a str) -> impl Iterator<Item = &'a Measured<'a>> {
+    all.iter().filter(move |measured| {
+        let types = measured.parts().next().and_then(|(part, index)| part.sample_types.get(index));
+        types.is_some_and(|own| own.kind == kind)
+    })
+}
+
+/// Where in `profile` is what a file calls `name` as it says what is to be shown first, as [`default_sample_type`] calls it.
+pub(super) fn shown_by_default(profile: &Profiles, name: &str) -> Option<usize> {
+    let all = profile.measured();
+    let mut alike = of_kind(&all, name);
+    let first = alike.next().filter(|_| alike.next().is_none());
+    let found = first.or_else(|| all.iter().find(|measured| measured.name() == name));
+    let found = found.or_else(|| of_kind(&all, name).next());
+    let found = found.or_else(|| all.iter().find(|measured| measured.source() == name))?;
+    found.positions().next().map(|(position, _)| position)
 }
 
 /// What stands in for the hash of a mapping whose file nobody can hash, such as the kernel's or a JIT's: receivers want one on

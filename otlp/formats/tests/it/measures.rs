@@ -228,9 +228,17 @@ fn what_has_no_name_of_its_own_gets_one() {
             ..Profile::default()
         });
     }
-    let profile = b.finish();
+    let mut profile = b.finish();
     let names: Vec<String> = profile.measured().iter().map(|measured| measured.name().to_owned()).collect();
     assert_eq!(names, ["samples", "wall", "samples_2"]);
     let values = names.iter().map(|name| folded(&profile, Some(name))["f"]).collect::<Vec<_>>();
     assert_eq!(values, [1, 2, 3]);
+    // What is shown first stays so, though three are called samples.
+    for (nth, value) in [(0, 1), (1, 2), (2, 3)] {
+        profile.profiles.iter_mut().for_each(|part| part.default_sample_type = None);
+        profile.profiles[nth].default_sample_type = Some(0);
+        for back in [otlp::decode(&otlp::encode(&profile)).unwrap(), pprof::decode(&as_pprof(&profile)).unwrap()] {
+            assert_eq!(folded(&back, None)["f"], value, "{nth}");
+        }
+    }
 }
