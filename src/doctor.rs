@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use profiler_bpf::{Options, Sampler, Source, Targets, online_cpus, paranoid};
+use profiler_confine::{Entry, Files, Force, Role, Wall};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::host;
 
@@ -29,7 +30,7 @@ enum State {
 /// Prints the findings; 0 if recording works, 1 if not.
 pub fn run(btf: Option<&Path>) -> anyhow::Result<u8> {
     println!("profiler {} on Linux {} ({})", env!("CARGO_PKG_VERSION"), host::kernel_release(), host::machine());
-    let findings = [
+    let mut findings = vec![
         kernel(),
         privileges(),
         kernel_btf(btf),
@@ -41,6 +42,8 @@ pub fn run(btf: Option<&Path>) -> anyhow::Result<u8> {
         cgroups(),
         memory_lock(),
     ];
+    findings.extend(confinement());
+    findings.extend(running());
     for finding in &findings {
         let mark = match finding.state {
             State::Ok => "ok     ",
@@ -222,6 +225,52 @@ fn cgroups() -> Finding {
             limited("cgroups v2", "not mounted: --cgroup does not work", "sudo mount -t cgroup2 none /sys/fs/cgroup")
         }
     }
+}
+
+/// What the profiler's processes give up after their start, as this kernel and the container around permit it.
+fn confinement() -> Vec<Finding> {
+    // The network's rights, and no file at all: each wall is tried, on a thread that ends with it.
+    let rights = Role::Network.rights().within(Files::default());
+    let report = match profiler_confine::probe(&rights) {
+        Ok(report) => report,
+        Err(error) => return vec![limited("confinement", format!("cannot be tried: {error}"), "raise `ulimit -u`")],
+    };
+    let finding = |Entry { wall, force }: &Entry| match (wall, force) {
+        (_, Force::NotAsked) => None,
+        (Wall::Capabilities, Force::Full(_)) => {
+            Some(ok("capabilities", "given up after the start, but for those above"))
+        }
+        (Wall::NoNewPrivileges, Force::Full(_)) => Some(ok("no_new_privs", "set after the start")),
+        (Wall::Calls, Force::Full(_)) => {
+            Some(ok("seccomp", "system calls that no part makes are refused after the start"))
+        }
+        (Wall::Files, Force::Full(_)) => Some(ok("landlock", "what speaks to the network opens its own files only")),
+        (wall, Force::Part(why) | Force::None(why)) => {
+            let remedy = match wall {
+                Wall::Calls => "a kernel with CONFIG_SECCOMP_FILTER, and a container that permits seccomp(2)",
+                Wall::Files => "Linux 6.10 or newer, with landlock among the kernel's lsm=",
+                Wall::Capabilities | Wall::NoNewPrivileges => "a container that permits capset(2) and prctl(2)",
+            };
+            Some(limited(wall.name(), format!("{why}: this wall around the profiler is missing or lower"), remedy))
+        }
+    };
+    report.entries.iter().filter_map(finding).collect()
+}
+
+/// What the profilers that run now have given up.
+fn running() -> Vec<Finding> {
+    let one = |(pid, name): (u32, String)| {
+        let groups = profiler_confine::threads(pid).ok().filter(|groups| !groups.is_empty())?;
+        let texts: Vec<_> = groups.iter().map(|group| format!("{}: {group}", group.names.join(", "))).collect();
+        let text = format!("{name}, pid {pid}: {}", texts.join(" | "));
+        let confined = groups.iter().all(|group| group.no_new_privs && group.filtered);
+        Some(if confined {
+            ok("running", text)
+        } else {
+            limited("running", text, "its log says what was refused to it")
+        })
+    };
+    profiler_confine::profilers().into_iter().filter_map(one).collect()
 }
 
 fn memory_lock() -> Finding {

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus};
 use std::{env, fs, io};
 
 use anyhow::Context;
+use profiler_confine::raised;
 use rustix::process::{Gid, Pid, Signal, Uid, WaitOptions, getpid, kill_process, waitpid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -62,7 +63,8 @@ impl Launched {
     /// Passes a signal on; that it has ended meanwhile is no error.
     pub fn signal(&self, signal: Signal) {
         if self.status.is_none() {
-            let _ = kill_process(self.pid, signal);
+            // It may run as another user by now.
+            let _ = raised(|| kill_process(self.pid, signal));
         }
     }
 
@@ -90,7 +92,7 @@ impl Drop for Launched {
     fn drop(&mut self) {
         if self.status.is_none() && !self.has_ended().unwrap_or(false) {
             // Only when we fail before it was let go: a stopped command must not stay behind.
-            let _ = self.child.kill();
+            let _ = raised(|| self.child.kill());
             let _ = self.child.wait();
         }
     }

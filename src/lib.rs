@@ -5,6 +5,7 @@
 
 mod agent;
 pub mod cli;
+mod confinement;
 mod convert;
 mod doctor;
 mod events;

@@ -13,6 +13,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use profiler_confine::raised;
 use profiler_formats::format::{self, Format};
 use profiler_model::{Measured, Profiles};
 use rustix::fs::OFlags;
@@ -48,7 +49,20 @@ enum Place {
     /// A device or a pipe.
     Special(Special),
     /// Stands beside the path from the start: that it can be made shows that the folder takes files.
-    Beside(NamedTempFile),
+    Beside(Unfinished),
+}
+
+/// A file that nobody knows yet, in a folder that may be another user's: that of whoever called sudo.
+#[derive(Debug)]
+struct Unfinished(Option<NamedTempFile>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        // Never written: the recording failed.
+        if let Some(file) = self.0.take() {
+            raised(|| drop(file));
+        }
+    }
 }
 
 /// Where an output went.
@@ -81,10 +95,11 @@ impl Output {
             Some(special) => Place::Special(special),
             None => {
                 let file = beside(path);
-                Place::Beside(file.map_err(|error| {
+                let file = file.map_err(|error| {
                     let hint = hint(&error);
                     anyhow::Error::new(error).context(format!("{} ({hint})", cannot(path)))
-                })?)
+                })?;
+                Place::Beside(Unfinished(Some(file)))
             }
         };
         Ok(Self { path: path.to_owned(), format, place })
@@ -98,10 +113,24 @@ impl Output {
         shown: &Measured<'_>,
         give_up: &dyn Fn() -> bool,
     ) -> anyhow::Result<Written> {
-        let Self { path, format, place } = self;
+        // The folder may be another user's, and root has given up the right to write there but for this moment.
+        raised(|| self.write_by_right(profile, shown, give_up))
+    }
+
+    fn write_by_right(
+        self,
+        profile: &Profiles,
+        shown: &Measured<'_>,
+        give_up: &dyn Fn() -> bool,
+    ) -> anyhow::Result<Written> {
+        let Self { path, format, mut place } = self;
         let content = (profile, shown, format);
-        let in_place = match place {
-            Place::Beside(file) => return write_beside(file, path, content),
+        let in_place = match &mut place {
+            Place::Beside(file) => {
+                // SANITY: nobody else takes it.
+                let file = file.0.take().with_context(|| cannot(&path))?;
+                return write_beside(file, path, content);
+            }
             // Without the buffer of the standard library, which does not say what it writes when.
             Place::Stdout => io::stdout()
                 .as_fd()

@@ -29,6 +29,7 @@ use self::signals::Signals;
 use self::sinks::Sinks;
 use self::state::OwnUse;
 use self::window::Windows;
+use crate::confinement::{self, Confined};
 use crate::once_a_minute;
 use crate::pipeline::process_facts;
 use crate::telemetry::{Notifier, Telemetry, log, metrics};
@@ -71,6 +72,7 @@ struct Agent {
     arbiter: Arbiter,
     decision: Option<Decision>,
     own: OwnUse,
+    confined: Vec<Confined>,
     killed: bool,
 }
 
@@ -83,7 +85,10 @@ impl Agent {
         raise_open_files();
         let notifier = Notifier::from_environment().context("cannot reach systemd by NOTIFY_SOCKET")?;
         // Who cannot be answered ends the start, before anything of the kernel's is touched.
-        let telemetry = Telemetry::start(options::telemetry(&config.telemetry))?;
+        let telemetry = Telemetry::bind(options::telemetry(&config.telemetry))?;
+        // All that follows does with what the unit of a user without rights has. No thread is there yet.
+        let confined = confinement::agent();
+        let telemetry = telemetry.serve(vec![confined.clone()])?;
         let resources = Arc::new(Resources::start(options::resource(&config))?);
         let sinks = Sinks::start(&config.exporters)?;
         let publisher =
@@ -126,6 +131,7 @@ impl Agent {
             arbiter,
             decision: None,
             own: OwnUse::new(),
+            confined: vec![confined],
             killed,
         })
     }

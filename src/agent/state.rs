@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use profiler_bpf::{Counter, RunTime, online_cpus};
+use profiler_confine::Force;
 use profiler_export::{ExportStats, FilesStats, LATENCY_BOUNDS};
 use profiler_limits::{Client, Shed};
 
 use super::Agent;
 use super::sampling::Sampling;
 use super::sinks::SinkStats;
+use crate::confinement::Confined;
 use crate::pipeline::{MemoryUse, TableUse, Tally, losses};
 use crate::telemetry::metric::Histogram;
 use crate::telemetry::usage::{self, BpfTime, BpfUse, CpuTime, HostCpu};
@@ -153,12 +155,19 @@ pub fn of(agent: &Agent) -> AgentState {
         rate_ruled_by: agent.arbiter.ruled_by().name(),
         requested_rates: agent.arbiter.requests().map(|(client, request)| (client.name(), request.hz)).collect(),
         sampling: agent.sampling.is_on(),
+        confinement: agent.confined.iter().flat_map(walls).collect(),
         shed_level: agent.decision.and_then(|decision| decision.shed).map_or(0, Shed::level),
         memory_limit: agent.config.limits.memory_bytes,
         cpu_limit: agent.config.limits.cpu_fraction,
         host_cpu: own.last.host_cpu,
         exporters: agent.sinks.stats().into_iter().map(|(name, stats)| exporter(name, stats)).collect(),
     }
+}
+
+/// Whether each wall stands that the process asked for, by process and wall.
+fn walls(confined: &Confined) -> impl Iterator<Item = ((&'static str, &'static str), bool)> {
+    let asked = confined.report.entries.iter().filter(|entry| entry.force != Force::NotAsked);
+    asked.map(|entry| ((confined.name, entry.wall.name()), matches!(entry.force, Force::Full(_))))
 }
 
 /// One line for `systemctl status`.

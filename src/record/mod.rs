@@ -18,7 +18,6 @@ use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
 use rustix::process::Signal;
 
-use crate::exit;
 use crate::launch::Launched;
 use crate::output::{Named, Output, Written};
 use crate::pipeline::{
@@ -26,6 +25,7 @@ use crate::pipeline::{
     process_facts,
 };
 use crate::terminal::Terminal;
+use crate::{confinement, exit};
 
 /// How often signals, the command and the clock are looked at.
 const STEP: Duration = Duration::from_millis(200);
@@ -101,6 +101,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         Target::Command { command, .. } => Some(Launched::stopped(command)?),
         _ => None,
     };
+    // The command keeps what its user has; ours goes before there are threads, and before anything of targets is read.
+    confinement::recording(options.quiet);
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
             sources: options.sources.clone(),
@@ -337,15 +339,21 @@ impl Interrupts {
         let mut signals = signal_hook::iterator::Signals::new([libc::SIGINT, libc::SIGTERM, libc::SIGHUP])
             .context("cannot take signals")?;
         let (counter, newest) = (Arc::clone(&count), Arc::clone(&last));
+        let (confined, is_confined) = std::sync::mpsc::channel::<()>();
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
+                // It needs none; what is refused is told with what the process gives up later.
+                let _ = profiler_confine::early_thread();
+                drop(confined);
                 for signal in signals.forever() {
                     newest.store(signal as usize, Ordering::Relaxed);
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
             })
             .context("cannot start a thread")?;
+        // Nothing is sent: it ends when the thread has come so far.
+        let _ = is_confined.recv();
         Ok(Self { count, last })
     }
 

@@ -35,6 +35,7 @@ descriptions! {
     RATE_REQUESTED = "profiler.rate.requested", "Hz", "Samples a second and CPU that somebody asks for; the lowest is the rate";
     RATE_CONFIGURED = "profiler.rate.configured", "Hz", "Samples a second and CPU, as configured";
     SAMPLING = "profiler.sampling", "", "1 while sampling, 0 while paused, by the kill switch or the budget";
+    CONFINEMENT = "profiler.confinement", "", "1 if a process of the profiler has given up what it does not need, by wall; 0 if the kernel or the container refuses that, in whole or in part";
     SHED = "profiler.shed.level", "", "What is given up to stay within the budget: 0 nothing, 1 symbol caches, 2 row caches too, 3 sampling";
     PROCESSES = "profiler.process.count", "{process}", "Processes that the profiler knows";
     EXPORT_SAMPLES = "profiler.export.samples", "{sample}", "Samples that left an exporter, by outcome: delivered, rejected by the receiver, or dropped for a reason";
@@ -95,6 +96,8 @@ pub struct AgentState {
     pub requested_rates: BTreeMap<&'static str, u64>,
     /// Whether sampling is going on.
     pub sampling: bool,
+    /// Whether each wall stands, by process and wall; see [`profiler_confine::Wall`].
+    pub confinement: BTreeMap<(&'static str, &'static str), bool>,
     /// What is given up to stay within the budget, 0 to 3; see [`profiler_limits::Shed`].
     pub shed_level: u64,
     /// The memory budget, bytes.
@@ -189,6 +192,9 @@ fn own(state: &AgentState, metrics: &mut Snapshot) {
         metrics.gauge(RATE_REQUESTED, &[("client", client)], rate);
     }
     metrics.gauge(SAMPLING, &[], u64::from(state.sampling));
+    for (&(process, wall), &stands) in &state.confinement {
+        metrics.gauge(CONFINEMENT, &[("process", process), ("wall", wall)], u64::from(stands));
+    }
     metrics.gauge(SHED, &[], state.shed_level);
     metrics.up_down(PROCESSES, &[], state.processes);
     for (cache, &bytes) in &state.caches {

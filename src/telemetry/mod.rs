@@ -19,6 +19,7 @@ mod otlp;
 mod prometheus;
 mod push;
 mod state;
+mod status;
 pub mod usage;
 
 use std::io;
@@ -37,6 +38,8 @@ pub use push::PushOptions;
 
 use push::Pusher;
 use state::Shared;
+
+use crate::confinement::Confined;
 
 /// Where telemetry goes.
 #[derive(Clone, Debug)]
@@ -132,22 +135,26 @@ pub struct Telemetry {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Telemetry {
-    /// Takes the HTTP address and starts to serve and to send. A receiver that cannot be reached is no error.
+/// Telemetry with its address, and without a thread yet.
+pub struct Bound {
+    listener: Option<std::net::TcpListener>,
+    pusher: Option<Pusher>,
+    resource: Vec<(String, String)>,
+    stall_after: Duration,
+}
+
+impl Bound {
+    /// Starts to serve and to send. `confined` are the processes of the profiler.
     ///
     /// # Errors
-    /// The address is taken, the receiver's URL or certificates make no sense, or there can be no thread.
-    pub fn start(options: TelemetryOptions) -> Result<Self, Error> {
-        let health = Arc::new(Health::new(options.stall_after));
-        let pusher = options.otlp.map(Pusher::new).transpose()?;
-        let listener = match options.listen {
-            Some(address) => Some(http::bind(address).map_err(|source| Error::Listen { address, source })?),
-            None => None,
-        };
+    /// There can be no thread.
+    pub(crate) fn serve(self, confined: Vec<Confined>) -> Result<Telemetry, Error> {
+        let Self { listener, pusher, resource, stall_after } = self;
+        let health = Arc::new(Health::new(stall_after));
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let shared = Arc::new(Shared::new(health, options.resource, pusher.is_some()));
+        let shared = Arc::new(Shared::new(health, resource, pusher.is_some(), confined));
         if listener.is_none() && pusher.is_none() {
-            return Ok(Self { shared, address, stop: None, thread: None });
+            return Ok(Telemetry { shared, address, stop: None, thread: None });
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
         let (stop, stopped) = oneshot::channel();
@@ -160,7 +167,30 @@ impl Telemetry {
                 runtime.shutdown_background();
             })
             .map_err(Error::Thread)?;
-        Ok(Self { shared, address, stop: Some(stop), thread: Some(thread) })
+        Ok(Telemetry { shared, address, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Telemetry {
+    /// Takes the HTTP address, for which a right may be needed that is then given up.
+    ///
+    /// # Errors
+    /// The address is taken, or the receiver's URL or certificates make no sense.
+    pub fn bind(options: TelemetryOptions) -> Result<Bound, Error> {
+        let pusher = options.otlp.map(Pusher::new).transpose()?;
+        let listener = match options.listen {
+            Some(address) => Some(http::bind(address).map_err(|source| Error::Listen { address, source })?),
+            None => None,
+        };
+        Ok(Bound { listener, pusher, resource: options.resource, stall_after: options.stall_after })
+    }
+
+    /// Takes the HTTP address and starts to serve and to send. A receiver that cannot be reached is no error.
+    ///
+    /// # Errors
+    /// As for [`Self::bind`], or there can be no thread.
+    pub fn start(options: TelemetryOptions) -> Result<Self, Error> {
+        Self::bind(options)?.serve(Vec::new())
     }
 
     /// The HTTP server's address with its real port.

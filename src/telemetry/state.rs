@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::health::Health;
 use super::metric::{Description, Snapshot};
+use crate::confinement::Confined;
 
 const PUSHES: Description = Description {
     name: "profiler.telemetry.exports",
@@ -35,10 +36,12 @@ pub(super) struct Shared {
     pushed: AtomicU64,
     push_failed: AtomicU64,
     pushing: bool,
+    /// Processes of the profiler, and what they gave up.
+    pub confined: Vec<Confined>,
 }
 
 impl Shared {
-    pub fn new(health: Arc<Health>, resource: Vec<(String, String)>, pushing: bool) -> Self {
+    pub fn new(health: Arc<Health>, resource: Vec<(String, String)>, pushing: bool, confined: Vec<Confined>) -> Self {
         let published = Published { start: unix_now(), ..Published::default() };
         Self {
             health,
@@ -48,6 +51,7 @@ impl Shared {
             pushed: AtomicU64::new(0),
             push_failed: AtomicU64::new(0),
             pushing,
+            confined,
         }
     }
 

@@ -10,6 +10,7 @@ mod cgroup;
 mod collector;
 mod command_line;
 mod config;
+mod confinement;
 mod depth;
 mod events;
 mod hostile;

@@ -57,6 +57,7 @@ fn state() -> AgentState {
         rate_ruled_by: "governed",
         requested_rates: [("configured", 99), ("governed", 49)].into(),
         sampling: true,
+        confinement: [(("agent", "seccomp"), true), (("agent", "landlock"), false)].into(),
         shed_level: 1,
         memory_limit: Some(128 << 20),
         cpu_limit: Some(0.02),
