@@ -90,6 +90,8 @@ pub struct BpfTime {
     last: BpfUse,
     last_runs: u64,
     seconds: f64,
+    /// The most that was told: time only grows, also where an estimate was too high.
+    told: f64,
 }
 
 impl BpfTime {
@@ -105,10 +107,19 @@ impl BpfTime {
         let measured_ns = grown(self.last.run_time_ns, now.run_time_ns);
         let measured_runs = grown(self.last.runs, now.runs);
         let others = grown(self.last_runs, runs).saturating_sub(measured_runs);
-        let mean = if now.runs == 0 { ASSUMED_RUN_NS } else { now.run_time_ns as f64 / now.runs as f64 };
-        self.seconds += (measured_ns as f64 + others as f64 * mean) / 1e9;
+        self.seconds += (measured_ns as f64 + others as f64 * mean_ns(now)) / 1e9;
         (self.last, self.last_runs) = (now.clone(), runs);
-        self.seconds
+        self.tell(self.seconds)
+    }
+
+    /// The same between two looks at what the kernel counted: `runs` since the last one took as long as those before.
+    pub fn estimate(&mut self, runs: u64) -> f64 {
+        self.tell(self.seconds + grown(self.last_runs, runs) as f64 * mean_ns(&self.last) / 1e9)
+    }
+
+    fn tell(&mut self, seconds: f64) -> f64 {
+        self.told = self.told.max(seconds);
+        self.told
     }
 
     /// Whether any run has been measured; until then the time is an assumption.
@@ -116,6 +127,11 @@ impl BpfTime {
     pub const fn is_measured(&self) -> bool {
         self.last.runs > 0
     }
+}
+
+/// What a run takes on average, ns.
+fn mean_ns(used: &BpfUse) -> f64 {
+    if used.runs == 0 { ASSUMED_RUN_NS } else { used.run_time_ns as f64 / used.runs as f64 }
 }
 
 /// How much a count grew; one that is smaller than before began anew.
@@ -156,6 +172,18 @@ mod tests {
         assert!((time.observe(&used(200_000, 100), 1650) - 0.0053).abs() < 1e-12);
         // All counted.
         assert!((time.observe(&used(1_200_000, 600), 2150) - 0.0063).abs() < 1e-12);
+    }
+
+    #[test]
+    fn between_two_looks_time_goes_on_with_the_runs() {
+        let mut time = BpfTime::new();
+        assert!((time.observe(&used(200_000, 100), 100) - 0.0002).abs() < 1e-12);
+        // A second each, at the mean of 2 us.
+        assert!((time.estimate(200) - 0.0004).abs() < 1e-12);
+        assert!((time.estimate(300) - 0.0006).abs() < 1e-12);
+        // They took half as long: it does not go back, and is right again when it has caught up.
+        assert!((time.observe(&used(400_000, 300), 300) - 0.0006).abs() < 1e-12);
+        assert!((time.observe(&used(900_000, 800), 800) - 0.0009).abs() < 1e-12);
     }
 
     #[test]

@@ -25,19 +25,19 @@ pub(super) fn read(json: &[u8], mut each: impl FnMut(&[u8]) -> Result<(), Error>
     let refused = RefCell::new(None);
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let mut request = Vec::new();
+    let mut is_one = false;
     loop {
         request.clear();
         let one = MessageSeed { message: &REQUEST, out: &mut request, refused: &refused };
         if let Err(error) = one.deserialize(&mut deserializer) {
             return Err(refused.take().unwrap_or_else(|| Error::malformed("OTLP JSON", error)));
         }
-        if request.is_empty() {
-            return Err(Error::Unrecognized);
-        }
+        // A request of nothing between others is one of nothing.
+        is_one |= !request.is_empty();
         each(&request)?;
         // `end` passes over white space; an error of it says that there is more.
         if deserializer.end().is_ok() {
-            return Ok(());
+            return if is_one { Ok(()) } else { Err(Error::Unrecognized) };
         }
     }
 }

@@ -153,6 +153,15 @@ fn values_of_all_types_keep_their_meaning() {
 }
 
 #[test]
+fn a_request_of_nothing_among_others_is_one_of_nothing() {
+    let whole = json(&small(1)).to_string();
+    let text = format!("{{\"resourceProfiles\":[]}}\n{whole}\n{{}}\n");
+    let entries = |read: &Profiles| read.sample_entries();
+    let (alone, among) = (format::read(whole.as_bytes()).unwrap(), format::read(text.as_bytes()).unwrap());
+    assert!(entries(&alone) > 0 && entries(&alone) == entries(&among));
+}
+
+#[test]
 fn json_that_is_no_request_is_refused_with_a_reason() {
     for other in
         ["{}", r#"{"meta":{"version":1}}"#, r#"{"resourceSpans":[]}"#, r#"{"$schema":"https://www.speedscope.app"}"#]

@@ -227,6 +227,9 @@
     if (!(own & INLINED)) return kind;
     return KINDS.find(({ flags: known }) => known === own) ?? (kind.key === "native" ? { ...INLINE, flags: own } : kind);
   }
+  function allKinds() {
+    return KINDS.some(({ name }) => name === OTHER.name) ? KINDS : [...KINDS, OTHER];
+  }
   function isMarker(flags) {
     return flags >= 0 && kindOf(flags).key === "marker";
   }
@@ -1119,7 +1122,7 @@
       const { name } = kindOf(flags);
       if (weight > 0) weights.set(name, (weights.get(name) ?? 0) + weight);
     });
-    const known = [...KINDS, kindOf(-1)].map((kind) => ({ kind, weight: weights.get(kind.name) ?? 0 })).filter(({ weight }) => weight > 0);
+    const known = allKinds().map((kind) => ({ kind, weight: weights.get(kind.name) ?? 0 })).filter(({ weight }) => weight > 0);
     const stack = [...known];
     const marker = KINDS.find((kind) => kind.key === "marker");
     if (incomplete > 0 && !kinds[marker.flags]) known.push({ kind: marker, weight: incomplete });

@@ -38,6 +38,11 @@ export function kindOf(flags) {
   return KINDS.find(({ flags: known }) => known === own) ?? (kind.key === 'native' ? { ...INLINE, flags: own } : kind);
 }
 
+/** Every kind that a legend has a row for; a file with frames of an unknown kind brings their row itself. */
+export function allKinds() {
+  return KINDS.some(({ name }) => name === OTHER.name) ? KINDS : [...KINDS, OTHER];
+}
+
 /** Whether a frame with `flags` says why its stack is incomplete. */
 export function isMarker(flags) {
   return flags >= 0 && kindOf(flags).key === 'marker';

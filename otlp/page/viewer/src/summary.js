@@ -1,7 +1,7 @@
 // What a reader should know before reading: where the profile comes from, how much of it there is, what is missing, and
 // where the time goes.
 
-import { KINDS, kindOf } from './colors.js';
+import { KINDS, allKinds, kindOf } from './colors.js';
 import { fill, h, icon, popover } from './dom.js';
 import { processText } from './filter.js';
 import { count, cut, duration, percent, plain } from './text.js';
@@ -123,7 +123,7 @@ export function legend(kinds, whole, incomplete) {
     const { name } = kindOf(flags);
     if (weight > 0) weights.set(name, (weights.get(name) ?? 0) + weight);
   });
-  const known = [...KINDS, kindOf(-1)].map((kind) => ({ kind, weight: weights.get(kind.name) ?? 0 })).filter(({ weight }) => weight > 0);
+  const known = allKinds().map((kind) => ({ kind, weight: weights.get(kind.name) ?? 0 })).filter(({ weight }) => weight > 0);
   const stack = [...known];
   // Markers stand at the root end of a stack and have no weight of their own: they are no part of the bar.
   const marker = KINDS.find((kind) => kind.key === 'marker');

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import { read, write, INITIAL } from '../src/state.js';
-import { isMarker, kindOf, kindText, setKinds } from '../src/colors.js';
+import { allKinds, isMarker, kindOf, kindText, setKinds } from '../src/colors.js';
 import { base, count, duration, percent, plain, scale, short } from '../src/text.js';
 import { build, callees, callers, functionWeights, kindWeights, matchedWeight } from '../src/tree.js';
 
@@ -159,4 +159,12 @@ test('kinds are what the data says; inlined functions are told apart where they 
   assert.equal(kindOf(16 << 2).key, 'other');
   assert.equal(kindText((13 << 2) | 2), 'Ruby, guessed');
   assert.deepEqual([isMarker(16), isMarker(18), isMarker(0), isMarker(-1)], [true, true, false, false]);
+});
+
+test('a legend has one row for what is of an unknown kind', () => {
+  const rows = () => allKinds().filter(({ name }) => name === 'Other').length;
+  setKinds([[0, 'native', 'Native', 'a'], [4, 'marker', 'Incomplete', 'b']]);
+  assert.equal(rows(), 1);
+  setKinds([[0, 'native', 'Native', 'a'], [4, 'marker', 'Incomplete', 'b'], [30, 'other', 'Other', 'c']]);
+  assert.equal(rows(), 1);
 });
