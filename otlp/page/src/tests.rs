@@ -224,3 +224,33 @@ fn a_stack_as_deep_as_memory_lets_it_is_packed() {
     let (header, _) = block(&page(&builder.finish()));
     assert_eq!(header["counts"]["nodes"], 100_000);
 }
+
+#[test]
+fn kinds_of_frames_and_addresses_are_called_as_in_all_formats() {
+    let mut builder = ProfileBuilder::new();
+    let (file, parrot) = (builder.string("/usr/lib/libruby.so.3"), builder.string("parrot"));
+    let mapping = Some(builder.mapping(Mapping { start: 0x1000, end: 0x9000, file, ..Mapping::default() }));
+    let kinds = [FrameKind::Ruby, FrameKind::Other(parrot)];
+    let locations =
+        kinds.map(|kind| builder.location(Location { kind, mapping, address: 0x2000, ..Location::default() }));
+    let stack = builder.stack(&locations);
+    builder.profile_mut().samples.push(Sample { stack, ..Sample::default() });
+    let (header, numbers) = block(&page(&builder.finish()));
+    let row = |kind: FrameKind, paint: &str| {
+        let names = kind.names().expect("a row");
+        serde_json::json!([kind.number(), paint, names.name, names.about])
+    };
+    let other = FrameKind::Other(0).number();
+    let expected = serde_json::json!([
+        row(FrameKind::Native, "native"),
+        row(FrameKind::Marker, "marker"),
+        row(FrameKind::Ruby, "script"),
+        [other, "other", "Other", "code of a kind that is not known"],
+    ]);
+    assert_eq!(header["kinds"], expected);
+    // One function, called by its file and address, and its frames: the flags are behind four columns of functions and one of frames.
+    assert_eq!(header["counts"]["functions"], 1);
+    let name = numbers[0] as usize / 2;
+    assert_eq!(header["strings"][name], "[libruby.so.3+0x2000]");
+    assert_eq!(numbers[4 + 2..][..2], [FrameKind::Ruby.number(), other].map(|number| u64::from(number) << 2));
+}
