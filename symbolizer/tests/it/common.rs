@@ -133,6 +133,29 @@ pub fn llvm(path: &Path, addresses: &[u64]) -> Option<BTreeMap<u64, Vec<Place>>>
     Some(found)
 }
 
+/// blazesym's answers.
+pub fn blazesym(path: &Path, addresses: &[u64]) -> BTreeMap<u64, Vec<Place>> {
+    use blazesym::symbolize::{CodeInfo, Input, Symbolized, Symbolizer, source};
+    let mut builder = Symbolizer::builder().enable_code_info(true).enable_inlined_fns(true);
+    builder = builder.set_debug_dirs(Some([Path::new("/usr/lib/debug")]));
+    let source = source::Source::Elf(source::Elf::new(path));
+    let symbolizer = builder.build();
+    let found = symbolizer.symbolize(&source, Input::VirtOffset(addresses)).unwrap();
+    let place = |name: &str, info: Option<&CodeInfo<'_>>| -> Place {
+        let path = info.map_or("??".into(), |info| info.to_path().to_string_lossy().into_owned());
+        (name.to_owned(), path, info.and_then(|info| info.line).unwrap_or(0))
+    };
+    let frames = |found: &Symbolized<'_>| match found {
+        // The outermost function first.
+        Symbolized::Sym(symbol) => {
+            let inlined = symbol.inlined.iter().rev().map(|f| place(&f.name, f.code_info.as_ref()));
+            inlined.chain([place(&symbol.name, symbol.code_info.as_deref())]).collect()
+        }
+        Symbolized::Unknown(_) => Vec::new(),
+    };
+    addresses.iter().copied().zip(found.iter().map(frames)).collect()
+}
+
 /// All names of each address in the symbol tables: two of one address are both right.
 pub fn aliases(path: &Path) -> BTreeMap<String, BTreeSet<u64>> {
     let mut found: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();

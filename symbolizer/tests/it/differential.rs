@@ -4,27 +4,42 @@
 use crate::common::*;
 use profiler_address::ElfVaddr;
 use profiler_need::{have_file, llvm_tool};
-use profiler_symbolizer::{Language, Options, Symbolizer};
+use profiler_symbolizer::{Language, Options, Symbolized, Symbolizer};
 use std::{fs, path::Path};
 
-/// Compares thousands of addresses of a file; prints what was found.
+/// Compares thousands of addresses of a file with what two others say; prints what was found.
 fn check(path: &Path, count: u64) {
+    let (addresses, found) = answers(path, count);
+    check_against_llvm(path, &addresses, &found);
+    judge(path, "blazesym", &compare(path, &addresses, &found, &blazesym(path, &addresses)));
+}
+
+fn check_against_llvm(path: &Path, addresses: &[u64], found: &[Symbolized]) {
+    if let Some(theirs) = llvm(path, addresses) {
+        judge(path, "llvm-symbolizer", &compare(path, addresses, found, &theirs));
+    }
+}
+
+/// Addresses all over the code of a file, and ours of them.
+fn answers(path: &Path, count: u64) -> (Vec<u64>, Vec<Symbolized>) {
     let mut addresses = spread(section(path, ".text"), count);
     // The very first bytes too, and the stubs, where the file has them.
     let text = section(path, ".text").0;
     addresses.extend(text..text + 20);
-    let Some(theirs) = llvm(path, &addresses) else { return };
     let found = ours(path, options(true), &addresses);
-    let compared = compare(path, &addresses, &found, &theirs);
+    (addresses, found)
+}
+
+fn judge(path: &Path, oracle: &str, compared: &Compared) {
     println!(
-        "{}: {} same, {} unknown to both, {:?}, {} unexplained",
+        "{} against {oracle}: {} same, {} unknown to both, {:?}, {} unexplained",
         path.display(),
         compared.same,
         compared.unknown_to_both,
         compared.explained,
         compared.unexplained.len()
     );
-    assert!(compared.unexplained.is_empty(), "{}", compared.unexplained.join("\n"));
+    assert!(compared.unexplained.is_empty(), "{oracle}: {}", compared.unexplained.join("\n"));
     assert!(compared.same > 500);
 }
 
@@ -44,7 +59,14 @@ fn cxx_of_each_dwarf_version() {
         let path = dir.path().join(name);
         let (source, path_text) = (source("inlines.cpp"), path.to_string_lossy());
         if run(compiler, &[flags, &["-O2", "-o", &path_text, &source]].concat()) {
-            check(&path, 2000);
+            // Strict version 2 has no lines of inlined calls: blazesym gives the innermost line to the outermost function there, where
+            // llvm-symbolizer leaves each its own.
+            if name == "gcc2" {
+                let (addresses, found) = answers(&path, 2000);
+                check_against_llvm(&path, &addresses, &found);
+            } else {
+                check(&path, 2000);
+            }
         }
     }
 }
