@@ -5,11 +5,31 @@ use crate::headers::{Headers, SHF_WRITE, SHT_NOBITS, SHT_RELA, Section, Source};
 use crate::le::u64_in;
 use crate::{Bytes, Paged};
 use profiler_address::{ElfVaddr, FileOffset};
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
-/// Most bytes searched for a table or for module data.
-const MAX_SEARCH: u64 = 512 << 20;
+/// Bytes of a relocation.
+const RELOCATION: u64 = 24;
+/// Most bytes read of one program to find its table and its module data, all searches together: eight million relocations. The largest
+/// programs have a few million.
+const MAX_SEARCH: u64 = RELOCATION << 23;
+/// What looks like a header costs this many of those bytes, since it is read in many small pieces.
+const HEADER_COST: u64 = 4 << 10;
+/// Places taken for module data at most: a pointer to the table is in few others.
+const MAX_CANDIDATES: usize = 4;
 const BLOCK: u64 = 1 << 20;
+
+/// Bytes that may still be read of one program to search it. What is left out is not found.
+#[derive(Debug)]
+struct SearchLeft(Cell<u64>);
+
+impl SearchLeft {
+    /// Takes up to `bytes`; gives how many there were.
+    fn take(&self, bytes: u64) -> u64 {
+        let taken = bytes.min(self.0.get());
+        self.0.set(self.0.get() - taken);
+        taken
+    }
+}
 
 /// A Go program: its headers, where its bytes are read, and where the line table is.
 #[derive(Debug)]
@@ -23,23 +43,25 @@ pub struct Program<'h, S: ?Sized> {
     len: u64,
     header: Header,
     module: OnceCell<Option<ModuleData>>,
+    left: SearchLeft,
 }
 
 impl<'h, S: Source + ?Sized> Program<'h, S> {
     /// Finds the table of a file; none if it is not of a Go program.
     pub fn find(headers: &'h Headers, source: &'h S) -> Option<Self> {
+        let left = SearchLeft(Cell::new(MAX_SEARCH));
         let mut named = headers.sections().iter().filter(|s| s.kind != SHT_NOBITS && s.name.ends_with(".gopclntab"));
         let (address, offset, len) = match named.next() {
             Some(section) => (section.address.0, section.offset.0, section.size),
             // Programs of C are not searched: they are many, and a search reads the whole file.
             None if headers.sections().is_empty() || headers.section(".go.buildinfo").is_some() => {
-                search(headers, source)?
+                search(headers, source, &left)?
             }
             None => return None,
         };
         let len = len.min(source.size().saturating_sub(offset));
         let header = Header::read(&Window { source, offset, len })?;
-        Some(Self { headers, source, address, offset: FileOffset(offset), len, header, module: OnceCell::new() })
+        Some(Self { headers, source, address, offset: FileOffset(offset), len, header, module: OnceCell::new(), left })
     }
 
     /// What its header says.
@@ -121,18 +143,23 @@ impl<S: Source + ?Sized> TableBytes for Window<'_, S> {
 }
 
 /// Looks for a header in the loaded segments of a file without section names: its address, its offset, and the bytes behind it.
-fn search<S: Source + ?Sized>(headers: &Headers, source: &S) -> Option<(u64, u64, u64)> {
-    let mut searched = 0;
+fn search<S: Source + ?Sized>(headers: &Headers, source: &S, left: &SearchLeft) -> Option<(u64, u64, u64)> {
     for segment in headers.segments() {
         let size = segment.file_size.min(source.size().saturating_sub(segment.offset.0));
         let mut at = 0;
-        while at < size && searched < MAX_SEARCH {
-            let len = (size - at).min(BLOCK);
+        while at < size {
+            let len = left.take((size - at).min(BLOCK));
+            if len == 0 {
+                return None;
+            }
             let block = source.read_up_to(segment.offset.0.saturating_add(at), len).ok()?;
             for (index, start) in block.chunks_exact(8).enumerate() {
                 // Magic, two zeros, quantum, pointer size; the linker aligns tables to 32 bytes.
                 if !matches!(start, [0xf0 | 0xf1 | 0xfa | 0xfb, 0xff, 0xff, 0xff, 0, 0, 1 | 2 | 4, 8]) {
                     continue;
+                }
+                if left.take(HEADER_COST) < HEADER_COST {
+                    return None;
                 }
                 let from = at + index as u64 * 8;
                 let offset = segment.offset.0.saturating_add(from);
@@ -141,7 +168,6 @@ fn search<S: Source + ?Sized>(headers: &Headers, source: &S) -> Option<(u64, u64
                 }
             }
             at += len;
-            searched += len;
         }
     }
     None
@@ -180,41 +206,46 @@ impl ModuleData {
             areas = of.headers.segments().iter().map(|s| (s.vaddr.0, s.offset.0, s.file_size)).collect();
         }
         let wanted = [of.address.to_le_bytes(), names.to_le_bytes()].concat();
-        let mut searched = 0;
         for (address, offset, size) in areas {
             let size = size.min(of.source.size().saturating_sub(offset));
             let mut at = 0;
-            while at < size && searched < MAX_SEARCH {
+            while at < size {
                 // Blocks overlap by a word, for a pair that lies across.
-                let block = of.read(offset.saturating_add(at), (size - at).min(BLOCK + 8));
+                let len = of.left.take((size - at).min(BLOCK + 8));
+                if len == 0 {
+                    return None;
+                }
+                let block = of.read(offset.saturating_add(at), len);
                 let mut pairs = (0..block.len().saturating_sub(15)).step_by(8);
                 if let Some(index) = pairs.find(|index| block.get(*index..index + 16) == Some(&*wanted)) {
                     let address = address.wrapping_add(at + index as u64);
                     return Some(Self { address, relocated: Vec::new() });
                 }
                 at += BLOCK;
-                searched += BLOCK;
             }
         }
         None
     }
 
     fn find_in_relocations<S: Source + ?Sized>(of: &Program<'_, S>, names: u64) -> Option<Self> {
-        let mut candidates = Vec::new();
+        let mut candidates: Vec<Self> = Vec::new();
         each_relative(of, |at, value| {
-            if value == of.address && candidates.len() < 64 {
-                candidates.push(at);
+            if value == of.address && candidates.len() < MAX_CANDIDATES {
+                candidates.push(Self { address: at, relocated: Vec::new() });
             }
         });
-        candidates.into_iter().find_map(|address| {
-            let mut relocated = Vec::new();
-            each_relative(of, |at, value| {
-                if at.checked_sub(address).is_some_and(|within| within < MODULE_DATA) && relocated.len() < 128 {
+        if candidates.is_empty() {
+            return None;
+        }
+        // Relocations are in no order: what is in each is known after one more walk.
+        each_relative(of, |at, value| {
+            for Self { address, relocated } in &mut candidates {
+                if at.checked_sub(*address).is_some_and(|within| within < MODULE_DATA) && relocated.len() < 128 {
                     relocated.push((at, value));
                 }
-            });
-            relocated.contains(&(address.wrapping_add(8), names)).then_some(Self { address, relocated })
-        })
+            }
+        });
+        candidates.into_iter().find(|found| found.relocated.contains(&(found.address.wrapping_add(8), names)))
     }
 
     fn word<S: Source + ?Sized>(&self, of: &Program<'_, S>, offset: u64) -> Option<u64> {
@@ -245,11 +276,14 @@ impl ModuleData {
 /// Gives (place, value) of each relocation that adds the load address: R_X86_64_RELATIVE, R_AARCH64_RELATIVE.
 fn each_relative<S: Source + ?Sized>(of: &Program<'_, S>, mut f: impl FnMut(u64, u64)) {
     for section in of.headers.sections().iter().filter(|s| s.kind == SHT_RELA).take(8) {
-        let size = section.size.min(MAX_SEARCH).min(of.source.size().saturating_sub(section.offset.0));
+        let size = section.size.min(of.source.size().saturating_sub(section.offset.0));
         let mut at = 0;
         while at < size {
-            let len = (size - at).min(24 * 8192);
-            for relocation in of.read(section.offset.0.saturating_add(at), len).chunks_exact(24) {
+            let len = of.left.take((size - at).min(RELOCATION * 8192));
+            if len == 0 {
+                return;
+            }
+            for relocation in of.read(section.offset.0.saturating_add(at), len).chunks_exact(RELOCATION as usize) {
                 if matches!(u64_in(relocation, 8), 8 | 1027) {
                     f(u64_in(relocation, 0), u64_in(relocation, 16));
                 }

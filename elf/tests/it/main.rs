@@ -1,4 +1,5 @@
 //! Everything that is tested of this crate from outside.
 
 mod go;
+mod go_search;
 mod image;
