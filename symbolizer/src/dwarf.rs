@@ -17,7 +17,7 @@ mod reader;
 mod split;
 mod unit;
 
-use crate::frame::{Frame, Names, Texts};
+use crate::frame::{Frame, LeftOut, Names, Texts};
 use crate::native::Debug;
 use crate::symbolizer::{Options, Stats};
 use bounds::Bounds;
@@ -215,11 +215,12 @@ impl Dwarf {
     }
 
     /// The functions at an address, innermost first; empty if debug info does not cover it. `symbol` is the name that symbol
-    /// tables have for the address: it also names the outermost function, so that a function has one name in all profiles.
+    /// tables have for the address: it also names the outermost function, so that a function has one name in all profiles. Empty too
+    /// if there was no room for one of the names: frames of others would say what is not so.
     pub fn frames(
         &mut self,
         address: u64,
-        symbol: Option<&Names>,
+        symbol: Result<Option<&Names>, LeftOut>,
         stats: &mut Stats,
     ) -> Result<Vec<Frame>, DwarfError> {
         if self.spent > FREE_TIME + TIME_EACH * self.addresses {
@@ -261,7 +262,7 @@ impl Dwarf {
         self.all_paged().any(|(_, section)| section.work() == 0)
     }
 
-    fn look_up(&mut self, address: u64, symbol: Option<&Names>) -> gimli::Result<Vec<Frame>> {
+    fn look_up(&mut self, address: u64, symbol: Result<Option<&Names>, LeftOut>) -> gimli::Result<Vec<Frame>> {
         let mut only_line = None;
         for offset in self.index.units_at(address) {
             let unit = self.unit(offset)?;
@@ -274,7 +275,7 @@ impl Dwarf {
             let home = if unit.split().is_some() { Home::Split(offset) } else { Home::File(File::Own) };
             let mut frames = Vec::new();
             for inlined in function::inlined_at(&unit, entry, address)?.iter().rev() {
-                let described = self.described(&unit, home, inlined.origin)?;
+                let Ok(described) = self.described(&unit, home, inlined.origin)? else { return Ok(Vec::new()) };
                 frames.push(self.frame(&unit, described, location, None));
                 location = Some(Location {
                     file: inlined.call_file,
@@ -284,12 +285,17 @@ impl Dwarf {
                 });
             }
             let described = self.described(&unit, home, Function::In(entry))?;
+            let named = matches!(symbol, Ok(Some(_))) || matches!(described, Ok(Some(_)));
+            if !named && (symbol.is_err() || described.is_err()) {
+                return Ok(Vec::new());
+            }
+            let (described, symbol) = (described.ok().flatten(), symbol.ok().flatten());
             frames.push(self.frame(&unit, described, location, symbol));
             return Ok(frames);
         }
         // Assembly has lines and no functions.
         Ok(match (only_line, symbol) {
-            (Some((unit, line)), Some(symbol)) => {
+            (Some((unit, line)), Ok(Some(symbol))) => {
                 vec![self.frame(&unit, None, Some(line.into()), Some(symbol))]
             }
             _ => Vec::new(),
@@ -312,9 +318,7 @@ impl Dwarf {
                 return Some(known.clone());
             }
             let bytes = 2 * path.len() as u64 + 64;
-            if !self.texts.take(bytes) {
-                return None;
-            }
+            self.texts.take(bytes).ok()?;
             let shared: Arc<str> = path.as_str().into();
             self.texts_bytes += bytes;
             self.files.insert(path.into(), shared.clone());
@@ -354,13 +358,18 @@ impl Dwarf {
         Ok(unit)
     }
 
-    /// Name and first line of a function, following its references to its declaration, in this unit or another.
-    fn described(&mut self, unit: &Rc<Unit>, home: Home, function: Function) -> gimli::Result<Option<Described>> {
+    /// Name and first line of a function, following its references to its declaration, in this unit or another; none if it has no name.
+    fn described(
+        &mut self,
+        unit: &Rc<Unit>,
+        home: Home,
+        function: Function,
+    ) -> gimli::Result<Result<Option<Described>, LeftOut>> {
         let of = if matches!(function, Function::Common(_)) { Home::File(File::Common) } else { home };
-        let Some(offset) = function.section_offset(unit) else { return Ok(None) };
+        let Some(offset) = function.section_offset(unit) else { return Ok(Ok(None)) };
         let key = (of, offset);
         if let Some(known) = self.functions.get(&key) {
-            return Ok(known.clone());
+            return Ok(Ok(known.clone()));
         }
         let mut description = function::Description::default();
         let (mut unit, mut home) = (unit.clone(), home);
@@ -394,12 +403,12 @@ impl Dwarf {
         }
         let described = description.finish();
         let bytes = described.as_ref().map_or(0, |d| d.names.bytes()) + 64;
-        if !self.texts.take(bytes) {
-            return Ok(None);
+        if let Err(left_out) = self.texts.take(bytes) {
+            return Ok(Err(left_out));
         }
         self.texts_bytes += bytes;
         self.functions.insert(key, described.clone());
-        Ok(described)
+        Ok(Ok(described))
     }
 
     /// Lets go of units, longest unused first, and of names, to stay within bounds of its own.

@@ -89,6 +89,10 @@ impl Names {
     }
 }
 
+/// There is a name, and there was no room for it: not the same as that there is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LeftOut;
+
 /// What the names and paths of one file may still take at one call, since they stay with whoever asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Texts {
@@ -103,11 +107,11 @@ impl Texts {
         self.left = bytes;
     }
 
-    /// Whether there is room for a text that was not given before.
-    pub fn take(&mut self, bytes: u64) -> bool {
+    /// Takes the room of a text that was not given before; fails if there is too little.
+    pub fn take(&mut self, bytes: u64) -> Result<(), LeftOut> {
         let left = self.left.checked_sub(bytes);
         self.left_out += u64::from(left.is_none());
         self.left = left.unwrap_or(0);
-        left.is_some()
+        left.map(|_| ()).ok_or(LeftOut)
     }
 }

@@ -99,7 +99,7 @@ impl Go {
             None => {
                 let Some(text) = self.table.name(name, MAX_NAME)? else { return Ok(None) };
                 let names = readable(&String::from_utf8_lossy(&text));
-                if !self.texts.take(names.bytes() + 48) {
+                if self.texts.take(names.bytes() + 48).is_err() {
                     return Ok(None);
                 }
                 self.texts_bytes += names.bytes() + 48;
@@ -121,7 +121,7 @@ impl Go {
         }
         let Some(path) = self.table.file(file, MAX_NAME)? else { return Ok(None) };
         let path: Arc<str> = String::from_utf8_lossy(&path).into();
-        if !self.texts.take(path.len() as u64 + 64) {
+        if self.texts.take(path.len() as u64 + 64).is_err() {
             return Ok(None);
         }
         self.texts_bytes += path.len() as u64 + 64;

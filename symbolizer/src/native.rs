@@ -3,7 +3,7 @@
 use crate::{
     debug_files::{self, Place},
     dwarf::{Dwarf, DwarfError},
-    frame::{Frame, Language, Names, Symbolized, Texts},
+    frame::{Frame, Language, LeftOut, Names, Symbolized, Texts},
     go::Go,
     object::Object,
     plt,
@@ -138,9 +138,10 @@ impl Native {
             return found;
         }
         let symbol = self.symbol(address);
-        let mut frames = self.source_frames(address, symbol.as_ref(), options, stats);
+        let known = symbol.as_ref().map(Option::as_ref).map_err(|left_out| *left_out);
+        let mut frames = self.source_frames(address, known, options, stats);
         if frames.is_empty() {
-            frames.extend(symbol.map(Frame::named));
+            frames.extend(symbol.ok().flatten().map(Frame::named));
         }
         Symbolized { frames, language: Language::Native, module: None }
     }
@@ -149,7 +150,7 @@ impl Native {
     fn source_frames(
         &mut self,
         address: ElfVaddr,
-        symbol: Option<&Names>,
+        symbol: Result<Option<&Names>, LeftOut>,
         options: &Options,
         stats: &mut Stats,
     ) -> Vec<Frame> {
@@ -179,19 +180,20 @@ impl Native {
     }
 
     /// Names of the symbol that covers an address. A symbol with a size beats one without, then the first table wins.
-    fn symbol(&mut self, address: ElfVaddr) -> Option<Names> {
+    fn symbol(&mut self, address: ElfVaddr) -> Result<Option<Names>, LeftOut> {
         let hits = (0u8..).zip(&self.tables).filter_map(|(index, table)| Some((index, table, table.find(address.0)?)));
-        let (index, table, hit) = hits.min_by_key(|(index, _, hit)| (hit.guessed, *index))?;
+        let Some((index, table, hit)) = hits.min_by_key(|(index, _, hit)| (hit.guessed, *index)) else {
+            return Ok(None);
+        };
         if let Some(names) = self.names.get(&(index, hit.name)) {
-            return Some(names.clone());
+            return Ok(Some(names.clone()));
         }
-        let names = Names::demangled(&table.name(hit)?);
-        if !self.texts.take(names.bytes() + 64) {
-            return None;
-        }
+        let Some(name) = table.name(hit) else { return Ok(None) };
+        let names = Names::demangled(&name);
+        self.texts.take(names.bytes() + 64)?;
         self.names_bytes += names.bytes() + 64;
         self.names.insert((index, hit.name), names.clone());
-        Some(names)
+        Ok(Some(names))
     }
 }
 

@@ -49,7 +49,7 @@ fn open(object: &Object, options: &Options, stats: &mut Stats) -> Dwarf {
 
 /// How many functions are at the first instruction of each address.
 fn depths(dwarf: &mut Dwarf, addresses: &[u64], stats: &mut Stats) -> Vec<usize> {
-    addresses.iter().map(|address| dwarf.frames(*address, None, stats).unwrap().len()).collect()
+    addresses.iter().map(|address| dwarf.frames(*address, Ok(None), stats).unwrap().len()).collect()
 }
 
 #[test]

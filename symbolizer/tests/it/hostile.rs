@@ -3,7 +3,7 @@
 
 use crate::{
     common::{object, options},
-    made::{Made, TEXT, lines, with_lines},
+    made::{Made, TEXT, lines, with_lines, with_nameless_functions},
 };
 use profiler_address::ElfVaddr;
 use profiler_symbolizer::{Options, Stats, Symbolized, Symbolizer};
@@ -82,6 +82,25 @@ fn long_names_of_many_functions_take_a_part_of_the_budget() {
         || Made::new().symbols((0..20_000).map(|n| 1 + n % 1000), [&[0][..], &[b'f'; 60_000], &[0]].concat()).bytes();
     let Some((named, _, peak, stats)) = looked_into(test, make, 20_000) else { return };
     assert!(named > 100 && peak < 48 * MIB && !stats.contains("names_left_out: 0,"), "{named} {peak} {stats}");
+}
+
+#[test]
+fn a_name_that_was_left_out_is_not_the_lack_of_one() {
+    // A hundred functions with names of 60 KB, and one that nothing names.
+    let names = [&[0][..], &[b'f'; 60_000], &[0]].concat();
+    let made = with_nameless_functions(Made::new().symbols((0..100).map(|n| 1 + n), names), 101);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made");
+    fs::write(&path, made.bytes()).unwrap();
+    let mut symbolizer = Symbolizer::new(Options { budget_bytes: 4 * MIB, debug_dirs: Vec::new(), ..options(true) });
+    let addresses: Vec<_> = (0..101).map(|n| ElfVaddr(TEXT + n * 16 + 1)).collect();
+    let found = symbolizer.native(&object(&path), &addresses);
+    let (nameless, named) = found.split_last().unwrap();
+    assert_eq!(nameless.frames.iter().map(|frame| &*frame.name).collect::<Vec<_>>(), ["<unnamed function>"]);
+    let shown: Vec<_> = named.iter().flat_map(|s| &s.frames).collect();
+    assert!(shown.iter().all(|frame| frame.name.starts_with('f')), "{:?}", shown.last());
+    assert!(shown.len() > 10 && shown.len() < 90, "{}", shown.len());
+    assert_eq!(symbolizer.stats().names_left_out, 100 - shown.len() as u64);
 }
 
 /// A unit with four million files, which all lines are lost with, and its function keeps its name.

@@ -153,6 +153,24 @@ pub fn with_lines(made: Made, version: u16, lines: Vec<u8>) -> Made {
     made.section(".debug_abbrev", abbreviations).section(".debug_info", info).section(".debug_line", lines)
 }
 
+/// Debug info of version 4 with one unit, of `count` functions of 16 bytes that it has no names of.
+pub fn with_nameless_functions(made: Made, count: u64) -> Made {
+    // A compilation unit: low and high address; in it functions: the same.
+    let range = [0x11, 0x01, 0x12, 0x06, 0, 0];
+    let abbreviations = [&[1, 0x11, 1][..], &range, &[2, 0x2e, 0], &range, &[0]].concat();
+    let mut unit = vec![4, 0, 0, 0, 0, 0, 8];
+    let mut entry = |code: u8, start: u64, size: u32| {
+        unit.push(code);
+        unit.extend(start.to_le_bytes());
+        unit.extend(size.to_le_bytes());
+    };
+    entry(1, TEXT, TEXT_SIZE as u32);
+    (0..count).for_each(|function| entry(2, TEXT + function * 16, 16));
+    unit.push(0);
+    let info = [&(unit.len() as u32).to_le_bytes()[..], &unit].concat();
+    made.section(".debug_abbrev", abbreviations).section(".debug_info", info)
+}
+
 /// A line table of this version with this many files, which then runs `program`.
 pub fn lines(version: u16, files: u64, program: &[u8]) -> Vec<u8> {
     let mut header = vec![1];
