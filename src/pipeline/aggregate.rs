@@ -92,6 +92,8 @@ pub struct Image {
     pub executable: Option<Arc<Executable>>,
     /// Container id.
     pub container_id: Option<Arc<str>>,
+    /// Path of its control group, where the container's name may be a claim only.
+    pub cgroup: Option<Arc<str>>,
     /// Pid in its innermost pid namespace.
     pub namespace_pid: u32,
 }

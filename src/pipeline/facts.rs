@@ -31,6 +31,7 @@ pub(super) fn sampled_facts<'a>(image: &'a Image, comm: &'a str) -> ProcessFacts
         comm,
         exe: &image.exe,
         container_id: image.container_id.as_deref(),
+        cgroup: image.cgroup.as_deref(),
         build_id_gnu: executable.and_then(|executable| executable.build_id_gnu.as_deref()),
         build_id_go: executable.and_then(|executable| executable.build_id_go.as_deref()),
         build_id_htlhash: executable.map(|executable| executable.htlhash.as_str()),

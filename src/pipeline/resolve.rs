@@ -297,6 +297,7 @@ impl Session {
                 exe: Arc::default(),
                 executable: None,
                 container_id: None,
+                cgroup: None,
                 namespace_pid: pid,
             })
         })
@@ -329,6 +330,7 @@ pub(super) fn image(process: &Process) -> Image {
         exe: Arc::clone(&process.exe),
         executable: None,
         container_id: process.container_id.clone(),
+        cgroup: process.cgroup.as_ref().map(|cgroup| Arc::clone(&cgroup.path)),
         namespace_pid: process.namespace_pid,
     }
 }

@@ -34,18 +34,19 @@ use opentelemetry_semantic_conventions::attribute::{
     PROCESS_EXECUTABLE_BUILD_ID_HTLHASH, PROCESS_LINUX_CGROUP, PROCESS_OWNER, SERVICE_INSTANCE_ID, SERVICE_NAME,
 };
 
+use self::{
+    attributes::clean,
+    host::Host,
+    kubernetes::Kubernetes,
+    learned::Cache,
+    process::{Learned, Trouble, Users},
+};
 pub use self::{
     attributes::{Attributes, Value},
     environment::{AttributeList, RESOURCE_ATTRIBUTES, SERVICE_NAME as SERVICE_NAME_VARIABLE, attribute_list},
     kubernetes::KubernetesStats,
     options::{Error, KubernetesOptions, KubernetesSource, ResourceOptions},
     process::ProcessFacts,
-};
-use self::{
-    host::Host,
-    kubernetes::Kubernetes,
-    learned::Cache,
-    process::{Learned, Trouble, Users},
 };
 
 /// Counts of what was learnt, and of what could not be.
@@ -117,29 +118,13 @@ impl Resources {
     /// read again, so this can be called for every process of every window.
     pub fn learn(&self, facts: &ProcessFacts<'_>) {
         let mut inner = self.inner();
-        if let Some(kubernetes) = &inner.kubernetes {
+        inner.learn(facts);
+        let Inner { cache, kubernetes, .. } = &mut *inner;
+        if let Some(kubernetes) = kubernetes
+            && !is_claimed(cache.get(facts.identity()), facts)
+        {
             // Asks for a container that is not known.
             kubernetes.find(facts.container_id, facts.cgroup);
-        }
-        let generation = inner.generation;
-        if inner.cache.knows(facts.identity(), generation) {
-            return;
-        }
-        match process::read(facts, &inner.options.environment_variables) {
-            Ok(learned) => {
-                inner.stats.learned += 1;
-                inner.stats.cut += u64::from(learned.cut);
-                inner.stats.dropped_attributes += learned.dropped;
-                inner.cache.insert(facts.identity(), generation, learned);
-            }
-            Err(trouble) => {
-                match trouble {
-                    Trouble::Gone => inner.stats.gone += 1,
-                    Trouble::Changed => inner.stats.changed += 1,
-                    Trouble::Denied => inner.stats.denied += 1,
-                }
-                inner.cache.insert_unread(facts.identity(), Learned::told(facts));
-            }
         }
     }
 
@@ -198,14 +183,45 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Whether container and pod of a process are claims. What was learnt may have been given up, since anybody can start so many
+/// processes, or be of a control group that the process has left.
+fn is_claimed(learned: Option<&Learned>, facts: &ProcessFacts<'_>) -> bool {
+    let same =
+        |learned: &&Learned| facts.cgroup.is_none_or(|cgroup| learned.cgroup.as_deref() == Some(&*clean(cgroup)));
+    learned.filter(same).map_or_else(|| process::is_claimed(facts), |learned| learned.is_claimed)
+}
+
 impl Inner {
+    fn learn(&mut self, facts: &ProcessFacts<'_>) {
+        let generation = self.generation;
+        if self.cache.knows(facts.identity(), generation) {
+            return;
+        }
+        match process::read(facts, &self.options.environment_variables) {
+            Ok(learned) => {
+                self.stats.learned += 1;
+                self.stats.cut += u64::from(learned.cut);
+                self.stats.dropped_attributes += learned.dropped;
+                self.cache.insert(facts.identity(), generation, learned);
+            }
+            Err(trouble) => {
+                match trouble {
+                    Trouble::Gone => self.stats.gone += 1,
+                    Trouble::Changed => self.stats.changed += 1,
+                    Trouble::Denied => self.stats.denied += 1,
+                }
+                self.cache.insert_unread(facts.identity(), Learned::told(facts));
+            }
+        }
+    }
+
     fn attributes(&mut self, facts: &ProcessFacts<'_>) -> Attributes {
         let mut found = Attributes::default();
         let learned = self.cache.get(facts.identity());
         let cgroup = facts.cgroup.or_else(|| learned?.cgroup.as_deref());
         let unit = facts.systemd_unit.or_else(|| learned?.systemd_unit.as_deref());
         let kubernetes = self.kubernetes.as_ref();
-        let is_claimed = learned.is_some_and(|learned| learned.is_claimed);
+        let is_claimed = is_claimed(learned, facts);
         // A claim to be in a pod makes nobody a part of it.
         let kubernetes = kubernetes.filter(|_| !is_claimed);
         let place = kubernetes.and_then(|kubernetes| kubernetes.find(facts.container_id, cgroup));
@@ -237,7 +253,7 @@ impl Inner {
             found.put(PROCESS_OWNER, name.map_or_else(|| uid.to_string(), str::to_owned));
         }
         if let Some(cgroup) = cgroup.filter(|path| facts.container_id.is_none() && *path != "/") {
-            found.put(PROCESS_LINUX_CGROUP, cgroup);
+            found.put(PROCESS_LINUX_CGROUP, clean(cgroup));
         }
         let build_ids = [
             (PROCESS_EXECUTABLE_BUILD_ID_GNU, facts.build_id_gnu),

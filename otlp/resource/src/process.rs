@@ -9,8 +9,7 @@ use std::{
 
 use super::{
     attributes::{clean, is_key},
-    claimed::is_claimed,
-    environment,
+    claimed, environment,
 };
 
 /// Bytes of an environment that are read.
@@ -35,7 +34,7 @@ pub struct ProcessFacts<'a> {
     pub container_id: Option<&'a str>,
     /// Unit of systemd, with its suffix.
     pub systemd_unit: Option<&'a str>,
-    /// Path of the control group.
+    /// Path of the control group; without it, and where nothing was learnt, the container's name is believed.
     pub cgroup: Option<&'a str>,
     /// GNU build id of the executable, hex.
     pub build_id_gnu: Option<&'a str>,
@@ -106,10 +105,15 @@ impl Learned {
         Self {
             systemd_unit: owned(facts.systemd_unit),
             cgroup: owned(facts.cgroup),
-            is_claimed: facts.cgroup.is_some_and(|cgroup| is_claimed(cgroup, facts.container_id)),
+            is_claimed: is_claimed(facts),
             ..Self::default()
         }
     }
+}
+
+/// Whether the container and the pod that the control group names are claims.
+pub(super) fn is_claimed(facts: &ProcessFacts<'_>) -> bool {
+    facts.cgroup.is_some_and(|cgroup| claimed::is_claimed(cgroup, facts.container_id))
 }
 
 impl From<io::Error> for Trouble {

@@ -18,7 +18,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 /// The id of container number `n`.
-fn container(n: u32) -> String {
+pub fn container(n: u32) -> String {
     format!("{n:064x}")
 }
 
@@ -28,7 +28,7 @@ fn uid(n: u32) -> String {
 }
 
 /// A pod of a Deployment, as `kubectl get -o json` shows it, cut down.
-fn pod(n: u32, version: &str, container_id: &str) -> serde_json::Value {
+pub fn pod(n: u32, version: &str, container_id: &str) -> serde_json::Value {
     json!({
         "metadata": {
             "name": format!("shop-7d4b9c5f6d-x{n}"), "namespace": "store", "uid": uid(n), "resourceVersion": version,
@@ -50,7 +50,7 @@ fn pod(n: u32, version: &str, container_id: &str) -> serde_json::Value {
     })
 }
 
-fn options(server: &Server, source: KubernetesSource) -> ResourceOptions {
+pub fn options(server: &Server, source: KubernetesSource) -> ResourceOptions {
     let kubernetes = KubernetesOptions {
         source,
         api_url: Some(server.url.clone()),
@@ -70,7 +70,7 @@ fn follow(server: &Server, source: KubernetesSource) -> Resources {
     Resources::start(options(server, source)).unwrap()
 }
 
-fn stats(resources: &Resources) -> KubernetesStats {
+pub fn stats(resources: &Resources) -> KubernetesStats {
     resources.stats().kubernetes.unwrap()
 }
 
@@ -369,23 +369,37 @@ fn an_endless_list_and_an_endless_line_are_given_up() {
 
 /// The most memory that this process ever had, bytes.
 fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
+/// In a process of its own: the peak of the tests' process is that of whichever test took most.
 #[test]
 fn a_list_of_nothing_costs_no_more_than_its_bytes() {
-    let items = "{},".repeat((31 << 20) / 3);
+    const CHILD: &str = "PROFILER_TEST_OF_MEMORY";
+    const SIZE: usize = 4 << 20;
+    if std::env::var_os(CHILD).is_none() {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        let test = "kubernetes::a_list_of_nothing_costs_no_more_than_its_bytes";
+        let output = command.args([test, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        let grown = text.lines().find_map(|line| line.strip_prefix("GROWN ")).unwrap_or_else(|| panic!("{text}"));
+        let grown: usize = grown.parse().unwrap();
+        println!("{} MiB more at the peak", grown >> 20);
+        // Of each byte some copies, at the server and here; each object of 3 bytes took 300, once.
+        assert!(grown < 13 * SIZE, "{} MiB for {} MiB of JSON", grown >> 20, SIZE >> 20);
+        return;
+    }
+    let items = "{},".repeat(SIZE / 3);
     let body = format!(r#"{{"kind":"PodList","items":[{items}{{}}]}}"#).into_bytes();
     let server = Server::start(move |_| Reply::Whole(200, body.clone()));
     let before = peak();
     let resources = follow(&server, KubernetesSource::Kubelet);
     wait_until("the list", || stats(&resources).last_success.is_some());
-    let grown = peak() - before;
-    println!("{} MiB more at the peak", grown >> 20);
-    // Of each byte some copies, at the server and here; each object of 3 bytes took 300, once.
-    assert!(grown < 400 << 20, "{} MiB for 31 MiB of JSON", grown >> 20);
+    // On a line of its own: the harness wrote the name of the test.
+    println!("\nGROWN {}", peak() - before);
     assert_eq!((stats(&resources).pods, stats(&resources).failures), (0, 0));
 }
 

@@ -1,5 +1,6 @@
 //! What the resource of a process says, against real processes and servers of their own.
 
+mod claims;
 mod environment;
 mod kubernetes;
 mod model;

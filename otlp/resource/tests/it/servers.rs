@@ -175,7 +175,7 @@ async fn answer(
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
-        assert!(begin.elapsed() < Duration::from_secs(60), "waited in vain for: {what}");
+        assert!(begin.elapsed() < Duration::from_secs(600), "waited in vain for: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
