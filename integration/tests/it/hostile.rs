@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use profiler_integration::children;
-use profiler_integration::environment::{have_root, have_tools, one_at_a_time};
+use profiler_integration::environment::{have, have_root, have_tools, one_at_a_time};
 use profiler_integration::programs;
 use profiler_integration::proof::HERTZ;
 use profiler_integration::recording::Recorder;
@@ -159,28 +159,45 @@ fn root_a_file_of_roots_in_place_of_a_perf_map_is_not_read() {
     };
     set(place.path(), 0o755);
     set(&program, 0o755);
+    let as_nobody = |line: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "-Urm", "sh", "-c", line]);
+        command
+    };
+    let bind = format!("mount --bind {} {}", secret.display(), program.display());
+    let probe = children::run(&mut as_nobody(&bind), PATIENCE).expect("it ends");
+    if !have(
+        test,
+        probe.status.success(),
+        &format!("users that may mount in namespaces of their own: {}", probe.stderr),
+    ) {
+        return;
+    }
     // Readable for all, it is what the process could read itself: this is how the attack goes.
     for (mode, is_read) in [(0o644, true), (0o600, false)] {
         set(&secret, mode);
         let line = format!(
-            "map=/tmp/perf-$$.map; touch $map && mount --bind {} $map || exit 77; exec {} --ms 3000 --map none",
+            "map=/tmp/perf-$$.map; touch $map && mount --bind {} $map || exit 77; exec {} --ms 600000 --map none",
             secret.display(),
             program.display()
         );
-        let mut attack = Command::new("setpriv");
-        attack.args(["--reuid=65534", "--regid=65534", "--clear-groups", "unshare", "-Urm", "sh", "-c", &line]);
-        let mut running = children::start(&mut attack).expect("it starts");
+        let mut running = children::start(&mut as_nobody(&line)).expect("it starts");
         let pid = running.pid();
-        sleep(Duration::from_millis(300));
-        if !running.is_running() {
-            let ended = running.wait(PATIENCE).expect("it has ended");
-            eprintln!("{test}: skipped: users may make no namespaces here: {}", ended.stderr);
-            return;
-        }
+        let mut until = |what: &str, holds: &dyn Fn() -> bool| {
+            let begun = Instant::now();
+            while !holds() {
+                assert!(running.is_running(), "it ended before {what}");
+                assert!(begun.elapsed() < 2 * PATIENCE, "waited in vain for {what}");
+                sleep(Duration::from_millis(50));
+            }
+        };
+        until("the program", &|| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program));
         let started = Recorder::new(HERTZ).and_then(|recorder| recorder.arg("-p").arg(pid.to_string()).start());
         let started = started.expect("it starts");
-        running.wait(PATIENCE).expect("it ends");
+        let before = cpu_ticks(pid);
+        until("two seconds of its CPU time", &|| cpu_ticks(pid) >= before + 200);
         let recording = started.stop().unwrap_or_else(|error| panic!("{test}: {error}"));
+        drop(running);
         let _ = std::fs::remove_file(format!("/tmp/perf-{pid}.map"));
         let rows = rows(&recording.profile);
         let names =
@@ -190,4 +207,11 @@ fn root_a_file_of_roots_in_place_of_a_perf_map_is_not_read() {
         assert!(all > 50, "{all}");
         assert_eq!(named > 0, is_read, "mode {mode:o}: {named} of {all}");
     }
+}
+
+/// CPU time of a process in user mode, in hundredths of a second; 0 when it is gone.
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ticks = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(11));
+    ticks.and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
 }
