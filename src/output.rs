@@ -4,27 +4,26 @@
 //! one's own under a name that nobody knows, which then takes the place of whatever has the name: no link is followed, nothing that
 //! stands there is written to. Devices and pipes, which are written in place, are only where the user named them.
 
+mod folder;
 mod special;
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use anyhow::Context;
 use profiler_confine::raised;
 use profiler_formats::format::{self, Format};
 use profiler_model::{Measured, Profiles};
-use rustix::fs::OFlags;
-use tempfile::NamedTempFile;
 
-use self::special::{Patient, Special, folder_of};
+use self::folder::{Folder, Unfinished};
+use self::special::{Patient, Special, folder_of, is_trusted};
 use crate::exit;
 use crate::launch::SudoUser;
-
-/// Random characters in the names of what is not finished, and of folders for what found no room.
-const RANDOM: usize = 16;
 
 /// Who chose an output's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,19 +49,6 @@ enum Place {
     Special(Special),
     /// Stands beside the path from the start: that it can be made shows that the folder takes files.
     Beside(Unfinished),
-}
-
-/// A file that nobody knows yet, in a folder that may be another user's: that of whoever called sudo.
-#[derive(Debug)]
-struct Unfinished(Option<NamedTempFile>);
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        // Never written: the recording failed.
-        if let Some(file) = self.0.take() {
-            raised(|| drop(file));
-        }
-    }
 }
 
 /// Where an output went.
@@ -99,7 +85,7 @@ impl Output {
                     let hint = hint(&error);
                     anyhow::Error::new(error).context(format!("{} ({hint})", cannot(path)))
                 })?;
-                Place::Beside(Unfinished(Some(file)))
+                Place::Beside(file)
             }
         };
         Ok(Self { path: path.to_owned(), format, place })
@@ -123,14 +109,10 @@ impl Output {
         shown: &Measured<'_>,
         give_up: &dyn Fn() -> bool,
     ) -> anyhow::Result<Written> {
-        let Self { path, format, mut place } = self;
+        let Self { path, format, place } = self;
         let content = (profile, shown, format);
-        let in_place = match &mut place {
-            Place::Beside(file) => {
-                // SANITY: nobody else takes it.
-                let file = file.0.take().with_context(|| cannot(&path))?;
-                return write_beside(file, path, content);
-            }
+        let in_place = match place {
+            Place::Beside(file) => return write_beside(file, path, content),
             // Without the buffer of the standard library, which does not say what it writes when.
             Place::Stdout => io::stdout()
                 .as_fd()
@@ -162,33 +144,24 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// A file of one's own in the folder of `path`.
-fn beside(path: &Path) -> io::Result<NamedTempFile> {
-    if path.file_name().is_none() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "that is no name of a file"));
-    }
+fn beside(path: &Path) -> io::Result<Unfinished> {
+    let no_name = || io::Error::new(io::ErrorKind::InvalidInput, "that is no name of a file");
+    let name = path.file_name().ok_or_else(no_name)?;
+    let folder = Folder::open(folder_of(path))?;
     // What may not be written to is not replaced either.
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.is_file() => {
-            let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-            drop(OpenOptions::new().write(true).custom_flags(flags).open(path)?);
-        }
-        _ => {}
-    }
-    // O_EXCL follows no link.
-    let create = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    tempfile::Builder::new().prefix(".profiler-").rand_bytes(RANDOM).make_in(folder_of(path), create)
+    folder.check_writable(name)?;
+    folder.unfinished()
 }
 
 /// Writes to `file`, which then becomes `path`, or, if that fails, elsewhere.
-fn write_beside(file: NamedTempFile, path: PathBuf, content: Content<'_>) -> anyhow::Result<Written> {
-    // What is not renamed is removed: a torn file is of no use and takes space.
-    let failed = match fill(file, &path, content) {
+fn write_beside(file: Unfinished, path: PathBuf, content: Content<'_>) -> anyhow::Result<Written> {
+    let name = path.file_name().unwrap_or_default();
+    let failed = match fill(file, name, &path, content) {
         Ok(bytes) => return Ok(Written { path, bytes, instead_of: None }),
         Err(error) => error,
     };
-    let name = path.file_name().unwrap_or_default();
     for folder in fallback_folders() {
-        if let Ok((elsewhere, bytes)) = write_into(&folder, Path::new(name), content) {
+        if let Ok((elsewhere, bytes)) = write_into(&folder, name, content) {
             return Ok(Written { path: elsewhere, bytes, instead_of: Some((path, failed)) });
         }
     }
@@ -196,38 +169,69 @@ fn write_beside(file: NamedTempFile, path: PathBuf, content: Content<'_>) -> any
     Err(failed).with_context(|| format!("{}, nor to any folder for temporary files ({hint})", cannot(&path)))
 }
 
-fn fill(file: NamedTempFile, path: &Path, content: Content<'_>) -> io::Result<u64> {
-    let bytes = write_to(file.as_file(), content)?;
+/// Writes to `file`, which is `name` in its folder then, and as a whole `path`.
+fn fill(file: Unfinished, name: &OsStr, path: &Path, content: Content<'_>) -> io::Result<u64> {
+    let bytes = write_to(file.file(), content)?;
     // A full disk may show only when the pages are written back.
-    match file.as_file().sync_data() {
+    match file.file().sync_data() {
         Err(error) if error.raw_os_error() != Some(libc::EINVAL) => return Err(error),
         _ => {}
     }
-    give_to_sudo_user(file.as_file());
-    file.persist(path).map_err(|error| error.error)?;
+    let given = give_to_sudo_user(file.file());
+    file.finish(name)?;
+    tell(given, path);
     Ok(bytes)
 }
 
 /// Writes `name` into a new folder below `folder`, for nobody else to see.
-fn write_into(folder: &Path, name: &Path, content: Content<'_>) -> io::Result<(PathBuf, u64)> {
-    let mut own = tempfile::Builder::new();
-    own.prefix("profiler-").rand_bytes(RANDOM).permissions(Permissions::from_mode(0o700));
-    let own = own.tempdir_in(folder)?;
-    let path = own.path().join(name);
-    let bytes = fill(beside(&path)?, &path, content)?;
-    if let Ok(opened) = File::open(own.path()) {
-        give_to_sudo_user(&opened);
+fn write_into(folder: &Path, name: &OsStr, content: Content<'_>) -> io::Result<(PathBuf, u64)> {
+    let parent = Folder::open(folder)?;
+    if !keeps_its_entries(&parent)? {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others can change what is in that folder"));
     }
-    let _ = own.keep();
-    Ok((path, bytes))
+    let (random, own) = parent.make_folder()?;
+    let own_path = folder.join(&random);
+    let path = own_path.join(name);
+    let written = own.try_clone().and_then(Folder::unfinished).and_then(|file| fill(file, name, &path, content));
+    if written.is_err() {
+        parent.remove_folder(&random);
+    } else {
+        tell(give_to_sudo_user(own.file()), &own_path);
+    }
+    Ok((path, written?))
 }
 
-/// Who called sudo reads what he recorded. Where the file system knows no owners it stays root's, which is no reason to lose it.
-fn give_to_sudo_user(file: &File) {
-    if let Some(user) = SudoUser::of_environment() {
-        let (uid, gid) = user.ids();
-        let _ = rustix::fs::fchown(file, Some(uid), Some(gid));
+/// Whether nobody but root and the user can rename or remove what is made there.
+fn keeps_its_entries(folder: &Folder) -> io::Result<bool> {
+    const STICKY: u32 = 0o1000;
+    let found = folder.metadata()?;
+    Ok(is_trusted(&found) && (found.mode() & 0o022 == 0 || found.mode() & STICKY != 0))
+}
+
+/// Who called sudo reads what he recorded. Where that cannot be it stays root's, which is no reason to lose it.
+fn give_to_sudo_user(file: &File) -> Result<(), (SudoUser, io::Error)> {
+    let Some(user) = SudoUser::of_environment() else { return Ok(()) };
+    let (uid, gid) = user.ids();
+    match rustix::fs::fchown(file, Some(uid), Some(gid)) {
+        // A file system without owners may say that all is his.
+        Err(error) if !file.metadata().is_ok_and(|found| found.uid() == uid.as_raw()) => Err((user, error.into())),
+        _ => Ok(()),
     }
+}
+
+/// Says, once, what the user has to do to read his outputs.
+fn tell(given: Result<(), (SudoUser, io::Error)>, path: &Path) {
+    static TOLD: Once = Once::new();
+    let Err((user, error)) = given else { return };
+    let (uid, gid) = user.ids();
+    TOLD.call_once(|| {
+        eprintln!(
+            "What is written stays root's, since it cannot be given to user {0} ({error}). To read it: sudo chown -R {0}:{1} {2}",
+            uid.as_raw(),
+            gid.as_raw(),
+            path.display()
+        );
+    });
 }
 
 fn write_to(out: impl Write, (profile, shown, format): Content<'_>) -> io::Result<u64> {

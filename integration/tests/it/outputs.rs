@@ -133,6 +133,46 @@ fn root_an_output_is_its_owners_alone() {
 }
 
 #[test]
+fn root_what_cannot_be_given_to_who_called_sudo_is_told_once() {
+    let test = "root_what_cannot_be_given_to_who_called_sudo_is_told_once";
+    let Some(scene) = Scene::set(test) else { return };
+    let _one = one_at_a_time();
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set=-chown", "--inh-caps=-chown"]).arg(profiler()).current_dir(scene.place.path());
+    command.args(["record", "-d", "1", "-p"]).arg(std::process::id().to_string());
+    command.args(["-o", "a.html", "-o", "b.html"]).env("SUDO_UID", "12345").env("SUDO_GID", "12346");
+    let finished = run(&mut command);
+    assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+    is_private_file(&scene.place.path().join("a.html"), 0);
+    assert_eq!(finished.stderr.matches("sudo chown -R 12345:12346 a.html").count(), 1, "{}", finished.stderr);
+    assert_eq!(finished.stderr.matches("sudo chown").count(), 1, "{}", finished.stderr);
+}
+
+#[test]
+fn root_standard_output_that_is_a_file_keeps_what_is_in_it() {
+    let Some(scene) = Scene::set("root_standard_output_that_is_a_file_keeps_what_is_in_it") else { return };
+    let _one = one_at_a_time();
+    let record =
+        |name: &str| format!("{} record -p {} -d 1 -q -f html -o {name}", profiler().display(), std::process::id());
+    let out = scene.place.path().join("out");
+    for line in [
+        format!("echo head > out; {} >> out; echo tail >> out", record("/dev/stdout")),
+        format!("(echo head; {}; echo tail) > out", record("/dev/stdout")),
+        format!("(echo head; {}; echo tail) > out", record("/proc/self/fd/1")),
+        format!("(echo head >&3; {}; ) 3>> out; echo tail >> out", record("/dev/fd/3")),
+    ] {
+        let _ = fs::remove_file(&out);
+        let mut shell = Command::new("sh");
+        shell.env_remove("SUDO_UID").current_dir(scene.place.path()).args(["-c", &line]);
+        let finished = run(&mut shell);
+        assert_eq!(finished.status.code(), Some(0), "{}", finished.stderr);
+        let text = fs::read_to_string(&out).expect("readable");
+        let ends: String = text.chars().take(40).chain(text.chars().rev().take(40)).collect();
+        assert!(text.starts_with("head\n<") && text.ends_with(">\ntail\n"), "{line}: {} bytes, {ends:?}", text.len());
+    }
+}
+
+#[test]
 fn root_a_pipe_under_a_default_name_or_of_another_user_is_refused() {
     let Some(scene) = Scene::set("root_a_pipe_under_a_default_name_or_of_another_user_is_refused") else { return };
     let _one = one_at_a_time();
