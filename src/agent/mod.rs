@@ -74,6 +74,14 @@ struct Agent {
     own: OwnUse,
     confined: Vec<Confined>,
     killed: bool,
+    reloads: Reloads,
+}
+
+/// Attempts to read the configuration again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Reloads {
+    taken: u64,
+    refused: u64,
 }
 
 impl Agent {
@@ -133,6 +141,7 @@ impl Agent {
             own: OwnUse::new(),
             confined: vec![confined],
             killed,
+            reloads: Reloads::default(),
         })
     }
 
@@ -282,6 +291,7 @@ impl Agent {
         self.watcher.learn();
         match config::load(&self.flags) {
             Err(errors) => {
+                self.reloads.refused += 1;
                 tracing::error!("The new configuration is refused, and the running one stays ({why}):\n{errors}");
             }
             Ok(loaded) => {
@@ -289,6 +299,7 @@ impl Agent {
                 let changes = self.config.diff(&loaded.config);
                 match self.apply(&loaded, &changes) {
                     Err(error) => {
+                        self.reloads.refused += 1;
                         tracing::error!(
                             "The new configuration is refused, and the running one stays ({why}): {error:#}"
                         );
@@ -302,6 +313,7 @@ impl Agent {
                             tracing::info!("The configuration was read again ({why}); nothing has changed.");
                         }
                         self.config = loaded.config;
+                        self.reloads.taken += 1;
                     }
                 }
             }

@@ -44,6 +44,7 @@ fn connection(connection: &Connection) -> ExporterOptions {
     ExporterOptions {
         endpoint: connection.endpoint.url().to_owned(),
         endpoint_is_complete: connection.endpoint.is_as_is(),
+        only_trusted: !connection.is_chosen,
         protocol: connection.protocol,
         compression: connection.compression,
         headers: headers.map(|(name, value)| (name.clone(), value.clone())).collect(),

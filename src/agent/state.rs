@@ -156,6 +156,7 @@ pub fn of(agent: &Agent) -> AgentState {
         configured_rate: agent.arbiter.configured(),
         rate_ruled_by: agent.arbiter.ruled_by().name(),
         requested_rates: agent.arbiter.requests().map(|(client, request)| (client.name(), request.hz)).collect(),
+        reloads: [("taken", agent.reloads.taken), ("refused", agent.reloads.refused)].into(),
         sampling: agent.sampling.is_on(),
         confinement: agent.confined.iter().flat_map(walls).collect(),
         shed_level: agent.decision.and_then(|decision| decision.shed).map_or(0, Shed::level),

@@ -103,7 +103,10 @@ impl ConfigCommand {
     pub(super) fn run(self, verbose: u8) -> anyhow::Result<ExitCode> {
         let text = match self {
             Self::Check { file, args } => {
-                let loaded = config::load(&args.flags(file, verbose)).map_err(exit::usage)?;
+                let mut flags = args.flags(file, verbose);
+                // It may be for another host, where it is root's.
+                flags.whosever = true;
+                let loaded = config::load(&flags).map_err(exit::usage)?;
                 if let Some(errors) = &loaded.refused {
                     return Err(exit::usage(format!("the remote configuration is refused: {errors}")).into());
                 }

@@ -34,6 +34,7 @@ descriptions! {
     RATE = "profiler.rate", "Hz", "Samples a second and CPU, now";
     RATE_REQUESTED = "profiler.rate.requested", "Hz", "Samples a second and CPU that somebody asks for; the lowest is the rate";
     RATE_CONFIGURED = "profiler.rate.configured", "Hz", "Samples a second and CPU, as configured";
+    RELOADS = "profiler.config.reloads", "{reload}", "Attempts to read the configuration again, by outcome: taken, or refused, where the running one stays";
     SAMPLING = "profiler.sampling", "", "1 while sampling, 0 while paused, by the kill switch or the budget";
     CONFINEMENT = "profiler.confinement", "", "1 if a process of the profiler has given up what it does not need, by wall; 0 if the kernel or the container refuses that, in whole or in part";
     SHED = "profiler.shed.level", "", "What is given up to stay within the budget: 0 nothing, 1 symbol caches, 2 row caches too, 3 sampling";
@@ -94,6 +95,8 @@ pub struct AgentState {
     pub rate_ruled_by: &'static str,
     /// What is asked for, by whom.
     pub requested_rates: BTreeMap<&'static str, u64>,
+    /// Attempts to read the configuration again, by outcome.
+    pub reloads: BTreeMap<&'static str, u64>,
     /// Whether sampling is going on.
     pub sampling: bool,
     /// Whether each wall stands, by process and wall; see [`profiler_confine::Wall`].
@@ -190,6 +193,9 @@ fn own(state: &AgentState, metrics: &mut Snapshot) {
     metrics.gauge(RATE_CONFIGURED, &[], state.configured_rate);
     for (client, &rate) in &state.requested_rates {
         metrics.gauge(RATE_REQUESTED, &[("client", client)], rate);
+    }
+    for (outcome, &count) in &state.reloads {
+        metrics.counter(RELOADS, &[("outcome", outcome)], count);
     }
     metrics.gauge(SAMPLING, &[], u64::from(state.sampling));
     for (&(process, wall), &stands) in &state.confinement {

@@ -308,6 +308,7 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
     }
     Connection {
         endpoint,
+        is_chosen: origin != Origin::Default,
         protocol,
         compression,
         headers,

@@ -13,6 +13,9 @@ pub struct Flags {
     pub file: Option<PathBuf>,
     /// A file with a configuration from elsewhere, which narrows all others; there need not be one.
     pub remote: Option<PathBuf>,
+    /// The files may be anybody's: they are only looked at. Otherwise what others than root and the user of this process may have
+    /// written is refused.
+    pub whosever: bool,
     values: Vec<(String, String, String)>,
 }
 

@@ -37,6 +37,7 @@ mod layers;
 mod model;
 mod nearest;
 mod origin;
+mod ownership;
 mod reader;
 mod schema;
 mod sections;
@@ -140,8 +141,8 @@ pub fn load_with(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<
     let path = flags.file.as_deref();
     let watched: Vec<&Path> = path.into_iter().chain(flags.remote.as_deref()).collect();
     let watcher = Watcher::new(&watched);
-    let text = path.map(read).transpose()?;
-    let asked = flags.remote.as_deref().map(remote_file).transpose();
+    let text = path.map(|path| read(path, flags.whosever)).transpose()?;
+    let asked = flags.remote.as_deref().map(|path| remote_file(path, flags.whosever)).transpose();
     let own = |remote: Option<&Remote>| load_remote(flags, env, path.zip(text.as_deref()), remote);
     let mut loaded = match &asked {
         Ok(remote) => own(remote.as_ref().and_then(Option::as_ref))?,
@@ -155,13 +156,13 @@ pub fn load_with(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<
 }
 
 /// The remote configuration in a file; none if there is no such file.
-fn remote_file(path: &Path) -> Result<Option<Remote>, ConfigErrors> {
+fn remote_file(path: &Path, whosever: bool) -> Result<Option<Remote>, ConfigErrors> {
     // One that cannot be looked at is there: reading it tells why it is refused.
     if matches!(path.try_exists(), Ok(false)) {
         return Ok(None);
     }
     let name = path.display().to_string();
-    let text = read(path).map_err(|errors| {
+    let text = read(path, whosever).map_err(|errors| {
         let origin = Origin::Remote { name: name.clone(), place: None };
         let problems = errors.problems.into_iter().map(|problem| Problem { origin: origin.clone(), ..problem });
         ConfigErrors { problems: problems.collect() }
@@ -296,10 +297,11 @@ fn has_exporters(root: Option<&Node>) -> bool {
     }
 }
 
-/// The text of a file that is not larger than a configuration may be.
-fn read(path: &Path) -> Result<String, ConfigErrors> {
+/// The text of a file that is not larger than a configuration may be, and that nobody else may have written, unless it is `whosever`.
+fn read(path: &Path, whosever: bool) -> Result<String, ConfigErrors> {
     let cannot = |message: String| refused(Origin::File { path: path.to_owned(), place: None }, message);
-    let bytes = read_bytes(path).map_err(|error| match error.kind() {
+    let reader = (!whosever).then(ownership::Reader::this_process);
+    let bytes = read_bytes(path, reader).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => cannot("there is no such file".to_owned()),
         _ => cannot(format!("cannot be read: {error}")),
     })?;
@@ -313,11 +315,19 @@ fn read(path: &Path) -> Result<String, ConfigErrors> {
     })
 }
 
-/// The bytes of a file, at most one more than a configuration may have.
-fn read_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
+/// The bytes of a file, at most one more than a configuration may have; refused if others than `reader` may have written it.
+fn read_bytes(path: &Path, reader: Option<ownership::Reader>) -> std::io::Result<Vec<u8>> {
+    ownership::check_kind(&std::fs::metadata(path)?)?;
     // Not to wait for somebody who opens the other end of a pipe.
     let file = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path)?;
-    if file.metadata()?.file_type().is_fifo() {
+    let found = file.metadata()?;
+    ownership::check_kind(&found)?;
+    if found.is_file()
+        && let Some(reader) = reader
+    {
+        reader.check(&found)?;
+    }
+    if found.file_type().is_fifo() {
         // A pipe of the shell (`config check <(...)`, `/dev/stdin`) has a writer, and an end. One with a name may have neither.
         if rustix::fs::fstatfs(&file)?.f_type as u64 != PIPEFS {
             let what = "it is a named pipe; a configuration is a file, which can be read again";

@@ -280,6 +280,8 @@ pub struct OtlpExporter {
 pub struct Connection {
     /// Its URL.
     pub endpoint: Endpoint,
+    /// Somebody wrote the URL. Who listens at the default one, on this host, may be anybody.
+    pub is_chosen: bool,
     /// What is spoken.
     pub protocol: Protocol,
     /// How requests are compressed.

@@ -112,7 +112,8 @@ impl Watched {
 }
 
 fn content(path: &Path) -> Content {
-    read_bytes(path).ok().filter(|bytes| bytes.len() <= yaml::MAX_BYTES)
+    // Whose it is, loading tells.
+    read_bytes(path, None).ok().filter(|bytes| bytes.len() <= yaml::MAX_BYTES)
 }
 
 impl Watcher {

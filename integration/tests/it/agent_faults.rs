@@ -16,11 +16,12 @@ use profiler_integration::agent::{Agent, Configuration, Home, Metrics, otlp_expo
 use profiler_integration::children::{self, Running};
 use profiler_integration::collector::certificates::{Certificates, Valid};
 use profiler_integration::collector::{Collector, CollectorOptions, Protocol};
-use profiler_integration::environment::{beside_its_like, have_root};
+use profiler_integration::environment::{beside_its_like, have_root, have_tools};
 use profiler_integration::programs;
 use profiler_integration::receiver::{Event, Receiver};
 use profiler_integration::recording::folder;
 use profiler_integration::seen::{Seen, difference, seen};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -473,4 +474,38 @@ fn root_configuration_that_is_refused_late_changes_nothing() {
     assert_eq!(after.sum("profiler_rate_hertz", &[]) as u64, HERTZ, "{after}");
     assert_eq!(after.delivered(OUT), after.published(), "{after}");
     stops_and_all_arrived(agent, &collector);
+}
+
+/// Any user may take the port that an agent sends to while nobody has configured one.
+#[test]
+fn root_what_nobody_chose_is_not_sent_to_another_user() {
+    let test = "root_what_nobody_chose_is_not_sent_to_another_user";
+    if !have_root(test) || !have_tools(test, &["setpriv", "python3"]) {
+        return;
+    }
+    let _beside = beside_its_like();
+    // Tells how many bytes it was sent, of all that connect.
+    let thief = "import socket\ns = socket.socket()\ns.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+        s.bind(('127.0.0.1', 4317))\ns.listen()\nprint('listens', flush=True)\n\
+        while True:\n  c, _ = s.accept()\n  c.settimeout(5)\n\
+        \n  try: print('got', len(c.recv(65536)), flush=True)\n  except TimeoutError: print('got', 0, flush=True)\n";
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "python3", "-c", thief]);
+    let thief = children::start(&mut command).expect("it starts");
+    sleep(Duration::from_secs(1));
+    let configuration = Configuration::new(99, &[], "- {name: default, otlp: {}}\n".to_owned());
+    let mut agent = Agent::start(&configuration).unwrap();
+    let said = |agent: &Agent| agent.log().contains("user 65534 listens on 127.0.0.1:4317");
+    let until = Instant::now() + PATIENCE;
+    while agent.is_running() && !said(&agent) && Instant::now() < until {
+        sleep(Duration::from_millis(100));
+    }
+    assert!(said(&agent), "{}", agent.log());
+    assert!(agent.log().contains("set `endpoint`"), "the way out is not told:\n{}", agent.log());
+    drop(agent);
+    thief.signal(Signal::TERM);
+    let heard = thief.wait(PATIENCE).unwrap().stdout;
+    println!("{heard}");
+    assert!(heard.starts_with("listens") && heard.contains("got 0"), "{heard}");
+    assert!(heard.lines().skip(1).all(|line| line == "got 0"), "{heard}");
 }

@@ -330,6 +330,14 @@ fn root_bad_configuration_is_refused_and_the_running_one_stays() {
             assert!(said.contains(word), "no {word:?} in\n{said}");
         }
     }
+    // Right, but written by nobody knows whom.
+    let before = agent.log().len();
+    let mode = |mode| fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    agent.home().write_configuration(&good.replace("window: 1s", "window: 2s")).unwrap();
+    mode(0o666);
+    let refused = |now: &Metrics| now.sum("profiler_config_reloads_total", &[("outcome", "refused")]) >= 4.0;
+    agent.wait("four refusals", PATIENCE, refused).unwrap();
+    assert!(agent.log()[before..].contains("everybody may write to it: chmod o-w"), "{}", &agent.log()[before..]);
     let truth = run("shares", &["--ms", "1000", "--depth", "20"]);
     agent
         .wait("a window", PATIENCE, |now| now.published() > 0 && now.sum("profiler_rate_hertz", &[]) as u32 == HERTZ)

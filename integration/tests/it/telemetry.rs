@@ -56,6 +56,7 @@ fn state() -> AgentState {
         configured_rate: 99,
         rate_ruled_by: "governed",
         requested_rates: [("configured", 99), ("governed", 49)].into(),
+        reloads: [("taken", 2), ("refused", 1)].into(),
         sampling: true,
         confinement: [(("agent", "seccomp"), true), (("agent", "landlock"), false)].into(),
         shed_level: 1,

@@ -54,7 +54,7 @@ impl Client {
                 Some(connection) => (connection, false),
                 None => match Connection::open(&settings.destination, settings.options.timeout).await {
                     Ok(connection) => (connection, true),
-                    Err(error) => return Outcome::retry(error),
+                    Err(error) => return Outcome::retry(self.unconnected(error)),
                 },
             };
             let left = settings.options.timeout.saturating_sub(begun.elapsed());
@@ -87,6 +87,18 @@ impl Client {
                 Err((_, was_sent)) => self.repeated += u64::from(was_sent),
             }
         }
+    }
+
+    /// Why there is no connection, and, where only the default is in question, the way out.
+    fn unconnected(&self, error: String) -> String {
+        let options = &self.settings.options;
+        if !options.only_trusted {
+            return error;
+        }
+        let endpoint = &options.endpoint;
+        format!(
+            "{error}; nobody chose {endpoint}, so only root or the profiler's user may listen there: to send elsewhere, or to trust whoever listens, set `endpoint`"
+        )
     }
 
     /// `error`, and what a receiver that speaks another protocol probably means by it.

@@ -44,6 +44,8 @@ pub struct ExporterOptions {
     /// The endpoint is the URL for profiles, to be used as it is, and no base to append `v1development/profiles` to; for
     /// [`Protocol::HttpProtobuf`].
     pub endpoint_is_complete: bool,
+    /// Send only where, on this host, root or this process's own user listens: for an endpoint that nobody chose.
+    pub only_trusted: bool,
     /// Transport.
     pub protocol: Protocol,
     /// Compression.
@@ -73,6 +75,7 @@ impl Default for ExporterOptions {
             name: "otlp".to_owned(),
             endpoint: "http://localhost:4317".to_owned(),
             endpoint_is_complete: false,
+            only_trusted: false,
             protocol: Protocol::default(),
             compression: Compression::default(),
             headers: Vec::new(),

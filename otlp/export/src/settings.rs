@@ -87,6 +87,7 @@ impl Settings {
         let tls_files = Watched::new(files.into_iter().flatten().filter(|_| url.tls).cloned());
         let headers_files = Watched::new(options.headers_file.clone());
         let destination = Destination::new(url, version(options.protocol), &options.tls)?;
+        let destination = destination.only_trusted(options.only_trusted);
         let headers = headers(&options)?;
         Ok(Self { options, destination, headers, tls_files, headers_files })
     }
@@ -117,7 +118,7 @@ impl Settings {
         match Destination::new(self.destination.url.clone(), version(self.options.protocol), &self.options.tls) {
             Ok(destination) => {
                 info!(exporter, "Certificate files changed and were read again");
-                self.destination = destination;
+                self.destination = destination.only_trusted(self.options.only_trusted);
                 true
             }
             Err(error) => {

@@ -120,10 +120,7 @@ impl Connection {
     }
 
     async fn open_unbounded(to: &Destination, limit: Duration) -> Result<Self, String> {
-        let stream = tcp(&to.url.host, to.url.port, limit).await?;
-        if to.only_trusted {
-            peer::check(&stream)?;
-        }
+        let stream = tcp(to, limit).await?;
         let allowance = Allowance::new();
         let stream = Metered::new(stream, allowance.clone());
         let Some((config, name)) = &to.tls else { return Self::over(stream, to, allowance).await };
@@ -219,8 +216,9 @@ impl Connection {
     }
 }
 
-/// Connects to one of the addresses of `host`, each of which gets its share of `limit`.
-async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String> {
+/// Connects to one of the addresses of the host, each of which gets its share of `limit`.
+async fn tcp(to: &Destination, limit: Duration) -> Result<TcpStream, String> {
+    let (host, port) = (to.url.host.as_str(), to.url.port);
     let addresses = lookup_host((host, port)).await;
     let addresses: Vec<_> = addresses.map_err(|error| format!("cannot resolve {host:?}: {error}"))?.collect();
     let share = limit / u32::try_from(addresses.len()).unwrap_or(1).max(1);
@@ -228,6 +226,13 @@ async fn tcp(host: &str, port: u16, limit: Duration) -> Result<TcpStream, String
     for address in addresses {
         match timeout(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
+                // Whoever takes one address keeps nobody from another.
+                if to.only_trusted
+                    && let Err(problem) = peer::check(&stream)
+                {
+                    failure = problem;
+                    continue;
+                }
                 // A request goes out in one piece; waiting for more only delays its end.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);

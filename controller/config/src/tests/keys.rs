@@ -54,6 +54,7 @@ fn everything() -> Config {
     let not_ssh = Rule { comms: texts(&["sshd"]), ..Rule::default() };
     let otlp = OtlpExporter {
         connection: Connection {
+            is_chosen: true,
             endpoint: endpoint("https://otlp.example.com/p", true),
             protocol: Protocol::HttpProtobuf,
             compression: Compression::Zstd,
@@ -107,6 +108,7 @@ fn everything() -> Config {
             listen: Some(([0, 0, 0, 0], 9000).into()),
             otlp: Some(TelemetryOtlp {
                 connection: Connection {
+                    is_chosen: true,
                     endpoint: endpoint("http://metrics:4318/m", true),
                     protocol: Protocol::HttpProtobuf,
                     compression: Compression::None,
