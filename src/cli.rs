@@ -12,10 +12,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use profiler_config::{Choice, Symbols};
 use profiler_formats::format::Format;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::exit::{self, ExitError};
 use crate::output::Named;
-use crate::{agent, convert, doctor, events, launch, record};
+use crate::{agent, convert, doctor, events, launch, record, shown, telemetry};
 
 /// Profiles every process of a Linux host with eBPF: no restart, no frame pointers, one binary.
 #[derive(Debug, Parser)]
@@ -219,7 +220,7 @@ pub fn run() -> ExitCode {
         Command::Launch { command } => Err(launch::become_command(&command).into()),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("profiler: {}", message(&error));
+        eprintln!("profiler: {}", shown::lines(&message(&error)));
         let code = error.downcast_ref::<ExitError>().map_or(exit::FAILURE, |error| error.code);
         ExitCode::from(code)
     })
@@ -244,12 +245,12 @@ fn message(error: &anyhow::Error) -> String {
 
 fn log(verbose: u8) {
     let level = match verbose {
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::DEBUG,
-        _ => tracing::Level::TRACE,
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
     };
     let level = std::env::var("RUST_LOG").ok().and_then(|text| text.parse().ok()).unwrap_or(level);
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).without_time().init();
+    telemetry::log::init_for_command(level);
 }
 
 /// Arguments become the values that the recording runs by.

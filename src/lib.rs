@@ -14,5 +14,6 @@ mod launch;
 mod output;
 pub mod pipeline;
 mod record;
+mod shown;
 pub mod telemetry;
 mod terminal;

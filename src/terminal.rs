@@ -8,6 +8,7 @@ use profiler_model::{FrameKind, Loss, Profiles, Summary, headline, summary};
 
 use crate::output::{Written, human_bytes};
 use crate::pipeline::{Totals, losses};
+use crate::shown;
 
 /// Functions listed at the end.
 const TOP: usize = 10;
@@ -36,7 +37,7 @@ impl Terminal {
             bar.set_prefix(format!("{duration:?}"));
         }
         if !quiet {
-            eprintln!("{what}");
+            eprintln!("{}", shown::one_line(what));
         }
         Self { bar, quiet }
     }
@@ -55,7 +56,7 @@ impl Terminal {
     /// Says something beside the bar.
     pub fn say(&self, text: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("{text}"));
+            self.bar.suspend(|| eprintln!("{}", shown::lines(text)));
         }
     }
 
@@ -68,8 +69,8 @@ impl Terminal {
     pub fn report(&self, profile: &Profiles, written: &[Written]) {
         for written in written {
             if let Some((wanted, error)) = &written.instead_of {
-                eprintln!("profiler: cannot write {}: {error}", wanted.display());
-                eprintln!("  The profile is in {} instead.", written.path.display());
+                eprintln!("profiler: cannot write {}: {error}", shown::path(wanted));
+                eprintln!("  The profile is in {} instead.", shown::path(&written.path));
             }
         }
         if self.quiet {
@@ -103,12 +104,12 @@ impl Terminal {
         } else {
             eprintln!("Lost or incomplete:");
             for loss in &summary.losses {
-                eprintln!("  {:>8}  {}", loss.count, loss.reason);
+                eprintln!("  {:>8}  {}", loss.count, shown::one_line(&loss.reason));
             }
         }
         for written in written {
             if written.bytes > 0 {
-                eprintln!("Wrote {} ({})", written.path.display(), human_bytes(written.bytes));
+                eprintln!("Wrote {} ({})", shown::path(&written.path), human_bytes(written.bytes));
             }
         }
     }
@@ -123,9 +124,9 @@ impl Terminal {
             let place = match (function.kind, function.file.as_str()) {
                 (FrameKind::Kernel, "" | "[kernel.kallsyms]") => " [kernel]".to_owned(),
                 (_, "") => String::new(),
-                (_, file) => format!(" ({file})"),
+                (_, file) => format!(" ({})", shown::one_line(file)),
             };
-            let name: String = function.name.chars().take(80).collect();
+            let name: String = shown::one_line(&function.name).chars().take(80).collect();
             eprintln!("{:>6.1}% {:>6.1}%  {name}{place}", share(function.own), share(function.total));
         }
     }

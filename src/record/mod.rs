@@ -24,6 +24,7 @@ use crate::pipeline::{
     Budgets, NameLosses, Names, Naming, Sampled, Session, SessionOptions, Span, files, finish, losses, origin,
     process_facts,
 };
+use crate::shown;
 use crate::terminal::Terminal;
 use crate::{confinement, exit};
 
@@ -234,7 +235,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         match output.write(&profile, &shown, &|| interrupts.count() > asked) {
             Ok(one) => written.push(one),
             Err(error) => {
-                eprintln!("profiler: {error:#}");
+                eprintln!("profiler: {}", shown::lines(&format!("{error:#}")));
                 failed = true;
             }
         }

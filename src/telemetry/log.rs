@@ -4,10 +4,15 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::debug_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
+
+use crate::shown;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,17 +62,79 @@ pub fn forced_level() -> Option<String> {
 pub fn init(level: &str, format: Format) -> Result<Log, Error> {
     let forced = forced_level();
     let (filter, handle) = reload::Layer::new(parse(forced.as_deref().unwrap_or(level))?);
-    // The journal knows the time, and has no use for colours.
-    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let lines = fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
-    let lines = match (format, journal) {
-        (Format::Json, _) => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
-        (Format::Text, true) => lines.without_time().with_ansi(false).boxed(),
-        (Format::Text, false) => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).boxed(),
-    };
+    let lines = lines(std::io::stderr, Look::of_stderr(format));
     let subscriber = tracing_subscriber::registry().with(lines.with_filter(filter));
     subscriber.try_init().map_err(|_| Error::Twice)?;
     Ok(Log { filter: handle, fixed: forced.is_some() })
+}
+
+/// Starts logging to standard error for a command that ends: what is at least of `level`, without the time.
+pub fn init_for_command(level: LevelFilter) {
+    let lines = lines(std::io::stderr, Look { time: false, ..Look::of_stderr(Format::Text) });
+    // A command logs nothing before.
+    let _ = tracing_subscriber::registry().with(lines.with_filter(level)).try_init();
+}
+
+/// How lines look, in detail.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    format: Format,
+    time: bool,
+    colours: bool,
+}
+
+impl Look {
+    fn of_stderr(format: Format) -> Self {
+        // The journal knows the time, and has no use for colours.
+        let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+        let colours = !journal && std::io::IsTerminal::is_terminal(&std::io::stderr());
+        Self { format, time: !journal, colours }
+    }
+}
+
+/// What writes lines: the one place where what others may have put into a message or a field becomes harmless (see [`shown`]).
+fn lines<W>(writer: W, look: Look) -> Box<dyn Layer<Registry> + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = fmt::layer().log_internal_errors(false);
+    if look.format == Format::Json {
+        let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+        return lines.with_writer(Escaping(writer)).boxed();
+    }
+    let fields = debug_fn(|out, field, value| match field.name() {
+        "message" => write!(out, "{}", shown::lines(&format!("{value:?}"))),
+        // Where the message of a library that knows other logs came from; its target says enough.
+        name if name.starts_with("log.") => Ok(()),
+        name => write!(out, "{name}={}", shown::one_line(&format!("{value:?}"))),
+    });
+    let lines = lines.fmt_fields(fields.delimited(" ")).with_ansi(look.colours).with_writer(writer);
+    if look.time { lines.boxed() } else { lines.without_time().boxed() }
+}
+
+/// Writes lines of JSON, whose writer escapes less than a terminal needs.
+struct Escaping<W>(W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for Escaping<W> {
+    type Writer = EscapingWriter<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        EscapingWriter(self.0.make_writer())
+    }
+}
+
+struct EscapingWriter<W>(W);
+
+impl<W: std::io::Write> std::io::Write for EscapingWriter<W> {
+    /// A line comes whole.
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write_all(shown::json(&String::from_utf8_lossy(bytes)).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
 }
 
 impl Log {
@@ -184,6 +251,44 @@ mod tests {
             limiter.due(&number.to_string(), start + Duration::from_millis(number));
         }
         assert_eq!(limiter.seen.len(), MAX_KEYS);
+    }
+
+    /// What is written into it.
+    #[derive(Clone, Default)]
+    struct Page(std::sync::Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_forges_a_line_or_drives_a_terminal_by_what_is_logged() {
+        let hostile = "x\u{1b}]0;title\u{7}\r\u{9b}2J\u{202e}\u{7f}\n2026-01-01T00:00:00Z ERROR profiler: forged\n";
+        for (format, time) in [(Format::Text, true), (Format::Text, false), (Format::Json, true)] {
+            let page = Page::default();
+            let writer = page.clone();
+            let subscriber = tracing_subscriber::registry()
+                .with(lines(move || writer.clone(), Look { format, time, colours: false }));
+            tracing::subscriber::with_default(subscriber, || {
+                tracing::warn!(shown = %hostile, text = hostile, debug = ?std::path::Path::new(hostile), "message of {hostile} ends");
+                tracing::warn!("A second line.");
+            });
+            let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+            assert!(text.chars().all(|c| c == '\n' || !shown::is_deceptive(c)), "{format:?}: {text:?}");
+            let begun: Vec<_> = text.lines().filter(|line| !line.starts_with("    ")).collect();
+            assert_eq!(begun.len(), 2, "{format:?}: {text:?}");
+            if format == Format::Json {
+                let read: serde_json::Value = serde_json::from_str(begun[0]).unwrap();
+                assert_eq!(read["shown"], hostile);
+            }
+        }
     }
 
     #[test]
