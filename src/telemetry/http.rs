@@ -1,9 +1,11 @@
 //! The HTTP server of `/metrics`, `/healthz` and `/readyz`.
 //!
 //! One request a connection, each connection for ten seconds at most, and so many of them at a time; a further one takes the
-//! place of the oldest. So clients that never finish cost a bounded amount and keep nobody out.
+//! place of the oldest of its kind. So clients that never finish cost a bounded amount and keep nobody out, and probes are answered
+//! whatever else comes.
 
-use std::collections::VecDeque;
+mod rooms;
+
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -16,14 +18,14 @@ use hyper::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
-use super::prometheus::{self, Format};
+use self::rooms::{Begun, Rooms};
+use super::prometheus::Format;
 use super::state::Shared;
 use super::status;
 
-/// Connections at a time.
-const MAX_CONNECTIONS: usize = 32;
 /// A connection's whole life.
 const CONNECTION_TIME: Duration = Duration::from_secs(10);
 /// Until the request's head is there.
@@ -54,7 +56,8 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     };
     // Dropped with this future, which ends all connections.
     let mut connections = JoinSet::new();
-    let mut by_age: VecDeque<AbortHandle> = VecDeque::new();
+    let rooms = Arc::new(Rooms::default());
+    let mut number = 0;
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -68,28 +71,29 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             },
             Some(_) = connections.join_next() => continue,
         };
-        by_age.retain(|connection| !connection.is_finished());
-        if by_age.len() >= MAX_CONNECTIONS
-            && let Some(oldest) = by_age.pop_front()
-        {
-            oldest.abort();
-        }
-        let shared = Arc::clone(&shared);
-        by_age.push_back(connections.spawn(async move {
-            let service = service_fn(move |request| {
-                let answer = answer(&request, &shared);
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIME)
-                .max_buf_size(HEAD_BYTES)
-                .keep_alive(false)
-                .serve_connection(TokioIo::new(stream), service);
-            // How a client fails is its own affair.
-            let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
-        }));
+        number += 1;
+        let task = one(stream, number, Arc::clone(&rooms), Arc::clone(&shared));
+        // How a client fails is its own affair.
+        let connection = connections.spawn(async { drop(tokio::time::timeout(CONNECTION_TIME, task).await) });
+        rooms.enter(number, connection);
     }
+}
+
+/// The whole life of the connection `number`.
+async fn one(stream: TcpStream, number: u64, rooms: Arc<Rooms>, shared: Arc<Shared>) {
+    let Ok(Ok((stream, purpose))) = tokio::time::timeout(HEAD_TIME, Begun::new(stream)).await else { return };
+    rooms.turn_out(number, purpose);
+    let service = service_fn(move |request| {
+        let answer = answer(&request, &shared);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_BYTES)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let _ = connection.await;
 }
 
 fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
@@ -102,8 +106,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
         "/metrics" => {
             let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
             let format = Format::negotiate(accept);
-            let page = prometheus::page(&shared.snapshot().metrics, &shared.resource, format);
-            response(StatusCode::OK, format.content_type(), page)
+            response(StatusCode::OK, format.content_type(), shared.page(format))
         }
         "/healthz" => probe(shared.health.alive()),
         "/readyz" => probe(shared.health.is_ready()),
@@ -121,11 +124,11 @@ fn probe(result: Result<(), String>) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
-    response(status, TEXT, body)
+    response(status, TEXT, body.into())
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

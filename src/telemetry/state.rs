@@ -1,11 +1,14 @@
 //! What the agent publishes and the exporters of metrics read.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
 
 use super::health::Health;
 use super::metric::{Description, Snapshot};
+use super::prometheus::{self, Format};
 use crate::confinement::Confined;
 
 const PUSHES: Description = Description {
@@ -33,6 +36,8 @@ pub(super) struct Shared {
     /// When counters began.
     begun: Instant,
     published: Mutex<Arc<Published>>,
+    /// The page of each format that was asked for since the last snapshot: however often it is asked for, it is written once.
+    pages: Mutex<Vec<(Format, Bytes)>>,
     pushed: AtomicU64,
     push_failed: AtomicU64,
     pushing: bool,
@@ -48,6 +53,7 @@ impl Shared {
             resource,
             begun: Instant::now(),
             published: Mutex::new(Arc::new(published)),
+            pages: Mutex::default(),
             pushed: AtomicU64::new(0),
             push_failed: AtomicU64::new(0),
             pushing,
@@ -63,10 +69,28 @@ impl Shared {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let (start, time) = times(published.start, unix_now(), self.begun.elapsed());
         *published = Arc::new(Published { metrics, start, time });
+        self.pages().clear();
     }
 
     pub fn snapshot(&self) -> Arc<Published> {
         Arc::clone(&self.published.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The last snapshot for Prometheus.
+    pub fn page(&self, format: Format) -> Bytes {
+        // Held while it is written, so that no page of before is kept after a snapshot.
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pages = self.pages();
+        if let Some((_, page)) = pages.iter().find(|(of, _)| *of == format) {
+            return page.clone();
+        }
+        let page = Bytes::from(prometheus::page(&published.metrics, &self.resource, format));
+        pages.push((format, page.clone()));
+        page
+    }
+
+    fn pages(&self) -> MutexGuard<'_, Vec<(Format, Bytes)>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn count_push(&self, delivered: bool) {

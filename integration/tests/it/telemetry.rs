@@ -291,6 +291,38 @@ fn slow_clients_keep_nobody_out() {
 }
 
 #[test]
+fn no_number_of_other_connections_takes_a_probes_place() {
+    let (_telemetry, address) = start(listening());
+    // Two that have begun to ask: of one it is known what for, of the other not yet.
+    let mut probes: Vec<TcpStream> = [&b"GET /healthz HTTP/1.1\r\n"[..], b"GET /heal"]
+        .into_iter()
+        .map(|head| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(head).unwrap();
+            stream
+        })
+        .collect();
+    // Many times as many as there is room for; each is answered, so that all have been taken in.
+    let pages: Vec<TcpStream> = (0..300)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+            stream
+        })
+        .collect();
+    let answer = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    for (stream, rest) in probes.iter_mut().zip([&b"Host: x\r\n\r\n"[..], b"thz HTTP/1.1\r\nHost: x\r\n\r\n"]) {
+        stream.write_all(rest).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+    }
+    drop(pages);
+}
+
+#[test]
 fn requests_that_are_none_are_refused() {
     let (_telemetry, address) = start(listening());
     let huge = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nX-Huge: {}\r\n\r\n", "x".repeat(1 << 20));
