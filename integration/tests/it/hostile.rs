@@ -153,7 +153,9 @@ fn root_a_file_of_roots_in_place_of_a_perf_map_is_not_read() {
     let place = tempfile::tempdir().expect("a folder");
     let (program, secret) = (place.path().join("hostile"), place.path().join("secret"));
     children::copy_program(&hostile, &program).expect("a copy that others may run");
-    std::fs::write(&secret, "0 fffffffffffffff0 secret_of_root\n").expect("it is written");
+    // A name is for 4 GiB at most; these are for wherever the kernel maps memory.
+    let lines = (0..512_u64).map(|nth| format!("{:x} ffffffff secret_of_root\n", 0x7e00_0000_0000 + (nth << 32)));
+    std::fs::write(&secret, lines.collect::<String>()).expect("it is written");
     let set = |path: &std::path::Path, mode| {
         std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).expect("ours");
     };
@@ -181,6 +183,8 @@ fn root_a_file_of_roots_in_place_of_a_perf_map_is_not_read() {
             secret.display(),
             program.display()
         );
+        // Built before the attack, which does not wait for it.
+        let recorder = Recorder::new(HERTZ).expect("it is built");
         let mut running = children::start(&mut as_nobody(&line)).expect("it starts");
         let pid = running.pid();
         let mut until = |what: &str, holds: &dyn Fn() -> bool| {
@@ -192,8 +196,7 @@ fn root_a_file_of_roots_in_place_of_a_perf_map_is_not_read() {
             }
         };
         until("the program", &|| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program));
-        let started = Recorder::new(HERTZ).and_then(|recorder| recorder.arg("-p").arg(pid.to_string()).start());
-        let started = started.expect("it starts");
+        let started = recorder.arg("-p").arg(pid.to_string()).start().expect("it starts");
         let before = cpu_ticks(pid);
         until("two seconds of its CPU time", &|| cpu_ticks(pid) >= before + 200);
         let recording = started.stop().unwrap_or_else(|error| panic!("{test}: {error}"));
