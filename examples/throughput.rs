@@ -15,6 +15,7 @@ use profiler_bpf::{Batch, Source, Targets};
 use profiler_formats::format::{self, Format};
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
+use profiler_unwinders::executable::Executables;
 use profiler_unwinders::process::{Clock, procfs::Stat};
 
 const SAMPLES: usize = 300_000;
@@ -37,6 +38,7 @@ fn main() -> anyhow::Result<()> {
             },
             budgets: Budgets { aggregate: usize::MAX, raw_stacks: 16 << 20, ..Budgets::default() },
             sideband_bytes: 1 << 18,
+            reading: Box::new(Executables::new()),
         })?;
         let mut batch = batch(stacks)?;
         session.step(Duration::ZERO)?;
@@ -54,7 +56,7 @@ fn main() -> anyhow::Result<()> {
             let started = Instant::now();
             batch = session.replay(batch);
             let aggregate = session.take_aggregate();
-            let files = files(&aggregate, session.executables());
+            let files = files(&aggregate, session.reading());
             let profile = assemble(&aggregate, &mut names, &files, &resources, session.clock());
             format::write(&profile, Format::Otlp, std::io::sink())?;
             whole = whole.min(started.elapsed().as_secs_f64());

@@ -42,6 +42,13 @@ enum Command {
     /// Check the agent's configuration, or print its schema.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Opens and parses what belongs to targets, for the process that started it.
+    #[command(name = profiler_reader::SUBCOMMAND, hide = true)]
+    Reader {
+        /// Bytes that it may take.
+        #[arg(long)]
+        memory: Option<u64>,
+    },
     /// Waits stopped until it is sampled, then becomes the command.
     #[command(name = launch::SUBCOMMAND, hide = true)]
     Launch {
@@ -217,6 +224,9 @@ pub fn run() -> ExitCode {
         Command::Convert(args) => convert::run(&args.input, &args.output, args.format, args.sample_type.as_deref())
             .map(|()| ExitCode::SUCCESS),
         Command::Config(command) => command.run(cli.verbose),
+        Command::Reader { memory } => {
+            profiler_reader::serve(memory).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
+        }
         Command::Launch { command } => Err(launch::become_command(&command).into()),
     };
     result.unwrap_or_else(|error| {

@@ -44,7 +44,7 @@ pub enum Calls {
     Sockets,
     /// Signals to and news of a process that was started before.
     Command,
-    /// Starting processes.
+    /// Starting processes, and passing descriptors between them and us.
     Start,
 }
 
@@ -66,7 +66,7 @@ impl Role {
     pub fn rights(self) -> Rights {
         use CapabilitySet as Cap;
         let (capabilities, at_need, calls): (_, _, &[Calls]) = match self {
-            Self::Sampler => (Cap::BPF | Cap::PERFMON, Cap::empty(), &[Calls::Sample]),
+            Self::Sampler => (Cap::BPF | Cap::PERFMON, Cap::empty(), &[Calls::Sample, Calls::Start]),
             Self::Reader => (
                 Cap::SYS_PTRACE | Cap::DAC_READ_SEARCH | Cap::CHECKPOINT_RESTORE | Cap::SYSLOG,
                 Cap::empty(),

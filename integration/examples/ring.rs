@@ -22,6 +22,7 @@ use profiler_formats::format::{self, Format};
 use profiler_integration::made;
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
+use profiler_unwinders::executable::Executables;
 use profiler_unwinders::process::Clock;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
@@ -73,6 +74,7 @@ fn run(made: &made::Made, rate: u64, wake: bool) -> Result<(), Box<dyn Error>> {
         },
         budgets: Budgets { waiting: 32 << 20, ..Budgets::default() },
         sideband_bytes: 1 << 18,
+        reading: Box::new(Executables::new()),
     })?;
     let kubernetes = KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() };
     let resources = Resources::start(ResourceOptions { kubernetes, ..ResourceOptions::default() })?;
@@ -94,7 +96,7 @@ fn run(made: &made::Made, rate: u64, wake: bool) -> Result<(), Box<dyn Error>> {
         let publish = |session: &mut Session| -> Result<u64, Box<dyn Error>> {
             let aggregate = session.take_aggregate();
             let samples = aggregate.sample_count() as u64;
-            let files = files(&aggregate, session.executables());
+            let files = files(&aggregate, session.reading());
             jobs.send((aggregate, files, session.clock()))?;
             Ok(samples)
         };

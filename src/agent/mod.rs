@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use profiler_config::{self as config, Change, Changes, Config, Loaded, Watcher};
 use profiler_limits::{Arbiter, Cap, Decision, Governor, KillSwitch, Shed, Usage};
+use profiler_reader::Reader;
 use profiler_resource::Resources;
 
 use self::publish::Publisher;
@@ -104,7 +105,8 @@ impl Agent {
                 .context("cannot start the thread that publishes")?;
         let mut kill_switch = KillSwitch::new(&config.kill_switch);
         let (frequency, rate) = (arbiter.rate(), arbiter.configured());
-        let mut sampling = Sampling::new(SamplingOptions { frequency, rate, ..SamplingOptions::of(&config) });
+        let reader = Reader::start(profiler_reader::Options::of_this_program(sampling::reader_bytes(&config)))?;
+        let mut sampling = Sampling::new(SamplingOptions { frequency, rate, ..SamplingOptions::of(&config) }, reader);
         let killed = is_on(&mut kill_switch);
         if killed {
             tracing::warn!(file = %config.kill_switch.display(), "The kill switch is on: nothing is sampled.");

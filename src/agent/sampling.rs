@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use profiler_bpf::Source;
 use profiler_config::Config;
 use profiler_model::Loss;
+use profiler_reader::Reader;
 use profiler_targets::TargetRules;
 use profiler_unwinders::process::Clock;
 use profiler_unwinders::publish::Stats;
@@ -23,6 +24,8 @@ const SIDEBAND_BYTES: usize = 1 << 18;
 /// The agent's session and what came before it.
 pub struct Sampling {
     session: Option<Session>,
+    /// Stays while sessions come and go: what it knows of executables keeps its ids.
+    reader: Reader,
     options: SamplingOptions,
     /// Of sessions that have ended.
     past: Totals,
@@ -84,12 +87,19 @@ pub fn row_budget(config: &Config) -> usize {
     usize::try_from(memory / 3).unwrap_or(usize::MAX).clamp(4 << 20, 128 << 20)
 }
 
+/// Bytes that the process which reads targets' files may take.
+#[must_use]
+pub fn reader_bytes(config: &Config) -> u64 {
+    config.limits.memory_bytes.map_or(1 << 30, |memory| (memory / 4 * 3).clamp(64 << 20, 1 << 30))
+}
+
 impl Sampling {
     /// Not sampling yet.
     #[must_use]
-    pub fn new(options: SamplingOptions) -> Self {
+    pub fn new(options: SamplingOptions, reader: Reader) -> Self {
         Self {
             session: None,
+            reader,
             options,
             past: Totals::default(),
             past_stats: Stats::default(),
@@ -109,7 +119,7 @@ impl Sampling {
     /// # Errors
     /// The kernel or its privileges do not permit it.
     pub fn start(&mut self) -> Result<(), profiler_bpf::Error> {
-        let session = open(&self.options)?;
+        let session = open(&self.options, self.reader.clone())?;
         self.paused = false;
         self.window_begun = Clock::monotonic_now();
         self.session = Some(session);
@@ -301,6 +311,12 @@ impl Sampling {
         stats
     }
 
+    /// What readers did.
+    #[must_use]
+    pub fn reader_stats(&self) -> profiler_reader::Stats {
+        self.reader.stats()
+    }
+
     /// Bytes in use.
     #[must_use]
     pub fn memory(&self) -> MemoryUse {
@@ -330,7 +346,7 @@ impl Sampling {
         if aggregate.is_empty() {
             return;
         }
-        let files = files(&aggregate, session.executables());
+        let files = files(&aggregate, session.reading());
         // Of a window without samples they are told with the next one.
         let losses = self.new_losses();
         self.cut.push(Sampled { aggregate, files, span, losses });
@@ -356,7 +372,7 @@ impl Sampling {
     }
 }
 
-fn open(options: &SamplingOptions) -> Result<Session, profiler_bpf::Error> {
+fn open(options: &SamplingOptions, reader: Reader) -> Result<Session, profiler_bpf::Error> {
     let cpus = profiler_bpf::online_cpus().map_or(1, |cpus| cpus.len() as u64);
     let sources = options.sources();
     // How often an event happens nobody knows beforehand.
@@ -372,6 +388,7 @@ fn open(options: &SamplingOptions) -> Result<Session, profiler_bpf::Error> {
             without_task_pt_regs: false,
         },
         sideband_bytes: SIDEBAND_BYTES,
+        reading: Box::new(reader),
         // While many processes are new, samples with copies of their stacks wait for a moment.
         budgets: Budgets { rows: options.row_budget, waiting: 32 << 20, ..Budgets::default() },
     })?;

@@ -78,7 +78,8 @@ impl OwnUse {
             // Counting needs a right of its own and costs every BPF program of the host: a second in a minute will do.
             self.counting = if self.looks.is_multiple_of(COUNTED) { RunTime::count().ok() } else { None };
             self.looks += 1;
-            self.last.memory_bytes = usage::own_memory(&self.bpf).unwrap_or_default();
+            let reader = sampling.reader_stats().pid.and_then(usage::memory_of).unwrap_or_default();
+            self.last.memory_bytes = usage::own_memory(&self.bpf).unwrap_or_default() + reader;
             self.last.file_descriptors = usage::own_file_descriptors();
             self.last.memory = sampling.memory();
             self.last.tables = sampling.table_use();
@@ -91,7 +92,12 @@ impl OwnUse {
                 self.last.memory_bytes = bytes;
             }
         }
-        if let Some(cpu) = usage::own_cpu() {
+        if let Some(mut cpu) = usage::own_cpu() {
+            // Readers are the only children. Those that were waited for count with us, and the one that runs by itself.
+            let running = sampling.reader_stats().pid.and_then(usage::cpu_of);
+            for more in usage::cpu_of_children().into_iter().chain(running) {
+                (cpu.user, cpu.kernel) = (cpu.user + more.user, cpu.kernel + more.kernel);
+            }
             self.last.cpu = CpuTime { bpf: self.last.cpu.bpf, ..cpu };
         }
         if let Some(share) = self.host.look() {
@@ -108,6 +114,7 @@ pub fn of(agent: &Agent) -> AgentState {
     let (memory, tables) = (&agent.own.last.memory, &agent.own.last.tables);
     let report = agent.publisher.report();
     let own = &agent.own;
+    let reader = agent.sampling.reader_stats();
     let bytes = |bytes: usize| bytes as u64;
     AgentState {
         samples: totals.samples(),
@@ -122,8 +129,12 @@ pub fn of(agent: &Agent) -> AgentState {
             ("over the row budget", unwinder.over_budget),
             ("process table full", unwinder.unpublished),
             ("more mappings than are kept", totals.refused_mappings),
+            ("reader given up", totals.reading.given_up),
+            ("reader died", totals.reading.died),
+            ("target set aside", totals.reading.refused),
         ]
         .into(),
+        readers: (reader.started, reader.left_behind as u64, reader.set_aside as u64),
         name_trouble: report.name_losses.clone(),
         caches: [
             ("rows", bytes(memory.rows)),

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
 use profiler_symbolizer::{Generation, JitProcess, Object, ObjectKey, Symbolized, Symbolizer};
-use profiler_unwinders::executable::{Executable, ExecutableId, Executables};
+use profiler_unwinders::executable::{Executable, ExecutableId};
+use profiler_unwinders::reading::Reading;
 use rustc_hash::FxHashMap;
 
 use super::aggregate::{Aggregate, Frame, FrameId, Image, ImageId};
@@ -17,16 +18,9 @@ pub type Files = FxHashMap<ExecutableId, Arc<File>>;
 
 /// The files of all executables in `aggregate`, opened again where they were closed; without those that are gone.
 #[must_use]
-pub fn files(aggregate: &Aggregate, executables: &mut Executables) -> Files {
-    let mut files = Files::default();
-    for (&id, executable) in &aggregate.executables {
-        if executable.bytes().is_none()
-            && let Ok(file) = executables.file(executable)
-        {
-            files.insert(id, file);
-        }
-    }
-    files
+pub fn files(aggregate: &Aggregate, reading: &mut dyn Reading) -> Files {
+    let wanted: Vec<Arc<Executable>> = aggregate.executables.values().map(Arc::clone).collect();
+    reading.files(&wanted)
 }
 
 /// Where names come from.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use profiler_address::UserAddr;
 use profiler_bpf::native::Walk;
 use profiler_bpf::record::{Continuation, NativeFrame, Sample, UnwindEnd, UserFrame, comm_bytes};
-use profiler_unwinders::executable::{Executable, Executables};
-use profiler_unwinders::process::{AddressSpace, Clock, Comm, Process};
+use profiler_unwinders::executable::{Executable, Mapper};
+use profiler_unwinders::process::{AddressSpace, Comm, Process};
 use profiler_unwinders::publish::{Located, Publisher};
+use profiler_unwinders::reading::Reading;
 
 use super::aggregate::{Frame, FrameId, Image, ImageId, RawSample, StackId, Thread};
 use super::session::{Session, process_at};
@@ -84,7 +85,7 @@ impl Session {
             process_at(&self.processes, head.pid, head.time).is_some_and(|process| process.container_inherited);
         if inherited || self.chosen.has_moved(head) {
             // If the process is gone, what was known of its control group is what we know.
-            let _ = self.processes.read_container(head.pid);
+            self.read_container(head.pid);
         }
         let boot_time = self.processes.clock().boot_from_monotonic(head.time);
         let process = process_at(&self.processes, head.pid, head.time);
@@ -187,7 +188,7 @@ impl Session {
         if let Some(process) = process_at(&self.processes, pid, time)
             && !process.kthread
         {
-            self.publisher.publish(process, &mut self.executables, now);
+            self.publisher.publish(process, self.reading.as_mut(), now);
         }
     }
 
@@ -200,7 +201,7 @@ impl Session {
         frames: &mut Vec<UserFrame>,
     ) -> UnwindEnd {
         match process_at(&self.processes, pid, time) {
-            Some(process) => self.publisher.walk(process, &mut self.executables, walk, from, frames),
+            Some(process) => self.publisher.walk(process, self.reading.as_mut(), walk, from, frames),
             None => UnwindEnd::UnknownProcess,
         }
     }
@@ -224,7 +225,7 @@ impl Session {
                     && !*window
                         .made_code
                         .entry((image, mapping.start.0))
-                        .or_insert_with(|| self.executables.is_made_code(process, mapping))
+                        .or_insert_with(|| self.reading.is_made_code(&Mapper::of(process), mapping))
                 {
                     let path = window.aggregate.path(path);
                     return Frame::Unopened { path, offset, guessed };
@@ -240,8 +241,7 @@ impl Session {
 
     /// Reads what `/proc` says of a process now, unless that was done a moment ago; false if it was or the process is gone.
     fn scan(&mut self, pid: u32, now: u64) -> bool {
-        // The clock is read anew: the table takes what is older than the scan to be in it.
-        self.due_for_scan(pid, now) && self.processes.scan(pid, Clock::monotonic_now()).is_ok()
+        self.due_for_scan(pid, now) && self.read_process(pid)
     }
 
     fn due_for_scan(&mut self, pid: u32, now: u64) -> bool {
@@ -270,19 +270,19 @@ impl Session {
                 if let Some(known) = aggregate.images.get_mut(id as usize)
                     && known.executable.is_none()
                 {
-                    known.executable = program(&mut self.publisher, &mut self.executables, process, now);
+                    known.executable = program(&mut self.publisher, self.reading.as_mut(), process, now);
                 }
                 return id;
             }
             if process.container_inherited {
                 // A runtime forks in its own control group. If the process is gone, its parent's is what we know.
-                let _ = self.processes.read_container(pid);
+                self.read_container(pid);
             }
         }
         let aggregate = &mut self.window.aggregate;
         if let Some(process) = process_at(&self.processes, pid, time) {
             self.images.sampled(process);
-            let executable = program(&mut self.publisher, &mut self.executables, process, now);
+            let executable = program(&mut self.publisher, self.reading.as_mut(), process, now);
             return aggregate.image(Image { executable, ..image(process) });
         }
         // Nothing is known but what the sample says.
@@ -307,12 +307,12 @@ impl Session {
 /// The file in which the program's code starts; a library is none.
 pub(super) fn program(
     publisher: &mut Publisher,
-    executables: &mut Executables,
+    reading: &mut dyn Reading,
     process: &Process,
     now: u64,
 ) -> Option<Arc<Executable>> {
     let code = UserAddr(process.address_space?.start_code);
-    publisher.publish(process, executables, now);
+    publisher.publish(process, reading, now);
     match publisher.locate(process.pid, code, now) {
         Located::Executable(executable, _) => Some(executable),
         Located::Other | Located::Nowhere => None,

@@ -6,10 +6,10 @@ use profiler_bpf::record::Sample;
 use profiler_bpf::sideband::{Event, Kind, Sideband};
 use profiler_bpf::{Batch, Sampler, Source, Targets, online_cpus};
 use profiler_targets::TargetRules;
-use profiler_unwinders::executable::Executables;
 use profiler_unwinders::native::Native;
 use profiler_unwinders::process::{Clock, Process, ProcessTable};
 use profiler_unwinders::publish::Publisher;
+use profiler_unwinders::reading::{Reading, Troubles};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::aggregate::{Aggregate, Frame, Image};
@@ -41,6 +41,8 @@ pub struct SessionOptions {
     pub budgets: Budgets,
     /// Bytes of side-band ring, a CPU.
     pub sideband_bytes: usize,
+    /// Who opens and parses what belongs to targets.
+    pub reading: Box<dyn Reading>,
 }
 
 /// A running session.
@@ -48,7 +50,9 @@ pub struct Session {
     pub(super) sampler: Sampler,
     collector: Collector,
     pub(super) processes: ProcessTable,
-    pub(super) executables: Executables,
+    pub(super) reading: Box<dyn Reading>,
+    /// Of what went wrong with it, what is another session's.
+    troubles_before: Troubles,
     pub(super) publisher: Publisher,
     pub(super) window: Window,
     /// What makes samples; a sample names its source by its place here.
@@ -92,7 +96,8 @@ impl Session {
         Ok(Self {
             collector,
             processes,
-            executables: Executables::new(),
+            troubles_before: options.reading.troubles(),
+            reading: options.reading,
             publisher,
             window: Window::default(),
             tallies: vec![Tallies::default(); sampler.sources().len()],
@@ -143,9 +148,9 @@ impl Session {
     pub fn prepare(&mut self, pids: &[u32]) {
         for &pid in pids {
             // One that ends meanwhile has no samples either.
-            if self.processes.scan(pid, Clock::monotonic_now()).is_ok() {
+            if self.read_process(pid) {
                 self.publish(pid, Clock::monotonic_now());
-                self.publisher.preload(pid, &mut self.executables);
+                self.publisher.preload(pid, self.reading.as_mut());
             }
         }
     }
@@ -355,11 +360,11 @@ impl Session {
                 continue;
             };
             // What is half executed is told by its next mapping.
-            if process.address_space.is_none() && self.processes.read_address_space(event.pid).is_err() {
+            if process.address_space.is_none() && !self.read_address_space(event.pid) {
                 continue;
             }
             self.publish(event.pid, now);
-            self.publisher.preload(event.pid, &mut self.executables);
+            self.publisher.preload(event.pid, self.reading.as_mut());
         }
     }
 
@@ -369,17 +374,37 @@ impl Session {
         while started.elapsed().as_nanos() < SCAN_BUDGET_NS {
             let Some(pid) = self.processes.next_to_scan() else { break };
             // A process that ends meanwhile is no error.
-            if self.processes.scan(pid, Clock::monotonic_now()).is_ok() && self.publisher.has(pid) {
+            if self.read_process(pid) && self.publisher.has(pid) {
                 self.publish(pid, now);
             }
         }
+    }
+
+    /// Brings what `/proc` says of a process now into the table; false if that cannot be had.
+    pub(super) fn read_process(&mut self, pid: u32) -> bool {
+        // The clock is read anew: the table takes what is older than the scan to be in it.
+        let now = Clock::monotonic_now();
+        let read = self.reading.scan(pid);
+        self.processes.take_scan(pid, now, read).is_ok()
+    }
+
+    /// The same for what identifies the image in memory.
+    fn read_address_space(&mut self, pid: u32) -> bool {
+        let read = self.reading.stat(pid);
+        self.processes.take_address_space(pid, read).is_ok()
+    }
+
+    /// The same for the control group; what was inherited from the parent stays where nothing can be had.
+    pub(super) fn read_container(&mut self, pid: u32) {
+        let read = self.reading.place(pid);
+        let _ = self.processes.take_container(pid, read);
     }
 
     pub(super) fn publish(&mut self, pid: u32, now: u64) {
         if let Some(process) = self.processes.get(pid)
             && !process.kthread
         {
-            self.publisher.publish(process, &mut self.executables, now);
+            self.publisher.publish(process, self.reading.as_mut(), now);
         }
     }
 
@@ -405,7 +430,8 @@ impl Session {
         let counts = self.sampler.counters().into_iter().zip(&self.tallies);
         let counts = counts.map(|(kernel, &session)| SourceTotals { kernel, session });
         let sources = self.sources.iter().map(|source| source.event.to_string()).zip(counts).collect();
-        Totals { sources, refused_mappings: self.processes.refused_mappings(), ..self.totals.clone() }
+        let reading = self.reading.troubles().since(&self.troubles_before);
+        Totals { sources, refused_mappings: self.processes.refused_mappings(), reading, ..self.totals.clone() }
     }
 
     /// What was published and loaded, and what could not be.
@@ -414,9 +440,9 @@ impl Session {
         self.publisher.stats()
     }
 
-    /// The files of the executables that were sampled.
-    pub fn executables(&mut self) -> &mut Executables {
-        &mut self.executables
+    /// Who has the files of the executables that were sampled.
+    pub fn reading(&mut self) -> &mut dyn Reading {
+        self.reading.as_mut()
     }
 
     /// Reads the clocks anew: Unix time may have been stepped.
@@ -444,11 +470,12 @@ impl Session {
             let can_tell = image.executable.is_none() && !process.kthread && process.ended.is_none();
             if can_tell && process.address_space.is_none() {
                 // One that ends meanwhile has no further samples that could tell.
-                let _ = self.processes.read_address_space(pid);
+                let read = self.reading.stat(pid);
+                let _ = self.processes.take_address_space(pid, read);
             }
             let Some(process) = self.processes.get(pid) else { continue };
             let executable = if can_tell {
-                resolve::program(&mut self.publisher, &mut self.executables, process, now)
+                resolve::program(&mut self.publisher, self.reading.as_mut(), process, now)
             } else {
                 image.executable.take()
             };
@@ -457,10 +484,9 @@ impl Session {
         self.full.fill(false);
         let taken = self.window.take();
         let processes = &self.processes;
-        self.executables.close_orphans(
-            |pid| processes.get(pid).is_some_and(|process| process.ended.is_none()),
-            |id| taken.executables.contains_key(&id),
-        );
+        self.reading.close_orphans(&|pid| processes.get(pid).is_some_and(|process| process.ended.is_none()), &|id| {
+            taken.executables.contains_key(&id)
+        });
         taken
     }
 
@@ -470,7 +496,7 @@ impl Session {
         MemoryUse {
             rows: self.publisher.native().row_bytes(),
             unwinder: self.publisher.memory_bytes(),
-            executables: self.executables.memory_bytes(),
+            executables: self.reading.in_hand().memory_bytes,
             processes: self.processes.memory_bytes(),
             aggregate: self.window.aggregate.memory_bytes(),
             raw_stacks: self.window.raw_bytes(),
@@ -484,12 +510,13 @@ impl Session {
     /// How full the tables are.
     #[must_use]
     pub fn table_use(&self) -> TableUse {
+        let in_hand = self.reading.in_hand();
         TableUse {
             kernel: self.publisher.table_use(),
             images: self.processes.images(),
             sampled_images: self.images.len(),
-            executables: self.executables.len(),
-            open_files: self.executables.open_files(),
+            executables: in_hand.executables,
+            open_files: in_hand.open_files,
             verdicts: self.chosen.len(),
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use profiler_bpf::{Counter, Counters};
+use profiler_unwinders::reading::Troubles;
 
 profiler_bpf::counters! {
     /// What this side counts of a source, beside what the kernel half does.
@@ -44,6 +45,8 @@ pub struct Totals {
     pub sideband_lost: u64,
     /// Mappings of processes that were not kept, since there were too many.
     pub refused_mappings: u64,
+    /// What went wrong with who reads targets' things.
+    pub reading: Troubles,
 }
 
 impl Totals {
@@ -84,5 +87,6 @@ impl Totals {
         self.continued += more.continued;
         self.sideband_lost += more.sideband_lost;
         self.refused_mappings += more.refused_mappings;
+        self.reading.add(&more.reading);
     }
 }

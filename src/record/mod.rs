@@ -13,6 +13,7 @@ use anyhow::Context;
 use profiler_bpf::{Event, Rate, Source, Targets};
 use profiler_formats::format::Format;
 use profiler_model::Profiles;
+use profiler_reader::Reader;
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
@@ -38,6 +39,9 @@ const PRIORITY: i32 = -10;
 const JIT_NAMES: Duration = Duration::from_millis(500);
 /// A recording is kept whole until it is written: 24 bytes a sample, and each stack once.
 const BUDGETS: Budgets = Budgets { rows: 128 << 20, aggregate: usize::MAX, raw_stacks: 8 << 20, waiting: 64 << 20 };
+
+/// What the process that reads targets' files may take, bytes.
+const READER_BYTES: u64 = 2 << 30;
 
 /// Whom to record.
 #[derive(Clone, Debug)]
@@ -104,6 +108,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     };
     // The command keeps what its user has; ours goes before there are threads, and before anything of targets is read.
     confinement::recording(options.quiet);
+    let reader = Reader::start(profiler_reader::Options::of_this_program(READER_BYTES))?;
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
             sources: options.sources.clone(),
@@ -114,6 +119,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         },
         budgets: BUDGETS,
         sideband_bytes: 1 << 18,
+        reading: Box::new(reader),
     })?;
     let resources = Resources::start(ResourceOptions {
         // A recording is of this host, and its processes say themselves who they are.
@@ -209,7 +215,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let span = Span { clock: session.read_clock(), begun, ended: Clock::monotonic_now() };
     let totals = session.totals();
     let aggregate = session.take_aggregate();
-    let files = files(&aggregate, session.executables());
+    let files = files(&aggregate, session.reading());
     let losses = losses::of(&totals, &session.unwind_stats());
     let sampled = Sampled { aggregate, files, span, losses };
     let mut name_losses = NameLosses::default();

@@ -22,6 +22,9 @@ descriptions! {
     EVENTS_LOST = "profiler.process.events.lost", "{event}", "Process events (exec, mmap, exit) that the kernel dropped; affected processes are scanned anew";
     TROUBLE = "profiler.unwind.trouble", "{occurrence}", "What unwind tables could not hold or read, by reason; frame pointers are followed instead";
     NAME_TROUBLE = "profiler.names.trouble", "{occurrence}", "What could not be read for names, or not kept, by reason; the samples are kept";
+    READERS = "profiler.reader.starts", "{process}", "Processes started to open and parse what belongs to targets: one, and one more for each that was given up or died";
+    READERS_LEFT = "profiler.reader.left_behind", "{process}", "Of these, the ones that were given up and have not ended: a target holds them in the kernel";
+    SET_ASIDE = "profiler.reader.set_aside", "{target}", "Processes and files that are not read for now, since a reader was given up or died at them";
     CACHE = "profiler.cache.size", "By", "Memory of a cache in user space";
     MAP = "profiler.map.size", "By", "Memory of the maps of the kernel half";
     TABLE = "profiler.table.entries", "{entry}", "Entries in a table of the kernel half";
@@ -71,6 +74,8 @@ pub struct AgentState {
     pub trouble: BTreeMap<&'static str, u64>,
     /// What could not be read for names, or not kept, by reason.
     pub name_trouble: BTreeMap<&'static str, u64>,
+    /// Readers started, left behind, and targets that are set aside.
+    pub readers: (u64, u64, u64),
     /// Bytes of caches in user space, by cache.
     pub caches: BTreeMap<&'static str, u64>,
     /// Bytes of BPF maps, by map.
@@ -183,6 +188,10 @@ fn samples(state: &AgentState, metrics: &mut Snapshot) {
     for (reason, &count) in &state.trouble {
         metrics.counter(TROUBLE, &[("reason", reason)], count);
     }
+    let (started, left_behind, set_aside) = state.readers;
+    metrics.counter(READERS, &[], started);
+    metrics.gauge(READERS_LEFT, &[], left_behind);
+    metrics.gauge(SET_ASIDE, &[], set_aside);
     for (reason, &count) in &state.name_trouble {
         metrics.counter(NAME_TROUBLE, &[("reason", reason)], count);
     }

@@ -36,9 +36,31 @@ impl CpuTime {
 /// User and kernel CPU time of this process since its start, s; the BPF time is left 0. None if `/proc` says nothing.
 #[must_use]
 pub fn own_cpu() -> Option<CpuTime> {
+    parse::process_ticks(&read("/proc/self/stat")?).map(seconds)
+}
+
+/// The same of the process `pid`.
+#[must_use]
+pub fn cpu_of(pid: u32) -> Option<CpuTime> {
+    parse::process_ticks(&read(&format!("/proc/{pid}/stat"))?).map(seconds)
+}
+
+/// The same of the children of this process that have ended and were waited for.
+#[must_use]
+pub fn cpu_of_children() -> Option<CpuTime> {
+    parse::children_ticks(&read("/proc/self/stat")?).map(seconds)
+}
+
+fn seconds((user, kernel): (u64, u64)) -> CpuTime {
     let ticks = rustix::param::clock_ticks_per_second() as f64;
-    let (user, kernel) = parse::process_ticks(&read("/proc/self/stat")?)?;
-    Some(CpuTime { user: user as f64 / ticks, kernel: kernel as f64 / ticks, bpf: 0.0 })
+    CpuTime { user: user as f64 / ticks, kernel: kernel as f64 / ticks, bpf: 0.0 }
+}
+
+/// Memory of the process `pid` that is its own and not that of files, bytes.
+#[must_use]
+pub fn memory_of(pid: u32) -> Option<u64> {
+    let page = rustix::param::page_size() as u64;
+    parse::anonymous_pages(&read(&format!("/proc/{pid}/statm"))?).map(|pages| pages.saturating_mul(page))
 }
 
 /// Memory of this process and of `bpf`, its maps in the kernel, bytes, each byte once. None if `/proc` says nothing.

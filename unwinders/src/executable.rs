@@ -12,6 +12,7 @@
 mod digest;
 mod identity;
 mod image;
+mod known;
 mod open;
 mod registry;
 mod replaced;
@@ -27,9 +28,13 @@ use profiler_address::{ElfVaddr, FileOffset};
 
 pub use identity::{Identity, htlhash};
 pub use image::{ImageBytes, read_image};
+pub use known::{Known, Revision};
+pub use open::FileKey;
 pub use registry::Executables;
 
 use profiler_elf::Segment;
+
+use crate::process::Process;
 
 /// Names an executable within one [`Executables`]; never used again for another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,6 +90,29 @@ enum Content {
     /// `None` when the budget of open files closed it.
     File(Mutex<Option<Arc<File>>>),
     Bytes(Arc<[u8]>),
+    /// Another process has it.
+    Elsewhere,
+}
+
+/// A process, as far as the files that it maps are reached through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapper<'a> {
+    /// Process id.
+    pub pid: u32,
+    /// It has not ended.
+    pub alive: bool,
+    /// Path of its program.
+    pub exe: &'a [u8],
+    /// Process id of the parent, which mostly lives in the same container; 0 if unknown.
+    pub parent: u32,
+}
+
+impl<'a> Mapper<'a> {
+    /// What of `process` matters here.
+    #[must_use]
+    pub fn of(process: &'a Process) -> Self {
+        Self { pid: process.pid, alive: process.ended.is_none(), exe: &process.exe, parent: process.parent }
+    }
 }
 
 impl Executable {
@@ -99,7 +127,7 @@ impl Executable {
     pub fn file(&self) -> Option<Arc<File>> {
         match &self.content {
             Content::File(file) => file.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-            Content::Bytes(_) => None,
+            Content::Bytes(_) | Content::Elsewhere => None,
         }
     }
 
@@ -108,7 +136,7 @@ impl Executable {
     pub fn bytes(&self) -> Option<&Arc<[u8]>> {
         match &self.content {
             Content::Bytes(bytes) => Some(bytes),
-            Content::File(_) => None,
+            Content::File(_) | Content::Elsewhere => None,
         }
     }
 
@@ -116,7 +144,7 @@ impl Executable {
     fn is_open(&self) -> bool {
         match &self.content {
             Content::File(file) => file.lock().unwrap_or_else(PoisonError::into_inner).is_some(),
-            Content::Bytes(_) => false,
+            Content::Bytes(_) | Content::Elsewhere => false,
         }
     }
 
@@ -201,6 +229,9 @@ pub enum OpenError {
         /// The file's path.
         path: String,
     },
+    /// Whoever reads for us does not read this for now, or could not.
+    #[error("{0}")]
+    Elsewhere(String),
     /// Reading failed.
     #[error("cannot read {path:?}")]
     Read {

@@ -8,5 +8,6 @@ pub mod native;
 pub mod process;
 pub mod publish;
 mod ranges;
+pub mod reading;
 pub mod rows;
 pub mod runtime;

@@ -23,9 +23,10 @@ use profiler_bpf::record::{Continuation, RuntimeFrame, UnwindEnd, UserFrame};
 use profiler_bpf::{Error, RowTables};
 
 use self::slots::Slots;
-use crate::executable::{Executable, ExecutableId, Executables};
+use crate::executable::{Executable, ExecutableId};
 use crate::maps::{Backing, Mapping};
 use crate::process::{Clock, Process};
+use crate::reading::{Reading, RowsError};
 use crate::rows;
 use crate::runtime::{Data, FrameName, Instance, Loader, Piece, ProcessMemory, RowsAt, RuntimeError};
 
@@ -147,10 +148,10 @@ impl Native {
     }
 
     /// Loads the rows of what these mappings name, so that the first sample finds them.
-    pub fn preload(&self, mappings: &[abi::Mapping], executables: &mut Executables) {
+    pub fn preload(&self, mappings: &[abi::Mapping], reading: &mut dyn Reading) {
         let mut shared = self.lock();
         for mapping in mappings {
-            shared.load(mapping.executable, executables);
+            shared.load(mapping.executable, reading);
         }
     }
 
@@ -169,7 +170,7 @@ impl Native {
     pub fn walk(
         &self,
         mappings: &[abi::Mapping],
-        executables: &mut Executables,
+        reading: &mut dyn Reading,
         walk: &mut Walk,
         (from, stack): (&Continuation, &[u8]),
         frames: &mut Vec<UserFrame>,
@@ -181,7 +182,7 @@ impl Native {
                 return end;
             }
             let Some(mapping) = find(mappings, walk.lookup_address()) else { return UnwindEnd::NoMapping };
-            if !shared.load(mapping.executable, executables) {
+            if !shared.load(mapping.executable, reading) {
                 return end;
             }
         }
@@ -190,12 +191,12 @@ impl Native {
 
 impl Shared {
     /// Loads the rows of the executable in `slot`; false if that had been done before, so that nothing would change.
-    fn load(&mut self, slot: u32, executables: &mut Executables) -> bool {
+    fn load(&mut self, slot: u32, reading: &mut dyn Reading) -> bool {
         if !self.slots.is_missing(slot) {
             return false;
         }
         let Some(executable) = self.slots.executable(slot).map(Arc::clone) else { return false };
-        match self.compile(&executable, executables) {
+        match self.compile(&executable, reading) {
             Ok(compiled) => {
                 if self.slots.load(&mut self.tables, slot, &compiled, Clock::monotonic_now()) {
                     self.stats.loaded += 1;
@@ -205,7 +206,11 @@ impl Shared {
                     tracing::debug!(path = %executable.path_text(), rows = compiled.rows.len(), "Unwind rows have no room.");
                 }
             }
-            Err(reason) => {
+            Err(RowsError::NotNow(reason)) => {
+                tracing::debug!(path = %executable.path_text(), %reason, "An executable's unwind rows have to wait.");
+                self.slots.refuse(&mut self.tables, slot, Clock::monotonic_now());
+            }
+            Err(RowsError::None(reason)) => {
                 self.stats.failed += 1;
                 tracing::debug!(path = %executable.path_text(), %reason, "An executable has no unwind rows.");
                 self.slots.set_none(&mut self.tables, slot);
@@ -214,23 +219,12 @@ impl Shared {
         true
     }
 
-    fn compile(
-        &mut self,
-        executable: &Executable,
-        executables: &mut Executables,
-    ) -> Result<rows::UnwindRows, LoadError> {
-        let bytes = profiler_elf::contain::contain(|| executables.image(executable))
-            .ok_or_else(|| LoadError::Parse("its parser panicked".to_owned()))?
-            .map_err(|error| LoadError::Read(error.to_string()))?;
-        // Rules that a parser added before it panicked are whole ones.
-        let compiled = profiler_elf::contain::contain(|| rows::compile(&bytes.image(), &mut self.rules))
-            .ok_or_else(|| LoadError::Parse("its parser panicked".to_owned()))?
-            .map_err(|error| LoadError::Parse(error.to_string()))?;
-        self.write_rules().map_err(|error| LoadError::Parse(error.to_string()))?;
-        if compiled.page_starts.len() < 2 {
-            return Err(LoadError::Parse("it has no unwind information".to_owned()));
-        }
-        Ok(compiled)
+    fn compile(&mut self, executable: &Executable, reading: &mut dyn Reading) -> Result<rows::UnwindRows, RowsError> {
+        let limit = usize::try_from(self.slots.store.capacity()).unwrap_or(usize::MAX);
+        let compiled = reading.rows(executable, limit)?;
+        let rows = compiled.adopt(&mut self.rules).map_err(|error| RowsError::None(error.to_string()))?;
+        self.write_rules().map_err(|error| RowsError::None(error.to_string()))?;
+        Ok(rows)
     }
 
     fn write_rules(&mut self) -> Result<(), Error> {
@@ -252,7 +246,7 @@ impl Loader for Native {
     fn load(
         &mut self,
         executable: &Arc<Executable>,
-        _: &mut Executables,
+        _: &mut dyn Reading,
         now: u64,
     ) -> Result<Option<Box<dyn Data>>, RuntimeError> {
         if executable.segments.is_empty() {
@@ -317,14 +311,6 @@ impl Instance for NativeInstance {
     fn detach(self: Box<Self>, now: u64) {
         self.0.native.lock().slots.release(self.0.slot, now);
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum LoadError {
-    #[error("cannot be read: {0}")]
-    Read(String),
-    #[error("{0}")]
-    Parse(String),
 }
 
 /// The mapping that `address` is in.

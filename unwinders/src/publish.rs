@@ -19,11 +19,12 @@ use profiler_bpf::record::{Continuation, RuntimeFrame, UnwindEnd, UserFrame};
 use profiler_bpf::{Error, ProcessTables};
 use rustc_hash::FxHashMap;
 
-use crate::executable::{Executable, ExecutableId, Executables};
+use crate::executable::{Executable, ExecutableId, Mapper};
 use crate::maps::{Backing, FileId, Mapping};
 use crate::native::{Native, find};
 use crate::process::{AddressSpace, Process};
 use crate::ranges::Ranges;
+use crate::reading::Reading;
 use crate::runtime::{self, FrameName, Instance, Loader, ProcessMemory, RuntimeError};
 
 /// A sample that saw a range before it was replaced has long left the kernel half after this time, ns.
@@ -83,6 +84,8 @@ struct Published {
     /// First and number of those that the kernel half has; none if it does not know the process.
     range: Option<(u32, u32)>,
     attached: Vec<Attached>,
+    /// Some of its files could not be opened for now: it is laid out anew then (`CLOCK_MONOTONIC`, ns).
+    again_at: u64,
 }
 
 /// What a runtime has to do with an executable of a process.
@@ -183,11 +186,12 @@ impl Publisher {
     }
 
     /// Makes what is known of `process` the kernel half's knowledge; nothing happens if it has that already.
-    pub fn publish(&mut self, process: &Process, executables: &mut Executables, now: u64) {
+    pub fn publish(&mut self, process: &Process, reading: &mut dyn Reading, now: u64) {
         if let Some(published) = self.processes.get(&process.pid)
             && published.serial == process.serial
             && published.version == process.mappings_version
             && published.space == process.address_space
+            && now < published.again_at
         {
             return;
         }
@@ -201,7 +205,7 @@ impl Publisher {
                 other_image = before.attached;
             }
         }
-        let (mappings, attached) = self.lay_out(process, executables, &mut kept, now);
+        let (mappings, attached, again_at) = self.lay_out(process, reading, &mut kept, now);
         detach(other_image.into_iter().filter_map(|a| a.instance).chain(kept.into_values().flatten()), now);
         if let Some((first, count)) = range {
             self.ranges.release(first, count, now);
@@ -213,6 +217,7 @@ impl Publisher {
             range: None,
             mappings,
             attached,
+            again_at: again_at.unwrap_or(u64::MAX),
         };
         if process.address_space.is_some() && process.ended.is_none() {
             self.ranges.free_before(now.saturating_sub(REUSE_AFTER_NS));
@@ -281,17 +286,16 @@ impl Publisher {
     fn lay_out(
         &mut self,
         process: &Process,
-        executables: &mut Executables,
+        reading: &mut dyn Reading,
         kept: &mut Instances,
         now: u64,
-    ) -> (Vec<abi::Mapping>, Vec<Attached>) {
-        let mut all: Vec<abi::Mapping> = Vec::with_capacity(process.mappings.len());
-        let mut own: FxHashMap<ExecutableId, (Arc<Executable>, Vec<&Mapping>)> = FxHashMap::default();
-        // Looking at a file takes a system call, and neighbours often map the same.
-        let mut last: Option<(FileId, Arc<Executable>)> = None;
-        let mut compared = 0;
+    ) -> (Vec<abi::Mapping>, Vec<Attached>, Option<u64>) {
         // The vsyscall page is an address of the kernel, which the unwinder's search takes for negative.
-        for mapping in process.mappings.iter().filter(|mapping| mapping.end.0 <= USER_END) {
+        let mapped: Vec<&Mapping> = process.mappings.iter().filter(|mapping| mapping.end.0 <= USER_END).collect();
+        let (opened, again_at) = self.open(process, &mapped, reading);
+        let mut all: Vec<abi::Mapping> = Vec::with_capacity(mapped.len());
+        let mut own: FxHashMap<ExecutableId, (Arc<Executable>, Vec<&Mapping>)> = FxHashMap::default();
+        for (mapping, executable) in mapped.into_iter().zip(opened) {
             all.push(abi::Mapping {
                 start: mapping.start.0,
                 end: mapping.end.0,
@@ -299,17 +303,10 @@ impl Publisher {
                 executable: NO_EXECUTABLE,
                 unwinder: u32::from(FrameKind::NATIVE.number()),
             });
-            let file = mapping.file().map(|(file, _)| file);
-            let known = last.as_ref().filter(|(known, _)| Some(*known) == file).map(|(_, known)| Arc::clone(known));
-            let is_copy = matches!(mapping.backing, Backing::Replaced(_));
-            compared += usize::from(is_copy);
-            let too_many = is_copy && compared > MAX_COMPARED;
-            let executable = known.or_else(|| if too_many { None } else { self.open(process, mapping, executables) });
-            if let Some(executable) = &executable {
-                let entry = own.entry(executable.id).or_insert_with(|| (Arc::clone(executable), Vec::new()));
+            if let Some(executable) = executable {
+                let entry = own.entry(executable.id).or_insert_with(|| (executable, Vec::new()));
                 entry.1.push(mapping);
             }
-            last = file.zip(executable);
         }
         let mut attached = Vec::with_capacity(own.len() * self.loaders.len());
         for loader in &mut self.loaders {
@@ -317,7 +314,7 @@ impl Publisher {
             for (&id, (executable, mappings)) in &own {
                 let mut instance = match kept.remove(&(id, kind)) {
                     Some(instance) => instance,
-                    None => match attach(loader.as_mut(), process, executable, executables, now) {
+                    None => match attach(loader.as_mut(), process, executable, reading, now) {
                         Ok(instance) => instance,
                         Err(error) => {
                             let path = executable.path_text();
@@ -336,42 +333,77 @@ impl Publisher {
         if process.mappings.len() > JOIN_ABOVE {
             join(&mut all);
         }
-        (all, attached)
+        (all, attached, again_at)
     }
 
-    fn open(&mut self, process: &Process, mapping: &Mapping, executables: &mut Executables) -> Option<Arc<Executable>> {
-        if matches!(mapping.backing, Backing::Anonymous | Backing::Vsyscall) {
-            return None;
+    /// What each of `mapped` maps, and when to ask again if some of it was not told.
+    fn open(
+        &mut self,
+        process: &Process,
+        mapped: &[&Mapping],
+        reading: &mut dyn Reading,
+    ) -> (Vec<Option<Arc<Executable>>>, Option<u64>) {
+        // Neighbours often map the same: they have one answer.
+        let mut wanted: Vec<&Mapping> = Vec::new();
+        let mut answers: Vec<Option<usize>> = Vec::with_capacity(mapped.len());
+        let mut last: Option<(FileId, usize)> = None;
+        let mut compared = 0;
+        for &mapping in mapped {
+            let file = mapping.file().map(|(file, _)| file);
+            let is_copy = matches!(mapping.backing, Backing::Replaced(_));
+            compared += usize::from(is_copy);
+            let too_many = is_copy && compared > MAX_COMPARED;
+            let answer = match last.filter(|(known, _)| Some(*known) == file) {
+                Some((_, answer)) => Some(answer),
+                None if too_many || matches!(mapping.backing, Backing::Anonymous | Backing::Vsyscall) => None,
+                None => {
+                    wanted.push(mapping);
+                    Some(wanted.len() - 1)
+                }
+            };
+            last = file.zip(answer);
+            answers.push(answer);
         }
-        executables
-            .open(process, mapping)
-            .inspect_err(|error| {
-                // JIT code may lie anywhere.
-                self.unopened += u64::from(!matches!(mapping.backing, Backing::Replaced(_)));
-                tracing::debug!(pid = process.pid, ?mapping, %error, "A mapped file cannot be opened.");
+        if wanted.is_empty() {
+            return (vec![None; mapped.len()], None);
+        }
+        let opened = reading.open(&Mapper::of(process), &wanted);
+        let found: Vec<Option<Arc<Executable>>> = wanted
+            .iter()
+            .zip(opened.executables)
+            .map(|(mapping, answer)| {
+                answer
+                    .inspect_err(|error| {
+                        // JIT code may lie anywhere.
+                        self.unopened += u64::from(!matches!(mapping.backing, Backing::Replaced(_)));
+                        tracing::debug!(pid = process.pid, ?mapping, %error, "A mapped file cannot be opened.");
+                    })
+                    .ok()
             })
-            .ok()
+            .collect();
+        let each = answers.into_iter().map(|answer| found.get(answer?).cloned().flatten()).collect();
+        (each, opened.again_at)
     }
 
     /// Walks on from where the kernel half stopped; see [`Native::walk`].
     pub fn walk(
         &self,
         process: &Process,
-        executables: &mut Executables,
+        reading: &mut dyn Reading,
         walk: &mut Walk,
         from: (&Continuation, &[u8]),
         frames: &mut Vec<UserFrame>,
     ) -> UnwindEnd {
         match self.processes.get(&process.pid) {
-            Some(published) => self.native.walk(&published.mappings, executables, walk, from, frames),
+            Some(published) => self.native.walk(&published.mappings, reading, walk, from, frames),
             None => UnwindEnd::UnknownProcess,
         }
     }
 
     /// Loads the rows of everything that `pid` maps and is published, so that its first sample finds them.
-    pub fn preload(&self, pid: u32, executables: &mut Executables) {
+    pub fn preload(&self, pid: u32, reading: &mut dyn Reading) {
         if let Some(published) = self.processes.get(&pid) {
-            self.native.preload(&published.mappings, executables);
+            self.native.preload(&published.mappings, reading);
         }
     }
 
@@ -410,10 +442,10 @@ fn attach(
     loader: &mut dyn Loader,
     process: &Process,
     executable: &Arc<Executable>,
-    executables: &mut Executables,
+    reading: &mut dyn Reading,
     now: u64,
 ) -> Result<Option<Box<dyn Instance>>, RuntimeError> {
-    loader.load(executable, executables, now)?.map(|data| data.attach(process)).transpose()
+    loader.load(executable, reading, now)?.map(|data| data.attach(process)).transpose()
 }
 
 fn detach(instances: impl Iterator<Item = Box<dyn Instance>>, now: u64) {

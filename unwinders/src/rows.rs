@@ -19,6 +19,7 @@ mod dictionary;
 mod encoding;
 mod expression;
 mod flow;
+mod foreign;
 mod frames;
 mod functions;
 mod gaps;
@@ -36,6 +37,7 @@ use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{ROW_PAGE_SHIFT, Row};
 
 pub use dictionary::RuleDictionary;
+pub use foreign::Foreign;
 pub(crate) use gaps::{MAX_NAMES_BYTES, MAX_SYMBOLS_BYTES};
 pub use step::{Registers, Step, step};
 

@@ -40,10 +40,11 @@ use profiler_bpf::abi::FrameKind;
 use profiler_bpf::record::RuntimeFrame;
 
 pub use self::memory::ProcessMemory;
-use crate::executable::{Executable, Executables};
+use crate::executable::Executable;
 use crate::maps::Mapping;
 use crate::native::Native;
 use crate::process::Process;
+use crate::reading::Reading;
 
 /// All runtimes; later ones lie over earlier ones.
 #[must_use]
@@ -56,14 +57,14 @@ pub trait Loader: fmt::Debug + Send {
     /// Whose frames its code has.
     fn kind(&self) -> FrameKind;
 
-    /// What is known of `executable`, if it is of this kind; from `executables` its bytes can be had.
+    /// What is known of `executable`, if it is of this kind; by `reading` its bytes can be had.
     ///
     /// # Errors
     /// It is of this kind but cannot be used now; it is asked again when the process is published next.
     fn load(
         &mut self,
         executable: &Arc<Executable>,
-        executables: &mut Executables,
+        reading: &mut dyn Reading,
         now: u64,
     ) -> Result<Option<Box<dyn Data>>, RuntimeError>;
 

@@ -87,7 +87,7 @@ const COMMAND: &[c_long] =
 #[rustfmt::skip]
 const START: &[c_long] = &[
     libc::SYS_clone, libc::SYS_execve, libc::SYS_execveat, libc::SYS_kill, libc::SYS_wait4, libc::SYS_waitid, libc::SYS_pidfd_open,
-    libc::SYS_pidfd_send_signal, libc::SYS_chdir, libc::SYS_setpgid, libc::SYS_setsid, libc::SYS_socketpair,
+    libc::SYS_pidfd_send_signal, libc::SYS_sendmsg, libc::SYS_recvmsg, libc::SYS_chdir, libc::SYS_setpgid, libc::SYS_setsid, libc::SYS_socketpair,
 ];
 #[cfg(target_arch = "x86_64")]
 const START_OLD: &[c_long] = &[libc::SYS_fork, libc::SYS_vfork];

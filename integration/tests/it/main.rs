@@ -18,6 +18,7 @@ mod hostile;
 mod native;
 mod outputs;
 mod processes;
+mod reader;
 mod ring;
 mod session;
 mod telemetry;

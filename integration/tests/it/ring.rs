@@ -9,6 +9,7 @@ use profiler_bpf::{Counter, Options, Sampler, Source, Targets};
 use profiler_integration::environment::{have_root, one_at_a_time};
 use profiler_integration::made;
 use profiler_measure::Measure;
+use profiler_unwinders::executable::Executables;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 const RECORDS: u64 = 20_000;
@@ -58,6 +59,7 @@ fn root_what_passes_the_ring_is_in_the_aggregate_whole() {
         sampler: options(8 << 20),
         budgets: Budgets::default(),
         sideband_bytes: 1 << 19,
+        reading: Box::new(Executables::new()),
     })
     .expect("a session");
     let mut feed = session.feed(&made.records, true).expect("a feed");

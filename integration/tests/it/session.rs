@@ -19,7 +19,7 @@ use profiler_integration::verdict::verdict;
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_targets::{Rule, TargetRules};
-use profiler_unwinders::executable::htlhash;
+use profiler_unwinders::executable::{Executables, htlhash};
 use rustix::process::Signal;
 
 use crate::cgroup::Group;
@@ -40,7 +40,8 @@ fn session(targets: Targets, frequency: u64, budgets: Budgets) -> Session {
         btf: None,
         without_task_pt_regs: false,
     };
-    Session::new(SessionOptions { sampler, budgets, sideband_bytes: 1 << 19 }).expect("a session")
+    Session::new(SessionOptions { sampler, budgets, sideband_bytes: 1 << 19, reading: Box::new(Executables::new()) })
+        .expect("a session")
 }
 
 fn run(session: &mut Session, time: Duration) {
@@ -69,7 +70,7 @@ fn take(session: &mut Session) -> Aggregate {
 /// Samples by period, named.
 fn named(session: &mut Session, aggregate: &Aggregate) -> BTreeMap<u64, Vec<Row>> {
     let mut names = Names::once(Symbolizer::new(profiler_symbolizer::Options::default()));
-    let files = files(aggregate, session.executables());
+    let files = files(aggregate, session.reading());
     let kubernetes = KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() };
     let resources = Resources::start(ResourceOptions { kubernetes, ..ResourceOptions::default() }).expect("resources");
     let profiles = assemble(aggregate, &mut names, &files, &resources, session.clock());

@@ -2,15 +2,31 @@
 
 /// User and system time of a `/proc/PID/stat`, clock ticks.
 pub(super) fn process_ticks(stat: &str) -> Option<(u64, u64)> {
-    // The second field is the command in parentheses, and may hold spaces and parentheses. utime and stime are fields 14, 15.
+    ticks(stat, 14)
+}
+
+/// The same of its children that were waited for.
+pub(super) fn children_ticks(stat: &str) -> Option<(u64, u64)> {
+    ticks(stat, 16)
+}
+
+/// Two fields from the one of that number on. utime and stime are 14 and 15, cutime and cstime 16 and 17.
+fn ticks(stat: &str, field: usize) -> Option<(u64, u64)> {
+    // The second field is the command in parentheses, and may hold spaces and parentheses.
     let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_ascii_whitespace().skip(11);
+    let mut fields = fields.split_ascii_whitespace().skip(field.checked_sub(3)?);
     Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
 }
 
 /// Resident pages of a `/proc/PID/statm`.
 pub(super) fn resident_pages(statm: &str) -> Option<u64> {
     statm.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// Resident pages of a `/proc/PID/statm` that are of no file and not shared.
+pub(super) fn anonymous_pages(statm: &str) -> Option<u64> {
+    let mut fields = statm.split_ascii_whitespace().skip(1).map(|field| field.parse::<u64>());
+    fields.next()?.ok()?.checked_sub(fields.next()?.ok()?)
 }
 
 /// Bytes of all BPF maps (ring buffers too) that a `/proc/PID/maps` shows.
@@ -47,6 +63,10 @@ mod tests {
     fn a_command_may_look_like_fields() {
         let stat = "17 (a) S 1 2) R 1 17 17 0 -1 4194560 1 2 3 4 123 45 0 0 20 0 1 0 100 1 1";
         assert_eq!(process_ticks(stat), Some((123, 45)));
+        assert_eq!(children_ticks(stat), Some((0, 0)));
+        assert_eq!(children_ticks("17 (a) R 1 17 17 0 -1 4194560 1 2 3 4 123 45 6 7 20"), Some((6, 7)));
+        assert_eq!(anonymous_pages("900 50 20 3 0 4 0"), Some(30));
+        assert_eq!(anonymous_pages("900 50"), None);
         assert_eq!(process_ticks("17 (torn"), None);
         assert_eq!(process_ticks("17 (x) R 1 2 3"), None);
     }

@@ -12,7 +12,7 @@ use profiler_elf::{Bytes, Error, Headers, Segment};
 use super::Format;
 
 /// Segments kept of one file. Linkers make four to eight that are loaded; a thousand are possible.
-const MAX_SEGMENTS: usize = 64;
+pub(super) const MAX_SEGMENTS: usize = 64;
 /// Bytes hashed at either end of a file.
 const HASHED: u64 = 4096;
 

@@ -128,6 +128,7 @@ pub fn read_image(executable: &Executable) -> Result<ImageBytes, OpenError> {
             let file: Arc<File> = executable.file().ok_or_else(closed)?;
             Bytes::File { file, len: executable.size }
         }
+        Content::Elsewhere => return Err(failed(io::Error::other("another process has the file"))),
     };
     ImageBytes::read(bytes).map_err(|error| failed(io::Error::other(error)))
 }

@@ -10,23 +10,28 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::{ffi::OsString, io};
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, open, openat2, statx};
 use rustix::io::Errno;
 
-use super::OpenError;
+use super::{Mapper, OpenError};
 use crate::maps::{self, FileId, Keep, Mapping};
-use crate::process::Process;
 
 /// Bytes of a mount table that are read.
 const MAX_MOUNTINFO_BYTES: u64 = 4 << 20;
 
 /// What tells a file and a state of it from every other on this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct FileKey {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, BorshSerialize, BorshDeserialize)]
+pub struct FileKey {
+    /// Major and minor number.
     pub device: (u32, u32),
+    /// Inode number.
     pub inode: u64,
+    /// Bytes.
     pub size: u64,
+    /// Time of modification, s and ns.
     pub modified: (i64, u32),
+    /// Time of change, s and ns.
     pub changed: (i64, u32),
 }
 
@@ -42,7 +47,10 @@ impl FileKey {
     }
 
     /// The key of an open file now.
-    pub(super) fn of(file: &File) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn of(file: &File) -> io::Result<Self> {
         Ok(Self::new(&stat(file)?))
     }
 
@@ -81,10 +89,10 @@ enum Way<'a> {
 }
 
 /// Opens the file that `mapping` of `process` maps; `safe` if the file system that it is on is known to answer reads.
-pub(super) fn open_mapped(process: &Process, mapping: &Mapping, safe: bool) -> Result<(File, FileKey), OpenError> {
+pub(super) fn open_mapped(process: &Mapper<'_>, mapping: &Mapping, safe: bool) -> Result<(File, FileKey), OpenError> {
     let Some((id, path)) = mapping.file() else { return Err(OpenError::NoFile { start: mapping.start.0 }) };
     let pid = process.pid;
-    let alive = process.ended.is_none();
+    let alive = process.alive;
     let mut search = Search { pid, id, path, replaced: false, denied: false };
     if id.major == 0
         && !safe
@@ -98,7 +106,7 @@ pub(super) fn open_mapped(process: &Process, mapping: &Mapping, safe: bool) -> R
         if let Some(found) = search.try_way(range)? {
             return Ok(found);
         }
-        if process.exe == *path
+        if *process.exe == **path
             && let Some(found) = search.try_way(Way::Link(format!("/proc/{pid}/exe")))?
         {
             return Ok(found);

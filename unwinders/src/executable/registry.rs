@@ -10,9 +10,10 @@ use rustc_hash::FxHashMap;
 
 use super::digest::{Digest, Digests};
 use super::identity::Identity;
+use super::known::{Known, Revision};
 use super::open::{self, FileKey};
 use super::replaced;
-use super::{Content, Executable, ExecutableId, Format, ImageBytes, OpenError, read_image, vdso};
+use super::{Content, Executable, ExecutableId, Format, ImageBytes, Mapper, OpenError, read_image, vdso};
 use crate::maps::{Backing, FileId, Mapping};
 use crate::process::Process;
 use profiler_elf::Segment;
@@ -167,6 +168,14 @@ impl Executables {
     /// # Errors
     /// If it maps no file or the file can't be had; a later attempt may succeed only where another process has it mapped.
     pub fn open(&mut self, process: &Process, mapping: &Mapping) -> Result<Arc<Executable>, OpenError> {
+        self.open_of(&Mapper::of(process), mapping)
+    }
+
+    /// [`Self::open`].
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_of(&mut self, process: &Mapper<'_>, mapping: &Mapping) -> Result<Arc<Executable>, OpenError> {
         self.uses += 1;
         let (id, path) = match &mapping.backing {
             Backing::File(id, path) => (*id, path),
@@ -234,11 +243,11 @@ impl Executables {
     /// The executable whose code anonymous memory is a copy of, in the place of `file`.
     fn open_replaced(
         &mut self,
-        process: &Process,
+        process: &Mapper<'_>,
         mapping: &Mapping,
         file: &Mapping,
     ) -> Result<Arc<Executable>, OpenError> {
-        let executable = self.open(process, file)?;
+        let executable = self.open_of(process, file)?;
         match replaced::bias_of_copy(process.pid, mapping, file, &executable, self) {
             Some(_) => Ok(executable),
             None => Err(OpenError::NoFile { start: mapping.start.0 }),
@@ -247,11 +256,11 @@ impl Executables {
 
     /// Whether `mapping` of `process` is memory that the program wrote its code to, though it has the name of a file: a memfd, shared
     /// anonymous memory, huge pages, or a file that has no name any more and is no ELF file.
-    pub fn is_made_code(&mut self, process: &Process, mapping: &Mapping) -> bool {
+    pub fn is_made_code(&mut self, process: &Mapper<'_>, mapping: &Mapping) -> bool {
         // As mm/shmem.c, fs/hugetlbfs/inode.c and ipc/shm.c name them.
         const MEMORY: [&[u8]; 4] = [b"/memfd:", b"/dev/zero", b"/anon_hugepage", b"/SYSV"];
         let Some((_, path)) = mapping.file() else { return false };
-        match self.open(process, mapping) {
+        match self.open_of(process, mapping) {
             Ok(executable) if executable.format == Format::Other => {
                 let links = executable.file().and_then(|file| file.metadata().ok()).map(|metadata| metadata.nlink());
                 links == Some(0) || MEMORY.iter().any(|memory| path.starts_with(memory))
@@ -325,6 +334,71 @@ impl Executables {
             self.file(executable)?;
         }
         read_image(executable)
+    }
+
+    /// What is known of the executable `id`, for another registry to go on from.
+    #[must_use]
+    pub fn known(&self, id: ExecutableId) -> Option<Known> {
+        if let Some(vdso) = self.vdso.as_ref().filter(|vdso| vdso.id == id) {
+            return Some(Known::of(vdso));
+        }
+        let entry = self.entries.get(&id)?;
+        let mappers = entry.mappers.iter().map(|(pid, start, end)| (*pid, start.0, end.0)).collect();
+        Some(Known { keys: entry.keys.clone(), digest: entry.digest, mappers, ..Known::of(&entry.executable) })
+    }
+
+    /// What changes when [`Self::known`] does, the processes that map the executable aside.
+    #[must_use]
+    pub fn revision(&self, id: ExecutableId) -> Revision {
+        self.entries.get(&id).map(|entry| Revision::new(&entry.keys, entry.digest)).unwrap_or_default()
+    }
+
+    /// Goes on from what another registry knew of an executable, under the same id, and gives no id up to that one to any other.
+    /// Its file is opened when it is needed, and believed only if it is the same. False if that knowledge is none.
+    pub fn adopt(&mut self, known: Known) -> bool {
+        let Some(executable) = known.executable() else { return false };
+        let id = executable.id;
+        self.last_id = self.last_id.max(id.0);
+        if executable.bytes().is_some() {
+            self.vdso = Some(Arc::new(executable));
+            return true;
+        }
+        if self.entries.contains_key(&id) || known.keys.is_empty() {
+            return self.entries.contains_key(&id);
+        }
+        self.make_room();
+        let content = Candidate {
+            size: executable.size,
+            htlhash: executable.htlhash.clone(),
+            build_id_gnu: executable.build_id_gnu.clone(),
+            build_id_go: executable.build_id_go.clone(),
+        };
+        self.by_content.entry(content.clone()).or_default().push(id);
+        let keys: Vec<FileKey> = known.keys.into_iter().take(MAX_KEYS).collect();
+        self.by_key.extend(keys.iter().map(|key| (*key, id)));
+        let mappers = known.mappers.into_iter().take(MAX_MAPPERS);
+        let entry = Entry {
+            executable: Arc::new(Executable { content: Content::File(Mutex::new(None)), ..executable }),
+            keys,
+            content,
+            digest: known.digest,
+            last_use: self.uses,
+            mappers: mappers.map(|(pid, start, end)| (pid, UserAddr(start), UserAddr(end))).collect(),
+        };
+        self.entries.insert(id, entry);
+        true
+    }
+
+    /// Gives no id up to `last` to what is new.
+    pub fn begin_after(&mut self, last: ExecutableId) {
+        self.last_id = self.last_id.max(last.0);
+    }
+
+    /// Closes the file of `id`; it is opened again when it is needed.
+    pub fn close_file(&mut self, id: ExecutableId) {
+        if self.entries.get(&id).is_some_and(|entry| entry.executable.is_open()) {
+            self.close(id);
+        }
     }
 
     /// Without opening anything: an open file that is the mapped inode and unchanged is the answer.

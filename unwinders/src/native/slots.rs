@@ -23,7 +23,7 @@ const IN_USE_NS: u64 = 2_000_000_000;
 /// Rows in use make room at most once in this time, ns: where the budget is too small for what runs, loading the same rows in turn
 /// must not be what the time goes to.
 const TURN_NS: u64 = 1_000_000_000;
-/// What was refused for want of room is tried again after this time, ns.
+/// What was refused is tried again after this time, ns.
 const RETRY_NS: u64 = 2_000_000_000;
 /// Looked up and found to have no rows, so that frame pointers are followed.
 const EMPTY: abi::Executable = abi::Executable { first_page: u32::MAX, page_count: 1, page_base: 0, pad: 0 };
@@ -36,7 +36,7 @@ enum Rows {
     Loaded(Placed),
     /// It has none, or they cannot be read.
     None,
-    /// There was no room at that time, ns.
+    /// There was no room, or they were not to be had, at that time, ns.
     Refused(u64),
 }
 
@@ -150,6 +150,11 @@ impl Slots {
     /// The executable in `slot` has no rows.
     pub(super) fn set_none(&mut self, tables: &mut RowTables, slot: u32) {
         self.set(tables, slot, Rows::None, EMPTY);
+    }
+
+    /// The rows in `slot` are not to be had now.
+    pub(super) fn refuse(&mut self, tables: &mut RowTables, slot: u32, now: u64) {
+        self.set(tables, slot, Rows::Refused(now), EMPTY);
     }
 
     /// Gives the executable in `slot` its rows, for which others may have to make room; false if they do not fit.

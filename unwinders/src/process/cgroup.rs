@@ -54,12 +54,17 @@ impl Cgroup {
         let rooted = |path: &Option<String>| path.as_deref() == Some("/");
         let unified_elsewhere = if rooted(&unified) { None } else { unified.clone() };
         let path = with_container.or(unified_elsewhere).or(if rooted(&systemd) { None } else { systemd });
-        let path = path.or(other).or(unified)?;
-        Some(Self {
-            container_id: container_id(&path).map(Arc::from),
-            systemd_unit: systemd_unit(&path).map(Arc::from),
+        Some(Self::of_path(&path.or(other).or(unified)?))
+    }
+
+    /// The group at `path`, and what that names.
+    #[must_use]
+    pub fn of_path(path: &str) -> Self {
+        Self {
+            container_id: container_id(path).map(Arc::from),
+            systemd_unit: systemd_unit(path).map(Arc::from),
             path: Arc::from(path),
-        })
+        }
     }
 }
 

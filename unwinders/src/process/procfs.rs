@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 
+use rustc_hash::FxHashSet;
+
 use super::{AddressSpace, Cgroup, Comm};
-use crate::maps::{self, Keep};
+use crate::maps::{self, Keep, Mapping};
 
 /// Longest file other than `maps` that is read whole.
 const MAX_FILE_BYTES: u64 = 64 << 10;
@@ -40,6 +42,14 @@ pub enum ScanError {
         path: String,
         /// Why.
         source: io::Error,
+    },
+    /// Whoever reads for us does not read this process for now.
+    #[error("process {pid} is not read for now: {problem}")]
+    SetAside {
+        /// The process.
+        pid: u32,
+        /// Why.
+        problem: String,
     },
     /// A file is not what the kernel is known to print.
     #[error("cannot understand {path}: is /proc the kernel's proc file system?")]
@@ -126,6 +136,80 @@ impl Stat {
     pub fn read(pid: u32) -> Result<Self, ScanError> {
         let path = format!("/proc/{pid}/stat");
         Self::parse(&read_small(pid, &path)?).ok_or(ScanError::Malformed { path })
+    }
+}
+
+/// Everything that `/proc` says of a process at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scan {
+    /// `/proc/PID/stat`.
+    pub stat: Stat,
+    /// Executable mappings; none of kernel threads.
+    pub mappings: Vec<Mapping>,
+    /// There are more mappings, which were not read.
+    pub truncated: bool,
+    /// Path of the program; empty if there is none.
+    pub exe: Vec<u8>,
+    /// The control group.
+    pub cgroup: Option<Cgroup>,
+    /// The process's id in its innermost pid namespace.
+    pub namespace_pid: u32,
+}
+
+impl Scan {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// If the process has ended or may not be read.
+    pub fn read(pid: u32) -> Result<Self, ScanError> {
+        let mut stat = Stat::read(pid)?;
+        let cgroup = cgroup(pid)?;
+        let mut scan =
+            Self { stat, mappings: Vec::new(), truncated: false, exe: Vec::new(), cgroup, namespace_pid: pid };
+        if stat.kthread {
+            return Ok(scan);
+        }
+        scan.namespace_pid = namespace_pid(pid)?;
+        let mut paths: FxHashSet<Arc<[u8]>> = FxHashSet::default();
+        let mut intern = |path: &[u8]| match paths.get(path) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let path: Arc<[u8]> = Arc::from(path);
+                paths.insert(Arc::clone(&path));
+                path
+            }
+        };
+        // Mappings and image must belong together; a process that executes meanwhile is read again, though not for ever.
+        for _ in 0..3 {
+            let parsed = read_mappings(pid, &stat, &mut intern)?;
+            scan.exe = exe_path(pid).unwrap_or_default();
+            (scan.mappings, scan.truncated) = (parsed.mappings, parsed.truncated);
+            scan.stat = Stat::read(pid)?;
+            if scan.stat.address_space == stat.address_space {
+                break;
+            }
+            stat = scan.stat;
+        }
+        Ok(scan)
+    }
+}
+
+/// Where a process is: its control group, and its id in its innermost pid namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The control group.
+    pub cgroup: Option<Cgroup>,
+    /// See [`namespace_pid`].
+    pub namespace_pid: u32,
+}
+
+impl Place {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// If the process has ended or may not be read.
+    pub fn read(pid: u32) -> Result<Self, ScanError> {
+        Ok(Self { cgroup: cgroup(pid)?, namespace_pid: namespace_pid(pid)? })
     }
 }
 

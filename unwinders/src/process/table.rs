@@ -92,7 +92,7 @@ pub struct ProcessTable {
     to_scan: VecDeque<u32>,
     queued: FxHashSet<u32>,
     paths: PathInterner,
-    cgroups: FxHashMap<Box<[u8]>, Option<Arc<Cgroup>>>,
+    cgroups: FxHashMap<Arc<str>, Arc<Cgroup>>,
     /// There are more mappings than [`MAX_ALL_MAPPINGS`]; [`Self::retire`] counts them anew, at most once a second.
     crowded: bool,
     mapped_since_count: usize,
@@ -183,7 +183,7 @@ impl ProcessTable {
             + self.count_mappings() * size_of::<Mapping>()
             + self.paths.bytes
             + self.graves.capacity() * size_of::<(u64, Retired)>()
-            + self.cgroups.keys().map(|text| 3 * text.len()).sum::<usize>()
+            + self.cgroups.keys().map(|path| 2 * path.len() + size_of::<Cgroup>()).sum::<usize>()
     }
 
     /// Mappings of all images; those that images share count once.

@@ -3,20 +3,12 @@
 use std::sync::Arc;
 
 use super::{Changes, MAX_MAPPINGS_WHEN_CROWDED, ProcessTable, SAME_START_NS};
-use crate::maps::MappingSet;
-use crate::process::procfs::{self, ScanError, Stat};
+use crate::maps::{Backing, Mapping, MappingSet};
+use crate::process::procfs::{self, Place, Scan, ScanError, Stat};
 use crate::process::{AddressSpace, Cgroup, Comm, Process};
 
-/// Different texts of `/proc/PID/cgroup` remembered.
+/// Different control groups remembered.
 const MAX_CGROUPS: usize = 4096;
-
-struct Scan {
-    stat: Stat,
-    mappings: Arc<MappingSet>,
-    exe: Arc<[u8]>,
-    cgroup: Option<Arc<Cgroup>>,
-    namespace_pid: u32,
-}
 
 impl ProcessTable {
     /// Reads what `/proc` says of `pid` now, at `now` (`CLOCK_MONOTONIC`, ns; taken before the call). Events that are older change
@@ -25,8 +17,18 @@ impl ProcessTable {
     /// # Errors
     /// If the process has ended (then it has ended in the table too) or may not be read.
     pub fn scan(&mut self, pid: u32, now: u64) -> Result<Changes, ScanError> {
-        match self.read_all(pid) {
+        self.take_scan(pid, now, Scan::read(pid))
+    }
+
+    /// [`Self::scan`], where somebody else has read it.
+    ///
+    /// # Errors
+    /// As it was read.
+    pub fn take_scan(&mut self, pid: u32, now: u64, read: Result<Scan, ScanError>) -> Result<Changes, ScanError> {
+        match read {
             Ok(read) => Ok(self.scanned(pid, now, read)),
+            // It stays as wanted as it was.
+            Err(error @ ScanError::SetAside { .. }) => Err(error),
             Err(error) => {
                 if let Some(slot) = self.slots.get_mut(&pid) {
                     slot.current.wants_scan = false;
@@ -39,41 +41,12 @@ impl ProcessTable {
         }
     }
 
-    fn read_all(&mut self, pid: u32) -> Result<Scan, ScanError> {
-        let mut stat = Stat::read(pid)?;
-        let mut scan =
-            Scan { stat, mappings: Arc::default(), exe: self.paths.intern(b""), cgroup: None, namespace_pid: pid };
-        scan.cgroup = self.read_cgroup(pid)?;
-        if stat.kthread {
-            return Ok(scan);
-        }
-        scan.namespace_pid = procfs::namespace_pid(pid)?;
-        // Mappings and image must belong together; a process that executes meanwhile is read again, though not for ever.
-        for _ in 0..3 {
-            let mut parsed = procfs::read_mappings(pid, &stat, &mut |path| self.paths.intern(path))?;
-            if self.crowded && parsed.mappings.len() > MAX_MAPPINGS_WHEN_CROWDED {
-                self.refused_mappings += (parsed.mappings.len() - MAX_MAPPINGS_WHEN_CROWDED) as u64;
-                parsed.mappings.truncate(MAX_MAPPINGS_WHEN_CROWDED);
-            }
-            // How many more there are is not known.
-            self.refused_mappings += u64::from(parsed.truncated);
-            let exe = procfs::exe_path(pid).unwrap_or_default();
-            let again = Stat::read(pid)?;
-            self.mapped_since_count += parsed.mappings.len();
-            scan.mappings = Arc::new(parsed.mappings.into_iter().collect());
-            scan.exe = self.paths.intern(&exe);
-            scan.stat = again;
-            if again.address_space == stat.address_space {
-                break;
-            }
-            stat = again;
-        }
-        Ok(scan)
-    }
-
     fn scanned(&mut self, pid: u32, now: u64, scan: Scan) -> Changes {
         let mut changes = Changes { pid, ..Changes::default() };
-        let Scan { stat, mappings, exe, cgroup, namespace_pid } = scan;
+        let Scan { stat, mappings, truncated, exe, cgroup, namespace_pid } = scan;
+        let cgroup = cgroup.map(|cgroup| self.intern_cgroup(cgroup));
+        let exe = self.paths.intern(&exe);
+        let mappings = self.intern_mappings(mappings, truncated);
         let dead = stat.is_zombie() && stat.threads <= 1;
         let space = stat.image();
         let known = self.slots.get(&pid).is_some_and(|slot| {
@@ -149,12 +122,36 @@ impl ProcessTable {
         changes
     }
 
+    fn intern_mappings(&mut self, mut mappings: Vec<Mapping>, truncated: bool) -> Arc<MappingSet> {
+        if self.crowded && mappings.len() > MAX_MAPPINGS_WHEN_CROWDED {
+            self.refused_mappings += (mappings.len() - MAX_MAPPINGS_WHEN_CROWDED) as u64;
+            mappings.truncate(MAX_MAPPINGS_WHEN_CROWDED);
+        }
+        // How many more there are is not known.
+        self.refused_mappings += u64::from(truncated);
+        self.mapped_since_count += mappings.len();
+        for mapping in &mut mappings {
+            if let Backing::File(_, path) = &mut mapping.backing {
+                *path = self.paths.intern(path);
+            }
+        }
+        Arc::new(mappings.into_iter().collect())
+    }
+
     /// Reads only what identifies the image in memory, after an exec that events told of: far cheaper than a scan.
     ///
     /// # Errors
     /// If the process is not known, has ended or may not be read.
     pub fn read_address_space(&mut self, pid: u32) -> Result<AddressSpace, ScanError> {
-        let stat = Stat::read(pid)?;
+        self.take_address_space(pid, Stat::read(pid))
+    }
+
+    /// [`Self::read_address_space`], where somebody else has read it.
+    ///
+    /// # Errors
+    /// As it was read, and if the process is not known or has ended.
+    pub fn take_address_space(&mut self, pid: u32, read: Result<Stat, ScanError>) -> Result<AddressSpace, ScanError> {
+        let stat = read?;
         let start_unix_ns = self.clock.unix_from_boot(stat.start_time_ns);
         let process = match self.slots.get_mut(&pid) {
             Some(slot) if slot.current.ended.is_none() && !stat.is_zombie() => &mut slot.current,
@@ -185,8 +182,16 @@ impl ProcessTable {
     /// # Errors
     /// If the process has ended or may not be read; what it inherited from its parent stays.
     pub fn read_container(&mut self, pid: u32) -> Result<(), ScanError> {
-        let cgroup = self.read_cgroup(pid)?;
-        let namespace_pid = procfs::namespace_pid(pid)?;
+        self.take_container(pid, Place::read(pid))
+    }
+
+    /// [`Self::read_container`], where somebody else has read it.
+    ///
+    /// # Errors
+    /// As it was read.
+    pub fn take_container(&mut self, pid: u32, read: Result<Place, ScanError>) -> Result<(), ScanError> {
+        let Place { cgroup, namespace_pid } = read?;
+        let cgroup = cgroup.map(|cgroup| self.intern_cgroup(cgroup));
         if let Some(slot) = self.slots.get_mut(&pid).filter(|slot| slot.current.ended.is_none()) {
             slot.current.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
             slot.current.cgroup = cgroup;
@@ -196,17 +201,16 @@ impl ProcessTable {
         Ok(())
     }
 
-    fn read_cgroup(&mut self, pid: u32) -> Result<Option<Arc<Cgroup>>, ScanError> {
-        let text = procfs::cgroup_text(pid)?;
-        if let Some(known) = self.cgroups.get(&*text) {
-            return Ok(known.clone());
+    fn intern_cgroup(&mut self, cgroup: Cgroup) -> Arc<Cgroup> {
+        if let Some(known) = self.cgroups.get(&cgroup.path) {
+            return Arc::clone(known);
         }
         if self.cgroups.len() >= MAX_CGROUPS {
             self.cgroups.clear();
         }
-        let cgroup = Cgroup::parse(&text).map(Arc::new);
-        self.cgroups.insert(text.into_boxed_slice(), cgroup.clone());
-        Ok(cgroup)
+        let cgroup = Arc::new(cgroup);
+        self.cgroups.insert(Arc::clone(&cgroup.path), Arc::clone(&cgroup));
+        cgroup
     }
 
     /// The name of a thread now, read from `/proc` once where no event has told it; the process's own name if the thread is gone.

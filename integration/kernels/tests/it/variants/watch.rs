@@ -48,7 +48,12 @@ pub fn watch(
 ) -> Result<Watched, Error> {
     // At first every process of a busy host is new, and each of its samples carries a copy of its stack: as `record` has it.
     let budgets = Budgets { rows: 128 << 20, aggregate: usize::MAX, waiting: 64 << 20, ..Budgets::default() };
-    let mut session = Session::new(SessionOptions { sampler, budgets, sideband_bytes: 1 << 18 })?;
+    let mut session = Session::new(SessionOptions {
+        sampler,
+        budgets,
+        sideband_bytes: 1 << 18,
+        reading: Box::new(profiler_unwinders::executable::Executables::new()),
+    })?;
     session.start()?;
     let mut running = children::start(Command::new(program).args(arguments))?;
     let until = Instant::now() + PATIENCE;
@@ -61,7 +66,7 @@ pub fn watch(
     let truth = Truth::find(&program.display().to_string(), &output)?;
     let aggregate = session.take_aggregate();
     let mut names = Names::once(Symbolizer::new(profiler_symbolizer::Options::default()));
-    let files = files(&aggregate, session.executables());
+    let files = files(&aggregate, session.reading());
     let kubernetes = KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() };
     let resources = Resources::start(ResourceOptions { kubernetes, ..ResourceOptions::default() });
     let resources = resources.unwrap_or_else(|error| panic!("no resources: {error}"));

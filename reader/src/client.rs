@@ -1,0 +1,613 @@
+//! The side that asks: keeps a reader, gives it up, and remembers what it knew.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::Child;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use profiler_unwinders::executable::{Executable, ExecutableId, Known, Mapper, OpenError};
+use profiler_unwinders::maps::Mapping;
+use profiler_unwinders::process::procfs::{Place, Scan, Stat};
+use profiler_unwinders::process::{Clock, ScanError};
+use profiler_unwinders::reading::{Compiled, InHand, MAX_BYTES, Opened, Reading, RowsError, Troubles};
+use rustc_hash::FxHashMap;
+
+use crate::patience::{CHEAP, Patience, Target};
+use crate::process::{Failed, Process, reap};
+use crate::wire::{self, Answer, Found, Mappings, Request, Scanned};
+
+/// Executables remembered; beyond it those go that nobody else holds, the least recently used first.
+const MAX_EXECUTABLES: usize = 8192;
+/// Processes remembered for each, through which its file can be opened again.
+const MAX_MAPPERS: usize = 4;
+/// Mappings opened by one request.
+const OPENED_AT_ONCE: usize = 128;
+/// Files that one process's mappings may take to open, at once: the others are opened when it is published next.
+const OPENING: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
+/// Until what was not opened is asked for again.
+const AGAIN: Duration = Duration::from_secs(2);
+/// Readers that may fail to start before it is left alone for a while, and how long.
+const FAILED_STARTS: u32 = 3;
+const LEFT_ALONE: Duration = Duration::from_secs(5);
+
+/// How a reader is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The program: this one, as a rule.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+}
+
+impl Options {
+    /// This program, as a reader of at most `memory` bytes.
+    #[must_use]
+    pub fn of_this_program(memory: u64) -> Self {
+        Self::of_program(PathBuf::from("/proc/self/exe"), memory)
+    }
+
+    /// The profiler at `program`.
+    #[must_use]
+    pub fn of_program(program: PathBuf, memory: u64) -> Self {
+        let arguments = [crate::SUBCOMMAND.into(), "--memory".into(), memory.to_string().into()];
+        Self { program, arguments: arguments.into() }
+    }
+}
+
+/// What readers did, since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Readers started.
+    pub started: u64,
+    /// What went wrong, and what was therefore not read.
+    pub troubles: Troubles,
+    /// Readers that were killed and have not ended yet.
+    pub left_behind: usize,
+    /// Targets that are set aside now.
+    pub set_aside: usize,
+    /// The reader that runs now.
+    pub pid: Option<u32>,
+}
+
+/// What asks readers; clones share them.
+#[derive(Clone, Debug)]
+pub struct Reader(Arc<Mutex<Client>>);
+
+impl Reader {
+    /// Starts a reader.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(options: Options) -> std::io::Result<Self> {
+        let mut client = Client {
+            options,
+            process: None,
+            left: Vec::new(),
+            mirror: FxHashMap::default(),
+            last_id: 0,
+            patience: Patience::default(),
+            stats: Stats::default(),
+            uses: 0,
+            failed_starts: 0,
+            alone_until: None,
+        };
+        client.run().map_err(|error| std::io::Error::other(format!("the reader cannot be started: {error}")))?;
+        Ok(Self(Arc::new(Mutex::new(client))))
+    }
+
+    /// What readers did.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut client = self.lock();
+        reap(&mut client.left);
+        Stats {
+            left_behind: client.left.len(),
+            set_aside: client.patience.set_aside(Instant::now()),
+            pid: client.process.as_ref().map(Process::pid),
+            ..client.stats
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Client> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct Client {
+    options: Options,
+    process: Option<Process>,
+    /// Killed, and not ended yet.
+    left: Vec<Child>,
+    mirror: FxHashMap<ExecutableId, Mirrored>,
+    last_id: u32,
+    patience: Patience,
+    stats: Stats,
+    uses: u64,
+    failed_starts: u32,
+    alone_until: Option<Instant>,
+}
+
+/// An executable as readers know it.
+#[derive(Debug)]
+struct Mirrored {
+    executable: Arc<Executable>,
+    known: Known,
+    /// As in [`Known`], of which those are not kept up to date.
+    mappers: Vec<(u32, u64, u64)>,
+    /// Whose process mapped it first.
+    user: Option<u32>,
+    is_open: bool,
+    last_use: u64,
+}
+
+impl Mirrored {
+    fn known(&self) -> Known {
+        Known { mappers: self.mappers.clone(), ..self.known.clone() }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum NoAnswer {
+    #[error("whoever reads stood still or died at it, or at others of its user; it is tried again")]
+    SetAside(Instant),
+    #[error("whoever was to read it was given up: {0}")]
+    GivenUp(String),
+    #[error("nobody can read now: {0}")]
+    Nobody(String),
+}
+
+impl NoAnswer {
+    fn again(&self) -> Duration {
+        match self {
+            Self::SetAside(until) => until.saturating_duration_since(Instant::now()),
+            _ => Duration::from_secs(1),
+        }
+    }
+}
+
+impl Client {
+    /// Makes sure that a reader runs which knows what the last one knew.
+    fn run(&mut self) -> Result<&mut Process, NoAnswer> {
+        // Nobody's things have to do with it.
+        if let Some(gone) = self.process.take_if(|process| process.is_gone()) {
+            tracing::warn!("The reader has died while nobody asked it for anything, and another takes over.");
+            self.stats.troubles.died += 1;
+            self.left.push(gone.give_up());
+        }
+        if self.process.is_none() {
+            reap(&mut self.left);
+            if let Some(until) = self.alone_until.filter(|until| *until > Instant::now()) {
+                return Err(NoAnswer::SetAside(until));
+            }
+            let known: Vec<Known> = self.mirror.values().map(Mirrored::known).collect();
+            self.mirror.values_mut().for_each(|mirrored| mirrored.is_open = false);
+            let begin = borsh::to_vec(&Request::Begin { last: self.last_id, known });
+            let started = begin.and_then(|begin| {
+                let mut process = Process::start(&self.options.program, &self.options.arguments)?;
+                match process.ask(&begin, 0) {
+                    Ok(_) => Ok(process),
+                    Err(error) => {
+                        self.left.push(process.give_up());
+                        Err(std::io::Error::other(error))
+                    }
+                }
+            });
+            match started {
+                Ok(process) => {
+                    self.stats.started += 1;
+                    self.failed_starts = 0;
+                    self.process = Some(process);
+                }
+                Err(error) => {
+                    self.failed_starts += 1;
+                    if self.failed_starts >= FAILED_STARTS {
+                        self.alone_until = Some(Instant::now() + LEFT_ALONE);
+                    }
+                    tracing::error!(%error, "The reader cannot be started; what is new has no names and no unwind rows.");
+                    return Err(NoAnswer::Nobody(error.to_string()));
+                }
+            }
+        }
+        self.process.as_mut().ok_or_else(|| NoAnswer::Nobody(String::new()))
+    }
+
+    /// Asks for something of `target`, whose `user` counts if that is known.
+    fn ask(
+        &mut self,
+        (target, user): (Target, Option<u32>),
+        request: &Request,
+        max_rest: usize,
+    ) -> Result<(Answer, Vec<u8>), NoAnswer> {
+        let begun = Instant::now();
+        if let Err(until) = self.patience.may(target, user, begun) {
+            self.stats.troubles.refused += 1;
+            return Err(NoAnswer::SetAside(until));
+        }
+        let body = borsh::to_vec(request).map_err(|error| NoAnswer::Nobody(error.to_string()))?;
+        let mut asked = self.run()?.ask(&body, max_rest);
+        if matches!(asked, Err(Failed::Died)) {
+            // Somebody may have killed it: only who does that to the next one too is to blame.
+            self.give_up(Target::Nobody, request, &Failed::Died);
+            asked = self.run()?.ask(&body, max_rest);
+        }
+        let answer = asked.and_then(|(body, rest)| match borsh::from_slice(&body) {
+            Ok(answer) => Ok((answer, rest)),
+            Err(_) => Err(Failed::Malformed),
+        });
+        let (now, took) = (Instant::now(), begun.elapsed());
+        if took >= CHEAP
+            && let Some(user) = user.or_else(|| owner(target))
+        {
+            self.patience.charge(user, took, now);
+        }
+        answer.map_err(|failed| self.give_up(target, request, &failed))
+    }
+
+    /// Leaves the reader behind, and its target aside.
+    fn give_up(&mut self, target: Target, request: &Request, why: &Failed) -> NoAnswer {
+        if let Some(process) = self.process.take() {
+            self.left.push(process.give_up());
+        }
+        match why {
+            Failed::Died | Failed::Malformed => self.stats.troubles.died += 1,
+            Failed::Still | Failed::TooMuchWork | Failed::Io(_) => self.stats.troubles.given_up += 1,
+        }
+        let pause = self.patience.strike(target, Instant::now());
+        let what = self.describe(target);
+        let (doing, pause) = (request.name(), pause.as_secs());
+        if target == Target::Nobody {
+            tracing::warn!(doing, "The reader was given up, and another takes over: {why}.");
+        } else {
+            tracing::warn!(
+                doing,
+                "The reader was given up, and another takes over: {why}. {what} is set aside for {pause} s."
+            );
+        }
+        NoAnswer::GivenUp(why.to_string())
+    }
+
+    fn describe(&self, target: Target) -> String {
+        match target {
+            Target::Process(pid) => format!("Process {pid}"),
+            Target::Executable(id) => {
+                let path = self.mirror.get(&id).map(|mirrored| mirrored.executable.path_text().into_owned());
+                // What a target has chosen must not forge a line.
+                format!("The file {:?}", path.unwrap_or_default())
+            }
+            Target::Nobody => "Nobody".to_owned(),
+        }
+    }
+
+    /// An answer of another kind is none.
+    fn malformed(&mut self, target: Target, request: &Request) -> NoAnswer {
+        self.give_up(target, request, &Failed::Malformed)
+    }
+
+    fn process_target(&self, pid: u32) -> (Target, Option<u32>) {
+        // Of most requests nobody asks whose they are.
+        (Target::Process(pid), if self.patience.counts_users() { user_of(pid) } else { None })
+    }
+
+    /// Something of a file: if the reader does not know it, it is told and asked again.
+    fn ask_of(
+        &mut self,
+        executable: &Executable,
+        request: &Request,
+        max_rest: usize,
+    ) -> Result<(Answer, Vec<u8>), NoAnswer> {
+        self.uses += 1;
+        let mirrored = self.mirror.get_mut(&executable.id);
+        let user = mirrored.as_ref().and_then(|mirrored| mirrored.user);
+        let known = mirrored.map(|mirrored| {
+            (mirrored.last_use, mirrored.is_open) = (self.uses, true);
+            mirrored.known()
+        });
+        let target = (Target::Executable(executable.id), user);
+        let answer = self.ask(target, request, max_rest)?;
+        match (&answer.0, known) {
+            (Answer::Unknown, Some(known)) => {
+                self.ask(target, &Request::Adopt { known }, 0)?;
+                self.ask(target, request, max_rest)
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// Takes in what a reader found.
+    fn learn(&mut self, found: Found, pid: u32, mapping: &Mapping) -> Result<Arc<Executable>, OpenError> {
+        self.uses += 1;
+        let mapper = (pid, mapping.start.0, mapping.end.0);
+        let id = match found {
+            Found::Nothing(problem) => return Err(OpenError::Elsewhere(wire::cut(problem))),
+            Found::Known(id) if self.mirror.contains_key(&ExecutableId(id)) => ExecutableId(id),
+            // We have forgotten it.
+            Found::Known(id) => {
+                let request = Request::Tell { id };
+                match self.ask((Target::Process(pid), None), &request, 0) {
+                    Ok((Answer::Known(Some(known)), _)) if known.id == id => self.remember(known, pid)?,
+                    Ok(_) => return Err(OpenError::Elsewhere("the reader knows it no more".to_owned())),
+                    Err(error) => return Err(OpenError::Elsewhere(error.to_string())),
+                }
+            }
+            Found::New(known) => self.remember(*known, pid)?,
+        };
+        let uses = self.uses;
+        let Some(mirrored) = self.mirror.get_mut(&id) else {
+            return Err(OpenError::Elsewhere("it was forgotten at once".to_owned()));
+        };
+        (mirrored.last_use, mirrored.is_open) = (uses, true);
+        if !mirrored.mappers.contains(&mapper) {
+            if mirrored.mappers.len() >= MAX_MAPPERS {
+                mirrored.mappers.remove(0);
+            }
+            mirrored.mappers.push(mapper);
+        }
+        Ok(Arc::clone(&mirrored.executable))
+    }
+
+    fn remember(&mut self, known: Known, pid: u32) -> Result<ExecutableId, OpenError> {
+        let id = ExecutableId(known.id);
+        if let Some(mirrored) = self.mirror.get_mut(&id) {
+            // What it is stays; its file may be another by now.
+            (mirrored.known.keys, mirrored.known.digest) = (known.keys, known.digest);
+            return Ok(id);
+        }
+        let executable = known.executable().ok_or_else(|| OpenError::Elsewhere("it is no executable".to_owned()))?;
+        if self.mirror.len() >= MAX_EXECUTABLES {
+            self.make_room();
+        }
+        self.last_id = self.last_id.max(id.0);
+        let (executable, mappers) = (Arc::new(executable), Vec::new());
+        let mirrored = Mirrored { executable, known, mappers, user: user_of(pid), is_open: true, last_use: self.uses };
+        self.mirror.insert(id, mirrored);
+        Ok(id)
+    }
+
+    fn make_room(&mut self) {
+        let unused = self.mirror.iter().filter(|(_, mirrored)| Arc::strong_count(&mirrored.executable) == 1);
+        let mut unused: Vec<_> = unused.map(|(id, mirrored)| (mirrored.last_use, *id)).collect();
+        unused.sort_unstable();
+        for (_, id) in unused.into_iter().take(MAX_EXECUTABLES / 8) {
+            self.mirror.remove(&id);
+        }
+    }
+
+    fn open(&mut self, process: &Mapper<'_>, mappings: &[&Mapping]) -> Opened {
+        let begun = Instant::now();
+        let (mut opened, mut again) = (Opened::default(), None);
+        for chunk in mappings.chunks(OPENED_AT_ONCE) {
+            let refused = if begun.elapsed() > OPENING {
+                self.stats.troubles.refused += 1;
+                Some(("its files take too long to open".to_owned(), AGAIN))
+            } else {
+                let target = self.process_target(process.pid);
+                let mappings = Mappings::of(chunk.iter().copied());
+                let request = Request::Open { process: wire::Process::of(process), mappings };
+                match self.ask(target, &request, 0) {
+                    Ok((Answer::Opened(found), _)) if found.len() == chunk.len() => {
+                        for (found, mapping) in found.into_iter().zip(chunk) {
+                            let learnt = self.learn(found, process.pid, mapping);
+                            opened.executables.push(learnt);
+                        }
+                        None
+                    }
+                    Ok(_) => {
+                        let error = self.malformed(target.0, &request);
+                        Some((error.to_string(), error.again()))
+                    }
+                    Err(error) => Some((error.to_string(), error.again())),
+                }
+            };
+            if let Some((problem, after)) = refused {
+                again = Some(again.unwrap_or(after).min(after));
+                let each = chunk.iter().map(|_| Err(OpenError::Elsewhere(problem.clone())));
+                opened.executables.extend(each);
+            }
+        }
+        let ns = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
+        opened.again_at = again.map(|after| Clock::monotonic_now().saturating_add(ns(after)));
+        opened
+    }
+
+    fn rows(&mut self, executable: &Executable, limit: usize) -> Result<Compiled, RowsError> {
+        let limit = limit.min(u32::MAX as usize);
+        let request = Request::Rows { id: executable.id.0, limit: limit as u32 };
+        let asked = self.ask_of(executable, &request, wire::rows_bytes(limit));
+        match asked {
+            Ok((Answer::Rows(Ok(head)), rest)) => match head.take(&rest) {
+                Some(compiled) => Ok(compiled),
+                None => Err(self.malformed_rows(executable, &request)),
+            },
+            Ok((Answer::Rows(Err(problem)), _)) => Err(RowsError::None(wire::cut(problem))),
+            Ok((Answer::Unknown, _)) => Err(RowsError::NotNow("it is not known any more".to_owned())),
+            Ok(_) => Err(self.malformed_rows(executable, &request)),
+            Err(error) => Err(RowsError::NotNow(error.to_string())),
+        }
+    }
+
+    fn malformed_rows(&mut self, executable: &Executable, request: &Request) -> RowsError {
+        RowsError::NotNow(self.malformed(Target::Executable(executable.id), request).to_string())
+    }
+
+    fn file(&mut self, executable: &Executable) -> Option<File> {
+        let request = Request::File { id: executable.id.0 };
+        let target = Target::Executable(executable.id);
+        match self.ask_of(executable, &request, 0) {
+            Ok((Answer::File(true), _)) => match self.process.as_mut()?.file() {
+                Ok(file) => Some(file),
+                Err(failed) => {
+                    self.give_up(target, &request, &failed);
+                    None
+                }
+            },
+            Ok((Answer::File(false) | Answer::Unknown, _)) | Err(_) => None,
+            Ok(_) => {
+                self.malformed(target, &request);
+                None
+            }
+        }
+    }
+
+    /// What `/proc` says of `pid`.
+    fn of_process<T>(
+        &mut self,
+        pid: u32,
+        request: &Request,
+        take: impl FnOnce(Answer) -> Option<Result<T, wire::Failure>>,
+    ) -> Result<T, ScanError> {
+        let target = self.process_target(pid);
+        let problem = match self.ask(target, request, 0) {
+            Ok((answer, _)) => match take(answer) {
+                Some(read) => return read.map_err(|failure| failure.error(pid)),
+                None => self.malformed(target.0, request).to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        Err(ScanError::SetAside { pid, problem })
+    }
+}
+
+impl Reading for Reader {
+    fn scan(&mut self, pid: u32) -> Result<Scan, ScanError> {
+        self.lock().of_process(pid, &Request::Scan { pid }, |answer| match answer {
+            Answer::Scan(Ok(scanned)) => Scanned::take(scanned).map(Ok),
+            Answer::Scan(Err(failure)) => Some(Err(failure)),
+            _ => None,
+        })
+    }
+
+    fn stat(&mut self, pid: u32) -> Result<Stat, ScanError> {
+        self.lock().of_process(pid, &Request::Stat { pid }, |answer| match answer {
+            Answer::Stat(read) => Some(read.map(|fields| fields.stat())),
+            _ => None,
+        })
+    }
+
+    fn place(&mut self, pid: u32) -> Result<Place, ScanError> {
+        self.lock().of_process(pid, &Request::Place { pid }, |answer| match answer {
+            Answer::Place(Ok(place)) => wire::place(place).map(Ok),
+            Answer::Place(Err(failure)) => Some(Err(failure)),
+            _ => None,
+        })
+    }
+
+    fn open(&mut self, process: &Mapper<'_>, mappings: &[&Mapping]) -> Opened {
+        self.lock().open(process, mappings)
+    }
+
+    fn is_made_code(&mut self, process: &Mapper<'_>, mapping: &Mapping) -> bool {
+        let mut client = self.lock();
+        let target = client.process_target(process.pid);
+        let mappings = Mappings::of([mapping].into_iter());
+        let request = Request::IsMadeCode { process: wire::Process::of(process), mappings };
+        match client.ask(target, &request, 0) {
+            Ok((Answer::IsMadeCode(made), _)) => made,
+            Ok(_) => {
+                client.malformed(target.0, &request);
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn rows(&mut self, executable: &Executable, limit: usize) -> Result<Compiled, RowsError> {
+        self.lock().rows(executable, limit)
+    }
+
+    fn bytes(&mut self, executable: &Executable, offset: u64, length: usize) -> Result<Vec<u8>, OpenError> {
+        let mut client = self.lock();
+        let length = length.min(MAX_BYTES);
+        let request = Request::Bytes { id: executable.id.0, offset, length: length as u32 };
+        match client.ask_of(executable, &request, 0) {
+            Ok((Answer::Bytes(Ok(bytes)), _)) if bytes.len() <= length => Ok(bytes),
+            Ok((Answer::Bytes(Err(problem)), _)) => Err(OpenError::Elsewhere(wire::cut(problem))),
+            Ok((Answer::Unknown, _)) => Err(OpenError::Elsewhere("it is not known any more".to_owned())),
+            Ok(_) => {
+                let error = client.malformed(Target::Executable(executable.id), &request);
+                Err(OpenError::Elsewhere(error.to_string()))
+            }
+            Err(error) => Err(OpenError::Elsewhere(error.to_string())),
+        }
+    }
+
+    fn files(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Arc<File>> {
+        let mut client = self.lock();
+        // One after the other, so that one that cannot be opened any more costs no other its names.
+        let with_file = wanted.iter().filter(|executable| executable.bytes().is_none());
+        with_file.filter_map(|executable| Some((executable.id, Arc::new(client.file(executable)?)))).collect()
+    }
+
+    fn close_orphans(&mut self, living: &dyn Fn(u32) -> bool, needed: &dyn Fn(ExecutableId) -> bool) -> usize {
+        let mut client = self.lock();
+        let orphan = |(id, mirrored): &(&ExecutableId, &mut Mirrored)| {
+            mirrored.is_open && !needed(**id) && !mirrored.mappers.iter().any(|(pid, ..)| living(*pid))
+        };
+        let orphans = client.mirror.iter_mut().filter(orphan);
+        let ids: Vec<u32> = orphans
+            .map(|(id, mirrored)| {
+                mirrored.is_open = false;
+                id.0
+            })
+            .collect();
+        if !ids.is_empty() {
+            // One that does not close them in time is given up, and its files with it.
+            let count = ids.len();
+            let _ = client.ask((Target::Nobody, None), &Request::Close { ids }, 0);
+            return count;
+        }
+        0
+    }
+
+    fn in_hand(&self) -> InHand {
+        let client = self.lock();
+        let bytes = |mirrored: &Mirrored| {
+            size_of::<(ExecutableId, Mirrored)>()
+                + size_of::<Executable>()
+                + 2 * (mirrored.known.path.len() + mirrored.known.htlhash.len())
+                + (mirrored.known.segments.len() + mirrored.executable.segments.len()) * 40
+                + mirrored.known.keys.len() * 56
+                + mirrored.mappers.len() * 24
+        };
+        InHand {
+            executables: client.mirror.len(),
+            open_files: client.mirror.values().filter(|mirrored| mirrored.is_open).count(),
+            memory_bytes: client.mirror.values().map(bytes).sum(),
+        }
+    }
+
+    fn troubles(&self) -> Troubles {
+        self.lock().stats.troubles
+    }
+}
+
+impl Drop for Client {
+    /// A killed reader ends at once, unless a target holds it; then it is whoever adopts it who reaps it.
+    fn drop(&mut self) {
+        self.left.extend(self.process.take().map(Process::give_up));
+        let until = Instant::now() + Duration::from_millis(200);
+        loop {
+            reap(&mut self.left);
+            if self.left.is_empty() || Instant::now() > until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn owner(target: Target) -> Option<u32> {
+    match target {
+        Target::Process(pid) => user_of(pid),
+        Target::Executable(_) | Target::Nobody => None,
+    }
+}
+
+/// Whose a process is, by the owner of its folder in `/proc`, which nobody can make us wait for.
+fn user_of(pid: u32) -> Option<u32> {
+    std::fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| metadata.uid())
+}

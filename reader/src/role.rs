@@ -1,0 +1,174 @@
+//! The reader itself: reads what it is asked for, one thing after the other.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use profiler_unwinders::executable::{Executable, ExecutableId, Executables, Known, Mapper, Revision};
+use profiler_unwinders::maps::Mapping;
+use profiler_unwinders::process::procfs::{Place, Scan, Stat};
+use profiler_unwinders::reading::{Reading, RowsError};
+use rustc_hash::FxHashMap;
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+use crate::channel;
+use crate::wire::{Answer, Failure, Found, Request, RowsHead, Scanned, StatFields};
+
+/// Name of the hidden subcommand that becomes a reader.
+pub const SUBCOMMAND: &str = "__reader";
+
+/// Executables known.
+const MAX_EXECUTABLES: usize = 8192;
+/// Files kept open.
+const MAX_OPEN_FILES: usize = 512;
+/// Nice value: who samples waits for it.
+const PRIORITY: i32 = -10;
+
+/// Becomes a reader, of at most `memory` bytes: answers on standard input until its other end is closed.
+///
+/// # Errors
+/// Standard input is no socket, or what comes is no request.
+pub fn serve(memory: Option<u64>) -> io::Result<()> {
+    prepare(memory)?;
+    let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    let mut role = Role {
+        executables: Executables::with_bounds(MAX_EXECUTABLES, MAX_OPEN_FILES),
+        told: FxHashMap::default(),
+        file: None,
+    };
+    while let Some(body) = channel::read(&mut socket)? {
+        let request = borsh::from_slice(&body)?;
+        drop(body);
+        let (answer, rest) = role.answer(request);
+        channel::write(&mut socket, &borsh::to_vec(&answer)?, &rest)?;
+        if let Some(file) = role.file.take() {
+            channel::write_file(&socket, &file)?;
+        }
+    }
+    Ok(())
+}
+
+fn prepare(memory: Option<u64>) -> io::Result<()> {
+    // However the one that started it ends, and whatever it hangs in.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let _ = rustix::thread::set_name(c"profiler-reader");
+    let _ = rustix::process::setpriority_process(None, PRIORITY);
+    // They are meant for the one that started it, which ends its readers itself.
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
+        signal_hook::flag::register(signal.as_raw(), Arc::default())?;
+    }
+    let limit = |resource, current| setrlimit(resource, Rlimit { current, maximum: current });
+    limit(Resource::Core, Some(0))?;
+    if let Some(memory) = memory {
+        // What is allocated, and not the program.
+        limit(Resource::Data, Some(memory))?;
+    }
+    let files = getrlimit(Resource::Nofile).maximum;
+    let _ = limit(Resource::Nofile, files);
+    Ok(())
+}
+
+struct Role {
+    executables: Executables,
+    /// What the other side knows of each.
+    told: FxHashMap<ExecutableId, Revision>,
+    /// To follow the answer.
+    file: Option<Arc<File>>,
+}
+
+impl Role {
+    fn answer(&mut self, request: Request) -> (Answer, Vec<u8>) {
+        let answer = match request {
+            Request::Begin { last, known } => {
+                self.executables.begin_after(ExecutableId(last));
+                known.into_iter().for_each(|known| self.adopt(known));
+                Answer::Done
+            }
+            Request::Scan { pid } => Answer::Scan(Scan::read(pid).map(|scan| Scanned::of(&scan)).map_err(Failure::of)),
+            Request::Stat { pid } => {
+                Answer::Stat(Stat::read(pid).map(|stat| StatFields::of(&stat)).map_err(Failure::of))
+            }
+            Request::Place { pid } => Answer::Place(
+                Place::read(pid)
+                    .map(|place| (place.cgroup.map(|cgroup| cgroup.path.to_string()), place.namespace_pid))
+                    .map_err(Failure::of),
+            ),
+            Request::Open { process, mappings } => {
+                let mappings = mappings.take().unwrap_or_default();
+                Answer::Opened(mappings.iter().map(|mapping| self.open(&process.mapper(), mapping)).collect())
+            }
+            Request::IsMadeCode { process, mappings } => {
+                let mapping = mappings.take().and_then(|mut mappings| mappings.pop());
+                Answer::IsMadeCode(
+                    mapping.is_some_and(|mapping| self.executables.is_made_code(&process.mapper(), &mapping)),
+                )
+            }
+            Request::Rows { id, limit } => {
+                let Some(executable) = self.get(id) else { return (Answer::Unknown, Vec::new()) };
+                match self.executables.rows(&executable, limit as usize) {
+                    Ok(compiled) => {
+                        let (head, rest) = RowsHead::of(&compiled);
+                        return (Answer::Rows(Ok(head)), rest);
+                    }
+                    Err(RowsError::None(problem) | RowsError::NotNow(problem)) => Answer::Rows(Err(problem)),
+                }
+            }
+            Request::Bytes { id, offset, length } => match self.get(id) {
+                Some(executable) => {
+                    let bytes = self.executables.bytes(&executable, offset, length as usize);
+                    Answer::Bytes(bytes.map_err(|error| error.to_string()))
+                }
+                None => Answer::Unknown,
+            },
+            Request::Tell { id } => {
+                let id = ExecutableId(id);
+                self.told.insert(id, self.executables.revision(id));
+                Answer::Known(self.executables.known(id))
+            }
+            Request::Adopt { known } => {
+                self.adopt(known);
+                Answer::Done
+            }
+            Request::File { id } => {
+                self.file = self.get(id).and_then(|executable| self.executables.file(&executable).ok());
+                Answer::File(self.file.is_some())
+            }
+            Request::Close { ids } => {
+                ids.into_iter().for_each(|id| self.executables.close_file(ExecutableId(id)));
+                Answer::Done
+            }
+        };
+        (answer, Vec::new())
+    }
+
+    fn adopt(&mut self, known: Known) {
+        let id = ExecutableId(known.id);
+        if self.executables.adopt(known) {
+            self.told.insert(id, self.executables.revision(id));
+        }
+    }
+
+    fn get(&self, id: u32) -> Option<Arc<Executable>> {
+        self.executables.get(ExecutableId(id)).map(Arc::clone)
+    }
+
+    fn open(&mut self, process: &Mapper<'_>, mapping: &Mapping) -> Found {
+        let executable = match self.executables.open_of(process, mapping) {
+            Ok(executable) => executable,
+            Err(error) => return Found::Nothing(error.to_string()),
+        };
+        let (id, revision) = (executable.id, self.executables.revision(executable.id));
+        if self.told.get(&id) == Some(&revision) {
+            return Found::Known(id.0);
+        }
+        match self.executables.known(id) {
+            Some(known) => {
+                self.told.insert(id, revision);
+                Found::New(Box::new(known))
+            }
+            None => Found::Nothing("it was forgotten at once".to_owned()),
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! What is asked for, and what is answered. Both sides take what they get as foreign input.
+
+use std::sync::Arc;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use profiler_address::{FileOffset, UserAddr};
+use profiler_bpf::abi::{Row, Rule};
+use profiler_unwinders::executable::{Executables, Known, Mapper};
+use profiler_unwinders::maps::{Backing, FileId, MAX_MAPPINGS, Mapping};
+use profiler_unwinders::process::procfs::{Place, Scan, Stat};
+use profiler_unwinders::process::{AddressSpace, Cgroup, Comm, ScanError};
+use profiler_unwinders::reading::Compiled;
+use profiler_unwinders::rows::{RuleDictionary, UnwindRows};
+
+/// Longest text of an error or path that is taken in, bytes.
+const MAX_TEXT: usize = 8192;
+/// Bytes of a row, and of where a page starts.
+const WORD: usize = 4;
+
+/// What is asked for.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) enum Request {
+    /// What was known before, and the last id that was given.
+    Begin {
+        last: u32,
+        known: Vec<Known>,
+    },
+    Scan {
+        pid: u32,
+    },
+    Stat {
+        pid: u32,
+    },
+    Place {
+        pid: u32,
+    },
+    Open {
+        process: Process,
+        mappings: Mappings,
+    },
+    IsMadeCode {
+        process: Process,
+        mappings: Mappings,
+    },
+    Rows {
+        id: u32,
+        limit: u32,
+    },
+    Bytes {
+        id: u32,
+        offset: u64,
+        length: u32,
+    },
+    /// All that is known of an executable.
+    Tell {
+        id: u32,
+    },
+    /// The same the other way.
+    Adopt {
+        known: Known,
+    },
+    /// An open file.
+    File {
+        id: u32,
+    },
+    Close {
+        ids: Vec<u32>,
+    },
+}
+
+/// What is answered.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) enum Answer {
+    Done,
+    Scan(Result<Scanned, Failure>),
+    Stat(Result<StatFields, Failure>),
+    Place(Result<(Option<String>, u32), Failure>),
+    Opened(Vec<Found>),
+    IsMadeCode(bool),
+    /// The rows follow.
+    Rows(Result<RowsHead, String>),
+    Bytes(Result<Vec<u8>, String>),
+    Known(Option<Known>),
+    /// Whether there is one; it follows, with a byte.
+    File(bool),
+    /// An id that is not known.
+    Unknown,
+}
+
+/// What a mapping maps.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) enum Found {
+    /// As was told before.
+    Known(u32),
+    New(Box<Known>),
+    Nothing(String),
+}
+
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Process {
+    pub pid: u32,
+    pub alive: bool,
+    pub exe: Vec<u8>,
+    pub parent: u32,
+}
+
+impl Process {
+    pub(crate) fn of(mapper: &Mapper<'_>) -> Self {
+        Self { pid: mapper.pid, alive: mapper.alive, exe: mapper.exe.to_vec(), parent: mapper.parent }
+    }
+
+    pub(crate) fn mapper(&self) -> Mapper<'_> {
+        Mapper { pid: self.pid, alive: self.alive, exe: &self.exe, parent: self.parent }
+    }
+}
+
+/// Mappings, which name their paths by number.
+#[derive(Debug, Default, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Mappings {
+    paths: Vec<Vec<u8>>,
+    mappings: Vec<Piece>,
+}
+
+#[derive(Clone, Copy, Debug, BorshSerialize, BorshDeserialize)]
+struct Piece {
+    start: u64,
+    end: u64,
+    offset: u64,
+    behind: Behind,
+}
+
+#[derive(Clone, Copy, Debug, BorshSerialize, BorshDeserialize)]
+enum Behind {
+    File(FileName),
+    Vdso,
+    Vsyscall,
+    Anonymous,
+    Replaced { start: u64, end: u64, offset: u64, file: FileName },
+}
+
+#[derive(Clone, Copy, Debug, BorshSerialize, BorshDeserialize)]
+struct FileName {
+    major: u32,
+    minor: u32,
+    inode: u64,
+    path: u32,
+}
+
+impl Mappings {
+    pub(crate) fn of<'a>(all: impl Iterator<Item = &'a Mapping>) -> Self {
+        let mut found = Self::default();
+        for mapping in all {
+            let behind = match &mapping.backing {
+                Backing::File(id, path) => Behind::File(found.name(*id, path)),
+                Backing::Vdso => Behind::Vdso,
+                Backing::Vsyscall => Behind::Vsyscall,
+                Backing::Anonymous => Behind::Anonymous,
+                Backing::Replaced(of) => match of.file() {
+                    Some((id, path)) => Behind::Replaced {
+                        start: of.start.0,
+                        end: of.end.0,
+                        offset: of.offset.0,
+                        file: found.name(id, path),
+                    },
+                    None => Behind::Anonymous,
+                },
+            };
+            let (start, end, offset) = (mapping.start.0, mapping.end.0, mapping.offset.0);
+            found.mappings.push(Piece { start, end, offset, behind });
+        }
+        found
+    }
+
+    fn name(&mut self, id: FileId, path: &[u8]) -> FileName {
+        // Neighbours mostly map the same; of all others a path is told again.
+        if self.paths.last().is_none_or(|last| last != path) {
+            self.paths.push(path.to_vec());
+        }
+        let path = self.paths.len().saturating_sub(1) as u32;
+        FileName { major: id.major, minor: id.minor, inode: id.inode, path }
+    }
+
+    /// The mappings; `None` if there are too many, or one names no path.
+    pub(crate) fn take(self) -> Option<Vec<Mapping>> {
+        let Self { paths, mappings } = self;
+        if mappings.len() > MAX_MAPPINGS || paths.iter().any(|path| path.len() > MAX_TEXT) {
+            return None;
+        }
+        let paths: Vec<Arc<[u8]>> = paths.into_iter().map(Arc::from).collect();
+        let file = |file: FileName| {
+            let id = FileId { major: file.major, minor: file.minor, inode: file.inode };
+            Some(Backing::File(id, Arc::clone(paths.get(file.path as usize)?)))
+        };
+        let mapping = |start, end, offset, backing| Mapping {
+            start: UserAddr(start),
+            end: UserAddr(end),
+            offset: FileOffset(offset),
+            backing,
+        };
+        let piece = |piece: Piece| {
+            let backing = match piece.behind {
+                Behind::File(name) => file(name)?,
+                Behind::Vdso => Backing::Vdso,
+                Behind::Vsyscall => Backing::Vsyscall,
+                Behind::Anonymous => Backing::Anonymous,
+                Behind::Replaced { start, end, offset, file: name } => {
+                    Backing::Replaced(Arc::new(mapping(start, end, offset, file(name)?)))
+                }
+            };
+            Some(mapping(piece.start, piece.end, piece.offset, backing))
+        };
+        mappings.into_iter().map(piece).collect()
+    }
+}
+
+/// [`Stat`].
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct StatFields {
+    comm: [u8; 16],
+    state: u8,
+    parent: u32,
+    kthread: bool,
+    threads: u32,
+    start_time_ns: u64,
+    start_code: u64,
+    start_stack: u64,
+}
+
+impl StatFields {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        let mut comm = [0; 16];
+        for (to, from) in comm.iter_mut().zip(stat.comm.as_bytes()) {
+            *to = *from;
+        }
+        Self {
+            comm,
+            state: stat.state,
+            parent: stat.parent,
+            kthread: stat.kthread,
+            threads: stat.threads,
+            start_time_ns: stat.start_time_ns,
+            start_code: stat.address_space.start_code,
+            start_stack: stat.address_space.start_stack,
+        }
+    }
+
+    pub(crate) fn stat(&self) -> Stat {
+        Stat {
+            comm: Comm::new(&self.comm),
+            state: self.state,
+            parent: self.parent,
+            kthread: self.kthread,
+            threads: self.threads,
+            start_time_ns: self.start_time_ns,
+            address_space: AddressSpace { start_code: self.start_code, start_stack: self.start_stack },
+        }
+    }
+}
+
+/// [`Scan`].
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Scanned {
+    stat: StatFields,
+    mappings: Mappings,
+    truncated: bool,
+    exe: Vec<u8>,
+    cgroup: Option<String>,
+    namespace_pid: u32,
+}
+
+impl Scanned {
+    pub(crate) fn of(scan: &Scan) -> Self {
+        Self {
+            stat: StatFields::of(&scan.stat),
+            mappings: Mappings::of(scan.mappings.iter()),
+            truncated: scan.truncated,
+            exe: scan.exe.clone(),
+            cgroup: scan.cgroup.as_ref().map(|cgroup| cgroup.path.to_string()),
+            namespace_pid: scan.namespace_pid,
+        }
+    }
+
+    pub(crate) fn take(self) -> Option<Scan> {
+        if self.exe.len() > MAX_TEXT {
+            return None;
+        }
+        Some(Scan {
+            stat: self.stat.stat(),
+            mappings: self.mappings.take()?,
+            truncated: self.truncated,
+            exe: self.exe,
+            cgroup: cgroup(self.cgroup)?,
+            namespace_pid: self.namespace_pid,
+        })
+    }
+}
+
+fn cgroup(path: Option<String>) -> Option<Option<Cgroup>> {
+    match path {
+        Some(path) if path.len() > MAX_TEXT => None,
+        path => Some(path.map(|path| Cgroup::of_path(&path))),
+    }
+}
+
+pub(crate) fn place((path, namespace_pid): (Option<String>, u32)) -> Option<Place> {
+    Some(Place { cgroup: cgroup(path)?, namespace_pid })
+}
+
+/// [`ScanError`].
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) enum Failure {
+    Gone,
+    Executing,
+    Denied(String),
+    Other(String),
+}
+
+impl Failure {
+    pub(crate) fn of(error: ScanError) -> Self {
+        match error {
+            ScanError::Gone { .. } => Self::Gone,
+            ScanError::Executing { .. } => Self::Executing,
+            ScanError::Denied { path } => Self::Denied(path),
+            other => Self::Other(other.to_string()),
+        }
+    }
+
+    pub(crate) fn error(self, pid: u32) -> ScanError {
+        match self {
+            Self::Gone => ScanError::Gone { pid },
+            Self::Executing => ScanError::Executing { pid },
+            Self::Denied(path) => ScanError::Denied { path: cut(path) },
+            Self::Other(text) => {
+                ScanError::Read { path: format!("/proc/{pid}"), source: std::io::Error::other(cut(text)) }
+            }
+        }
+    }
+}
+
+/// A text as short as it may be.
+pub(crate) fn cut(mut text: String) -> String {
+    let end = (0..=MAX_TEXT.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+    text.truncate(end);
+    text
+}
+
+/// What is known of rows before they come: `pages + 1` starts of pages, then `rows` rows.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct RowsHead {
+    first_page: u64,
+    starts: u32,
+    rows: u32,
+    rules: Vec<RuleFields>,
+}
+
+#[derive(Clone, Copy, Debug, BorshSerialize, BorshDeserialize)]
+struct RuleFields {
+    cfa_kind: u8,
+    cfa_reg: u8,
+    ra_kind: u8,
+    flags: u8,
+    cfa_off: i32,
+    cfa_off2: i16,
+    ra: i16,
+    fp_off8: i16,
+    rbx_off8: i16,
+}
+
+/// Most bytes that `limit` rows take.
+pub(crate) fn rows_bytes(limit: usize) -> usize {
+    limit.saturating_add(profiler_bpf::abi::MAX_ROW_PAGES + 1).saturating_mul(WORD)
+}
+
+impl RowsHead {
+    /// The head, and the bytes that follow it.
+    pub(crate) fn of(compiled: &Compiled) -> (Self, Vec<u8>) {
+        let rows = &compiled.rows;
+        let words = rows.page_starts.iter().copied().chain(rows.rows.iter().map(|row| row.0));
+        let bytes = words.flat_map(u32::to_le_bytes).collect();
+        let rule = |rule: &Rule| RuleFields {
+            cfa_kind: rule.cfa_kind,
+            cfa_reg: rule.cfa_reg,
+            ra_kind: rule.ra_kind,
+            flags: rule.flags,
+            cfa_off: rule.cfa_off,
+            cfa_off2: rule.cfa_off2,
+            ra: rule.ra,
+            fp_off8: rule.fp_off8,
+            rbx_off8: rule.rbx_off8,
+        };
+        let head = Self {
+            first_page: rows.first_page,
+            starts: rows.page_starts.len() as u32,
+            rows: rows.rows.len() as u32,
+            rules: compiled.rules.iter().map(rule).collect(),
+        };
+        (head, bytes)
+    }
+
+    /// What was sent, still to be [adopted](Compiled::adopt); `None` if there are more or fewer bytes than it says.
+    pub(crate) fn take(self, bytes: &[u8]) -> Option<Compiled> {
+        let (words, rest) = bytes.as_chunks::<WORD>();
+        let (starts, rows) = words.split_at_checked(self.starts as usize)?;
+        if !rest.is_empty() || rows.len() != self.rows as usize {
+            return None;
+        }
+        let rule = |rule: RuleFields| Rule {
+            cfa_kind: rule.cfa_kind,
+            cfa_reg: rule.cfa_reg,
+            ra_kind: rule.ra_kind,
+            flags: rule.flags,
+            cfa_off: rule.cfa_off,
+            cfa_off2: rule.cfa_off2,
+            ra: rule.ra,
+            fp_off8: rule.fp_off8,
+            rbx_off8: rule.rbx_off8,
+        };
+        let rows = UnwindRows {
+            first_page: self.first_page,
+            page_starts: starts.iter().map(|word| u32::from_le_bytes(*word)).collect(),
+            rows: rows.iter().map(|word| Row(u32::from_le_bytes(*word))).collect(),
+            ..UnwindRows::default()
+        };
+        Some(Compiled { rows, rules: self.rules.into_iter().map(rule).collect() })
+    }
+}
+
+impl Request {
+    /// What it asks for, in a word.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Begin { .. } => "starting",
+            Self::Scan { .. } => "reading its mappings",
+            Self::Stat { .. } | Self::Place { .. } => "reading its state",
+            Self::Open { .. } | Self::IsMadeCode { .. } => "opening its files",
+            Self::Rows { .. } => "compiling its unwind rows",
+            Self::Bytes { .. } => "reading it",
+            Self::Tell { .. } | Self::Adopt { .. } => "telling of it",
+            Self::File { .. } => "opening it",
+            Self::Close { .. } => "closing files",
+        }
+    }
+
+    pub(crate) fn fuzz(bytes: &[u8]) {
+        match borsh::from_slice(bytes) {
+            Ok(Self::Open { mappings, .. } | Self::IsMadeCode { mappings, .. }) => {
+                mappings.take();
+            }
+            Ok(Self::Begin { known, .. }) => {
+                let mut registry = Executables::new();
+                for known in known {
+                    registry.adopt(known);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Answer {
+    pub(crate) fn fuzz(bytes: &[u8]) {
+        // The rest follows the body.
+        let (mut body, whole) = (bytes, bytes);
+        match Self::deserialize(&mut body) {
+            Ok(Self::Scan(Ok(scan))) => {
+                scan.take();
+            }
+            Ok(Self::Rows(Ok(head))) => {
+                let rest = whole.get(whole.len() - body.len()..).unwrap_or_default();
+                let _ = head.take(rest).map(|compiled| compiled.adopt(&mut RuleDictionary::new()));
+            }
+            Ok(Self::Known(Some(known))) => {
+                let _ = known.executable();
+            }
+            Ok(Self::Opened(found)) => {
+                for found in found {
+                    if let Found::New(known) = found {
+                        let _ = known.executable();
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_scan_comes_as_it_went() {
+        let mut scan = Scan::read(std::process::id()).unwrap();
+        let file = scan.mappings.iter().find(|mapping| mapping.file().is_some()).unwrap().clone();
+        scan.mappings.push(Mapping { backing: Backing::Replaced(Arc::new(file.clone())), ..file });
+        let bytes = borsh::to_vec(&Answer::Scan(Ok(Scanned::of(&scan)))).unwrap();
+        let Ok(Answer::Scan(Ok(scanned))) = borsh::from_slice(&bytes) else { panic!() };
+        assert_eq!(scanned.take().unwrap(), scan);
+    }
+
+    #[test]
+    fn rows_come_as_they_went_and_not_in_part() {
+        let rows = UnwindRows {
+            first_page: 3,
+            page_starts: vec![0, 2],
+            rows: vec![Row::new(1, 0), Row::new(2, 1)],
+            ..UnwindRows::default()
+        };
+        let compiled = Compiled { rows, rules: vec![Rule::NONE, Rule { cfa_off: -8, ..Rule::NONE }] };
+        let (head, bytes) = RowsHead::of(&compiled);
+        assert_eq!(bytes.len(), 16);
+        assert_eq!(head.take(&bytes), Some(compiled.clone()));
+        for length in (0..16).chain([17, 20]) {
+            let mut cut = bytes.clone();
+            cut.resize(length, 0);
+            assert_eq!(RowsHead::of(&compiled).0.take(&cut), None, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_names_no_path_is_refused() {
+        let file = FileName { major: 0, minor: 0, inode: 1, path: 1 };
+        let mappings = Mappings {
+            paths: vec![vec![]],
+            mappings: vec![Piece { start: 0, end: 1, offset: 0, behind: Behind::File(file) }],
+        };
+        assert_eq!(mappings.take(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..12) {
+            let mut bytes = bytes;
+            bytes.insert(0, kind);
+            Answer::fuzz(&bytes);
+            Request::fuzz(&bytes);
+        }
+    }
+}
