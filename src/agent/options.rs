@@ -189,7 +189,9 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_the_parts() {
         let config = config("");
-        assert_eq!(exporter(&config.exporters[0]), ExporterOptions::default());
+        // Nobody has chosen this receiver.
+        let default = ExporterOptions { only_trusted: true, ..ExporterOptions::default() };
+        assert_eq!(exporter(&config.exporters[0]), default);
         assert_eq!(resource(&config), ResourceOptions::default());
         let push = PushOptions::default();
         let config = self::config("telemetry: {otlp: {endpoint: 'http://localhost:4317'}}");

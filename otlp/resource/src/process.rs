@@ -14,6 +14,9 @@ use super::{
 
 /// Bytes of an environment that are read.
 const MAX_ENVIRONMENT: u64 = 256 << 10;
+/// How often, and how long after each other, who is in the midst of an exec is looked at again.
+const EXEC_LOOKS: usize = 20;
+const EXEC_PAUSE: Duration = Duration::from_millis(1);
 /// ns in a tick of `/proc/PID/stat`: `USER_HZ` is 100 on every architecture that this runs on.
 const TICK: u64 = 10_000_000;
 
@@ -130,7 +133,7 @@ impl From<io::Error> for Trouble {
 /// Reading an environment reads the process's memory, but only anonymous one (the kernel refuses to follow mapped files), so a
 /// process cannot make it wait for a file system of its own.
 pub(super) fn read(facts: &ProcessFacts<'_>, wanted: &[String]) -> Result<Learned, Trouble> {
-    let before = stat(facts.pid)?;
+    let before = settled(facts)?;
     if facts.start_time_ns != 0 && before.start_ticks.abs_diff(facts.start_ticks()) > 1 {
         return Err(Trouble::Changed);
     }
@@ -177,6 +180,24 @@ pub(super) fn read(facts: &ProcessFacts<'_>, wanted: &[String]) -> Result<Learne
 pub(super) fn file_name(path: &[u8]) -> &[u8] {
     let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
     path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
+}
+
+/// What `/proc` says of a process once its exec is over: in its midst the process has its program already, and no environment yet.
+fn settled(facts: &ProcessFacts<'_>) -> Result<Stat, Trouble> {
+    let mut found = stat(facts.pid)?;
+    // Kernel threads and the dead have no program, and of others' memory that we must not read this says nothing.
+    let is_in_exec = |found: &Stat| {
+        let file = |name: &str| format!("/proc/{}/{name}", facts.pid);
+        found.environment == (0, 0) && fs::read_link(file("exe")).is_ok() && File::open(file("environ")).is_ok()
+    };
+    for _ in 0..EXEC_LOOKS {
+        if !is_in_exec(&found) {
+            break;
+        }
+        std::thread::sleep(EXEC_PAUSE);
+        found = stat(facts.pid)?;
+    }
+    Ok(found)
 }
 
 /// What stays the same in `/proc/PID/stat` until the next exec.
