@@ -68,6 +68,7 @@ impl OwnUse {
 
     /// Looks, in so far as it is time to. Whoever is `restricted` waits for memory to become less, and is told each time.
     pub fn look(&mut self, sampling: &Sampling, restricted: bool) -> &Own {
+        let reader = || sampling.reader_stats().pid.and_then(usage::memory_of).unwrap_or_default();
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
         if due {
             self.looked = Some(Instant::now());
@@ -78,8 +79,7 @@ impl OwnUse {
             // Counting needs a right of its own and costs every BPF program of the host: a second in a minute will do.
             self.counting = if self.looks.is_multiple_of(COUNTED) { RunTime::count().ok() } else { None };
             self.looks += 1;
-            let reader = sampling.reader_stats().pid.and_then(usage::memory_of).unwrap_or_default();
-            self.last.memory_bytes = usage::own_memory(&self.bpf).unwrap_or_default() + reader;
+            self.last.memory_bytes = usage::own_memory(&self.bpf).unwrap_or_default() + reader();
             self.last.file_descriptors = usage::own_file_descriptors();
             self.last.memory = sampling.memory();
             self.last.tables = sampling.table_use();
@@ -89,7 +89,7 @@ impl OwnUse {
             // The governor looks each second: time that came in steps of five would be calm for four of them.
             self.last.cpu.bpf = self.bpf_time.estimate(losses::runs(&sampling.totals()));
             if restricted && let Some(bytes) = usage::own_memory(&self.bpf) {
-                self.last.memory_bytes = bytes;
+                self.last.memory_bytes = bytes + reader();
             }
         }
         if let Some(mut cpu) = usage::own_cpu() {
