@@ -4,6 +4,7 @@
 
 pub mod executable;
 pub mod maps;
+pub mod memory;
 pub mod native;
 pub mod process;
 pub mod publish;

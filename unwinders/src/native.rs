@@ -25,10 +25,11 @@ use profiler_bpf::{Error, RowTables};
 use self::slots::Slots;
 use crate::executable::{Executable, ExecutableId};
 use crate::maps::{Backing, Mapping};
+use crate::memory::Memory;
 use crate::process::{Clock, Process};
 use crate::reading::{Reading, RowsError};
 use crate::rows;
-use crate::runtime::{Data, FrameName, Instance, Loader, Piece, ProcessMemory, RowsAt, RuntimeError};
+use crate::runtime::{Data, FrameName, Instance, Loader, Piece, RowsAt, RuntimeError};
 
 /// What the native unwinder has done and could not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -304,7 +305,7 @@ impl Instance for NativeInstance {
     }
 
     /// Its frames are addresses, which are named by symbols.
-    fn names(&mut self, _: &RuntimeFrame, _: &ProcessMemory) -> Vec<FrameName> {
+    fn names(&mut self, _: &RuntimeFrame, _: &dyn Memory) -> Vec<FrameName> {
         Vec::new()
     }
 

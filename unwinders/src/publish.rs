@@ -21,11 +21,12 @@ use rustc_hash::FxHashMap;
 
 use crate::executable::{Executable, ExecutableId, Mapper};
 use crate::maps::{Backing, FileId, Mapping};
+use crate::memory::ProcessMemory;
 use crate::native::{Native, find};
 use crate::process::{AddressSpace, Process};
 use crate::ranges::Ranges;
 use crate::reading::Reading;
-use crate::runtime::{self, FrameName, Instance, Loader, ProcessMemory, RuntimeError};
+use crate::runtime::{self, FrameName, Instance, Loader, RuntimeError};
 
 /// A sample that saw a range before it was replaced has long left the kernel half after this time, ns.
 const REUSE_AFTER_NS: u64 = 1_000_000_000;

@@ -30,8 +30,6 @@
 //! To add a runtime: a folder with these three, a C file that steps over its frames, one row in [`loaders`], a number in
 //! `enum frame_kind`, and tests.
 
-mod memory;
-
 use std::fmt;
 use std::sync::Arc;
 
@@ -39,9 +37,9 @@ use profiler_address::UserAddr;
 use profiler_bpf::abi::FrameKind;
 use profiler_bpf::record::RuntimeFrame;
 
-pub use self::memory::ProcessMemory;
 use crate::executable::Executable;
 use crate::maps::Mapping;
+use crate::memory::Memory;
 use crate::native::Native;
 use crate::process::Process;
 use crate::reading::Reading;
@@ -89,7 +87,7 @@ pub trait Instance: fmt::Debug + Send {
 
     /// The functions that `frame` stands for, innermost inlined one first, read from `memory` now; empty if it has no name, or
     /// is no longer what it was when it was sampled.
-    fn names(&mut self, frame: &RuntimeFrame, memory: &ProcessMemory) -> Vec<FrameName>;
+    fn names(&mut self, frame: &RuntimeFrame, memory: &dyn Memory) -> Vec<FrameName>;
 
     /// The process has ended, is another program now, or does not map the executable any more.
     fn detach(self: Box<Self>, now: u64);

@@ -2,11 +2,11 @@
 
 use std::os::unix::fs::FileExt;
 
-use profiler_address::{FileOffset, UserAddr};
+use profiler_address::FileOffset;
 
 use super::{Executable, Executables};
 use crate::maps::Mapping;
-use crate::runtime::ProcessMemory;
+use crate::memory::{Memory, ProcessMemory};
 
 /// Places that are compared.
 const PLACES: u64 = 8;
@@ -39,7 +39,7 @@ pub(super) fn bias_of_copy(
         let address = first + place * step;
         let offset = FileOffset(segment.offset.0.wrapping_add(address - segment.vaddr.0));
         let (mut here, mut there) = ([0; COMPARED as usize], [0; COMPARED as usize]);
-        memory.read(UserAddr(address.wrapping_add(bias)), &mut here).is_ok()
+        memory.read(address.wrapping_add(bias), &mut here).is_ok()
             && content.read_exact_at(&mut there, offset.0).is_ok()
             && here == there
             && here != [0; COMPARED as usize]

@@ -10,11 +10,12 @@ use profiler_bpf::abi::FrameKind;
 use profiler_bpf::record::RuntimeFrame;
 use profiler_unwinders::executable::{Executable, Executables, Identity};
 use profiler_unwinders::maps::Mapping;
+use profiler_unwinders::memory::Memory;
 use profiler_unwinders::native::Native;
 use profiler_unwinders::process::{Clock, Process, ProcessTable};
 use profiler_unwinders::publish::{Located, Publisher};
 use profiler_unwinders::reading::Reading;
-use profiler_unwinders::runtime::{Data, FrameName, Instance, Loader, Piece, ProcessMemory, RuntimeError, loaders};
+use profiler_unwinders::runtime::{Data, FrameName, Instance, Loader, Piece, RuntimeError, loaders};
 
 const KIND: FrameKind = FrameKind::new(9).unwrap();
 
@@ -93,11 +94,11 @@ impl Instance for TestInstance {
         vec![Piece { start: mapping.start.plus(0x1000), end: mapping.start.plus(0x2000), rows: None }]
     }
 
-    fn names(&mut self, frame: &RuntimeFrame, memory: &ProcessMemory) -> Vec<FrameName> {
-        let Ok(head) = memory.word(frame.object) else { return Vec::new() };
+    fn names(&mut self, frame: &RuntimeFrame, memory: &dyn Memory) -> Vec<FrameName> {
+        let Ok(head) = memory.word(frame.object.0) else { return Vec::new() };
         let (cookie, length) = (head as u32, (head >> 32) as usize);
         let mut name = vec![0; length.min(16)];
-        if cookie != frame.cookie || memory.read(frame.object.plus(8), &mut name).is_err() {
+        if cookie != frame.cookie || memory.read(frame.object.plus(8).0, &mut name).is_err() {
             return Vec::new();
         }
         let function = String::from_utf8_lossy(&name).into_owned().into();
