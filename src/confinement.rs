@@ -1,4 +1,4 @@
-//! What the profiler's processes give up after their start: see [`profiler_confine`]. Readers inherit it.
+//! What the profiler's processes give up after their start: see [`profiler_confine`]. Readers give up more by themselves.
 
 use profiler_confine::{CapabilitySet, Report, Rights, Role};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

@@ -263,7 +263,7 @@ fn running() -> Vec<Finding> {
         let groups = profiler_confine::threads(pid).ok().filter(|groups| !groups.is_empty())?;
         let texts: Vec<_> = groups.iter().map(|group| format!("{}: {group}", group.names.join(", "))).collect();
         let text = format!("{name}, pid {pid}: {}", texts.join(" | "));
-        let confined = groups.iter().all(|group| group.no_new_privs && group.filtered);
+        let confined = groups.iter().all(|group| group.no_new_privs && group.filters > 0);
         Some(if confined {
             ok("running", text)
         } else {

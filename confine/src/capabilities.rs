@@ -2,7 +2,7 @@
 
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities,
+    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
 };
 
 use crate::report::Force;
@@ -36,6 +36,31 @@ pub fn raised<T>(work: impl FnOnce() -> T) -> T {
     if let Some(sets) = before {
         // What is permitted may always be put in force; should it fail, `work` fails for want of a right, and says so.
         let _ = set_capabilities(None, CapabilitySets { effective: sets.permitted, ..sets });
+    }
+    work()
+}
+
+/// Runs `work`, which starts a process that is to have `kept`, of what the calling thread has. Without this only root's processes would keep any
+/// when they execute a program: those of the user that a service manager gave capabilities to would have none.
+///
+/// Where a security bit forbids it, the process has none, and tells so when it confines itself.
+pub fn handed_down<T>(kept: CapabilitySet, work: impl FnOnce() -> T) -> T {
+    /// Puts the sets back, in a panic too.
+    struct Back(CapabilitySets);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            // Less than before is always permitted.
+            let _ = clear_ambient_capability_set();
+            let _ = set_capabilities(None, self.0);
+        }
+    }
+    let Ok(before) = capabilities(None) else { return work() };
+    let _back = Back(before);
+    let given = before.permitted & kept;
+    if set_capabilities(None, CapabilitySets { inheritable: before.inheritable | given, ..before }).is_ok() {
+        for bit in (0..64).map(|bit| CapabilitySet::from_bits_retain(1 << bit)).filter(|one| given.contains(*one)) {
+            let _ = configure_capability_in_ambient_set(bit, true);
+        }
     }
     work()
 }

@@ -28,7 +28,7 @@ mod role;
 mod seccomp;
 mod status;
 
-pub use capabilities::{names, raised};
+pub use capabilities::{handed_down, names, raised};
 pub use report::{Entry, Force, Report, Wall};
 pub use role::{Calls, Files, Rights, Role};
 pub use rustix::thread::CapabilitySet;

@@ -8,7 +8,7 @@ use rustix::thread::CapabilitySet;
 /// A part that a process plays; a process may play several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Keeps BPF programs, perf events and rings.
+    /// Keeps BPF programs, perf events and rings; reads the kernel's symbols; starts readers.
     Sampler,
     /// Opens and parses what belongs to targets: executables, `/proc` texts, memory.
     Reader,
@@ -38,6 +38,8 @@ pub enum Calls {
     Sample,
     /// Reading the memory of other processes.
     Memory,
+    /// Passing descriptors over a socket that is there already.
+    Pass,
     /// Making, writing, moving and removing files.
     Write,
     /// Sockets of the Internet and of this host.
@@ -66,11 +68,13 @@ impl Role {
     pub fn rights(self) -> Rights {
         use CapabilitySet as Cap;
         let (capabilities, at_need, calls): (_, _, &[Calls]) = match self {
-            Self::Sampler => (Cap::BPF | Cap::PERFMON, Cap::empty(), &[Calls::Sample, Calls::Start]),
+            Self::Sampler => (Cap::BPF | Cap::PERFMON | Cap::SYSLOG, Cap::empty(), &[Calls::Sample, Calls::Start]),
+            // For `/proc` and memory of others; files and folders that others alone may enter; files that are deleted, by `map_files`.
+            // No Landlock domain: who is in one may not look at processes outside of it.
             Self::Reader => (
-                Cap::SYS_PTRACE | Cap::DAC_READ_SEARCH | Cap::CHECKPOINT_RESTORE | Cap::SYSLOG,
+                Cap::SYS_PTRACE | Cap::DAC_READ_SEARCH | Cap::CHECKPOINT_RESTORE,
                 Cap::empty(),
-                &[Calls::Memory],
+                &[Calls::Memory, Calls::Pass],
             ),
             Self::Network => (Cap::empty(), Cap::empty(), &[Calls::Sockets, Calls::Write]),
             // A profile belongs into its user's folder, and the command runs as that user.

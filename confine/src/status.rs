@@ -24,8 +24,8 @@ pub struct Threads {
     pub ambient: CapabilitySet,
     /// Whether `no_new_privs` is set.
     pub no_new_privs: bool,
-    /// Whether a seccomp filter is installed.
-    pub filtered: bool,
+    /// Seccomp filters that are installed, one on top of the other; 1 where the kernel (before 5.9) does not say how many.
+    pub filters: u32,
 }
 
 /// The threads of process `pid`, those together that may do the same.
@@ -76,8 +76,12 @@ fn parse(status: &str) -> Option<Threads> {
         bounding: set("CapBnd")?,
         ambient: set("CapAmb")?,
         no_new_privs: value("NoNewPrivs") == Some("1"),
-        // 2: a filter.
-        filtered: value("Seccomp") == Some("2"),
+        // 2: filters.
+        filters: if value("Seccomp") == Some("2") {
+            value("Seccomp_filters").and_then(|count| count.parse().ok()).unwrap_or(1)
+        } else {
+            0
+        },
     })
 }
 
@@ -89,7 +93,7 @@ impl fmt::Display for Threads {
             write!(f, " (ready: {})", names(ready))?;
         }
         write!(f, "; no_new_privs {}", if self.no_new_privs { "set" } else { "NOT set" })?;
-        write!(f, "; seccomp {}", if self.filtered { "filter" } else { "NONE" })
+        write!(f, "; seccomp {}", if self.filters > 0 { "filter" } else { "NONE" })
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use profiler_confine::Report;
 use profiler_unwinders::executable::{Executable, ExecutableId, Known, Mapper, OpenError};
 use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
@@ -93,6 +94,7 @@ impl Reader {
             uses: 0,
             failed_starts: 0,
             alone_until: None,
+            confined: Report::default(),
         };
         client.run().map_err(|error| std::io::Error::other(format!("the reader cannot be started: {error}")))?;
         Ok(Self(Arc::new(Mutex::new(client))))
@@ -109,6 +111,12 @@ impl Reader {
             pid: client.process.as_ref().map(Process::pid),
             ..client.stats
         }
+    }
+
+    /// What the reader that runs, or ran last, may do no more.
+    #[must_use]
+    pub fn confined(&self) -> Report {
+        self.lock().confined.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, Client> {
@@ -129,6 +137,8 @@ struct Client {
     uses: u64,
     failed_starts: u32,
     alone_until: Option<Instant>,
+    /// What the last reader gave up.
+    confined: Report,
 }
 
 /// An executable as readers know it.
@@ -189,8 +199,12 @@ impl Client {
             let begin = borsh::to_vec(&Request::Begin { last: self.last_id, known });
             let started = begin.and_then(|begin| {
                 let mut process = Process::start(&self.options.program, &self.options.arguments)?;
-                match process.ask(&begin, 0) {
-                    Ok(_) => Ok(process),
+                let begun = process.ask(&begin, 0).and_then(|(body, _)| match borsh::from_slice(&body) {
+                    Ok(Answer::Begun(confinement)) => confinement.take().ok_or(Failed::Malformed),
+                    _ => Err(Failed::Malformed),
+                });
+                match begun {
+                    Ok(report) => Ok((process, report)),
                     Err(error) => {
                         self.left.push(process.give_up());
                         Err(std::io::Error::other(error))
@@ -198,7 +212,8 @@ impl Client {
                 }
             });
             match started {
-                Ok(process) => {
+                Ok((process, report)) => {
+                    self.confine(report);
                     self.stats.started += 1;
                     self.failed_starts = 0;
                     self.process = Some(process);
@@ -214,6 +229,20 @@ impl Client {
             }
         }
         self.process.as_mut().ok_or_else(|| NoAnswer::Nobody(String::new()))
+    }
+
+    /// Tells what is refused, once and whenever it is something else.
+    fn confine(&mut self, report: Report) {
+        if report == self.confined {
+            return;
+        }
+        tracing::debug!("The reader is confined: {report}.");
+        for refused in report.refused() {
+            tracing::warn!(
+                "The kernel or the container refuses a part of the reader's confinement, and it goes on without: {refused}."
+            );
+        }
+        self.confined = report;
     }
 
     /// Asks for something of `target`, whose `user` counts if that is known.

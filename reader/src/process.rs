@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use profiler_confine::Role;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::channel;
@@ -57,13 +58,10 @@ impl Process {
     pub(crate) fn start(program: &Path, arguments: &[OsString]) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        let child = Command::new(program)
-            .arg0("profiler-reader")
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
-            .spawn()?;
+        let mut command = Command::new(program);
+        command.arg0("profiler-reader").args(arguments).env_clear();
+        command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
+        let child = profiler_confine::handed_down(Role::Reader.rights().kept(), || command.spawn())?;
         Ok(Self { child, socket: ours, begun: false })
     }
 

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use profiler_confine::{Report, Rights, Role as Part};
 use profiler_unwinders::executable::{Executable, ExecutableId, Executables, Known, Mapper, Revision};
 use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
@@ -14,7 +15,7 @@ use rustc_hash::FxHashMap;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::channel;
-use crate::wire::{Answer, Failure, Found, Request, RowsHead, Scanned, StatFields};
+use crate::wire::{Answer, Confinement, Failure, Found, Request, RowsHead, Scanned, StatFields};
 
 /// Name of the hidden subcommand that becomes a reader.
 pub const SUBCOMMAND: &str = "__reader";
@@ -32,11 +33,14 @@ const PRIORITY: i32 = -10;
 /// Standard input is no socket, or what comes is no request.
 pub fn serve(memory: Option<u64>) -> io::Result<()> {
     prepare(memory)?;
+    // Nothing of a target's has been opened yet.
+    let confined = profiler_confine::process(&Rights::of(&[Part::Reader]));
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut role = Role {
         executables: Executables::with_bounds(MAX_EXECUTABLES, MAX_OPEN_FILES),
         told: FxHashMap::default(),
         file: None,
+        confined,
     };
     while let Some(body) = channel::read(&mut socket)? {
         let request = borsh::from_slice(&body)?;
@@ -76,6 +80,8 @@ struct Role {
     told: FxHashMap<ExecutableId, Revision>,
     /// To follow the answer.
     file: Option<Arc<File>>,
+    /// What was given up.
+    confined: Report,
 }
 
 impl Role {
@@ -84,7 +90,7 @@ impl Role {
             Request::Begin { last, known } => {
                 self.executables.begin_after(ExecutableId(last));
                 known.into_iter().for_each(|known| self.adopt(known));
-                Answer::Done
+                Answer::Begun(Confinement::of(&self.confined))
             }
             Request::Scan { pid } => Answer::Scan(Scan::read(pid).map(|scan| Scanned::of(&scan)).map_err(Failure::of)),
             Request::Stat { pid } => {

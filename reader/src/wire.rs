@@ -5,6 +5,7 @@ use std::sync::Arc;
 use borsh::{BorshDeserialize, BorshSerialize};
 use profiler_address::{FileOffset, UserAddr};
 use profiler_bpf::abi::{Row, Rule};
+use profiler_confine::{Entry, Force, Report, Wall};
 use profiler_unwinders::executable::{Executables, Known, Mapper};
 use profiler_unwinders::maps::{Backing, FileId, MAX_MAPPINGS, Mapping};
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
@@ -72,6 +73,8 @@ pub(crate) enum Request {
 #[derive(Debug, BorshSerialize, BorshDeserialize)]
 pub(crate) enum Answer {
     Done,
+    /// What the reader gave up.
+    Begun(Confinement),
     Scan(Result<Scanned, Failure>),
     Stat(Result<StatFields, Failure>),
     Place(Result<(Option<String>, u32), Failure>),
@@ -85,6 +88,48 @@ pub(crate) enum Answer {
     File(bool),
     /// An id that is not known.
     Unknown,
+}
+
+/// [`Report`]: wall, force and text of each entry.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct Confinement(Vec<(u8, u8, String)>);
+
+/// By number.
+const WALLS: [Wall; 4] = [Wall::Capabilities, Wall::NoNewPrivileges, Wall::Calls, Wall::Files];
+
+impl Confinement {
+    pub(crate) fn of(report: &Report) -> Self {
+        let entry = |Entry { wall, force }: &Entry| {
+            let wall = WALLS.iter().position(|known| known == wall)?;
+            let (number, text) = match force {
+                Force::Full(text) => (0, text.clone()),
+                Force::Part(text) => (1, text.clone()),
+                Force::None(text) => (2, text.clone()),
+                Force::NotAsked => (3, String::new()),
+            };
+            Some((wall as u8, number, text))
+        };
+        Self(report.entries.iter().filter_map(entry).collect())
+    }
+
+    /// `None` if it is none.
+    pub(crate) fn take(self) -> Option<Report> {
+        if self.0.len() > WALLS.len() {
+            return None;
+        }
+        let entry = |(wall, force, text): (u8, u8, String)| {
+            let text = cut(text);
+            let force = match force {
+                0 => Force::Full(text),
+                1 => Force::Part(text),
+                2 => Force::None(text),
+                3 => Force::NotAsked,
+                _ => return None,
+            };
+            Some(Entry { wall: *WALLS.get(usize::from(wall))?, force })
+        };
+        Some(Report { entries: self.0.into_iter().map(entry).collect::<Option<_>>()? })
+    }
 }
 
 /// What a mapping maps.
@@ -462,6 +507,9 @@ impl Answer {
         // The rest follows the body.
         let (mut body, whole) = (bytes, bytes);
         match Self::deserialize(&mut body) {
+            Ok(Self::Begun(confinement)) => {
+                let _ = confinement.take();
+            }
             Ok(Self::Scan(Ok(scan))) => {
                 scan.take();
             }
@@ -519,6 +567,22 @@ mod tests {
     }
 
     #[test]
+    fn a_report_comes_as_it_went_and_others_are_refused() {
+        let entry = |wall, force| Entry { wall, force };
+        let entries = vec![
+            entry(Wall::NoNewPrivileges, Force::Full("a".to_owned())),
+            entry(Wall::Files, Force::NotAsked),
+            entry(Wall::Capabilities, Force::Part("b".to_owned())),
+            entry(Wall::Calls, Force::None("c".to_owned())),
+        ];
+        let report = Report { entries };
+        assert_eq!(Confinement::of(&report).take(), Some(report));
+        for refused in [vec![(4, 0, String::new())], vec![(0, 4, String::new())], vec![(0, 0, String::new()); 5]] {
+            assert_eq!(Confinement(refused).take(), None);
+        }
+    }
+
+    #[test]
     fn a_mapping_that_names_no_path_is_refused() {
         let file = FileName { major: 0, minor: 0, inode: 1, path: 1 };
         let mappings = Mappings {
@@ -530,7 +594,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..12) {
+        fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..13) {
             let mut bytes = bytes;
             bytes.insert(0, kind);
             Answer::fuzz(&bytes);

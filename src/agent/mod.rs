@@ -73,7 +73,7 @@ struct Agent {
     arbiter: Arbiter,
     decision: Option<Decision>,
     own: OwnUse,
-    confined: Vec<Confined>,
+    confined: Confined,
     killed: bool,
     reloads: Reloads,
 }
@@ -141,7 +141,7 @@ impl Agent {
             arbiter,
             decision: None,
             own: OwnUse::new(),
-            confined: vec![confined],
+            confined,
             killed,
             reloads: Reloads::default(),
         })
@@ -224,6 +224,14 @@ impl Agent {
         let state = state::of(self);
         self.notifier.status(&state::status(&state));
         self.telemetry.publish(metrics::of(&state));
+        self.telemetry.set_confined(self.confined());
+    }
+
+    /// Our processes, and what each gave up.
+    fn confined(&self) -> Vec<Confined> {
+        let reader = self.sampling.reader();
+        let reader = reader.stats().pid.map(|pid| Confined { name: "reader", pid, report: reader.confined() });
+        [self.confined.clone()].into_iter().chain(reader).collect()
     }
 
     fn obey_kill_switch(&mut self) {

@@ -311,10 +311,10 @@ impl Sampling {
         stats
     }
 
-    /// What readers did.
+    /// What reads for it.
     #[must_use]
-    pub fn reader_stats(&self) -> profiler_reader::Stats {
-        self.reader.stats()
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// Bytes in use.

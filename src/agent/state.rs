@@ -68,7 +68,7 @@ impl OwnUse {
 
     /// Looks, in so far as it is time to. Whoever is `restricted` waits for memory to become less, and is told each time.
     pub fn look(&mut self, sampling: &Sampling, restricted: bool) -> &Own {
-        let reader = || sampling.reader_stats().pid.and_then(usage::memory_of).unwrap_or_default();
+        let reader = || sampling.reader().stats().pid.and_then(usage::memory_of).unwrap_or_default();
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
         if due {
             self.looked = Some(Instant::now());
@@ -94,7 +94,7 @@ impl OwnUse {
         }
         if let Some(mut cpu) = usage::own_cpu() {
             // Readers are the only children. Those that were waited for count with us, and the one that runs by itself.
-            let running = sampling.reader_stats().pid.and_then(usage::cpu_of);
+            let running = sampling.reader().stats().pid.and_then(usage::cpu_of);
             for more in usage::cpu_of_children().into_iter().chain(running) {
                 (cpu.user, cpu.kernel) = (cpu.user + more.user, cpu.kernel + more.kernel);
             }
@@ -114,7 +114,7 @@ pub fn of(agent: &Agent) -> AgentState {
     let (memory, tables) = (&agent.own.last.memory, &agent.own.last.tables);
     let report = agent.publisher.report();
     let own = &agent.own;
-    let reader = agent.sampling.reader_stats();
+    let reader = agent.sampling.reader().stats();
     let bytes = |bytes: usize| bytes as u64;
     AgentState {
         samples: totals.samples(),
@@ -169,7 +169,7 @@ pub fn of(agent: &Agent) -> AgentState {
         requested_rates: agent.arbiter.requests().map(|(client, request)| (client.name(), request.hz)).collect(),
         reloads: [("taken", agent.reloads.taken), ("refused", agent.reloads.refused)].into(),
         sampling: agent.sampling.is_on(),
-        confinement: agent.confined.iter().flat_map(walls).collect(),
+        confinement: agent.confined().iter().flat_map(walls).collect(),
         shed_level: agent.decision.and_then(|decision| decision.shed).map_or(0, Shed::level),
         memory_limit: agent.config.limits.memory_bytes,
         cpu_limit: agent.config.limits.cpu_fraction,

@@ -110,7 +110,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
         }
         "/healthz" => probe(shared.health.alive()),
         "/readyz" => probe(shared.health.is_ready()),
-        "/status" => text(StatusCode::OK, status::page(&shared.confined)),
+        "/status" => text(StatusCode::OK, status::page(&shared.confined())),
         "/" => text(StatusCode::OK, INDEX.to_owned()),
         _ => text(StatusCode::NOT_FOUND, format!("there is no such page\n\n{INDEX}")),
     }

@@ -210,6 +210,11 @@ impl Telemetry {
         self.shared.publish(snapshot);
     }
 
+    /// The processes of the profiler, for `/status`.
+    pub(crate) fn set_confined(&self, confined: Vec<Confined>) {
+        self.shared.set_confined(confined);
+    }
+
     /// Sends the last snapshot once more over OTLP, for `deadline` at most, and stops serving.
     pub fn shutdown(mut self, deadline: Duration) {
         if let Some(stop) = self.stop.take() {

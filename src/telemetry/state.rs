@@ -42,7 +42,7 @@ pub(super) struct Shared {
     push_failed: AtomicU64,
     pushing: bool,
     /// Processes of the profiler, and what they gave up.
-    pub confined: Vec<Confined>,
+    confined: Mutex<Vec<Confined>>,
 }
 
 impl Shared {
@@ -57,8 +57,16 @@ impl Shared {
             pushed: AtomicU64::new(0),
             push_failed: AtomicU64::new(0),
             pushing,
-            confined,
+            confined: Mutex::new(confined),
         }
+    }
+
+    pub fn set_confined(&self, confined: Vec<Confined>) {
+        *self.confined.lock().unwrap_or_else(PoisonError::into_inner) = confined;
+    }
+
+    pub fn confined(&self) -> Vec<Confined> {
+        self.confined.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn publish(&self, mut metrics: Snapshot) {

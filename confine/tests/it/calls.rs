@@ -56,6 +56,7 @@ fn what_a_role_does_not_do_is_refused_to_it() {
         let refused = |result: std::io::Result<()>| result.expect_err("refused").kind() == ErrorKind::PermissionDenied;
         assert!(refused(UdpSocket::bind("127.0.0.1:0").map(drop)));
         assert!(refused(UnixStream::pair().map(drop)));
+        assert!(refused(Command::new("/bin/true").spawn().map(drop)));
         assert!(refused(fs::rename(&path, path.with_extension("moved"))));
         assert!(refused(fs::remove_file(&path)));
         assert_eq!(fs::read(&path).expect("reading is its business"), b"x");

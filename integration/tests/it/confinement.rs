@@ -41,11 +41,28 @@ fn assert_confined(pid: u32, rights: &Rights) {
     let groups = threads(pid).unwrap();
     let main = groups.iter().find(|group| group.names.iter().any(|name| name == "profiler")).expect("a main thread");
     assert_eq!((main.effective, main.permitted), (rights.capabilities, rights.kept()), "{main:?}");
-    for Threads { names, effective, permitted, bounding, ambient, no_new_privs, filtered } in groups {
+    for Threads { names, effective, permitted, bounding, ambient, no_new_privs, filters } in groups {
         assert!(rights.capabilities.contains(effective), "{names:?} have {effective:?} in force");
         assert!(rights.kept().contains(permitted), "{names:?} have {permitted:?}");
         assert!(rights.kept().contains(bounding) && ambient.is_empty(), "{names:?}: {bounding:?}, {ambient:?}");
-        assert!(no_new_privs && filtered, "{names:?}: no_new_privs {no_new_privs}, filter {filtered}");
+        assert!(no_new_privs && filters > 0, "{names:?}: no_new_privs {no_new_privs}, {filters} filters");
+    }
+}
+
+/// The readers of `pid` have what opening takes, and a filter of their own beside their parent's.
+fn assert_readers_confined(pid: u32) {
+    let comm = |pid: &u32| fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let readers: Vec<u32> = children_of(pid).into_iter().filter(|pid| comm(pid) == b"profiler-reader\n").collect();
+    assert!(!readers.is_empty(), "{pid} has no reader");
+    let rights = Rights::of(&[Role::Reader]);
+    let outer = threads(pid).unwrap().remove(0).filters;
+    for reader in readers {
+        for Threads { names, effective, permitted, ambient, no_new_privs, filters, .. } in threads(reader).unwrap() {
+            assert_eq!((effective, permitted), (rights.capabilities, rights.kept()), "{names:?}");
+            // What it had for its start is no use to anybody: it executes nothing.
+            assert!(ambient.is_empty() && no_new_privs, "{names:?}: {ambient:?}");
+            assert!(filters > outer, "{names:?}: {filters} filters, its parent {outer}");
+        }
     }
 }
 
@@ -77,6 +94,7 @@ fn root_an_agent_keeps_what_it_needs_and_nothing_else() {
         |wanted: f64| move |now: &profiler_integration::agent::Metrics| now.sum("profiler_sampling", &[]) == wanted;
     agent.wait("sampling", PATIENCE, is(1.0)).unwrap();
     assert_confined(agent.pid(), &rights);
+    assert_readers_confined(agent.pid());
 
     // The kernel half is loaded again, and events are opened again.
     fs::write(agent.home().kill_switch(), "").unwrap();
@@ -94,14 +112,16 @@ fn root_an_agent_keeps_what_it_needs_and_nothing_else() {
 
     let (status, page) = agent.get("/status").unwrap();
     assert_eq!(status, 200, "{page}");
-    for words in ["agent, pid", "CAP_PERFMON", "no_new_privs set", "seccomp filter"] {
+    for words in ["agent, pid", "reader, pid", "CAP_PERFMON", "no_new_privs set", "seccomp filter"] {
         assert!(page.contains(words), "no {words} in\n{page}");
     }
     assert!(!page.contains("NOT set") && !page.contains("REFUSED"), "{page}");
     let metrics = agent.metrics().unwrap();
     for wall in ["capabilities", "no_new_privs", "seccomp"] {
-        let stands = metrics.sum("profiler_confinement", &[("process", "agent"), ("wall", wall)]);
-        assert!((stands - 1.0).abs() < f64::EPSILON, "{wall}: {stands}");
+        for process in ["agent", "reader"] {
+            let stands = metrics.sum("profiler_confinement", &[("process", process), ("wall", wall)]);
+            assert!((stands - 1.0).abs() < f64::EPSILON, "{process}, {wall}: {stands}");
+        }
     }
     let (home, status, log) = agent.stop().unwrap();
     assert!(status.success() && !log.contains("refuses a part"), "{log}");
@@ -157,7 +177,7 @@ fn root_a_recording_confines_itself_and_not_its_command() {
     // Of who started the test, less what becoming nobody takes.
     let own = threads(std::process::id()).unwrap().remove(0);
     let free = threads(command).unwrap().remove(0);
-    assert_eq!((free.bounding, free.no_new_privs, free.filtered), (own.bounding, own.no_new_privs, own.filtered));
+    assert_eq!((free.bounding, free.no_new_privs, free.filters), (own.bounding, own.no_new_privs, own.filters));
     assert!(free.effective.is_empty() && free.permitted.is_empty(), "{free:?}");
     assert_confined(recording.pid(), &rights);
     // The command is another user's, and is told all the same.
@@ -167,6 +187,44 @@ fn root_a_recording_confines_itself_and_not_its_command() {
     assert!(!finished.stderr.contains("rights that it does not need"), "{}", finished.stderr);
     let files: Vec<PathBuf> = fs::read_dir(place.path()).unwrap().flatten().map(|entry| entry.path()).collect();
     assert_eq!(files, [place.path().join("out.folded")], "{}", finished.stderr);
+}
+
+/// As a service manager starts it: another user than root, with capabilities, who may look into nobody's folder only by one of them.
+#[test]
+fn root_a_user_with_capabilities_records_as_root_does() {
+    let test = "root_a_user_with_capabilities_records_as_root_does";
+    if !have_root(test) || !have_tools(test, &["setpriv"]) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let mut rights = kept(&[Role::Sampler, Role::Reader]);
+    rights = rights.keep(CapabilitySet::SYS_NICE);
+    let own = NOBODY - 1;
+    let place = folder().unwrap();
+    chown(place.path(), Some(own), Some(own)).unwrap();
+    let (_folder, private) = private_program(4);
+    let pid = private.pid().to_string();
+    let names = profiler_confine::names(rights.kept()).to_lowercase();
+    let some: Vec<_> = names.split(", ").map(|name| name.replace("cap_", "+")).collect();
+    let some = some.join(",");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &own.to_string(), "--regid", &own.to_string(), "--clear-groups"]);
+    command.args(["--inh-caps", &some, "--ambient-caps", &some, "--bounding-set", &format!("-all,{some}")]);
+    command.arg(profiler()).args(["record", "-o", "out.folded", "-p", &pid]).current_dir(place.path());
+    let recording = children::start(&mut command).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while children_of(recording.pid()).is_empty() {
+        assert!(Instant::now() < until, "there is no reader");
+        sleep(Duration::from_millis(20));
+    }
+    sleep(Duration::from_millis(500));
+    assert_readers_confined(recording.pid());
+    private.wait(PATIENCE).unwrap();
+    let finished = recording.wait(PATIENCE).unwrap();
+    assert!(finished.status.success(), "{}", finished.stderr);
+    let stacks = fs::read_to_string(place.path().join("out.folded")).unwrap();
+    let whole = stacks.lines().filter(|line| line.contains(";main;")).count();
+    assert!(whole > 0 && whole * 10 > stacks.lines().count() * 8, "{stacks}\n{}", finished.stderr);
 }
 
 #[test]
