@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod executable;
+pub mod hotspot;
 pub mod maps;
 pub mod memory;
 pub mod native;
