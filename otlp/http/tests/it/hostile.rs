@@ -19,13 +19,15 @@ const ALL: usize = 64 << 20;
 /// What the buffers of two sockets and of a client may hold beyond what the client has looked at.
 const SOME: usize = 20 << 20;
 
-/// A server that sends `begin` and then `piece` again and again, and gives back how many bytes were taken.
+/// A server that, once it has been asked, sends `begin` and then `piece` again and again, and gives back how many bytes were taken.
 fn endless(begin: &'static [u8], piece: Vec<u8>) -> (SocketAddr, JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let thread = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let mut reading = stream.try_clone().unwrap();
+        // A client to whom somebody talks before it has asked gives up for that, whatever is said.
+        reading.read_exact(&mut [0]).unwrap();
         // Whatever is said to it is taken, so that nobody waits for it.
         let reader = thread::spawn(move || while reading.read(&mut [0; 65536]).is_ok_and(|read| read > 0) {});
         let pieces = piece.repeat((64 << 10) / piece.len());
