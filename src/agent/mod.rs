@@ -419,7 +419,7 @@ impl Agent {
         self.telemetry.publish(metrics::of(&state));
         self.sinks.shutdown(FAREWELL);
         self.telemetry.shutdown(SECOND);
-        tracing::info!(samples = state.samples, "The agent has ended.");
+        tracing::info!(samples = state.all_samples(), "The agent has ended.");
     }
 }
 

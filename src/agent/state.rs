@@ -117,9 +117,10 @@ pub fn of(agent: &Agent) -> AgentState {
     let reader = agent.sampling.reader().stats();
     let bytes = |bytes: usize| bytes as u64;
     AgentState {
-        samples: totals.samples(),
+        samples: totals.sources.iter().map(|(event, of)| (event.clone(), of.session[Tally::Kept])).collect(),
         lost: losses::lost(&totals),
         filtered: totals.kernel(Counter::Filtered) + totals.session(Tally::Filtered),
+        frames: (totals.kernel(Counter::Frames), totals.kernel(Counter::RuleSearches)),
         continued: totals.continued,
         unfinished: totals.incomplete.clone(),
         events_lost: totals.sideband_lost,
@@ -186,7 +187,7 @@ fn walls(confined: &Confined) -> impl Iterator<Item = ((&'static str, &'static s
 
 /// One line for `systemctl status`.
 pub fn status(state: &AgentState) -> String {
-    let lost: u64 = state.lost.values().sum();
+    let (samples, lost): (u64, u64) = (state.all_samples(), state.lost.values().sum());
     let delivered: u64 = state.exporters.iter().map(|exporter| exporter.sent_samples).sum();
     if state.sampling {
         let by = if state.rate_ruled_by == Client::Configured.name() {
@@ -194,9 +195,9 @@ pub fn status(state: &AgentState) -> String {
         } else {
             format!(" ({}; {} Hz configured)", state.rate_ruled_by, state.configured_rate)
         };
-        format!("Sampling at {} Hz{by}: {} samples, {lost} lost, {delivered} delivered", state.rate, state.samples)
+        format!("Sampling at {} Hz{by}: {samples} samples, {lost} lost, {delivered} delivered", state.rate)
     } else {
-        format!("Not sampling: {} samples so far, {lost} lost, {delivered} delivered", state.samples)
+        format!("Not sampling: {samples} samples so far, {lost} lost, {delivered} delivered")
     }
 }
 

@@ -64,13 +64,13 @@ pub fn runs(totals: &Totals) -> u64 {
     taken.into_iter().map(|counter| totals.kernel(counter)).sum()
 }
 
-/// Samples lost, by reason, over all sources; those that did not happen too.
+/// Samples lost, by event and reason; those that did not happen too.
 #[must_use]
-pub fn lost(totals: &Totals) -> BTreeMap<&'static str, u64> {
+pub fn lost(totals: &Totals) -> BTreeMap<(String, &'static str), u64> {
     let mut lost = BTreeMap::new();
-    for (_, meaning, count) in counts(totals) {
+    for (event, meaning, count) in counts(totals) {
         if let Meaning::Lost(reason) = meaning {
-            *lost.entry(reason).or_default() += count;
+            *lost.entry((event.to_owned(), reason)).or_default() += count;
         }
     }
     lost

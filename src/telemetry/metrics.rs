@@ -14,10 +14,11 @@ macro_rules! descriptions {
 }
 
 descriptions! {
-    SAMPLES = "profiler.samples", "{sample}", "Samples taken and kept";
-    LOST = "profiler.samples.lost", "{sample}", "Samples lost, by reason";
+    SAMPLES = "profiler.samples", "{sample}", "Samples taken and kept, by what they are samples of";
+    LOST = "profiler.samples.lost", "{sample}", "Samples lost, by reason and by what they were samples of";
     FILTERED = "profiler.samples.filtered", "{sample}", "Samples of processes that are not to be profiled, left out before unwinding";
     STACKS = "profiler.stacks", "{stack}", "User and kernel stacks unwound, by where: in the kernel, or finished in user space";
+    FRAMES = "profiler.unwind.frames", "{frame}", "User frames unwound in the kernel, by where their rule was: in the cache of their CPU, or searched";
     UNFINISHED = "profiler.stacks.unfinished", "{stack}", "Stacks that do not reach the root of their thread, by reason; they are kept and marked";
     EVENTS_LOST = "profiler.process.events.lost", "{event}", "Process events (exec, mmap, exit) that the kernel dropped; affected processes are scanned anew";
     TROUBLE = "profiler.unwind.trouble", "{occurrence}", "What unwind tables could not hold or read, by reason; frame pointers are followed instead";
@@ -58,12 +59,14 @@ descriptions! {
 /// What the agent knows of itself at one time. Counters are of the time since its start.
 #[derive(Clone, Debug, Default)]
 pub struct AgentState {
-    /// Samples kept.
-    pub samples: u64,
-    /// Samples lost, by reason.
-    pub lost: BTreeMap<&'static str, u64>,
+    /// Samples kept, by event.
+    pub samples: BTreeMap<String, u64>,
+    /// Samples lost, by event and reason.
+    pub lost: BTreeMap<(String, &'static str), u64>,
     /// Samples that the choice of processes left out.
     pub filtered: u64,
+    /// User frames that the kernel half unwound, and those of them whose rule it searched.
+    pub frames: (u64, u64),
     /// Stacks that user space finished; all others were unwound in the kernel.
     pub continued: u64,
     /// Stacks that are not whole, by reason.
@@ -116,6 +119,14 @@ pub struct AgentState {
     pub host_cpu: Option<f64>,
     /// Exporters by name.
     pub exporters: Vec<ExporterState>,
+}
+
+impl AgentState {
+    /// Samples kept, of all events.
+    #[must_use]
+    pub fn all_samples(&self) -> u64 {
+        self.samples.values().sum()
+    }
 }
 
 /// What one exporter did and holds.
@@ -174,13 +185,18 @@ pub fn of(state: &AgentState) -> Snapshot {
 }
 
 fn samples(state: &AgentState, metrics: &mut Snapshot) {
-    metrics.counter(SAMPLES, &[], state.samples);
-    for (reason, &count) in &state.lost {
-        metrics.counter(LOST, &[("reason", reason)], count);
+    for (event, &count) in &state.samples {
+        metrics.counter(SAMPLES, &[("event", event)], count);
+    }
+    for ((event, reason), &count) in &state.lost {
+        metrics.counter(LOST, &[("event", event), ("reason", reason)], count);
     }
     metrics.counter(FILTERED, &[], state.filtered);
-    metrics.counter(STACKS, &[("unwound.in", "kernel")], state.samples.saturating_sub(state.continued));
+    metrics.counter(STACKS, &[("unwound.in", "kernel")], state.all_samples().saturating_sub(state.continued));
     metrics.counter(STACKS, &[("unwound.in", "user")], state.continued);
+    let (frames, searched) = state.frames;
+    metrics.counter(FRAMES, &[("rule", "cached")], frames.saturating_sub(searched));
+    metrics.counter(FRAMES, &[("rule", "searched")], searched);
     for (reason, &count) in &state.unfinished {
         metrics.counter(UNFINISHED, &[("reason", reason)], count);
     }

@@ -99,6 +99,7 @@ fn events(reader: &mut Reader<'_>) -> Vec<String> {
             _ => error.to_string(),
         })
     });
+    let before = reader.problems();
     let events = reader.list(
         "events",
         event.local(),
@@ -111,7 +112,8 @@ fn events(reader: &mut Reader<'_>) -> Vec<String> {
     if let Some((_, source)) = named.iter().enumerate().find(|&found| twice(found)) {
         reader.problem(reader.origin(), "events", format!("{} is given twice: an event has one rate", source.event));
     }
-    if events.is_empty() || events.len() > MAX_EVENTS {
+    // One that is none is told already.
+    if events.len() > MAX_EVENTS || events.is_empty() && reader.problems() == before {
         reader.problem(
             reader.origin(),
             "events",

@@ -6,12 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use profiler_integration::agent::{Agent, Configuration, Metrics};
 use profiler_integration::children;
 use profiler_integration::environment::{have, have_root, have_tools, one_at_a_time, profiler};
 use profiler_integration::programs;
 use profiler_integration::recording::{Recorder, Recording, folder};
 use profiler_integration::rows::{Row, rows_of};
 use profiler_model::Profile;
+use prost::Message;
+use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(120);
 const ROUNDS: u64 = 40;
@@ -199,4 +202,58 @@ fn root_events_that_are_none_or_not_here_are_told_with_the_way_out() {
         assert!(line.starts_with("ok"), "{line}");
     }
     assert!(text.contains("cycles") && text.contains("tracepoint:"), "{text}");
+}
+
+#[test]
+fn root_events_of_an_agent_change_while_it_runs() {
+    let test = "root_events_of_an_agent_change_while_it_runs";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let program = faults();
+    let with = |events: &str| Configuration {
+        more: format!("events: {events}\nlimits: {{cpu: 50%}}\n"),
+        ..Configuration::new(99, &["faults"], String::new())
+    };
+    let mut agent = Agent::start(&with("[cpu-clock]")).unwrap_or_else(|error| panic!("{error}"));
+    let configure = |agent: &mut Agent, events: &str, outcome: &str| {
+        let reloads = |metrics: &Metrics| metrics.sum("profiler_config_reloads_total", &[("outcome", outcome)]);
+        let before = agent.metrics().map(|metrics| reloads(&metrics)).unwrap_or_else(|error| panic!("{error}"));
+        agent.home().configure(&with(events)).unwrap_or_else(|error| panic!("{error}"));
+        agent.signal(Signal::HUP);
+        agent.wait(events, PATIENCE, |metrics| reloads(metrics) > before).unwrap_or_else(|error| panic!("{error}"));
+    };
+    // A load of its own for each set of events, and what of each event is known when it is over.
+    let run = |agent: &mut Agent, event: &str| {
+        let samples = |metrics: &Metrics| metrics.sum("profiler_samples_total", &[("event", event)]);
+        let before = agent.metrics().map(|metrics| samples(&metrics)).unwrap_or_else(|error| panic!("{error}"));
+        let finished = children::run(Command::new(&program).arg("400"), PATIENCE).expect("it runs");
+        assert!(finished.status.success(), "{finished:?}");
+        agent.wait(event, PATIENCE, |metrics| samples(metrics) > before).unwrap_or_else(|error| panic!("{error}"));
+    };
+    run(&mut agent, "cpu-clock");
+    configure(&mut agent, "[cpu-clock, page-faults@64]", "taken");
+    run(&mut agent, "page-faults");
+    run(&mut agent, "cpu-clock");
+    // Another rate of the same event, which changes live; events that are none, or not all here, leave what runs.
+    configure(&mut agent, "[cpu-clock, page-faults@32]", "taken");
+    configure(&mut agent, "[nonsense]", "refused");
+    configure(&mut agent, "[cpu-clock, \"tracepoint:nobody:knows\"]", "refused");
+    run(&mut agent, "page-faults");
+    configure(&mut agent, "[cpu-clock]", "taken");
+    run(&mut agent, "cpu-clock");
+    let (home, status, log) = agent.stop().unwrap_or_else(|error| panic!("{error}"));
+    assert!(status.success(), "{log}");
+
+    // What each sample of a fault was worth: first 64, then 32.
+    let mut periods = BTreeMap::new();
+    for request in home.record().unwrap_or_else(|error| panic!("{error}")) {
+        for profile in profiler_formats::otlp::decode(&request.encode_to_vec()).expect("a profile").profiles {
+            if profile.sample_types.iter().any(|kind| kind.kind == "page-faults") {
+                *periods.entry(profile.period).or_insert(0) += 1;
+            }
+        }
+    }
+    assert_eq!(periods.keys().copied().collect::<Vec<_>>(), [32, 64], "{periods:?}");
 }

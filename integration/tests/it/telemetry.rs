@@ -36,8 +36,11 @@ fn state() -> AgentState {
         duration.record(seconds);
     }
     AgentState {
-        samples: 1_000_000,
-        lost: BTreeMap::from([("ring full", 3), ("more than could be worked off", 0)]),
+        samples: BTreeMap::from([("cpu-clock".to_owned(), 1_000_000), ("page-faults".to_owned(), 7)]),
+        lost: [("ring full", 3), ("more than could be worked off", 0)]
+            .map(|(reason, count)| (("cpu-clock".to_owned(), reason), count))
+            .into(),
+        frames: (100, 30),
         filtered: 17,
         continued: 250,
         unfinished: BTreeMap::from([("unwind: no mapping", 5)]),
@@ -178,9 +181,11 @@ fn prometheus_reads_every_metric() {
             let found = samples.get(&series(name, labels)).copied();
             assert_eq!(found, Some(value), "{name} {labels:?} in\n{page}");
         };
-        is("profiler_samples_total", &[], 1e6);
-        is("profiler_samples_lost_total", &[("reason", "ring full")], 3.0);
-        is("profiler_stacks_total", &[("unwound_in", "kernel")], 999_750.0);
+        is("profiler_samples_total", &[("event", "cpu-clock")], 1e6);
+        is("profiler_samples_total", &[("event", "page-faults")], 7.0);
+        is("profiler_samples_lost_total", &[("event", "cpu-clock"), ("reason", "ring full")], 3.0);
+        is("profiler_unwind_frames_total", &[("rule", "cached")], 70.0);
+        is("profiler_stacks_total", &[("unwound_in", "kernel")], 999_757.0);
         is("profiler_stacks_unfinished_total", &[("reason", "unwind: no mapping")], 5.0);
         is("profiler_cache_size_bytes", &[("cache", "rows")], f64::from(2 << 20));
         is("profiler_map_size_bytes", &[("map", "ringbuf")], f64::from(4 << 20));
@@ -402,7 +407,7 @@ fn a_grpc_receiver_gets_cumulative_metrics() {
     telemetry.publish(metrics::of(&now));
     let (first, tenant) = receiver.requests.recv_timeout(PATIENCE).unwrap();
     assert_eq!(tenant.as_deref(), Some("seven"));
-    now.samples += 5;
+    now.samples.entry("cpu-clock".to_owned()).and_modify(|samples| *samples += 5);
     telemetry.publish(metrics::of(&now));
     // Requests that were under way may still have the first snapshot.
     let deadline = Instant::now() + PATIENCE;

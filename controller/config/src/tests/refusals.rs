@@ -29,6 +29,8 @@ fn wrong_units_are_refused_with_the_right_ones() {
     refused("window: 10sec", &["perhaps 10s"]);
     refused("events: [page-fault]", &["events", "there is no event \"page-fault\"; did you mean page-faults?"]);
     refused("events: [page-faults@x]", &["\"x\" is no rate"]);
+    refused("events: [nonsense]", &["c.yaml:1:10: events: there is no event \"nonsense\"; there are cpu-clock"]);
+    assert!(!refusal("events: [nonsense]").contains("2 errors"));
     refused("events: []", &["0 events cannot be sampled: 1 to 8 can"]);
     refused("events: [page-faults, page-faults@1]", &["page-faults is given twice"]);
     refused("rate: 99Hz", &["rate: \"99Hz\" is no whole number from 1 to 10000 Hz; perhaps 99"]);
