@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
     time::timeout,
 };
-use tokio_rustls::{TlsConnector, rustls::ClientConfig};
+use tokio_rustls::{TlsConnector, client::TlsStream, rustls::ClientConfig};
 
 use super::{
     body::Body,
@@ -67,6 +67,28 @@ impl Destination {
     #[must_use]
     pub fn only_trusted(self, only_trusted: bool) -> Self {
         Self { only_trusted, ..self }
+    }
+}
+
+/// A connection as bytes, for what begins as HTTP and goes on as something else.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Destination {
+    /// Resolves, connects and, for `https`, does TLS, all within `limit`. What comes on it is not bounded here.
+    ///
+    /// # Errors
+    /// One line that names where it failed.
+    pub async fn stream(&self, limit: Duration) -> Result<Box<dyn Stream>, String> {
+        let opened = timeout(limit, async {
+            let stream = tcp(self, limit).await?;
+            Ok(match &self.tls {
+                None => Box::new(stream) as Box<dyn Stream>,
+                Some((config, name)) => Box::new(secured(stream, self, config, name).await?),
+            })
+        });
+        opened.await.unwrap_or_else(|_| Err(format!("no connection to {} within {limit:?}", self.url.authority)))
     }
 }
 
@@ -124,13 +146,7 @@ impl Connection {
         let allowance = Allowance::new();
         let stream = Metered::new(stream, allowance.clone());
         let Some((config, name)) = &to.tls else { return Self::over(stream, to, allowance).await };
-        let server_name = ServerName::try_from(name.clone()).map_err(|_| format!("{name:?} is no name for TLS"))?;
-        let stream = TlsConnector::from(Arc::clone(config)).connect(server_name, stream).await;
-        let stream = stream.map_err(|error| {
-            let text = chain(&error);
-            let hint = if text.contains("InvalidContentType") { "; does it speak TLS on this port?" } else { "" };
-            format!("TLS with {} failed: {text}{hint}", to.url.authority)
-        })?;
+        let stream = secured(stream, to, config, name).await?;
         Self::over(stream, to, allowance).await
     }
 
@@ -214,6 +230,22 @@ impl Connection {
         };
         CallError { text, was_sent, is_no_http }
     }
+}
+
+/// `stream`, within TLS.
+async fn secured<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    to: &Destination,
+    config: &Arc<ClientConfig>,
+    name: &str,
+) -> Result<TlsStream<S>, String> {
+    let server_name = ServerName::try_from(name.to_owned()).map_err(|_| format!("{name:?} is no name for TLS"))?;
+    let stream = TlsConnector::from(Arc::clone(config)).connect(server_name, stream).await;
+    stream.map_err(|error| {
+        let text = chain(&error);
+        let hint = if text.contains("InvalidContentType") { "; does it speak TLS on this port?" } else { "" };
+        format!("TLS with {} failed: {text}{hint}", to.url.authority)
+    })
 }
 
 /// Connects to one of the addresses of the host, each of which gets its share of `limit`.

@@ -1,7 +1,7 @@
 //! The profiler's one HTTP client, for receivers of OTLP (HTTP/1.1, and HTTP/2 for gRPC) and for Kubernetes.
 //!
 //! [`Url`] says where, [`Destination`] with which HTTP and certificates, [`Connection`] is one connection that carries one request
-//! at a time, [`Body`] an answer that is read within bounds. What the other side sends is hostile: whatever of it is kept has a limit,
+//! at a time, [`Body`] an answer that is read within bounds. [`Destination::stream`] is a connection for what only begins as HTTP. What the other side sends is hostile: whatever of it is kept has a limit,
 //! and so has what it sends beside answers; whatever of it is shown is an [`excerpt`].
 //!
 //! Absent: a pool, redirects, cookies, retries. Whether a request that failed may go out again only its sender knows;
@@ -18,7 +18,7 @@ mod url;
 mod watched;
 
 pub use body::{Body, BodyError};
-pub use connection::{CallError, Connection, Destination, Version};
+pub use connection::{CallError, Connection, Destination, Stream, Version};
 pub use text::{chain, excerpt};
 pub use tls::TlsError;
 pub use url::Url;

@@ -1,0 +1,423 @@
+//! A server's side of OpAMP: what is known of every agent, and what each is answered. No I/O: a [`Registry`] is told what came on which
+//! connection, and says what goes back.
+
+mod agent;
+mod event;
+mod reply;
+
+use reply::{bad_request, error};
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+pub use agent::{Agent, Offers};
+pub use event::{Event, OfferError};
+
+use super::{
+    instance::InstanceUid,
+    limits::Limits,
+    messages::{
+        AgentCapabilities, AgentToServer, AgentToServerFlags, CustomMessage, ServerCapabilities,
+        ServerErrorResponseType, ServerToAgent,
+    },
+    random::{Random, SystemRandom},
+    wire,
+};
+
+/// A connection, or one request of plain HTTP: the transport's number for it, never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Connection {
+    /// Its number.
+    pub id: u64,
+    /// Whether the server can send on it unasked: a WebSocket.
+    pub stays: bool,
+}
+
+/// How a server behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// What the server can do: bits of [`ServerCapabilities`]. `AcceptsStatus` is always there.
+    pub capabilities: u64,
+    /// The custom messages that it understands, as `com.example.capability/v1`.
+    pub custom_capabilities: Vec<String>,
+    /// Sizes of messages.
+    pub limits: Limits,
+    /// Agents that are known at once. When there are more, those that left are forgotten, longest ago first; if all are there, new ones
+    /// are told to come later.
+    pub agents: usize,
+    /// When who is told to come later may do so.
+    pub come_later: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            capabilities: ServerCapabilities::AcceptsStatus.bit()
+                | ServerCapabilities::OffersRemoteConfig.bit()
+                | ServerCapabilities::AcceptsEffectiveConfig.bit()
+                | ServerCapabilities::OffersConnectionSettings.bit(),
+            custom_capabilities: Vec::new(),
+            limits: Limits::default(),
+            agents: 100_000,
+            come_later: Duration::from_secs(30),
+        }
+    }
+}
+
+/// All agents of a server.
+pub struct Registry {
+    options: Options,
+    random: Box<dyn Random>,
+    agents: BTreeMap<InstanceUid, Agent>,
+    /// Who speaks on each connection that stays.
+    connections: BTreeMap<u64, BTreeSet<InstanceUid>>,
+    events: VecDeque<Event>,
+    /// Connections that have something to send, or are to be closed.
+    woken: BTreeSet<u64>,
+    /// Connections whose agent has come back on another.
+    superseded: BTreeSet<u64>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("agents", &self.agents.len()).finish_non_exhaustive()
+    }
+}
+
+/// A message that was taken, or not, and has no answer yet.
+#[derive(Clone, Debug, PartialEq)]
+#[must_use = "every message is to be answered"]
+pub struct Received(Result<(InstanceUid, InstanceUid, Option<InstanceUid>), Box<ServerToAgent>>);
+
+impl Received {
+    /// Who sent it, as it is named from now on; `None` if it was not taken.
+    #[must_use]
+    pub fn from(&self) -> Option<InstanceUid> {
+        self.0.as_ref().ok().map(|&(_, known_as, _)| known_as)
+    }
+}
+
+/// What a connection has to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outgoing {
+    /// Send these; none is larger than may be.
+    Send(Vec<ServerToAgent>),
+    /// Close: its agent has another connection.
+    Close,
+}
+
+impl Registry {
+    /// No agents yet.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self::with_random(options, Box::new(SystemRandom))
+    }
+
+    /// As [`Self::new`], with its randomness given, from which new identities come.
+    #[must_use]
+    pub fn with_random(mut options: Options, random: Box<dyn Random>) -> Self {
+        options.capabilities =
+            options.capabilities & ServerCapabilities::DEFINED | ServerCapabilities::AcceptsStatus.bit();
+        Self {
+            options,
+            random,
+            agents: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            events: VecDeque::new(),
+            woken: BTreeSet::new(),
+            superseded: BTreeSet::new(),
+        }
+    }
+
+    /// How it behaves.
+    #[must_use]
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// All agents that are known, connected or not.
+    pub fn agents(&self) -> impl Iterator<Item = &Agent> {
+        self.agents.values()
+    }
+
+    /// What is known of one.
+    #[must_use]
+    pub fn agent(&self, uid: InstanceUid) -> Option<&Agent> {
+        self.agents.get(&uid)
+    }
+
+    /// The next thing that happened.
+    pub fn next_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The protobuf bytes of a message came on `connection` (`unix_time` after 1970). Every message is to be answered, by [`Self::answer`];
+    /// what the events between make the server offer is then in the answer.
+    pub fn received(&mut self, now: Instant, unix_time: Duration, connection: Connection, bytes: &[u8]) -> Received {
+        match self.take(now, unix_time, connection, bytes) {
+            Ok((uid, known_as, new_uid)) => Received(Ok((uid, known_as, new_uid))),
+            Err(error) => Received(Err(error)),
+        }
+    }
+
+    /// What came on `connection` is no message: see [`Self::answer`].
+    pub fn malformed(&self, problem: &wire::WireError) -> Received {
+        Received(Err(Box::new(bad_request(Vec::new(), &problem.to_string()))))
+    }
+
+    /// The answer to what was received.
+    pub fn answer(&mut self, received: Received) -> ServerToAgent {
+        match received.0 {
+            Ok((uid, known_as, new_uid)) => self.message(uid, known_as, new_uid),
+            Err(error) => *error,
+        }
+    }
+
+    fn take(
+        &mut self,
+        now: Instant,
+        unix_time: Duration,
+        connection: Connection,
+        bytes: &[u8],
+    ) -> Result<(InstanceUid, InstanceUid, Option<InstanceUid>), Box<ServerToAgent>> {
+        let limit = self.options.limits.receive;
+        let message = if bytes.len() > limit {
+            Err(wire::WireError::TooLarge { limit })
+        } else {
+            wire::decode::<AgentToServer>(bytes)
+        };
+        let message = message.map_err(|error| bad_request(Vec::new(), &error.to_string()))?;
+        // A uid that is none is not sent back: it may be anything.
+        let uid = InstanceUid::from_wire(&message.instance_uid);
+        let uid = uid.map_err(|error| bad_request(Vec::new(), &error.to_string()))?;
+        if self.superseded.contains(&connection.id) {
+            let text = "the agent has another connection";
+            return Err(Box::new(error(uid.to_wire(), ServerErrorResponseType::Unknown, text, None)));
+        }
+        if !self.agents.contains_key(&uid) && !self.make_room() {
+            let wait = Some(self.options.come_later);
+            let text = "the server has as many agents as it can have";
+            return Err(Box::new(error(uid.to_wire(), ServerErrorResponseType::Unavailable, text, wait)));
+        }
+        let (known_as, new_uid) = self.report(now, unix_time, connection, uid, message);
+        Ok((uid, known_as, new_uid))
+    }
+
+    /// Forgets the agent that left longest ago, if there are as many as may be.
+    fn make_room(&mut self) -> bool {
+        if self.agents.len() < self.options.agents {
+            return true;
+        }
+        let gone = self.agents.values().filter(|agent| !agent.is_connected);
+        let Some(uid) = gone.min_by_key(|agent| agent.last_seen).map(|agent| agent.uid) else { return false };
+        self.agents.remove(&uid);
+        true
+    }
+
+    fn report(
+        &mut self,
+        now: Instant,
+        unix_time: Duration,
+        connection: Connection,
+        uid: InstanceUid,
+        mut message: AgentToServer,
+    ) -> (InstanceUid, Option<InstanceUid>) {
+        let before = self.agents.get(&uid).and_then(|agent| agent.sequence);
+        // Numbers only go up, but for an agent that starts anew or repeats its last request. Two that count each for itself are two
+        // agents: a machine was cloned with the other's identity.
+        let is_double = before.is_some_and(|last| message.sequence_num > 1 && message.sequence_num < last);
+        let is_gap = before.is_some_and(|last| message.sequence_num != last.wrapping_add(1));
+        let is_nameless = message.flags & AgentToServerFlags::RequestInstanceUid as u64 != 0;
+        let mut known_as = uid;
+        let mut new_uid = None;
+        if is_double || is_nameless {
+            let new = InstanceUid::generate(unix_time, &mut *self.random);
+            let known = if is_double { None } else { self.agents.remove(&uid) };
+            let agent = known.unwrap_or_else(|| Agent::new(new, now));
+            self.agents.insert(new, Agent { uid: new, ..agent });
+            if !is_double && let Some(speakers) = self.connections.get_mut(&connection.id) {
+                speakers.remove(&uid);
+            }
+            self.events.push_back(Event::Renamed { from: uid, to: new, is_double });
+            (known_as, new_uid) = (new, Some(new));
+        }
+        let accepts = self.options.capabilities;
+        let agent = self.agents.entry(known_as).or_insert_with(|| Agent::new(known_as, now));
+        let is_new = agent.sequence.is_none();
+        if is_gap && message.sequence_num <= 1 {
+            agent.restarted();
+        }
+        let former = agent.connection.replace(connection.id).filter(|&former| former != connection.id);
+        agent.stays = connection.stays;
+        agent.sequence = Some(message.sequence_num);
+        agent.last_seen = now;
+        let was_connected = agent.is_connected;
+        agent.is_connected = message.agent_disconnect.is_none();
+        let custom = message.custom_message.take();
+        let request = message.connection_settings_request.take();
+        let has_description = message.agent_description.is_some();
+        agent.update(message, accepts);
+        if is_gap && !is_double || is_new && !has_description {
+            agent.pending.full_state = true;
+        }
+        if !was_connected || connection.stays && former.is_some() {
+            agent.forget_sent();
+        }
+        let is_connected = agent.is_connected;
+        // One connection an agent: the one that it came on last. One that others speak on, too, stays theirs.
+        if let Some(former) = former
+            && let Some(speakers) = self.connections.get_mut(&former)
+        {
+            speakers.remove(&known_as);
+            if speakers.is_empty() {
+                self.connections.remove(&former);
+                self.superseded.insert(former);
+                self.woken.insert(former);
+            }
+        }
+        if connection.stays {
+            self.connections.entry(connection.id).or_default().insert(known_as);
+        }
+        if !was_connected && is_connected {
+            self.events.push_back(Event::Connected(known_as));
+        }
+        self.events.push_back(Event::Reported(known_as));
+        if !is_connected {
+            self.events.push_back(Event::Disconnected(known_as));
+        }
+        if let Some(custom) = custom.filter(|custom| self.options.custom_capabilities.contains(&custom.capability)) {
+            self.events.push_back(Event::Custom { from: known_as, message: custom });
+        }
+        if let Some(request) = request
+            && ServerCapabilities::AcceptsConnectionSettingsRequest.is_in(accepts)
+        {
+            self.events.push_back(Event::ConnectionSettingsRequest { from: known_as, request });
+        }
+        (known_as, new_uid)
+    }
+
+    /// `connection` has ended, with a goodbye or without: whoever spoke on it is gone.
+    pub fn closed(&mut self, connection: Connection) {
+        self.superseded.remove(&connection.id);
+        self.woken.remove(&connection.id);
+        for uid in self.connections.remove(&connection.id).unwrap_or_default() {
+            if let Some(agent) = self.agents.get_mut(&uid)
+                && agent.connection == Some(connection.id)
+            {
+                agent.connection = None;
+                if std::mem::take(&mut agent.is_connected) {
+                    self.events.push_back(Event::Disconnected(uid));
+                }
+            }
+        }
+    }
+
+    /// Agents over HTTP that were not heard of for `silence` are gone.
+    pub fn expire(&mut self, now: Instant, silence: Duration) {
+        for agent in self.agents.values_mut() {
+            if agent.is_connected && !agent.stays && now.saturating_duration_since(agent.last_seen) > silence {
+                agent.is_connected = false;
+                agent.connection = None;
+                self.events.push_back(Event::Disconnected(agent.uid));
+            }
+        }
+    }
+
+    /// The connections that have something to do since this was last asked: see [`Self::outgoing`].
+    pub fn woken(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.woken)
+    }
+
+    /// What is to be done on a connection that stays.
+    pub fn outgoing(&mut self, connection: Connection) -> Outgoing {
+        if self.superseded.contains(&connection.id) {
+            return Outgoing::Close;
+        }
+        let speakers = self.connections.get(&connection.id).cloned().unwrap_or_default();
+        let waiting = speakers.into_iter().filter(|uid| self.agents.get(uid).is_some_and(Agent::has_something));
+        let waiting: Vec<_> = waiting.collect();
+        Outgoing::Send(waiting.into_iter().map(|uid| self.message(uid, uid, None)).collect())
+    }
+
+    /// Changes what `uid` is offered. On a connection that stays it goes out at once, otherwise with the next answer.
+    ///
+    /// # Errors
+    /// There is no such agent, or the server's own capabilities or the agent's have no place for such an offer.
+    pub fn offer(&mut self, uid: InstanceUid, change: impl FnOnce(&mut Offers)) -> Result<(), OfferError> {
+        let own = self.options.capabilities;
+        let agent = self.agents.get_mut(&uid).ok_or(OfferError::Unknown(uid))?;
+        let mut offers = agent.offers.clone();
+        change(&mut offers);
+        offers.check(&agent.offers, own, agent.capabilities)?;
+        agent.offers = offers;
+        self.wake(uid);
+        Ok(())
+    }
+
+    /// Tells `uid` to restart.
+    ///
+    /// # Errors
+    /// There is no such agent, or it does not accept the command.
+    pub fn restart(&mut self, uid: InstanceUid) -> Result<(), OfferError> {
+        let agent = self.agents.get_mut(&uid).ok_or(OfferError::Unknown(uid))?;
+        if !AgentCapabilities::AcceptsRestartCommand.is_in(agent.capabilities) {
+            return Err(OfferError::AgentCannot("AcceptsRestartCommand"));
+        }
+        agent.pending.restart = true;
+        self.wake(uid);
+        Ok(())
+    }
+
+    /// Sends `uid` a custom message, with the next answer at the latest.
+    ///
+    /// # Errors
+    /// There is no such agent, one side does not have the capability, or the last message has not gone out.
+    pub fn send_custom(&mut self, uid: InstanceUid, message: CustomMessage) -> Result<(), OfferError> {
+        let own = self.options.custom_capabilities.contains(&message.capability);
+        let agent = self.agents.get_mut(&uid).ok_or(OfferError::Unknown(uid))?;
+        let its = agent.custom_capabilities.as_ref().is_some_and(|all| all.capabilities.contains(&message.capability));
+        if !own || !its {
+            return Err(OfferError::Custom(message.capability));
+        }
+        if agent.pending.custom.is_some() {
+            return Err(OfferError::Pending);
+        }
+        agent.pending.custom = Some(message);
+        self.wake(uid);
+        Ok(())
+    }
+
+    /// Asks `uid` for everything, or also for the components that it could run.
+    ///
+    /// # Errors
+    /// There is no such agent.
+    pub fn request_state(&mut self, uid: InstanceUid, with_components: bool) -> Result<(), OfferError> {
+        let agent = self.agents.get_mut(&uid).ok_or(OfferError::Unknown(uid))?;
+        agent.pending.full_state = true;
+        agent.pending.components |= with_components;
+        self.wake(uid);
+        Ok(())
+    }
+
+    /// Says no to a request for connection settings, and why.
+    ///
+    /// # Errors
+    /// There is no such agent.
+    pub fn refuse_request(&mut self, uid: InstanceUid, reason: impl Into<String>) -> Result<(), OfferError> {
+        let agent = self.agents.get_mut(&uid).ok_or(OfferError::Unknown(uid))?;
+        agent.pending.refusal = Some(reason.into());
+        self.wake(uid);
+        Ok(())
+    }
+
+    fn wake(&mut self, uid: InstanceUid) {
+        if let Some(agent) = self.agents.get_mut(&uid) {
+            agent.pending.push = true;
+            if let Some(connection) = agent.connection.filter(|_| agent.stays) {
+                self.woken.insert(connection);
+            }
+        }
+    }
+}

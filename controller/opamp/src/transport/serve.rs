@@ -1,0 +1,269 @@
+//! A server: both transports on one port.
+
+mod http;
+mod websocket;
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use ::http::{HeaderMap, request::Parts};
+use hyper::{server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::{Notify, Semaphore, watch},
+    task::JoinSet,
+    time::{interval, sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, rustls};
+
+use crate::server::{Connection, Event, Registry};
+
+/// Who may come, and what happens.
+pub trait Application: Send + Sync + 'static {
+    /// Whether a request, an upgrade to a WebSocket included, is let in: its headers say who it is from.
+    ///
+    /// # Errors
+    /// It is not.
+    fn admit(&self, head: &Parts, peer: SocketAddr) -> Result<(), Denial> {
+        let _ = (head, peer);
+        Ok(())
+    }
+
+    /// Something happened. What it makes the registry offer is in the answer to the message that it came of. Other agents wait meanwhile.
+    fn happened(&self, registry: &mut Registry, event: Event);
+}
+
+/// A request that is not let in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// 401: it does not say who it is from, or not rightly.
+    Unauthorized,
+    /// 403: that one may not come.
+    Forbidden,
+    /// 503: there is too much to do.
+    Unavailable {
+        /// When to come again.
+        retry_after: Duration,
+    },
+}
+
+/// How a server's transport behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerOptions {
+    /// The path of both transports.
+    pub path: String,
+    /// Connections at once; more wait to be taken.
+    pub connections: usize,
+    /// How long TLS, a request's head, its body, or the sending of a message may take.
+    pub patience: Duration,
+    /// How often a WebSocket on which nothing comes is asked whether it is still there. After three times it is not.
+    pub ping: Duration,
+    /// Agents over HTTP that are silent for longer are gone.
+    pub silence: Duration,
+    /// How long agents have to close their WebSockets when the server ends.
+    pub close: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            path: "/v1/opamp".to_owned(),
+            connections: 20_000,
+            patience: Duration::from_secs(30),
+            ping: Duration::from_secs(30),
+            silence: Duration::from_secs(120),
+            close: Duration::from_secs(3),
+        }
+    }
+}
+
+/// A server of agents.
+pub struct Server {
+    registry: Mutex<Registry>,
+    application: Box<dyn Application>,
+    options: ServerOptions,
+    /// Of the connections that stay.
+    bells: Mutex<BTreeMap<u64, Arc<Notify>>>,
+    next: AtomicU64,
+    stopping: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+impl Server {
+    /// A server that does not listen yet.
+    #[must_use]
+    pub fn new(registry: Registry, application: impl Application, options: ServerOptions) -> Arc<Self> {
+        Arc::new(Self {
+            registry: Mutex::new(registry),
+            application: Box::new(application),
+            options,
+            bells: Mutex::default(),
+            next: AtomicU64::new(0),
+            stopping: watch::Sender::new(false),
+        })
+    }
+
+    /// Looks at the registry, or changes what it offers, which goes out to the agents that are connected.
+    pub fn with<T>(&self, act: impl FnOnce(&mut Registry) -> T) -> T {
+        let mut registry = locked(&self.registry);
+        let result = act(&mut registry);
+        self.settle(&mut registry);
+        result
+    }
+
+    /// Tells the application what happened, and wakes the connections that it concerns.
+    fn settle(&self, registry: &mut Registry) {
+        while let Some(event) = registry.next_event() {
+            self.application.happened(registry, event);
+        }
+        let bells = locked(&self.bells);
+        for id in registry.woken() {
+            if let Some(bell) = bells.get(&id) {
+                bell.notify_one();
+            }
+        }
+    }
+
+    /// The answer to the protobuf bytes of a message, or to what is none.
+    fn answered(
+        &self,
+        connection: Connection,
+        bytes: Result<&[u8], crate::wire::WireError>,
+    ) -> crate::messages::ServerToAgent {
+        let mut registry = locked(&self.registry);
+        let received = match bytes {
+            Ok(bytes) => registry.received(Instant::now(), unix_time(), connection, bytes),
+            Err(problem) => registry.malformed(&problem),
+        };
+        self.settle(&mut registry);
+        let answer = registry.answer(received);
+        self.settle(&mut registry);
+        answer
+    }
+
+    fn connection(&self, stays: bool) -> Connection {
+        Connection { id: self.next.fetch_add(1, Ordering::Relaxed), stays }
+    }
+
+    /// Takes agents on `listener` until [`Self::stop`]; with TLS, and agents' certificates if it says so, where there is `tls`.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) {
+        let acceptor = tls.map(TlsAcceptor::from);
+        let places = Arc::new(Semaphore::new(self.options.connections));
+        let mut connections = JoinSet::new();
+        let mut stopping = self.stopping.subscribe();
+        let mut looks = interval(self.options.silence / 4 + Duration::from_millis(1));
+        loop {
+            let place = tokio::select! {
+                place = Arc::clone(&places).acquire_owned() => place,
+                () = told(&mut stopping) => break,
+            };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = looks.tick() => {
+                    self.with(|registry| registry.expire(Instant::now(), self.options.silence));
+                    continue;
+                }
+                Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+                () = told(&mut stopping) => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // No more descriptors, say: some will be free again.
+                    tracing::warn!(%error, "no agent can be taken now");
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let _ = stream.set_nodelay(true);
+            let (server, acceptor) = (Arc::clone(&self), acceptor.clone());
+            connections.spawn(async move {
+                let _place = place;
+                match acceptor {
+                    None => server.connected(stream, peer).await,
+                    Some(acceptor) => match timeout(server.options.patience, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => server.connected(stream, peer).await,
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS with an agent"),
+                        Err(_) => tracing::debug!(%peer, "no TLS with an agent in time"),
+                    },
+                }
+            });
+        }
+        let all = async { while connections.join_next().await.is_some() {} };
+        let _ = timeout(self.options.close, all).await;
+    }
+
+    /// Ends [`Self::serve`]: WebSockets are closed, requests under way answered.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    async fn connected(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        peer: SocketAddr,
+    ) {
+        let upgrade: Arc<Mutex<Option<OnUpgrade>>> = Arc::default();
+        let service = service_fn(|request| {
+            let (server, upgrade) = (Arc::clone(&self), Arc::clone(&upgrade));
+            async move { Ok::<_, Infallible>(server.requested(request, peer, &upgrade).await) }
+        });
+        let mut builder = http1::Builder::new();
+        // Between two requests, an agent's connection rests for as long as it polls.
+        builder.timer(TokioTimer::new()).header_read_timeout(self.options.silence).max_buf_size(64 << 10);
+        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
+        tokio::pin!(connection);
+        let mut stopping = self.stopping.subscribe();
+        let served = tokio::select! {
+            served = &mut connection => served,
+            () = told(&mut stopping) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%peer, %error, "the connection of an agent failed");
+        }
+        let upgrade = locked(&upgrade).take();
+        if let Some(upgrade) = upgrade
+            && let Ok(upgraded) = upgrade.await
+        {
+            self.websocket(upgraded, peer).await;
+        }
+    }
+}
+
+/// Waits until the server is to stop.
+async fn told(stopping: &mut watch::Receiver<bool>) {
+    // Without a sender there is no server.
+    let _ = stopping.wait_for(|&stopping| stopping).await;
+}
+
+/// Whether the list in header `name` has `value`.
+fn lists(headers: &HeaderMap, name: ::http::HeaderName, value: &str) -> bool {
+    let lists = headers.get_all(name).iter().filter_map(|list| list.to_str().ok());
+    lists.flat_map(|list| list.split(',')).any(|item| item.trim().eq_ignore_ascii_case(value))
+}

@@ -1,0 +1,136 @@
+//! WebSockets that stay.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
+};
+
+use super::{Server, locked, told};
+use crate::{
+    messages::ServerToAgent,
+    server::{Connection, Outgoing},
+    transport::websocket::config,
+    wire::{self, WireError},
+};
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// Times that an agent may leave the question unanswered whether it is there.
+const PINGS: u32 = 3;
+
+impl Server {
+    pub(super) async fn websocket(&self, upgraded: Upgraded, peer: SocketAddr) {
+        let connection = self.connection(true);
+        let bell = Arc::new(Notify::new());
+        locked(&self.bells).insert(connection.id, Arc::clone(&bell));
+        let limit = self.with(|registry| registry.options().limits.receive);
+        let mut socket =
+            WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config(limit))).await;
+        let code = self.conversation(&mut socket, connection, &bell).await;
+        locked(&self.bells).remove(&connection.id);
+        // Gone before it is closed: nothing is to be sent on it any more.
+        self.with(|registry| registry.closed(connection));
+        if let Some(code) = code {
+            let frame = CloseFrame { code, reason: "".into() };
+            let closed = async {
+                if socket.send(Message::Close(Some(frame))).await.is_ok() {
+                    while let Some(Ok(_)) = socket.next().await {}
+                }
+            };
+            let _ = timeout(self.options.close, closed).await;
+        }
+        tracing::debug!(%peer, "the connection of an agent has ended");
+    }
+
+    /// Until the connection ends (`None`), or is to be closed.
+    async fn conversation(&self, socket: &mut Socket, connection: Connection, bell: &Notify) -> Option<CloseCode> {
+        let mut stopping = self.stopping.subscribe();
+        let mut pings = 0;
+        loop {
+            let message = tokio::select! {
+                message = socket.next() => message?,
+                () = bell.notified() => {
+                    if let Some(end) = self.flush(socket, connection).await {
+                        return end;
+                    }
+                    continue;
+                }
+                () = sleep(self.options.ping) => {
+                    pings += 1;
+                    if pings > PINGS || self.write(socket, Message::Ping(Bytes::new())).await.is_err() {
+                        return Some(CloseCode::Away);
+                    }
+                    continue;
+                }
+                () = told(&mut stopping) => return Some(CloseCode::Away),
+            };
+            pings = 0;
+            let limit = self.with(|registry| registry.options().limits.receive);
+            let answer = match message {
+                Ok(Message::Binary(bytes)) => {
+                    let data = wire::unframe(&bytes, limit);
+                    self.answered(connection, data)
+                }
+                Ok(Message::Text(_)) => self.answered(connection, Err(WireError::Header)),
+                Ok(Message::Close(_)) => {
+                    // The answer to it goes out by itself while the rest is read.
+                    while let Ok(Some(Ok(_))) = timeout(self.options.close, socket.next()).await {}
+                    return None;
+                }
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => continue,
+                Err(Error::Capacity(_)) => return Some(CloseCode::Size),
+                Err(_) => return None,
+            };
+            if self.say(socket, &answer).await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// Sends what there is; `Some` if the conversation ends by that.
+    async fn flush(&self, socket: &mut Socket, connection: Connection) -> Option<Option<CloseCode>> {
+        loop {
+            match self.with(|registry| registry.outgoing(connection)) {
+                Outgoing::Close => return Some(Some(CloseCode::Policy)),
+                Outgoing::Send(messages) if messages.is_empty() => return None,
+                Outgoing::Send(messages) => {
+                    for message in messages {
+                        if self.say(socket, &message).await.is_err() {
+                            return Some(None);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn say(&self, socket: &mut Socket, message: &ServerToAgent) -> Result<(), ()> {
+        let limit = self.with(|registry| registry.options().limits.send);
+        match wire::frame(message, limit) {
+            Ok(bytes) => self.write(socket, Message::Binary(bytes.into())).await,
+            // The registry has said so.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Writes, as long as somebody reads.
+    async fn write(&self, socket: &mut Socket, message: Message) -> Result<(), ()> {
+        match timeout(self.options.patience, socket.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(()),
+        }
+    }
+}

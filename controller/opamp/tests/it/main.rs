@@ -1,0 +1,13 @@
+//! OpAMP against its specification: the two state machines by themselves, and both transports against each other and against hostile peers.
+
+mod client_answers;
+mod client_link;
+mod client_reports;
+mod client_settings;
+mod documented;
+mod hostile;
+mod server;
+mod simulated;
+mod tls;
+mod transports;
+mod wire;
