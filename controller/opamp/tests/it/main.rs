@@ -6,6 +6,7 @@ mod client_reports;
 mod client_settings;
 mod documented;
 mod hostile;
+mod opamp_go;
 mod server;
 mod simulated;
 mod tls;
