@@ -1,0 +1,7 @@
+//! Tests of the language, in one binary.
+
+mod answers;
+mod attributes;
+mod hostile;
+mod messages;
+mod sequences;
