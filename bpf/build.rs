@@ -6,7 +6,7 @@ use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const SOURCES: [&str; 11] = [
+const SOURCES: [&str; 13] = [
     "abi.h",
     "arch.h",
     "arch_arm64.h",
@@ -14,7 +14,9 @@ const SOURCES: [&str; 11] = [
     "feed.bpf.c",
     "maps.h",
     "profiler.bpf.c",
+    "python.h",
     "ring.h",
+    "runtimes.h",
     "sources.h",
     "unwind.h",
     "vmlinux_min.h",

@@ -134,6 +134,10 @@ pub const MAX_EXECUTABLES: usize = 8_192;
 pub const MAX_ROW_PAGES: usize = 65_536;
 /// Slabs of rows.
 pub const MAX_SLABS: usize = 1_024;
+/// Runtimes in processes.
+pub const MAX_INSTANCES: usize = 4_096;
+/// Bytes that the kernel half has for one.
+pub const INSTANCE_BYTES: usize = 256;
 /// Processes with known mappings.
 pub const MAX_PROCESSES: usize = 16_384;
 /// In [`Mapping::executable`]: code without rows, followed by frame pointer.
@@ -144,6 +148,10 @@ pub const NO_EXECUTABLE: u32 = u32::MAX;
 pub struct FrameKind(u8);
 
 impl FrameKind {
+    /// Python's functions, of CPython.
+    pub const CPYTHON: Self = Self(1);
+    /// Methods of HotSpot, the virtual machine of OpenJDK.
+    pub const HOTSPOT: Self = Self(2);
     /// Machine code, stepped over by unwind rows or frame pointers; its frames are addresses.
     pub const NATIVE: Self = Self(0);
     /// Kinds that there can be.
@@ -162,6 +170,18 @@ impl FrameKind {
     }
 }
 
+/// [`Mapping::unwinder`]: a kind, and the index of the instance that knows the way.
+#[must_use]
+pub const fn unwinder_word(kind: FrameKind, instance: u32) -> u32 {
+    kind.0 as u32 | instance << 8
+}
+
+/// `struct instance`: what was found out of a runtime in one address space, laid out as its own C struct.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Instance(pub [u8; INSTANCE_BYTES]);
+const _: () = assert!(size_of::<Instance>() == INSTANCE_BYTES);
+
 /// `struct mapping`: one executable mapping of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -174,7 +194,7 @@ pub struct Mapping {
     pub bias: u64,
     /// Index into the executables, or [`NO_EXECUTABLE`].
     pub executable: u32,
-    /// Who unwinds the code there: a [`FrameKind`]. Rows of the executable still hold where that one hands over to them.
+    /// Who unwinds the code there: see [`unwinder_word`]. Rows of the executable still hold where that one hands over to them.
     pub unwinder: u32,
 }
 layout!(Mapping, 32, { start: 0, end: 8, bias: 16, executable: 24, unwinder: 28 });

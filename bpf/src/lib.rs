@@ -39,7 +39,7 @@ pub use profiler_measure::source::{Event, Rate, Source};
 pub use ring::{Batch, SampleRing};
 pub use run_time::RunTime;
 pub use sampler::{MAX_SOURCES, Options, Sampler, Targets};
-pub use tables::{ProcessTables, RowTables, Tables};
+pub use tables::{InstanceTable, ProcessTables, RowTables, Tables};
 
 /// The programs compiled for arm64, which this crate does not load: an ELF object for libbpf.
 #[cfg(feature = "arm64-object")]

@@ -13,7 +13,7 @@ use crate::skeleton::{ProfilerSkel, ProfilerSkelBuilder};
 use crate::tables::Tables;
 
 /// Offset of the frames in `struct scratch`; the C side asserts it.
-const SCRATCH_BODY: usize = 34_280;
+const SCRATCH_BODY: usize = 34_440;
 
 /// Twin of `struct test_input`.
 #[repr(C)]
@@ -28,10 +28,12 @@ struct TestInput {
     end: u32,
     frames: u32,
     pad: u32,
+    thread_pointer: u64,
     regs: [u64; 16],
 }
-layout!(TestInput, 184, {
-    ip: 0, sp: 8, fp: 16, rbx: 24, serial: 32, first_mapping: 36, mapping_count: 40, end: 44, frames: 48, regs: 56,
+layout!(TestInput, 192, {
+    ip: 0, sp: 8, fp: 16, rbx: 24, serial: 32, first_mapping: 36, mapping_count: 40, end: 44, frames: 48,
+    thread_pointer: 56, regs: 64,
 });
 
 /// The loaded test entry.
@@ -87,6 +89,7 @@ impl ProgTest {
             end: 0,
             frames: 0,
             pad: 0,
+            thread_pointer: registers.thread_pointer,
             regs: registers.regs,
         };
         // SAFETY: `input` is plain integers, and the slice covers it exactly, for as long as the call.

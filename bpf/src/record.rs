@@ -12,6 +12,8 @@ pub use crate::frame::{NativeFrame, RuntimeFrame, UserFrame};
 
 /// Frames that one user stack can have.
 pub const MAX_USER_FRAMES: usize = 1024;
+/// Their words: a runtime's frame has two.
+pub const MAX_USER_WORDS: usize = 2048;
 
 /// How a user stack ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,7 +125,7 @@ pub struct SampleHead {
     pub stack_bytes: u32,
     /// Kernel frames that follow.
     pub kernel_frames: u16,
-    /// User frames that follow.
+    /// Words of user frames that follow.
     pub user_frames: u16,
     /// [`UnwindEnd`]
     pub end: u8,
@@ -173,7 +175,7 @@ impl SampleHead {
 }
 
 /// Where the kernel half stopped: `struct continuation`. The frame at `ip` is not among the frames yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Continuation {
     /// Instruction pointer or return address.
@@ -188,10 +190,20 @@ pub struct Continuation {
     pub leaf: u64,
     /// The guessed bit of the frame at `ip`.
     pub guessed: u64,
+    /// The thread's; 0 if unknown.
+    pub thread_pointer: u64,
+    /// Of a runtime that keeps a stack of its own: its next frame.
+    pub cursor: u64,
+    /// 1 if `cursor` holds.
+    pub begun: u64,
+    /// User frames so far.
+    pub depth: u64,
     /// Registers by DWARF number.
     pub regs: [u64; 16],
 }
-layout!(Continuation, 176, { ip: 0, sp: 8, fp: 16, rbx: 24, leaf: 32, guessed: 40, regs: 48 });
+layout!(Continuation, 208, {
+    ip: 0, sp: 8, fp: 16, rbx: 24, leaf: 32, guessed: 40, thread_pointer: 48, cursor: 56, begun: 64, depth: 72, regs: 80,
+});
 
 /// A sample, borrowed from the ring.
 #[derive(Clone, Copy, Debug)]
@@ -306,7 +318,7 @@ mod tests {
         }
         let slim = batch.with_short_copies();
         assert_eq!(slim.len(), 4);
-        assert!(slim.bytes() < 700 + 2 * 176 + 17 + 256 && batch.bytes() > 4096);
+        assert!(slim.bytes() < 700 + 2 * 208 + 17 + 256 && batch.bytes() > 4096);
         for (before, after) in batch.samples().zip(slim.samples()) {
             let kept = before.head.stack_bytes.min(256);
             assert_eq!(after.head, SampleHead { stack_bytes: kept, ..before.head });

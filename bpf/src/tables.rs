@@ -3,6 +3,7 @@
 //! Every table is an array that is only ever appended to or rewritten in ranges which nothing refers to; the kernel half
 //! reads it at any moment. What publishes an entry (a process, an executable's page count) is written last.
 
+mod instances;
 mod processes;
 mod region;
 mod rows;
@@ -11,10 +12,11 @@ use std::os::fd::AsFd;
 
 use libbpf_rs::MapHandle;
 
+pub use self::instances::InstanceTable;
 pub use self::processes::ProcessTables;
 pub(crate) use self::region::Region;
 pub use self::rows::RowTables;
-use crate::abi::{MAX_EXECUTABLES, MAX_MAPPINGS, MAX_ROW_PAGES, MAX_RULES};
+use crate::abi::{MAX_EXECUTABLES, MAX_INSTANCES, MAX_MAPPINGS, MAX_ROW_PAGES, MAX_RULES};
 use crate::error::{Error, Result};
 
 /// All tables of the unwinder, each part for its one owner: who publishes processes does not write rows.
@@ -24,6 +26,8 @@ pub struct Tables {
     pub processes: ProcessTables,
     /// The native unwinder's.
     pub rows: RowTables,
+    /// Runtimes'.
+    pub instances: InstanceTable,
 }
 
 impl Tables {
@@ -41,6 +45,7 @@ impl Tables {
                 slabs: Vec::new(),
                 kernel_slabs: None,
             },
+            instances: InstanceTable(Region::in_memory(MAX_INSTANCES)?),
         })
     }
 
@@ -60,6 +65,7 @@ impl Tables {
                 slabs: Vec::new(),
                 kernel_slabs: Some(handle(&maps.slabs, "use the row slabs of")?),
             },
+            instances: InstanceTable(Region::of_map(maps.instances.as_fd(), MAX_INSTANCES)?),
         })
     }
 }

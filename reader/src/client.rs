@@ -8,12 +8,15 @@ use std::process::Child;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use profiler_bpf::abi::FrameKind;
+use profiler_bpf::record::RuntimeFrame;
 use profiler_confine::Report;
 use profiler_unwinders::executable::{Executable, ExecutableId, Known, Mapper, OpenError};
 use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
 use profiler_unwinders::process::{Clock, ScanError};
-use profiler_unwinders::reading::{Compiled, InHand, MAX_BYTES, Opened, Reading, RowsError, Troubles};
+use profiler_unwinders::reading::{Compiled, InHand, MAX_BYTES, MAX_MEMORY, Opened, Reading, RowsError, Troubles};
+use profiler_unwinders::runtime::{AttachError, Attached, Named};
 use rustc_hash::FxHashMap;
 
 use crate::patience::{CHEAP, Patience, Target};
@@ -561,6 +564,67 @@ impl Reading for Reader {
                 Err(OpenError::Elsewhere(error.to_string()))
             }
             Err(error) => Err(OpenError::Elsewhere(error.to_string())),
+        }
+    }
+
+    fn attach(
+        &mut self,
+        process: &Mapper<'_>,
+        executable: &Executable,
+        mappings: &[&Mapping],
+    ) -> Result<Attached, AttachError> {
+        let mut client = self.lock();
+        let request = Request::Attach {
+            process: wire::Process::of(process),
+            id: executable.id.0,
+            mappings: Mappings::of(mappings.iter().copied()),
+        };
+        let later = |error: NoAnswer| AttachError::NotReady(error.to_string(), error.again());
+        match client.ask_of(executable, &request, 0) {
+            Ok((Answer::Attached(Ok(attached)), _)) => Ok(attached.take()),
+            Ok((Answer::Attached(Err(not)), _)) => Err(not.error()),
+            Ok((Answer::Unknown, _)) => Err(AttachError::NotReady("it is not known any more".to_owned(), AGAIN)),
+            Ok(_) => Err(later(client.malformed(Target::Process(process.pid), &request))),
+            Err(error) => Err(later(error)),
+        }
+    }
+
+    fn names(&mut self, pid: u32, kind: FrameKind, opaque: &[u8], frames: &[RuntimeFrame]) -> Vec<Named> {
+        let mut client = self.lock();
+        let target = client.process_target(pid);
+        let frame = |frame: &RuntimeFrame| (frame.object.0, frame.position, frame.cookie);
+        let request = Request::Names {
+            pid,
+            kind: kind.number(),
+            opaque: opaque.to_vec(),
+            frames: frames.iter().map(frame).collect(),
+        };
+        let nobody = || vec![Err(Arc::from("runtime: names not read")); frames.len()];
+        match client.ask(target, &request, 0) {
+            Ok((Answer::Names(names), _)) => names.take(frames.len()).unwrap_or_else(|| {
+                client.malformed(target.0, &request);
+                nobody()
+            }),
+            Ok(_) => {
+                client.malformed(target.0, &request);
+                nobody()
+            }
+            Err(_) => nobody(),
+        }
+    }
+
+    fn memory(&mut self, pid: u32, address: u64, length: usize) -> Option<Vec<u8>> {
+        let mut client = self.lock();
+        let target = client.process_target(pid);
+        let length = length.min(MAX_MEMORY);
+        let request = Request::Memory { pid, address, length: length as u32 };
+        match client.ask(target, &request, 0) {
+            Ok((Answer::Memory(bytes), _)) => bytes.filter(|bytes| bytes.len() == length),
+            Ok(_) => {
+                client.malformed(target.0, &request);
+                None
+            }
+            Err(_) => None,
         }
     }
 

@@ -6,16 +6,23 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
+use profiler_address::UserAddr;
+use profiler_bpf::abi::FrameKind;
+use profiler_bpf::record::RuntimeFrame;
 use profiler_confine::{Report, Rights, Role as Part};
 use profiler_unwinders::executable::{Executable, ExecutableId, Executables, Known, Mapper, Revision};
 use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
 use profiler_unwinders::reading::{Reading, RowsError};
+use profiler_unwinders::runtime::MAX_FRAMES;
 use rustc_hash::FxHashMap;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::channel;
-use crate::wire::{Answer, Confinement, Failure, Found, Request, RowsHead, Scanned, StatFields};
+use crate::wire::{
+    Answer, AttachedFields, Confinement, Failure, Found, NamesFields, NotAttached, Request, RowsHead, Scanned,
+    StatFields,
+};
 
 /// Name of the hidden subcommand that becomes a reader.
 pub const SUBCOMMAND: &str = "__reader";
@@ -128,6 +135,17 @@ impl Role {
                 }
                 None => Answer::Unknown,
             },
+            Request::Attach { process, id, mappings } => {
+                let Some(executable) = self.get(id) else { return (Answer::Unknown, Vec::new()) };
+                let mappings = mappings.take().unwrap_or_default();
+                let mappings: Vec<&Mapping> = mappings.iter().collect();
+                let attached = self.executables.attach(&process.mapper(), &executable, &mappings);
+                Answer::Attached(attached.map(AttachedFields::of).map_err(NotAttached::of))
+            }
+            Request::Names { pid, kind, opaque, frames } => Answer::Names(self.names(pid, kind, &opaque, &frames)),
+            Request::Memory { pid, address, length } => {
+                Answer::Memory(self.executables.memory(pid, address, length as usize))
+            }
             Request::Tell { id } => {
                 let id = ExecutableId(id);
                 self.told.insert(id, self.executables.revision(id));
@@ -147,6 +165,18 @@ impl Role {
             }
         };
         (answer, Vec::new())
+    }
+
+    fn names(&mut self, pid: u32, kind: u8, opaque: &[u8], frames: &[(u64, u32, u32)]) -> NamesFields {
+        let Some(kind) = FrameKind::new(kind) else { return NamesFields::default() };
+        let frame = |&(object, position, cookie): &(u64, u32, u32)| RuntimeFrame {
+            kind,
+            object: UserAddr(object),
+            position,
+            cookie,
+        };
+        let frames: Vec<RuntimeFrame> = frames.iter().take(MAX_FRAMES).map(frame).collect();
+        NamesFields::of(&self.executables.names(pid, kind, opaque, &frames))
     }
 
     fn adopt(&mut self, known: Known) {

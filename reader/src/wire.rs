@@ -1,6 +1,7 @@
 //! What is asked for, and what is answered. Both sides take what they get as foreign input.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use profiler_address::{FileOffset, UserAddr};
@@ -12,6 +13,8 @@ use profiler_unwinders::process::procfs::{Place, Scan, Stat};
 use profiler_unwinders::process::{AddressSpace, Cgroup, Comm, ScanError};
 use profiler_unwinders::reading::Compiled;
 use profiler_unwinders::rows::{RuleDictionary, UnwindRows};
+use profiler_unwinders::runtime::{AttachError, Attached, FrameName, MAX_NAME, MAX_NAMES, MAX_REASON, Named};
+use rustc_hash::FxHashMap;
 
 /// Longest text of an error or path that is taken in, bytes.
 const MAX_TEXT: usize = 8192;
@@ -52,6 +55,24 @@ pub(crate) enum Request {
         offset: u64,
         length: u32,
     },
+    /// The runtime that an executable is, in a process.
+    Attach {
+        process: Process,
+        id: u32,
+        mappings: Mappings,
+    },
+    /// Names of a runtime's frames: object, position, cookie.
+    Names {
+        pid: u32,
+        kind: u8,
+        opaque: Vec<u8>,
+        frames: Vec<(u64, u32, u32)>,
+    },
+    Memory {
+        pid: u32,
+        address: u64,
+        length: u32,
+    },
     /// All that is known of an executable.
     Tell {
         id: u32,
@@ -83,6 +104,9 @@ pub(crate) enum Answer {
     /// The rows follow.
     Rows(Result<RowsHead, String>),
     Bytes(Result<Vec<u8>, String>),
+    Attached(Result<AttachedFields, NotAttached>),
+    Names(NamesFields),
+    Memory(Option<Vec<u8>>),
     Known(Option<Known>),
     /// Whether there is one; it follows, with a byte.
     File(bool),
@@ -389,6 +413,147 @@ pub(crate) fn cut(mut text: String) -> String {
     text
 }
 
+/// [`Attached`].
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct AttachedFields {
+    instance: Vec<u8>,
+    pieces: Vec<(u64, u64)>,
+    opaque: Vec<u8>,
+    grows: bool,
+    about: String,
+}
+
+/// [`AttachError`].
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) enum NotAttached {
+    /// And for how many ms.
+    NotReady(String, u32),
+    Unsupported(String),
+}
+
+/// A runtime that is not ready is asked again after this time at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+impl AttachedFields {
+    pub(crate) fn of(attached: Attached) -> Self {
+        let Attached { instance, pieces, opaque, grows, about } = attached;
+        Self { instance, pieces, opaque, grows, about }
+    }
+
+    /// What was told, whose lengths whoever publishes it checks.
+    pub(crate) fn take(self) -> Attached {
+        let Self { instance, pieces, opaque, grows, about } = self;
+        Attached { instance, pieces, opaque, grows, about: reason(about) }
+    }
+}
+
+impl NotAttached {
+    pub(crate) fn of(error: AttachError) -> Self {
+        match error {
+            AttachError::NotReady(why, pause) => {
+                Self::NotReady(why, u32::try_from(pause.min(LONGEST_PAUSE).as_millis()).unwrap_or(u32::MAX))
+            }
+            AttachError::Unsupported(why) => Self::Unsupported(why),
+        }
+    }
+
+    pub(crate) fn error(self) -> AttachError {
+        match self {
+            Self::NotReady(why, ms) => {
+                AttachError::NotReady(reason(why), Duration::from_millis(ms.into()).min(LONGEST_PAUSE))
+            }
+            Self::Unsupported(why) => AttachError::Unsupported(reason(why)),
+        }
+    }
+}
+
+/// A text of one short line.
+fn reason(text: String) -> String {
+    let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let end = (0..=MAX_REASON.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+    text.truncate(end);
+    text
+}
+
+/// [`Named`] of many frames, which share their texts.
+#[derive(Debug, Default, BorshSerialize, BorshDeserialize)]
+pub(crate) struct NamesFields {
+    texts: Vec<String>,
+    frames: Vec<NamedFields>,
+}
+
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+enum NamedFields {
+    Names(Vec<NameFields>),
+    Not(u32),
+}
+
+#[derive(Clone, Copy, Debug, BorshSerialize, BorshDeserialize)]
+struct NameFields {
+    function: u32,
+    file: u32,
+    line: u32,
+    start_line: u32,
+}
+
+impl NamesFields {
+    pub(crate) fn of(names: &[Named]) -> Self {
+        let mut found = Self::default();
+        let mut known: FxHashMap<Arc<str>, u32> = FxHashMap::default();
+        for named in names {
+            let mut text = |text: &Arc<str>| {
+                *known.entry(Arc::clone(text)).or_insert_with(|| {
+                    found.texts.push(text.to_string());
+                    found.texts.len() as u32 - 1
+                })
+            };
+            let named = match named {
+                Ok(names) => NamedFields::Names(
+                    names
+                        .iter()
+                        .map(|name| NameFields {
+                            function: text(&name.function),
+                            file: text(&name.file),
+                            line: name.line,
+                            start_line: name.start_line,
+                        })
+                        .collect(),
+                ),
+                Err(why) => NamedFields::Not(text(why)),
+            };
+            found.frames.push(named);
+        }
+        found
+    }
+
+    /// The names of `count` frames; `None` if there are more or fewer, or one is too long.
+    pub(crate) fn take(self, count: usize) -> Option<Vec<Named>> {
+        if self.frames.len() != count || self.texts.iter().any(|text| text.len() > MAX_NAME) {
+            return None;
+        }
+        let texts: Vec<Arc<str>> = self.texts.into_iter().map(Arc::from).collect();
+        let text = |place: u32| texts.get(place as usize).map(Arc::clone);
+        let name = |name: NameFields| {
+            Some(FrameName {
+                function: text(name.function)?,
+                file: text(name.file)?,
+                line: name.line,
+                start_line: name.start_line,
+            })
+        };
+        let named = |named: NamedFields| {
+            Some(match named {
+                NamedFields::Names(names) if names.len() <= MAX_NAMES => {
+                    Ok(names.into_iter().map(name).collect::<Option<Vec<_>>>()?)
+                }
+                NamedFields::Names(_) => return None,
+                NamedFields::Not(why) => Err(Arc::from(reason(text(why)?.to_string()))),
+            })
+        };
+        self.frames.into_iter().map(named).collect()
+    }
+}
+
 /// What is known of rows before they come: `pages + 1` starts of pages, then `rows` rows.
 #[derive(Debug, BorshSerialize, BorshDeserialize)]
 pub(crate) struct RowsHead {
@@ -480,6 +645,9 @@ impl Request {
             Self::Open { .. } | Self::IsMadeCode { .. } => "opening its files",
             Self::Rows { .. } => "compiling its unwind rows",
             Self::Bytes { .. } => "reading it",
+            Self::Attach { .. } => "reading its runtime",
+            Self::Names { .. } => "reading names of its frames",
+            Self::Memory { .. } => "reading its memory",
             Self::Tell { .. } | Self::Adopt { .. } => "telling of it",
             Self::File { .. } => "opening it",
             Self::Close { .. } => "closing files",
@@ -488,7 +656,7 @@ impl Request {
 
     pub(crate) fn fuzz(bytes: &[u8]) {
         match borsh::from_slice(bytes) {
-            Ok(Self::Open { mappings, .. } | Self::IsMadeCode { mappings, .. }) => {
+            Ok(Self::Open { mappings, .. } | Self::IsMadeCode { mappings, .. } | Self::Attach { mappings, .. }) => {
                 mappings.take();
             }
             Ok(Self::Begin { known, .. }) => {
@@ -516,6 +684,16 @@ impl Answer {
             Ok(Self::Rows(Ok(head))) => {
                 let rest = whole.get(whole.len() - body.len()..).unwrap_or_default();
                 let _ = head.take(rest).map(|compiled| compiled.adopt(&mut RuleDictionary::new()));
+            }
+            Ok(Self::Attached(Ok(attached))) => {
+                attached.take();
+            }
+            Ok(Self::Attached(Err(not))) => {
+                not.error();
+            }
+            Ok(Self::Names(names)) => {
+                let count = names.frames.len();
+                names.take(count);
             }
             Ok(Self::Known(Some(known))) => {
                 let _ = known.executable();

@@ -7,7 +7,7 @@ use profiler_bpf::record::{RuntimeFrame, UnwindEnd};
 use profiler_measure::Measure;
 use profiler_unwinders::executable::{Executable, ExecutableId};
 use profiler_unwinders::process::Comm;
-use profiler_unwinders::runtime::FrameName;
+use profiler_unwinders::runtime::{FrameName, Named};
 use rustc_hash::FxHashMap;
 
 /// Index into [`Aggregate::frames`].
@@ -178,6 +178,8 @@ pub struct Aggregate {
     pub executables: FxHashMap<ExecutableId, Arc<Executable>>,
     /// What runtimes said of their frames when these were first seen, innermost function first; their processes may be gone since.
     pub names: FxHashMap<FrameId, Box<[FrameName]>>,
+    /// Why those runtimes' frames have none that are not there.
+    pub unnamed: FxHashMap<FrameId, Arc<str>>,
     /// Bytes of the texts in `names`.
     name_bytes: usize,
     path_ids: FxHashMap<Arc<[u8]>, PathId>,
@@ -234,7 +236,7 @@ impl Aggregate {
         let lists = vec(&self.frames) + vec(&self.stacks) + vec(&self.images) + vec(&self.threads);
         let samples: usize = self.series.iter().map(|series| vec(&series.samples)).sum();
         let ids = map(&self.frame_ids) + map(&self.stack_ids) + map(&self.image_ids) + map(&self.thread_ids);
-        let names = map(&self.names) + self.name_bytes;
+        let names = map(&self.names) + map(&self.unnamed) + self.name_bytes;
         lists + samples + ids + names + stacks + vec(&self.paths) + map(&self.path_ids) + map(&self.executables)
     }
 
@@ -258,23 +260,28 @@ impl Aggregate {
         })
     }
 
+    /// Whether a runtime's frame was seen before.
+    #[must_use]
+    pub fn knows(&self, image: ImageId, frame: RuntimeFrame) -> bool {
+        self.frame_ids.contains_key(&Frame::Runtime { image, frame })
+    }
+
     /// The id of a runtime's frame; `names` is asked when it is new here.
-    pub fn runtime_frame(
-        &mut self,
-        image: ImageId,
-        frame: RuntimeFrame,
-        names: impl FnOnce() -> Vec<FrameName>,
-    ) -> FrameId {
+    pub fn runtime_frame(&mut self, image: ImageId, frame: RuntimeFrame, names: impl FnOnce() -> Named) -> FrameId {
         let frame = Frame::Runtime { image, frame };
         if let Some(&known) = self.frame_ids.get(&frame) {
             return known;
         }
         let id = self.frame(frame);
-        let names = names();
-        if !names.is_empty() {
-            let bytes = |name: &FrameName| size_of::<FrameName>() + name.function.len() + name.file.len();
-            self.name_bytes += names.iter().map(bytes).sum::<usize>();
-            self.names.insert(id, names.into());
+        match names() {
+            Ok(names) => {
+                let bytes = |name: &FrameName| size_of::<FrameName>() + name.function.len() + name.file.len();
+                self.name_bytes += names.iter().map(bytes).sum::<usize>();
+                self.names.insert(id, names.into());
+            }
+            Err(why) => {
+                self.unnamed.insert(id, why);
+            }
         }
         id
     }
@@ -342,28 +349,31 @@ mod tests {
             position: 3,
             cookie,
         };
-        let name = |function: &str| FrameName { function: function.into(), file: "a.py".into(), line: 7 };
+        let name =
+            |function: &str| FrameName { function: function.into(), file: "a.py".into(), line: 7, start_line: 1 };
+        let gone = || Err("python: code object gone".into());
         let mut asked = 0;
-        let mut id = |aggregate: &mut Aggregate, image, frame, names: Vec<FrameName>| {
+        let mut id = |aggregate: &mut Aggregate, image, frame, names: Named| {
             aggregate.runtime_frame(image, frame, || {
                 asked += 1;
                 names
             })
         };
         let before = aggregate.memory_bytes();
-        let first = id(&mut aggregate, 0, frame(0x1000, 1), vec![name("inlined"), name("caller")]);
-        let again = id(&mut aggregate, 0, frame(0x1000, 1), vec![name("what the address holds by now")]);
+        let first = id(&mut aggregate, 0, frame(0x1000, 1), Ok(vec![name("inlined"), name("caller")]));
+        let again = id(&mut aggregate, 0, frame(0x1000, 1), Ok(vec![name("what the address holds by now")]));
         assert_eq!(first, again);
         // Any part of its identity makes it another.
         let others = [
-            id(&mut aggregate, 1, frame(0x1000, 1), Vec::new()),
-            id(&mut aggregate, 0, frame(0x1000, 2), vec![name("reused")]),
-            id(&mut aggregate, 0, frame(0x2000, 1), Vec::new()),
+            id(&mut aggregate, 1, frame(0x1000, 1), gone()),
+            id(&mut aggregate, 0, frame(0x1000, 2), Ok(vec![name("reused")])),
+            id(&mut aggregate, 0, frame(0x2000, 1), gone()),
         ];
         assert!(!others.contains(&first));
         assert_eq!(asked, 4);
         assert_eq!(*aggregate.names[&first], [name("inlined"), name("caller")]);
         assert_eq!(aggregate.names.len(), 2, "what has no name has no entry");
+        assert_eq!(&*aggregate.unnamed[&others[0]], "python: code object gone");
         assert!(aggregate.memory_bytes() > before + 3 * size_of::<FrameName>());
     }
 }

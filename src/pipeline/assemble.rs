@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use profiler_bpf::record::{UnwindEnd, comm_bytes};
+use profiler_bpf::abi;
+use profiler_bpf::record::comm_bytes;
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{
     FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Profiles, Sample, Thread,
@@ -234,9 +235,17 @@ fn location(
             Location { kind: FrameKind::Jit, mapping, address: address.0, lines, guessed }
         }
         Frame::Runtime { frame, .. } => {
+            if let Some(why) = mappings.aggregate.unnamed.get(&id) {
+                return marker(builder, why);
+            }
             let names = mappings.aggregate.names.get(&id).map(|names| &**names).unwrap_or_default();
             let lines = names.iter().map(|name| runtime_line(builder, name)).collect();
-            Location { kind: FrameKind::Jit, mapping: None, address: frame.object.0, lines, guessed: false }
+            let kind = match frame.kind {
+                abi::FrameKind::CPYTHON => FrameKind::Cpython,
+                abi::FrameKind::HOTSPOT => FrameKind::Jvm,
+                _ => FrameKind::Jit,
+            };
+            Location { kind, mapping: None, address: frame.object.0, lines, guessed: false }
         }
         Frame::Unmapped { address } => {
             Location { kind: FrameKind::Native, mapping: None, address: address.0, lines, guessed: false }
@@ -246,20 +255,24 @@ fn location(
             let mapping = Some(mappings.kernel(builder, module));
             Location { kind: FrameKind::Kernel, mapping, address: address.0, lines, guessed: false }
         }
-        Frame::Marker(end) => marker(builder, end),
+        Frame::Marker(end) => marker(builder, end.reason()),
     }
 }
 
 /// A function as its runtime named it.
 fn runtime_line(builder: &mut ProfileBuilder, name: &FrameName) -> Line {
-    let function =
-        Function { name: builder.string(&name.function), file: builder.string(&name.file), ..Function::default() };
+    let function = Function {
+        name: builder.string(&name.function),
+        file: builder.string(&name.file),
+        start_line: name.start_line,
+        ..Function::default()
+    };
     Line { function: builder.function(function), line: name.line, column: 0 }
 }
 
-/// The frame that says why there is none above it.
-fn marker(builder: &mut ProfileBuilder, end: UnwindEnd) -> Location {
-    let name = builder.string(&format!("[{}]", end.reason()));
+/// The frame that says why there is none above it, or in its place.
+fn marker(builder: &mut ProfileBuilder, why: &str) -> Location {
+    let name = builder.string(&format!("[{why}]"));
     let function = builder.function(Function { name, ..Function::default() });
     let lines = vec![Line { function, line: 0, column: 0 }];
     Location { kind: FrameKind::Marker, mapping: None, address: 0, lines, guessed: false }
@@ -295,16 +308,18 @@ mod tests {
             position: 3,
             cookie: 4,
         };
-        let name = |function: &str, line| FrameName { function: function.into(), file: "a.py".into(), line };
-        let named = aggregate.runtime_frame(0, frame, || vec![name("inlined", 7), name("caller", 9)]);
-        let unnamed = aggregate.runtime_frame(0, RuntimeFrame { cookie: 5, ..frame }, Vec::new);
+        let name =
+            |function: &str, line| FrameName { function: function.into(), file: "a.py".into(), line, start_line: 1 };
+        let named = aggregate.runtime_frame(0, frame, || Ok(vec![name("inlined", 7), name("caller", 9)]));
+        let unnamed = aggregate.runtime_frame(0, RuntimeFrame { cookie: 5, ..frame }, || Err("python: gone".into()));
         let mut builder = ProfileBuilder::new();
         let mut mappings =
             Mappings { aggregate: &aggregate, of_executable: FxHashMap::default(), of_module: FxHashMap::default() };
         let mut of = |id: FrameId| location(&mut builder, &mut mappings, (id, &aggregate.frames[id as usize]), None);
         let (named, unnamed) = (of(named), of(unnamed));
-        assert!(unnamed.lines.is_empty() && unnamed.address == 0x1000);
         let profile = builder.finish();
+        let why = profile.function(unnamed.lines[0].function).unwrap();
+        assert_eq!((unnamed.kind, profile.string(why.name)), (FrameKind::Marker, "[python: gone]"));
         let lines = named.lines.iter().map(|line| {
             let function = profile.function(line.function).unwrap();
             (profile.string(function.name), profile.string(function.file), line.line)

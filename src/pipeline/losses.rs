@@ -116,6 +116,9 @@ pub fn since(totals: &Totals, unwinder: &Stats, told: &mut Told) -> Vec<Loss> {
     losses.extend(
         others.into_iter().chain(incomplete).map(|(reason, count)| (reason.to_owned(), new("", reason, count))),
     );
+    for (reason, &count) in &totals.unnamed {
+        losses.push((format!("frames without a name: {reason}"), new(reason, "unnamed", count)));
+    }
     losses.into_iter().filter(|&(_, count)| count > 0).map(|(reason, count)| Loss { reason, count }).collect()
 }
 

@@ -6,6 +6,7 @@ mod chosen;
 mod collect;
 mod facts;
 mod finish;
+mod fold;
 mod images;
 pub mod losses;
 mod memory;

@@ -3,14 +3,18 @@
 use std::sync::Arc;
 
 use profiler_address::UserAddr;
+use profiler_bpf::abi::FrameKind;
 use profiler_bpf::native::Walk;
-use profiler_bpf::record::{Continuation, NativeFrame, Sample, UnwindEnd, UserFrame, comm_bytes};
+use profiler_bpf::record::{Continuation, NativeFrame, RuntimeFrame, Sample, UnwindEnd, UserFrame, comm_bytes};
 use profiler_unwinders::executable::{Executable, Mapper};
 use profiler_unwinders::process::{AddressSpace, Comm, Process};
 use profiler_unwinders::publish::{Located, Publisher};
 use profiler_unwinders::reading::Reading;
+use profiler_unwinders::runtime::Named;
+use rustc_hash::FxHashMap;
 
 use super::aggregate::{Frame, FrameId, Image, ImageId, RawSample, StackId, Thread};
+use super::fold::{self, Part};
 use super::session::{Session, process_at};
 use super::totals::Tally;
 use super::window::RawKey;
@@ -154,19 +158,7 @@ impl Session {
             frames.push(self.window.aggregate.frame(Frame::Kernel { address }));
         }
         let image = self.image_of((head.pid, head.time), &head.comm, now);
-        for frame in user {
-            let frame = match frame {
-                UserFrame::Native(frame) => {
-                    let frame = self.native_frame((head.pid, head.time), image, frame, now);
-                    self.window.aggregate.frame(frame)
-                }
-                UserFrame::Runtime(frame) => {
-                    let names = || self.publisher.names(head.pid, &frame);
-                    self.window.aggregate.runtime_frame(image, frame, names)
-                }
-            };
-            frames.push(frame);
-        }
+        frames.extend(self.user_frames((head.pid, head.time), image, user, now));
         let aggregate = &mut self.window.aggregate;
         if !end.is_complete() {
             tracing::debug!(
@@ -181,6 +173,57 @@ impl Session {
             frames.push(aggregate.frame(Frame::Marker(end)));
         }
         (aggregate.stack(&frames), end)
+    }
+
+    /// What each of `user` is; those of a runtime are named where they are new.
+    fn user_frames(&mut self, (pid, time): (u32, u64), image: ImageId, user: Vec<UserFrame>, now: u64) -> Vec<FrameId> {
+        let new = |frame: &UserFrame| match frame {
+            UserFrame::Runtime(frame) if !self.window.aggregate.knows(image, *frame) => Some(*frame),
+            _ => None,
+        };
+        let mut new: Vec<RuntimeFrame> = user.iter().filter_map(new).collect();
+        let mut names: FxHashMap<RuntimeFrame, Named> = FxHashMap::default();
+        if !new.is_empty() {
+            new.sort_unstable_by_key(|frame| (frame.kind, frame.object.0, frame.position, frame.cookie));
+            new.dedup();
+            let named = self.publisher.names(pid, &new, self.reading.as_mut());
+            names.extend(new.into_iter().zip(named));
+        }
+        let of_loop = |frame: &NativeFrame| self.publisher.unwinder(pid, frame.lookup_address()) == FrameKind::CPYTHON;
+        let user = fold::restitched(user, of_loop);
+        let mut found = Vec::with_capacity(user.len());
+        for frame in user {
+            found.push(match frame {
+                UserFrame::Native(frame) => {
+                    let frame = self.native_frame((pid, time), image, frame, now);
+                    let aggregate = &mut self.window.aggregate;
+                    let runtime = match frame {
+                        Frame::Native { executable, .. } => aggregate.executables.get(&executable),
+                        _ => None,
+                    };
+                    let own = runtime.is_some_and(|of| of.runtime == Some(FrameKind::CPYTHON));
+                    (aggregate.frame(frame), if own { Part::Interpreter } else { Part::Other })
+                }
+                UserFrame::Runtime(frame) => {
+                    let gone = || Err(Arc::from("runtime: name not asked for"));
+                    let mut unnamed = None;
+                    let id = self.window.aggregate.runtime_frame(image, frame, || {
+                        let named = names.remove(&frame).unwrap_or_else(gone);
+                        unnamed = named.as_ref().err().cloned();
+                        named
+                    });
+                    if let Some(why) = unnamed {
+                        self.totals.count_unnamed(&why);
+                    }
+                    let python = frame.kind == FrameKind::CPYTHON;
+                    (id, if python { Part::Function } else { Part::Other })
+                }
+            });
+        }
+        if !self.all_runtime_frames {
+            fold::fold(&mut found);
+        }
+        found.into_iter().map(|(id, _)| id).collect()
     }
 
     /// Makes the image that ran at `time` the one that the unwinder knows.

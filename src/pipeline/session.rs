@@ -6,7 +6,6 @@ use profiler_bpf::record::Sample;
 use profiler_bpf::sideband::{Event, Kind, Sideband};
 use profiler_bpf::{Batch, Sampler, Source, Targets, online_cpus};
 use profiler_targets::TargetRules;
-use profiler_unwinders::native::Native;
 use profiler_unwinders::process::{Clock, Process, ProcessTable};
 use profiler_unwinders::publish::Publisher;
 use profiler_unwinders::reading::{Reading, Troubles};
@@ -67,6 +66,8 @@ pub struct Session {
     is_eager: bool,
     pub(super) totals: Totals,
     pub(super) budgets: Budgets,
+    /// Whether an interpreter's own C functions are shown where its functions call each other.
+    pub(super) all_runtime_frames: bool,
     /// The sources whose part of the aggregate is beyond its budget.
     pub(super) full: Vec<bool>,
     sideband_bytes: usize,
@@ -89,8 +90,7 @@ impl Session {
         let sideband = Sideband::open(&cpus, options.sideband_bytes)?;
         let collector = Collector::start(sampler.rings()?, sideband, options.budgets.waiting)?;
         let tables = sampler.tables()?;
-        let native = Native::new(tables.rows, options.budgets.rows)?;
-        let publisher = Publisher::new(tables.processes, native);
+        let publisher = Publisher::of(tables, options.budgets.rows)?;
         let mut processes = ProcessTable::new();
         processes.queue_unknown();
         Ok(Self {
@@ -110,6 +110,7 @@ impl Session {
             eager,
             totals: Totals::default(),
             budgets: options.budgets,
+            all_runtime_frames: false,
             sideband_bytes: options.sideband_bytes.saturating_mul(cpus.len()),
             next_cpu_check: u64::MAX,
             next_tidying: 0,
@@ -136,6 +137,11 @@ impl Session {
         let changed = self.sampler.set_frequency(frequency);
         self.sources = self.sampler.sources().to_vec();
         changed
+    }
+
+    /// Whether to show the C functions by which an interpreter's functions call each other, its evaluation loop among them.
+    pub fn show_all_runtime_frames(&mut self, all: bool) {
+        self.all_runtime_frames = all;
     }
 
     /// Samples only processes that `rules` allow, from now on. The kernel half filters if it was loaded with
@@ -190,6 +196,9 @@ impl Session {
             self.work_off(&intake, now);
         }
         self.scan_waiting(now);
+        for pid in self.publisher.due(now) {
+            self.publish(pid, now);
+        }
         for retired in self.processes.retire(now) {
             self.images.retired(retired.serial);
             if self.processes.get(retired.pid).is_none() {

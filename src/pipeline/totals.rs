@@ -39,6 +39,8 @@ pub struct Totals {
     pub sources: BTreeMap<String, SourceTotals>,
     /// Samples whose stack is not whole, by reason.
     pub incomplete: BTreeMap<&'static str, u64>,
+    /// Frames of runtimes that have no name, by why, as they were first seen.
+    pub unnamed: BTreeMap<String, u64>,
     /// Samples that user space unwound.
     pub continued: u64,
     /// Side-band events lost.
@@ -49,7 +51,16 @@ pub struct Totals {
     pub reading: Troubles,
 }
 
+/// Reasons that are told apart: they come from who reads targets.
+const MAX_REASONS: usize = 64;
+
 impl Totals {
+    /// Counts a runtime's frame that has no name.
+    pub(super) fn count_unnamed(&mut self, why: &str) {
+        let known = self.unnamed.len() < MAX_REASONS || self.unnamed.contains_key(why);
+        *self.unnamed.entry(if known { why } else { "runtime: other reasons" }.to_owned()).or_default() += 1;
+    }
+
     /// Samples with unfinished stacks.
     #[must_use]
     pub fn incomplete(&self) -> u64 {
@@ -83,6 +94,9 @@ impl Totals {
         }
         for (&reason, count) in &more.incomplete {
             *self.incomplete.entry(reason).or_default() += count;
+        }
+        for (reason, count) in &more.unnamed {
+            *self.unnamed.entry(reason.clone()).or_default() += count;
         }
         self.continued += more.continued;
         self.sideband_lost += more.sideband_lost;

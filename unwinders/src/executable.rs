@@ -32,8 +32,10 @@ pub use known::{Known, Revision};
 pub use open::FileKey;
 pub use registry::Executables;
 
+use profiler_bpf::abi::FrameKind;
 use profiler_elf::Segment;
 
+use crate::maps::{Backing, Mapping};
 use crate::process::Process;
 
 /// Names an executable within one [`Executables`]; never used again for another.
@@ -82,6 +84,8 @@ pub struct Executable {
     pub is_32bit: bool,
     /// Path of the dynamic linker that it asks for.
     pub interpreter: Option<Vec<u8>>,
+    /// The runtime that it is, whose frames are more than addresses.
+    pub runtime: Option<FrameKind>,
     content: Content,
 }
 
@@ -165,6 +169,17 @@ impl Executable {
             .or_else(|| code().find(|segment| segment.to_vaddr(offset).is_some()))
             .or_else(|| self.segments.iter().find(holds));
         segment.or_else(|| self.segments.iter().find(|s| s.to_vaddr(offset).is_some()))?.to_vaddr(offset)
+    }
+
+    /// Address in the process minus ELF virtual address, where `mapping` is of it, or of code of it that was moved to anonymous memory.
+    #[must_use]
+    pub fn bias_of(&self, mapping: &Mapping) -> Option<u64> {
+        // What was moved lies where it lay before: as its neighbour in the file says.
+        let file = match &mapping.backing {
+            Backing::Replaced(file) => file,
+            _ => mapping,
+        };
+        Some(file.start.0.wrapping_sub(self.vaddr_of(file.offset)?.0))
     }
 
     /// Lowest and highest (exclusive) ELF virtual address of its code.

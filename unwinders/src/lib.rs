@@ -9,6 +9,7 @@ pub mod memory;
 pub mod native;
 pub mod process;
 pub mod publish;
+pub mod python;
 mod ranges;
 pub mod reading;
 pub mod rows;

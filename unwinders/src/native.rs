@@ -5,12 +5,13 @@
 //!                   │ loaded on the first sample that needs it
 //! ```
 //!
-//! It is the first of the runtimes, and the one that all others go back to: its loader takes every ELF file, its data is the slot
-//! under which the kernel half knows the executable, its instance holds the slot for a process.
+//! It is the first of the runtimes, and the one that all others go back to: its loader takes every ELF file, its instance holds, for a
+//! process, the slot under which the kernel half knows the executable.
 //!
 //! The kernel half reads the tables while they change: rows make room for others only when nothing leads to them any more and every
 //! program that may have been reading them has ended.
 
+mod pages;
 mod rowstore;
 mod slots;
 
@@ -18,18 +19,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use profiler_address::UserAddr;
 use profiler_bpf::abi::{self, FrameKind};
-use profiler_bpf::native::Walk;
-use profiler_bpf::record::{Continuation, RuntimeFrame, UnwindEnd, UserFrame};
+use profiler_bpf::native::{self, Walk};
+use profiler_bpf::record::{Continuation, UnwindEnd, UserFrame};
 use profiler_bpf::{Error, RowTables};
 
 use self::slots::Slots;
 use crate::executable::{Executable, ExecutableId};
-use crate::maps::{Backing, Mapping};
-use crate::memory::Memory;
+use crate::maps::Mapping;
 use crate::process::{Clock, Process};
 use crate::reading::{Reading, RowsError};
 use crate::rows;
-use crate::runtime::{Data, FrameName, Instance, Loader, Piece, RowsAt, RuntimeError};
+use crate::runtime::{Instance, Loader, Piece, RowsAt, RuntimeError, Runtimes};
 
 /// What the native unwinder has done and could not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -167,18 +167,25 @@ impl Native {
 
     /// Walks on from where the kernel half stopped, over its copy of the stack, and appends to `frames`. Rows that are missing
     /// are loaded, here and for the kernel half. [`UnwindEnd::NoMapping`] leaves `walk` at the frame that is nowhere, so
-    /// that it can be tried again when more is known.
+    /// that it can be tried again when more is known. The frames of `runtimes` are followed through the memory of `pid` as it is now.
     pub fn walk(
         &self,
-        mappings: &[abi::Mapping],
+        (pid, mappings, runtimes): (u32, &[abi::Mapping], &Runtimes),
         reading: &mut dyn Reading,
         walk: &mut Walk,
         (from, stack): (&Continuation, &[u8]),
         frames: &mut Vec<UserFrame>,
     ) -> UnwindEnd {
         let mut shared = self.lock();
+        let mut pages = mappings.iter().any(|mapping| mapping.unwinder != 0).then(|| pages::Pages::new(pid));
         loop {
-            let end = walk.run(&shared.tables, mappings, from.sp, stack, frames);
+            let tables = &shared.tables;
+            let end = runtimes.with_table(|instances| {
+                let mut read =
+                    |address, bytes: &mut [u8]| pages.as_mut().is_some_and(|pages| pages.read(reading, address, bytes));
+                let runtimes = native::Runtimes { instances, read: &mut read };
+                walk.run(tables, mappings, from.sp, stack, Some(runtimes), frames)
+            });
             if end != UnwindEnd::NotLoaded {
                 return end;
             }
@@ -244,12 +251,13 @@ impl Loader for Native {
     }
 
     /// Every 64-bit ELF file; its rows are compiled when a sample needs them.
-    fn load(
+    fn attach(
         &mut self,
         executable: &Arc<Executable>,
+        _: &Process,
         _: &mut dyn Reading,
         now: u64,
-    ) -> Result<Option<Box<dyn Data>>, RuntimeError> {
+    ) -> Result<Option<Box<dyn Instance>>, RuntimeError> {
         if executable.segments.is_empty() {
             return Ok(None);
         }
@@ -258,8 +266,9 @@ impl Loader for Native {
             shared.stats.over_budget += 1;
             return Err(RuntimeError::TableFull("executable"));
         };
+        shared.slots.hold(slot);
         drop(shared);
-        Ok(Some(Box::new(NativeData { native: self.clone(), executable: Arc::clone(executable), slot })))
+        Ok(Some(Box::new(NativeInstance { native: self.clone(), executable: Arc::clone(executable), slot })))
     }
 
     /// Frees what no process has mapped for a while.
@@ -270,47 +279,31 @@ impl Loader for Native {
     }
 }
 
-/// An executable with a slot.
+/// A process that maps the executable, which has a slot.
 #[derive(Debug)]
-struct NativeData {
+struct NativeInstance {
     native: Native,
     executable: Arc<Executable>,
     slot: u32,
 }
 
-impl Data for NativeData {
-    fn attach(self: Box<Self>, _: &Process) -> Result<Box<dyn Instance>, RuntimeError> {
-        self.native.lock().slots.hold(self.slot);
-        Ok(Box::new(NativeInstance(*self)))
-    }
-}
-
-/// A process that maps the executable.
-#[derive(Debug)]
-struct NativeInstance(NativeData);
-
 impl Instance for NativeInstance {
-    fn pieces(&mut self, _: &Process, own: &[&Mapping]) -> Vec<Piece> {
+    fn pieces(&mut self, _: &Process, own: &[&Mapping], _: &mut dyn Reading, _: u64) -> Vec<Piece> {
         let piece = |mapping: &&Mapping| {
-            // Code that was moved to anonymous memory lies where it lay before: as its neighbour in the file says.
-            let file = match &mapping.backing {
-                Backing::Replaced(file) => file,
-                _ => *mapping,
-            };
-            let vaddr = self.0.executable.vaddr_of(file.offset)?;
-            let rows = RowsAt { slot: self.0.slot, bias: file.start.0.wrapping_sub(vaddr.0) };
-            Some(Piece { start: mapping.start, end: mapping.end, rows: Some(rows) })
+            let bias = self.executable.bias_of(mapping)?;
+            let rows = RowsAt { slot: self.slot, bias };
+            Some(Piece { start: mapping.start, end: mapping.end, rows: Some(rows), instance: 0 })
         };
         own.iter().filter_map(piece).collect()
     }
 
     /// Its frames are addresses, which are named by symbols.
-    fn names(&mut self, _: &RuntimeFrame, _: &dyn Memory) -> Vec<FrameName> {
-        Vec::new()
+    fn opaque(&self) -> Option<&[u8]> {
+        None
     }
 
     fn detach(self: Box<Self>, now: u64) {
-        self.0.native.lock().slots.release(self.0.slot, now);
+        self.native.lock().slots.release(self.slot, now);
     }
 }
 

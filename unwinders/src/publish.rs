@@ -16,17 +16,16 @@ use profiler_address::{ElfVaddr, UserAddr};
 use profiler_bpf::abi::{self, FrameKind, NO_EXECUTABLE};
 use profiler_bpf::native::Walk;
 use profiler_bpf::record::{Continuation, RuntimeFrame, UnwindEnd, UserFrame};
-use profiler_bpf::{Error, ProcessTables};
+use profiler_bpf::{Error, ProcessTables, Tables};
 use rustc_hash::FxHashMap;
 
 use crate::executable::{Executable, ExecutableId, Mapper};
 use crate::maps::{Backing, FileId, Mapping};
-use crate::memory::ProcessMemory;
 use crate::native::{Native, find};
 use crate::process::{AddressSpace, Process};
 use crate::ranges::Ranges;
 use crate::reading::Reading;
-use crate::runtime::{self, FrameName, Instance, Loader, RuntimeError};
+use crate::runtime::{self, Instance, Loader, MAX_FRAMES, MAX_PIECES, Named, RuntimeError, Runtimes};
 
 /// A sample that saw a range before it was replaced has long left the kernel half after this time, ns.
 const REUSE_AFTER_NS: u64 = 1_000_000_000;
@@ -40,11 +39,6 @@ const MAX_PUBLISHED: usize = abi::MAX_MAPPINGS / 4;
 const MAX_COMPARED: usize = 64;
 /// Processes with more mappings than this have those joined that differ in nothing but a gap.
 const JOIN_ABOVE: usize = 1024;
-/// Pieces taken of one instance.
-const MAX_PIECES: usize = abi::MAX_MAPPINGS;
-
-/// Functions that one frame can stand for: compilers inline no deeper.
-const MAX_NAMES: usize = 64;
 
 /// What was published and loaded, and what could not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +64,8 @@ pub struct TableUse {
     pub processes: usize,
     /// Mappings, those included that rest before they are used again.
     pub mappings: usize,
+    /// Runtimes in processes, the same.
+    pub runtimes: usize,
     /// The native unwinder's tables.
     pub native: crate::native::RowUse,
 }
@@ -85,8 +81,18 @@ struct Published {
     /// First and number of those that the kernel half has; none if it does not know the process.
     range: Option<(u32, u32)>,
     attached: Vec<Attached>,
-    /// Some of its files could not be opened for now: it is laid out anew then (`CLOCK_MONOTONIC`, ns).
+    /// Some of its files could not be opened for now, or a runtime was not ready: it is laid out anew then (`CLOCK_MONOTONIC`, ns).
     again_at: u64,
+    /// That is so since a runtime was not ready.
+    not_ready: bool,
+}
+
+/// What there is to be published of a process.
+struct LaidOut {
+    mappings: Vec<abi::Mapping>,
+    attached: Vec<Attached>,
+    again_at: Option<u64>,
+    not_ready: bool,
 }
 
 /// What a runtime has to do with an executable of a process.
@@ -106,6 +112,7 @@ type Instances = FxHashMap<(ExecutableId, FrameKind), Option<Box<dyn Instance>>>
 pub struct Publisher {
     tables: ProcessTables,
     native: Native,
+    runtimes: Runtimes,
     loaders: Vec<Box<dyn Loader>>,
     processes: FxHashMap<u32, Published>,
     ranges: Ranges,
@@ -117,17 +124,32 @@ pub struct Publisher {
 impl Publisher {
     /// Fills `tables`, for all [`loaders`](runtime::loaders).
     #[must_use]
-    pub fn new(tables: ProcessTables, native: Native) -> Self {
-        let loaders = runtime::loaders(&native);
-        Self::with_loaders(tables, native, loaders)
+    pub fn new(tables: ProcessTables, native: Native, runtimes: Runtimes) -> Self {
+        let loaders = runtime::loaders(&native, &runtimes);
+        Self::with_loaders(tables, native, runtimes, loaders)
+    }
+
+    /// All of `tables` filled, with at most `row_budget` bytes of rows.
+    ///
+    /// # Errors
+    /// The tables cannot be written.
+    pub fn of(tables: Tables, row_budget: usize) -> Result<Self, Error> {
+        let native = Native::new(tables.rows, row_budget)?;
+        Ok(Self::new(tables.processes, native, Runtimes::new(tables.instances)))
     }
 
     /// Fills `tables`, for these loaders.
     #[must_use]
-    pub fn with_loaders(tables: ProcessTables, native: Native, loaders: Vec<Box<dyn Loader>>) -> Self {
+    pub fn with_loaders(
+        tables: ProcessTables,
+        native: Native,
+        runtimes: Runtimes,
+        loaders: Vec<Box<dyn Loader>>,
+    ) -> Self {
         Self {
             tables,
             native,
+            runtimes,
             loaders,
             processes: FxHashMap::default(),
             ranges: Ranges::new(abi::MAX_MAPPINGS as u32),
@@ -157,8 +179,22 @@ impl Publisher {
         TableUse {
             processes: self.tables.process_count(),
             mappings: abi::MAX_MAPPINGS - self.ranges.available() as usize,
+            runtimes: self.runtimes.in_use(),
             native: self.native.table_use(),
         }
+    }
+
+    /// Runtimes other than that.
+    #[must_use]
+    pub fn runtimes(&self) -> &Runtimes {
+        &self.runtimes
+    }
+
+    /// Processes that are to be published again by now, since a runtime of theirs was not ready.
+    #[must_use]
+    pub fn due(&self, now: u64) -> Vec<u32> {
+        let due = self.processes.iter().filter(|(_, published)| published.not_ready && published.again_at <= now);
+        due.map(|(&pid, _)| pid).collect()
     }
 
     /// The native unwinder.
@@ -206,7 +242,7 @@ impl Publisher {
                 other_image = before.attached;
             }
         }
-        let (mappings, attached, again_at) = self.lay_out(process, reading, &mut kept, now);
+        let LaidOut { mappings, attached, again_at, not_ready } = self.lay_out(process, reading, &mut kept, now);
         detach(other_image.into_iter().filter_map(|a| a.instance).chain(kept.into_values().flatten()), now);
         if let Some((first, count)) = range {
             self.ranges.release(first, count, now);
@@ -219,6 +255,7 @@ impl Publisher {
             mappings,
             attached,
             again_at: again_at.unwrap_or(u64::MAX),
+            not_ready,
         };
         if process.address_space.is_some() && process.ended.is_none() {
             self.ranges.free_before(now.saturating_sub(REUSE_AFTER_NS));
@@ -284,16 +321,10 @@ impl Publisher {
 
     /// All mappings as the kernel half wants them, and the runtimes that have a part in them: those of `kept`, which they are taken
     /// from, and new ones.
-    fn lay_out(
-        &mut self,
-        process: &Process,
-        reading: &mut dyn Reading,
-        kept: &mut Instances,
-        now: u64,
-    ) -> (Vec<abi::Mapping>, Vec<Attached>, Option<u64>) {
+    fn lay_out(&mut self, process: &Process, reading: &mut dyn Reading, kept: &mut Instances, now: u64) -> LaidOut {
         // The vsyscall page is an address of the kernel, which the unwinder's search takes for negative.
         let mapped: Vec<&Mapping> = process.mappings.iter().filter(|mapping| mapping.end.0 <= USER_END).collect();
-        let (opened, again_at) = self.open(process, &mapped, reading);
+        let (opened, mut again_at) = self.open(process, &mapped, reading);
         let mut all: Vec<abi::Mapping> = Vec::with_capacity(mapped.len());
         let mut own: FxHashMap<ExecutableId, (Arc<Executable>, Vec<&Mapping>)> = FxHashMap::default();
         for (mapping, executable) in mapped.into_iter().zip(opened) {
@@ -309,22 +340,32 @@ impl Publisher {
                 entry.1.push(mapping);
             }
         }
+        let mut not_ready = false;
         let mut attached = Vec::with_capacity(own.len() * self.loaders.len());
         for loader in &mut self.loaders {
             let kind = loader.kind();
             for (&id, (executable, mappings)) in &own {
                 let mut instance = match kept.remove(&(id, kind)) {
                     Some(instance) => instance,
-                    None => match attach(loader.as_mut(), process, executable, reading, now) {
+                    None => match loader.attach(executable, process, reading, now) {
                         Ok(instance) => instance,
                         Err(error) => {
+                            if let RuntimeError::NotReady(_, pause) = error {
+                                let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+                                let again = now.saturating_add(pause);
+                                again_at = Some(again_at.unwrap_or(again).min(again));
+                                not_ready = true;
+                            }
                             let path = executable.path_text();
                             tracing::debug!(pid = process.pid, %path, ?kind, %error, "A runtime is left out for now.");
                             continue;
                         }
                     },
                 };
-                let pieces = instance.as_mut().map(|instance| instance.pieces(process, mappings)).unwrap_or_default();
+                let pieces = match instance.as_mut() {
+                    Some(instance) => instance.pieces(process, mappings, reading, now),
+                    None => Vec::new(),
+                };
                 for piece in pieces.iter().take(MAX_PIECES) {
                     pieces::lay(&mut all, piece, kind);
                 }
@@ -334,7 +375,7 @@ impl Publisher {
         if process.mappings.len() > JOIN_ABOVE {
             join(&mut all);
         }
-        (all, attached, again_at)
+        LaidOut { mappings: all, attached, again_at, not_ready }
     }
 
     /// What each of `mapped` maps, and when to ask again if some of it was not told.
@@ -396,7 +437,10 @@ impl Publisher {
         frames: &mut Vec<UserFrame>,
     ) -> UnwindEnd {
         match self.processes.get(&process.pid) {
-            Some(published) => self.native.walk(&published.mappings, reading, walk, from, frames),
+            Some(published) => {
+                let of = (process.pid, published.mappings.as_slice(), &self.runtimes);
+                self.native.walk(of, reading, walk, from, frames)
+            }
             None => UnwindEnd::UnknownProcess,
         }
     }
@@ -414,6 +458,14 @@ impl Publisher {
         self.processes.contains_key(&pid)
     }
 
+    /// Whose code `address` is in a process that is published.
+    #[must_use]
+    pub fn unwinder(&self, pid: u32, address: UserAddr) -> FrameKind {
+        let mapping = self.processes.get(&pid).and_then(|published| find(&published.mappings, address));
+        let kind = mapping.and_then(|mapping| FrameKind::new((mapping.unwinder & 0xff) as u8));
+        kind.unwrap_or(FrameKind::NATIVE)
+    }
+
     /// The executable and ELF address of `address` in a process that is published; its rows count as used.
     #[must_use]
     pub fn locate(&self, pid: u32, address: UserAddr, now: u64) -> Located {
@@ -425,28 +477,29 @@ impl Publisher {
         }
     }
 
-    /// The functions that a runtime's frame in `pid` stands for, innermost first; empty if nobody can tell (any more).
+    /// The functions that each of `frames`, runtimes' frames in `pid`, stands for, or why nobody can tell (any more).
     #[must_use]
-    pub fn names(&mut self, pid: u32, frame: &RuntimeFrame) -> Vec<FrameName> {
-        let Some(published) = self.processes.get_mut(&pid) else { return Vec::new() };
-        let Ok(memory) = ProcessMemory::open(pid) else { return Vec::new() };
-        let instances = published.attached.iter_mut().filter(|attached| attached.kind == frame.kind);
-        let mut names = instances.filter_map(|attached| Some(attached.instance.as_mut()?.names(frame, &memory)));
-        let mut names = names.find(|names| !names.is_empty()).unwrap_or_default();
-        names.truncate(MAX_NAMES);
+    pub fn names(&mut self, pid: u32, frames: &[RuntimeFrame], reading: &mut dyn Reading) -> Vec<Named> {
+        let nobody: Named = Err(Arc::from("runtime: process gone"));
+        let mut names = vec![nobody; frames.len()];
+        let Some(published) = self.processes.get(&pid) else { return names };
+        for attached in &published.attached {
+            let Some(opaque) = attached.instance.as_ref().and_then(|instance| instance.opaque()) else { continue };
+            let of_kind =
+                |(place, frame): (usize, &RuntimeFrame)| (frame.kind == attached.kind).then_some((place, *frame));
+            let wanted: Vec<(usize, RuntimeFrame)> = frames.iter().enumerate().filter_map(of_kind).collect();
+            for wanted in wanted.chunks(MAX_FRAMES) {
+                let of: Vec<RuntimeFrame> = wanted.iter().map(|(_, frame)| *frame).collect();
+                for ((place, _), named) in wanted.iter().zip(reading.names(pid, attached.kind, opaque, &of)) {
+                    // Two runtimes of a kind in one process: whoever knows the frame.
+                    if let Some(slot) = names.get_mut(*place).filter(|slot| slot.is_err()) {
+                        *slot = named;
+                    }
+                }
+            }
+        }
         names
     }
-}
-
-/// What the runtime of `loader` is to `executable` in `process`; none if it is not of its kind.
-fn attach(
-    loader: &mut dyn Loader,
-    process: &Process,
-    executable: &Arc<Executable>,
-    reading: &mut dyn Reading,
-    now: u64,
-) -> Result<Option<Box<dyn Instance>>, RuntimeError> {
-    loader.load(executable, reading, now)?.map(|data| data.attach(process)).transpose()
 }
 
 fn detach(instances: impl Iterator<Item = Box<dyn Instance>>, now: u64) {

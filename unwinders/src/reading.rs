@@ -10,15 +10,18 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use profiler_bpf::abi::Rule;
+use profiler_bpf::abi::{FrameKind, Rule};
+use profiler_bpf::record::RuntimeFrame;
 use profiler_elf::contain;
 use rustc_hash::FxHashMap;
 
 use crate::executable::{Executable, ExecutableId, Executables, Mapper, OpenError};
-use crate::maps::Mapping;
+use crate::maps::{Backing, Mapping};
+use crate::memory::{Memory, ProcessMemory};
 use crate::process::ScanError;
 use crate::process::procfs::{Place, Scan, Stat};
 use crate::rows::{self, RuleDictionary, UnwindRows};
+use crate::runtime::{self, AttachError, Attached, Named, Target};
 
 /// Reads what belongs to targets.
 pub trait Reading: fmt::Debug + Send {
@@ -59,6 +62,24 @@ pub trait Reading: fmt::Debug + Send {
     /// The file cannot be opened or read (for now).
     fn bytes(&mut self, executable: &Executable, offset: u64, length: usize) -> Result<Vec<u8>, OpenError>;
 
+    /// What is to be published of the runtime that `executable` is, in a process that has `mappings`.
+    ///
+    /// # Errors
+    /// It is not ready yet, or none that can be used.
+    fn attach(
+        &mut self,
+        process: &Mapper<'_>,
+        executable: &Executable,
+        mappings: &[&Mapping],
+    ) -> Result<Attached, AttachError>;
+
+    /// The names of `frames`, of the runtime `kind` in the process `pid`, of which [`Self::attach`] told `opaque`; as many as there
+    /// are frames.
+    fn names(&mut self, pid: u32, kind: FrameKind, opaque: &[u8], frames: &[RuntimeFrame]) -> Vec<Named>;
+
+    /// `length` bytes of the memory of `pid` from `address` on, 64 KiB at most; none if it cannot be read.
+    fn memory(&mut self, pid: u32, address: u64, length: usize) -> Option<Vec<u8>>;
+
     /// The files of `wanted`, for who names their frames; without those that are gone.
     fn files(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Arc<File>>;
 
@@ -74,6 +95,8 @@ pub trait Reading: fmt::Debug + Send {
     }
 }
 
+/// Most that [`Reading::memory`] gives at once.
+pub const MAX_MEMORY: usize = 1 << 16;
 /// Most that [`Reading::bytes`] gives at once.
 pub const MAX_BYTES: usize = 1 << 20;
 
@@ -200,6 +223,49 @@ impl Reading for Executables {
             .map_err(|source| OpenError::Read { path: executable.path_text().into_owned(), source })?;
         bytes.truncate(read);
         Ok(bytes)
+    }
+
+    fn attach(
+        &mut self,
+        process: &Mapper<'_>,
+        executable: &Executable,
+        mappings: &[&Mapping],
+    ) -> Result<Attached, AttachError> {
+        let data = self.runtime(executable)?;
+        let unsupported = |why: &str| AttachError::Unsupported(why.to_owned());
+        let executable = self.get(executable.id).map(Arc::clone).ok_or_else(|| unsupported("it was forgotten"))?;
+        let memory = ProcessMemory::open(process.pid)
+            .map_err(|error| unsupported(&format!("its memory cannot be read: {error}")))?;
+        let mappings: Vec<Mapping> = mappings.iter().map(|mapping| (*mapping).clone()).collect();
+        let own = |mapping: &&Mapping| {
+            matches!(mapping.backing, Backing::File(..))
+                && self.open_of(process, mapping).is_ok_and(|found| found.id == executable.id)
+        };
+        let bias = mappings.iter().find(own).and_then(|mapping| executable.bias_of(mapping));
+        let bias = bias.ok_or_else(|| unsupported("it is not mapped as code"))?;
+        let mut target = Target {
+            process: *process,
+            mappings: &mappings,
+            executable: &executable,
+            bias,
+            executables: self,
+            memory: &memory,
+        };
+        contain::contain(|| data.attach(&mut target)).unwrap_or_else(|| Err(unsupported("its reader panicked")))
+    }
+
+    fn names(&mut self, pid: u32, kind: FrameKind, opaque: &[u8], frames: &[RuntimeFrame]) -> Vec<Named> {
+        let nobody = |why: &str| vec![Err(Arc::from(why)); frames.len()];
+        let Some(runtime) = runtime::of_kind(kind) else { return nobody("runtime: not known") };
+        let Ok(memory) = ProcessMemory::open(pid) else { return nobody("runtime: process gone") };
+        let names = contain::contain(|| runtime.names(opaque, &memory, frames));
+        names.filter(|names| names.len() == frames.len()).unwrap_or_else(|| nobody("runtime: names not readable"))
+    }
+
+    fn memory(&mut self, pid: u32, address: u64, length: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; length.min(MAX_MEMORY)];
+        ProcessMemory::open(pid).ok()?.read(address, &mut bytes).ok()?;
+        Some(bytes)
     }
 
     fn files(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Arc<File>> {

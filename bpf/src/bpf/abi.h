@@ -16,11 +16,13 @@
 
 #define MAX_USER_FRAMES 1024
 #define MAX_KERNEL_FRAMES 127
-#define MAX_FRAMES 1152 /* both, rounded up */
+#define MAX_USER_WORDS 2048 /* of the user frames: a runtime's has two */
+#define MAX_FRAMES 2176 /* words of both, rounded up */
 #define STACK_COPY_PAGES 32
 #define PAGE_BYTES 4096
 #define PC_CACHE_SLOTS 1024 /* a power of two */
 #define FRAMES_A_CALL 4 /* unwound by one call of unwind_frames */
+#define RUNTIME_WORDS 16 /* that the step of a runtime has room for */
 #define MAX_SOURCES 8 /* of samples, in one recording */
 
 #define MAX_PROCESSES 16384
@@ -29,6 +31,8 @@
 #define MAX_ROW_PAGES 65536
 #define MAX_SLABS 1024
 #define MAX_RULES 32768
+#define MAX_INSTANCES 4096
+#define INSTANCE_BYTES 256
 #define SLAB_ROWS 65536
 #define SLAB_ROWS_SHIFT 16
 #define ROW_PAGE_SHIFT 16
@@ -82,8 +86,34 @@ AT(unwind_rule, rbx_off8, 14);
 /* Whose code a mapping is, and whose frame a word of a stack: six bits. */
 enum frame_kind {
 	FRAME_NATIVE = 0,
+	FRAME_CPYTHON = 1,
+	FRAME_HOTSPOT = 2,
 	FRAME_KINDS = 64,
 };
+
+/* struct mapping::unwinder: whose code it is, and above that which instance knows the way, an index into `instances`. */
+#define UNWINDER_KIND_BITS 8
+#define UNWINDER_KIND(unwinder) ((unwinder) & 0xff)
+#define UNWINDER_INSTANCE(unwinder) ((unwinder) >> UNWINDER_KIND_BITS)
+
+/* What user space found out of a runtime in one address space: a runtime's own struct lies over it (python.h). */
+struct instance {
+	u64 words[INSTANCE_BYTES / 8];
+};
+_Static_assert(sizeof(struct instance) == INSTANCE_BYTES, "instance");
+
+/*
+ * A runtime's step, step_NAME(s, instance): from the frame in `s`, whose ip is in its code, to the next. END_RUNNING: it wrote down
+ * what there is of this frame, and `s` is the caller's. Another enum unwind_end: there is no caller. Or one of these.
+ */
+enum runtime_step {
+	STEP_AGAIN = 256, /* it wrote frames, and has more of this one: call it again */
+	STEP_RULE = 257, /* it wrote down what there is of this frame; its caller is found by the native rule */
+	STEP_NATIVE = 258, /* a frame as any other: to be written down, and its caller found by the native rule */
+};
+
+/* The object of a runtime's frame that stands for frames that could not be read; its position says why. */
+#define NO_OBJECT 0
 
 /* One executable mapping of a process; a process's are consecutive in `mappings`, sorted by start. */
 struct mapping {
@@ -91,7 +121,7 @@ struct mapping {
 	u64 end; /* one past the last */
 	u64 bias; /* user address - ELF virtual address */
 	u32 executable; /* index into `executables`; NO_EXECUTABLE: code without rows, follow the frame pointer */
-	u32 unwinder; /* enum frame_kind: whose code it is */
+	u32 unwinder; /* enum frame_kind, and the instance's index << UNWINDER_KIND_BITS */
 };
 _Static_assert(sizeof(struct mapping) == 32, "mapping");
 AT(mapping, start, 0);
@@ -222,16 +252,24 @@ struct continuation {
 	u64 ip, sp, fp, rbx;
 	u64 leaf; /* 1: ip was interrupted here and regs hold; */
 	u64 guessed; /* FRAME_GUESSED or 0 */
+	u64 thread_pointer; /* of the thread; 0: unknown */
+	u64 cursor; /* struct unwind_state */
+	u64 begun; /* struct unwind_state */
+	u64 depth; /* frames, which are fewer than their words */
 	u64 regs[LEAF_REGS]; /* by DWARF number */
 };
-_Static_assert(sizeof(struct continuation) == 48 + LEAF_REGS * 8, "continuation");
+_Static_assert(sizeof(struct continuation) == 80 + LEAF_REGS * 8, "continuation");
 AT(continuation, ip, 0);
 AT(continuation, sp, 8);
 AT(continuation, fp, 16);
 AT(continuation, rbx, 24);
 AT(continuation, leaf, 32);
 AT(continuation, guessed, 40);
-AT(continuation, regs, 48);
+AT(continuation, thread_pointer, 48);
+AT(continuation, cursor, 56);
+AT(continuation, begun, 64);
+AT(continuation, depth, 72);
+AT(continuation, regs, 80);
 
 /* Of one source on one CPU. The twin is `counter.rs`: a test there holds the two together. */
 enum counter {
@@ -259,12 +297,19 @@ struct unwind_state {
 	u64 rbx_at;
 	u64 guessed; /* FRAME_GUESSED if ip was found so */
 	u32 leaf; /* 1: this frame was interrupted; regs[] hold, and ip is an instruction pointer */
-	u32 frames; /* user frames written */
+	u32 frames; /* words of user frames written */
 	u32 serial; /* of the process's mappings */
 	u32 first_mapping;
 	u32 mapping_count;
 	u32 rule; /* scratch between lookup and step */
 	u64 regs[LEAF_REGS]; /* by DWARF number */
+	u64 thread_pointer; /* 0: not asked for yet */
+	u64 cursor; /* of a runtime that keeps a stack of its own: the frame that comes next, when its code is met next */
+	u32 unwinder; /* struct mapping::unwinder of this frame */
+	u32 depth; /* user frames written */
+	u8 begun; /* 1: `cursor` holds */
+	u8 inside; /* 1: the runtime has further frames at this native one, which is written already */
+	u8 pad[6];
 };
 AT(unwind_state, ip, 0);
 AT(unwind_state, sp, 8);
@@ -280,12 +325,18 @@ AT(unwind_state, first_mapping, 68);
 AT(unwind_state, mapping_count, 72);
 AT(unwind_state, rule, 76);
 AT(unwind_state, regs, 80);
+AT(unwind_state, thread_pointer, 80 + LEAF_REGS * 8);
+AT(unwind_state, cursor, 88 + LEAF_REGS * 8);
+AT(unwind_state, unwinder, 96 + LEAF_REGS * 8);
+AT(unwind_state, depth, 100 + LEAF_REGS * 8);
+AT(unwind_state, begun, 104 + LEAF_REGS * 8);
+AT(unwind_state, inside, 105 + LEAF_REGS * 8);
 
 /* A rule by the address that it was found for; whole, so that a hit touches one cache line. */
 struct pc_cache_entry {
 	u64 pc;
 	u32 serial;
-	u32 pad;
+	u32 unwinder; /* of the mapping */
 	struct unwind_rule rule;
 };
 _Static_assert(sizeof(struct pc_cache_entry) == 32, "pc_cache_entry");

@@ -10,7 +10,7 @@
  *   code_address(word)      a return address without what the processor signs it with
  *
  * and for the kernel half also struct pt_regs, from_user(), is_compat(), is_entry(), take_registers(),
- * PT_REGS_BYTES, STACK_PADDING.
+ * PT_REGS_BYTES, STACK_PADDING, THREAD_POINTER (where a task keeps the thread pointer) and THREAD_STRUCT.
  */
 #ifndef PROFILER_ARCH_H
 #define PROFILER_ARCH_H

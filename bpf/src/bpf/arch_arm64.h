@@ -53,6 +53,12 @@ typedef struct user_pt_regs bpf_user_pt_regs_t;
 #define PSTATE_MODE 0xf /* 0: EL0 */
 #define PSTATE_COMPAT 0x10
 
+#define THREAD_POINTER thread.uw.tp_value
+#define THREAD_STRUCT           \
+	struct {                \
+		unsigned long tp_value; \
+	} uw;
+
 static __always_inline int from_user(const bpf_user_pt_regs_t *r)
 {
 	return (r->pstate & PSTATE_MODE) == 0;

@@ -52,6 +52,9 @@ typedef struct pt_regs bpf_user_pt_regs_t;
 #define USER32_CS 0x23
 #define STACK_PADDING 16 /* above the registers on a kernel stack, where the kernel can do FRED (CONFIG_X86_FRED, from 6.9 on) */
 
+#define THREAD_POINTER thread.fsbase
+#define THREAD_STRUCT unsigned long fsbase;
+
 static __always_inline int from_user(const bpf_user_pt_regs_t *r)
 {
 	return (r->cs & 3) != 0;

@@ -49,6 +49,14 @@ struct {
 	__type(value, struct unwind_rule);
 } rules SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, MAX_INSTANCES);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, u32);
+	__type(value, struct instance);
+} instances SEC(".maps");
+
 /* Two rows an element: an array's elements are 8 bytes at least. Fixed size keeps the inner look-up inlined. */
 struct slab {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -32,13 +32,14 @@ struct scratch {
 	u32 pad;
 	u64 window_at; /* user address of window[0]; WINDOW_EMPTY before the first */
 	u64 window[WINDOW_WORDS];
+	u64 runtime[RUNTIME_WORDS];
 	struct pc_cache_entry pc_cache[PC_CACHE_SLOTS];
 	struct sample sample; /* the record starts here */
 	u64 body[BODY_BYTES / 8];
 };
 _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
 /* where the Rust side, which is x86-64, looks */
-_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34280, "prog_test.rs reads the frames there");
+_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34440, "prog_test.rs reads the frames there");
 
 typedef struct scratch *unwind_context;
 typedef void row_slab; /* an inner map */
@@ -126,7 +127,33 @@ static __always_inline u64 *signal_room(struct scratch *s)
 	return s->window;
 }
 
+static __always_inline u64 *runtime_room(struct scratch *s)
+{
+	return s->runtime;
+}
+
+static __always_inline int write_frame(struct scratch *s, const u32 words, u64 first, u64 second)
+{
+	struct unwind_state *u = &s->state;
+	u32 n = u->frames;
+
+	if (n + words > MAX_USER_WORDS || u->depth >= MAX_USER_FRAMES)
+		return END_TOO_DEEP;
+	u64 slot = opaque(s->kernel_frames + n);
+	if (slot >= MAX_FRAMES)
+		return END_TOO_DEEP;
+	s->body[slot] = first;
+	if (words == 2)
+		s->body[slot + 1] = second;
+	u->frames = n + words;
+	u->depth++;
+	return 0;
+}
+
+static __always_inline u64 thread_pointer(struct scratch *s);
+
 #include "unwind.h"
+#include "runtimes.h"
 
 /*
  * One for each CPU and source: the values are larger than a per-CPU map allows. A source's program is not interrupted by itself, but
@@ -164,6 +191,20 @@ volatile u64 min_age = 0; /* with rules: ns from a process's start to its first 
 #define PF_USER_WORKER 0x00004000
 #define PF_KTHREAD 0x00200000
 
+/* What the task keeps is the thread's own unless it changes it without the kernel (wrfsbase), which C libraries do not. */
+static __always_inline u64 thread_pointer(struct scratch *s)
+{
+	struct unwind_state *u = &s->state;
+
+	if (u->thread_pointer)
+		return u->thread_pointer;
+	if (kernel_btf && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf))
+		u->thread_pointer = bpf_get_current_task_btf()->THREAD_POINTER;
+	else
+		u->thread_pointer = BPF_CORE_READ((struct task_struct *)bpf_get_current_task(), THREAD_POINTER);
+	return u->thread_pointer;
+}
+
 /* The global functions: each is verified once, whatever the number of calls. They return enum unwind_end. */
 __noinline int search_rule(u32 slot)
 {
@@ -173,6 +214,27 @@ __noinline int search_rule(u32 slot)
 		return END_BAD_FRAME;
 	s->state.rule = find_rule(s, s->state.leaf ? s->state.ip : s->state.ip - 1);
 	return 0;
+}
+
+/* The steps of runtimes, for the instance that this frame's mapping names. */
+__noinline int step_cpython(u32 slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
+
+	if (!s)
+		return END_BAD_FRAME;
+	u32 index = UNWINDER_INSTANCE(s->state.unwinder);
+	const struct instance *instance = bpf_map_lookup_elem(&instances, &index);
+
+	return instance ? step_python(s, (const struct python_instance *)instance) : STEP_NATIVE;
+}
+
+/* A frame in code of a runtime. */
+static __always_inline int step_runtime(u32 slot, u32 unwinder)
+{
+	if (UNWINDER_KIND(unwinder) == FRAME_CPYTHON)
+		return step_cpython(slot);
+	return STEP_NATIVE;
 }
 
 /* One frame: written down, then stepped from. */
@@ -194,17 +256,21 @@ static __always_inline int unwind_frame(struct scratch *s, u32 number)
 			return END_BAD_FRAME;
 		c->pc = pc;
 		c->serial = u->serial;
+		c->unwinder = u->unwinder;
 		c->rule = *r;
 	}
 
-	u32 n = u->frames;
-	if (n >= MAX_USER_FRAMES)
+	int step = STEP_NATIVE;
+	if (c->unwinder) {
+		u->unwinder = c->unwinder;
+		step = step_runtime(number, c->unwinder);
+		if (step == STEP_AGAIN)
+			return END_RUNNING;
+		if (step != STEP_RULE && step != STEP_NATIVE)
+			return step;
+	}
+	if (step == STEP_NATIVE && write_native(s))
 		return END_TOO_DEEP;
-	u64 slot = opaque(s->kernel_frames + n);
-	if (slot >= MAX_FRAMES)
-		return END_TOO_DEEP;
-	s->body[slot] = frame_word(u);
-	u->frames = n + 1;
 	return step_rule(s, &c->rule);
 }
 
@@ -246,6 +312,10 @@ __noinline int copy_stack(u32 slot)
 	c->rbx = u->rbx;
 	c->leaf = u->leaf;
 	c->guessed = u->guessed;
+	c->thread_pointer = thread_pointer(s);
+	c->cursor = u->cursor;
+	c->begun = u->begun;
+	c->depth = u->depth;
 	for (int i = 0; i < LEAF_REGS; i++)
 		c->regs[i] = u->regs[i];
 
@@ -291,6 +361,11 @@ static __always_inline void set_leaf(struct unwind_state *u)
 	u->fp_at = 0;
 	u->rbx_at = 0;
 	u->frames = 0;
+	u->depth = 0;
+	u->thread_pointer = 0;
+	u->cursor = 0;
+	u->begun = 0;
+	u->inside = 0;
 }
 
 /* The registers with which the task last left user space. */
@@ -443,6 +518,7 @@ static __always_inline u64 record(struct bpf_perf_event_data *ctx, const enum co
 
 	s->kernel_frames = 0;
 	s->state.frames = 0;
+	s->state.depth = 0;
 	if (!in_user) {
 		long bytes = bpf_get_stack(ctx, s->body, MAX_KERNEL_FRAMES * 8, 0);
 
@@ -469,7 +545,7 @@ static __always_inline u64 record(struct bpf_perf_event_data *ctx, const enum co
 	sample->user_frames = user_frames;
 	sample->stack_bytes = stack_bytes;
 	sample->end = end;
-	s->counters[COUNT_FRAMES] += user_frames;
+	s->counters[COUNT_FRAMES] += s->state.depth;
 	return size;
 }
 
@@ -613,6 +689,7 @@ struct test_input {
 	u32 end; /* out */
 	u32 frames; /* out */
 	u32 pad;
+	u64 thread_pointer;
 	u64 regs[LEAF_REGS];
 };
 AT(test_input, ip, 0);
@@ -624,7 +701,8 @@ AT(test_input, first_mapping, 36);
 AT(test_input, mapping_count, 40);
 AT(test_input, end, 44);
 AT(test_input, frames, 48);
-AT(test_input, regs, 56);
+AT(test_input, thread_pointer, 56);
+AT(test_input, regs, 64);
 
 SEC("syscall")
 int test_unwind(struct test_input *in)
@@ -643,6 +721,7 @@ int test_unwind(struct test_input *in)
 	u->serial = in->serial;
 	u->first_mapping = in->first_mapping;
 	u->mapping_count = in->mapping_count;
+	u->thread_pointer = in->thread_pointer;
 #pragma clang loop unroll(full)
 	for (int i = 0; i < LEAF_REGS; i++)
 		u->regs[i] = in->regs[i];

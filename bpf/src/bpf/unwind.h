@@ -6,6 +6,9 @@
  *   read_user(s, dst, len, address)     0, or negative if the target's memory could not be read
  *   read_stack(s, dst, words, address)  the same for one or two words, for places that rise from frame to frame
  *   signal_room(s)                      room for SIGNAL_WORDS words
+ *   runtime_room(s)                     room for RUNTIME_WORDS words, for one runtime's step
+ *   thread_pointer(s)                   of the thread whose stack it is; 0: unknown
+ *   write_frame(s, words, first, second)  writes a frame of one or two words down; 0 or END_TOO_DEEP
  *   get_mapping(s, i)  get_executable(s, i)  get_row_page(s, i)  get_rule(s, i)
  *   get_slab(s, i)  get_row(slab, i, &row)
  *   opaque(x)                           x, of which the compiler knows nothing: keeps a check on the register that is used
@@ -23,7 +26,7 @@
 #define RULE_NO_MAPPING 0xffffffffu
 #define RULE_NOT_LOADED 0xfffffffeu
 
-/* Rule index for `pc`, by binary search of the mappings, then of the 64 KiB page's rows. */
+/* Rule index for `pc`, and whose code it is in the state's `unwinder`, by binary search of the mappings, then of the 64 KiB page's rows. */
 static __always_inline u32 find_rule(unwind_context s, u64 pc)
 {
 	u32 base = s->state.first_mapping;
@@ -49,6 +52,7 @@ static __always_inline u32 find_rule(unwind_context s, u64 pc)
 	m = get_mapping(s, base);
 	if (!m || pc < m->start || pc >= m->end)
 		return RULE_NO_MAPPING;
+	s->state.unwinder = m->unwinder;
 	if (m->executable == NO_EXECUTABLE)
 		return 0;
 
@@ -255,6 +259,18 @@ static __always_inline int step_rule(unwind_context s, const struct unwind_rule 
 static __always_inline u64 frame_word(const struct unwind_state *u)
 {
 	return (u->ip & ((1ull << 56) - 1)) | u->guessed | (u->leaf ? FRAME_IS_IP : 0);
+}
+
+/* The frame in `s` as an address. */
+static __always_inline int write_native(unwind_context s)
+{
+	return write_frame(s, 1, frame_word(&s->state), 0);
+}
+
+/* A frame of a runtime. `kind` is its enum frame_kind. */
+static __always_inline int write_runtime(unwind_context s, u64 kind, u64 object, u32 position, u32 cookie)
+{
+	return write_frame(s, 2, (object & ((1ull << 56) - 1)) | kind << 56, position | (u64)cookie << 32);
 }
 
 #endif

@@ -45,6 +45,10 @@ struct signal_struct {
 	atomic_t live;
 };
 
+struct thread_struct {
+	THREAD_STRUCT
+};
+
 struct task_struct {
 	void *stack;
 	struct signal_struct *signal;
@@ -55,6 +59,7 @@ struct task_struct {
 	struct task_struct *real_parent;
 	struct task_struct *group_leader;
 	u64 start_boottime;
+	struct thread_struct thread;
 };
 
 #pragma clang attribute pop

@@ -31,6 +31,8 @@ struct native_tables {
 	u64 slab_count;
 	const struct unwind_rule *rules;
 	u64 rule_count;
+	const struct instance *instances;
+	u64 instance_count;
 };
 AT(native_tables, mappings, 0);
 AT(native_tables, mapping_count, 8);
@@ -42,6 +44,8 @@ AT(native_tables, slabs, 48);
 AT(native_tables, slab_count, 56);
 AT(native_tables, rules, 64);
 AT(native_tables, rule_count, 72);
+AT(native_tables, instances, 80);
+AT(native_tables, instance_count, 88);
 
 /* Twin of `native::RawStack`: `bytes` bytes of the target's memory from `start`. */
 struct native_stack {
@@ -49,17 +53,26 @@ struct native_stack {
 	u64 start;
 	u64 bytes;
 	u64 ended; /* out: something above the copy was asked for */
+	/* Reads what is not in the copy: 0 or negative. None: that cannot be had, and runtimes' frames are left out. */
+	int (*read)(void *memory, u64 address, u8 *bytes, u64 length);
+	void *memory;
 };
 AT(native_stack, copy, 0);
 AT(native_stack, start, 8);
 AT(native_stack, bytes, 16);
 AT(native_stack, ended, 24);
+AT(native_stack, read, 32);
+AT(native_stack, memory, 40);
 
 struct native_context {
 	struct unwind_state state;
 	const struct native_tables *tables;
 	struct native_stack *stack;
 	u64 room[SIGNAL_WORDS];
+	u64 runtime[RUNTIME_WORDS];
+	u64 *frames;
+	u64 capacity; /* words */
+	u32 in_runtime; /* a runtime's step reads, of which the copy has no part */
 };
 
 typedef struct native_context *unwind_context;
@@ -76,6 +89,8 @@ static int read_user(unwind_context s, void *dst, u64 len, u64 address)
 	u64 offset = address - stack->start;
 
 	if (address < stack->start || offset > stack->bytes || len > stack->bytes - offset) {
+		if (s->in_runtime)
+			return stack->read(stack->memory, address, dst, len);
 		stack->ended = address >= stack->start && offset < stack->bytes + (1 << 20);
 		return -14;
 	}
@@ -126,10 +141,51 @@ static __always_inline int get_row(row_slab *slab, u32 i, u32 *row)
 	return 0;
 }
 
+static __always_inline u64 *runtime_room(unwind_context s)
+{
+	return s->runtime;
+}
+
+static __always_inline u64 thread_pointer(unwind_context s)
+{
+	return s->state.thread_pointer;
+}
+
+static __always_inline int write_frame(unwind_context s, u32 words, u64 first, u64 second)
+{
+	struct unwind_state *u = &s->state;
+
+	if (u->frames + words > s->capacity || u->depth >= MAX_USER_FRAMES)
+		return END_TOO_DEEP;
+	s->frames[u->frames++] = first;
+	if (words == 2)
+		s->frames[u->frames++] = second;
+	u->depth++;
+	return 0;
+}
+
 #include "unwind.h"
+#include "runtimes.h"
+
+/* The step of the runtime that the state's `unwinder` names. */
+static int step_runtime(unwind_context s)
+{
+	u64 index = UNWINDER_INSTANCE(s->state.unwinder);
+	int step = STEP_NATIVE;
+
+	if (index >= s->tables->instance_count || !s->stack->read)
+		return STEP_NATIVE;
+	const struct instance *instance = &s->tables->instances[index];
+
+	s->in_runtime = 1;
+	if (UNWINDER_KIND(s->state.unwinder) == FRAME_CPYTHON)
+		step = step_python(s, (const struct python_instance *)instance);
+	s->in_runtime = 0;
+	return step;
+}
 
 /*
- * Walks on from `state` until the stack ends, a table is missing, or `capacity` frames are written. Returns enum unwind_end;
+ * Walks on from `state` until the stack ends, a table is missing, or `capacity` words of frames are written. Returns enum unwind_end;
  * on END_NO_MAPPING and END_NOT_LOADED `state` is the frame that could not be looked up, so that the walk can be resumed.
  */
 u32 profiler_unwind_native(struct unwind_state *state, const struct native_tables *tables, struct native_stack *stack,
@@ -142,6 +198,9 @@ u32 profiler_unwind_native(struct unwind_state *state, const struct native_table
 	c.state = *state;
 	c.tables = tables;
 	c.stack = stack;
+	c.frames = frames;
+	c.capacity = capacity;
+	c.in_runtime = 0;
 	while (end == END_RUNNING) {
 		u32 rule = find_rule(&c, u->leaf ? u->ip : u->ip - 1);
 
@@ -153,11 +212,21 @@ u32 profiler_unwind_native(struct unwind_state *state, const struct native_table
 			end = END_NOT_LOADED;
 			break;
 		}
-		if (u->frames >= capacity) {
+		int step = STEP_NATIVE;
+
+		if (u->unwinder) {
+			step = step_runtime(&c);
+			if (step == STEP_AGAIN)
+				continue;
+			if (step != STEP_RULE && step != STEP_NATIVE) {
+				end = step;
+				continue;
+			}
+		}
+		if (step == STEP_NATIVE && write_native(&c)) {
 			end = END_TOO_DEEP;
 			break;
 		}
-		frames[u->frames++] = frame_word(u);
 		const struct unwind_rule *r = get_rule(&c, rule);
 		if (!r) {
 			end = END_BAD_FRAME;

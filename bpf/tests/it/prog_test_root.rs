@@ -128,13 +128,14 @@ fn root_bpf_and_native_unwinder_agree_frame_by_frame() {
             leaf: 1,
             guessed: 0,
             regs,
+            ..Continuation::default()
         };
         let (bpf_frames, bpf_end) = test.run(&registers, case + 1, 100, mappings.len() as u32).unwrap();
 
         let copy: Vec<u8> = stack.iter().flat_map(|word| word.to_ne_bytes()).collect();
         let mut native_frames: Vec<UserFrame> = Vec::new();
         let mut walk = Walk::new(&registers, 0);
-        let mut native_end = walk.run(&tables.rows, &mappings, base, &copy, &mut native_frames);
+        let mut native_end = walk.run(&tables.rows, &mappings, base, &copy, None, &mut native_frames);
         if bpf_end == UnwindEnd::ReadFailed && native_end == UnwindEnd::CopyTooShort {
             native_end = UnwindEnd::ReadFailed;
         }

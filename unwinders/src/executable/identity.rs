@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use profiler_elf::{Bytes, Error, Headers, Segment};
+use profiler_bpf::abi::FrameKind;
+use profiler_elf::{Bytes, Elf, Error, Headers, Segment};
 
 use super::Format;
+use crate::runtime;
 
 /// Segments kept of one file. Linkers make four to eight that are loaded; a thousand are possible.
 pub(super) const MAX_SEGMENTS: usize = 64;
@@ -31,6 +33,8 @@ pub struct Identity {
     pub segments: Vec<Segment>,
     /// Path of the dynamic linker.
     pub interpreter: Option<Vec<u8>>,
+    /// The runtime that it is.
+    pub runtime: Option<FrameKind>,
 }
 
 impl Identity {
@@ -40,17 +44,21 @@ impl Identity {
     /// If reading fails.
     pub fn read(file: &Arc<File>, size: u64) -> io::Result<Self> {
         let htlhash = htlhash_of_file(file, size)?;
-        match Headers::read(&Bytes::File { file: Arc::clone(file), len: size }) {
+        match Elf::parse(Bytes::File { file: Arc::clone(file), len: size }) {
             Err(Error::Read { source, .. }) => Err(io::Error::other(source)),
-            headers => Ok(Self::of_headers(headers, htlhash)),
+            Err(error) => Ok(Self::of_headers(Err(error), htlhash)),
+            Ok(elf) => Ok(Self { runtime: runtime::recognise(&elf), ..Self::of_headers(Ok(&elf), htlhash) }),
         }
     }
 
     pub(super) fn of_bytes(bytes: &[u8]) -> Self {
-        Self::of_headers(Headers::read(bytes), htlhash(bytes))
+        match Headers::read(bytes) {
+            Ok(headers) => Self::of_headers(Ok(&headers), htlhash(bytes)),
+            Err(error) => Self::of_headers(Err(error), htlhash(bytes)),
+        }
     }
 
-    fn of_headers(headers: Result<Headers, Error>, htlhash: String) -> Self {
+    fn of_headers(headers: Result<&Headers, Error>, htlhash: String) -> Self {
         let mut identity = Self {
             format: Format::Other,
             build_id_gnu: None,
@@ -58,6 +66,7 @@ impl Identity {
             htlhash,
             segments: Vec::new(),
             interpreter: None,
+            runtime: None,
         };
         match headers {
             Ok(elf) => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use profiler_address::{ElfVaddr, FileOffset};
+use profiler_bpf::abi::FrameKind;
 use profiler_elf::Segment;
 
 use super::identity::MAX_SEGMENTS;
@@ -36,6 +37,8 @@ pub struct Known {
     pub segments: Vec<(u64, u64, u64, u64, u32)>,
     /// [`Executable::interpreter`].
     pub interpreter: Option<Vec<u8>>,
+    /// [`Executable::runtime`]; 0: none.
+    pub runtime: u8,
     /// All of what has no file.
     pub bytes: Option<Vec<u8>>,
     /// States of files that have this content.
@@ -76,6 +79,7 @@ impl Known {
             htlhash: executable.htlhash.clone(),
             segments: executable.segments.iter().map(segment).collect(),
             interpreter: executable.interpreter.clone(),
+            runtime: executable.runtime.map_or(0, FrameKind::number),
             bytes: executable.bytes().map(|bytes| bytes.to_vec()),
             keys: Vec::new(),
             digest: None,
@@ -119,6 +123,7 @@ impl Known {
             segments: self.segments.iter().map(segment).collect(),
             is_32bit: format == Format::Elf32,
             interpreter: self.interpreter.clone(),
+            runtime: FrameKind::new(self.runtime).filter(|kind| *kind != FrameKind::NATIVE),
             content: match &self.bytes {
                 Some(bytes) => Content::Bytes(Arc::from(bytes.as_slice())),
                 None => Content::Elsewhere,

@@ -16,7 +16,8 @@ use super::replaced;
 use super::{Content, Executable, ExecutableId, Format, ImageBytes, Mapper, OpenError, read_image, vdso};
 use crate::maps::{Backing, FileId, Mapping};
 use crate::process::Process;
-use profiler_elf::Segment;
+use crate::runtime::{self, AttachError, Data};
+use profiler_elf::{Bytes, Elf, Segment, contain};
 
 /// Executables known by default.
 const MAX_EXECUTABLES: usize = 8192;
@@ -42,6 +43,8 @@ pub struct Executables {
     /// kernel gives its number to no other.
     safe_devices: FxHashMap<(u32, u32), ExecutableId>,
     vdso: Option<Arc<Executable>>,
+    /// What is known of those that are runtimes.
+    runtimes: FxHashMap<ExecutableId, Result<Arc<dyn Data>, AttachError>>,
     max_executables: usize,
     max_open_files: usize,
     open_files: usize,
@@ -106,6 +109,7 @@ impl Executables {
             by_file: FxHashMap::default(),
             safe_devices: FxHashMap::default(),
             vdso: None,
+            runtimes: FxHashMap::default(),
             max_executables: executables.max(1),
             max_open_files: open_files.max(1),
             open_files: 0,
@@ -323,6 +327,31 @@ impl Executables {
         self.open_files += 1;
         self.close_some();
         Ok(file)
+    }
+
+    /// What is known of the runtime that `executable` is; read of its file on first sight.
+    ///
+    /// # Errors
+    /// It is none that can be used, or cannot be read.
+    pub fn runtime(&mut self, executable: &Executable) -> Result<Arc<dyn Data>, AttachError> {
+        if let Some(known) = self.runtimes.get(&executable.id) {
+            return known.clone();
+        }
+        let unsupported = |why: String| AttachError::Unsupported(why);
+        let runtime = executable.runtime.and_then(runtime::of_kind);
+        let runtime = runtime.ok_or_else(|| unsupported("it is no runtime that is known".to_owned()))?;
+        // One that cannot be opened now may be later.
+        let file = self.file(executable).map_err(|error| unsupported(error.to_string()))?;
+        let loaded = contain::contain(|| {
+            let elf = Elf::parse(Bytes::File { file, len: executable.size });
+            runtime.load(&elf.map_err(|error| unsupported(error.to_string()))?)
+        });
+        let loaded = loaded.unwrap_or_else(|| Err(unsupported("its parser panicked".to_owned())));
+        if self.runtimes.len() >= self.max_executables {
+            self.runtimes.clear();
+        }
+        self.runtimes.insert(executable.id, loaded.clone());
+        loaded
     }
 
     /// [`read_image`], with the file opened again if need be.
@@ -590,6 +619,7 @@ fn new_executable(id: ExecutableId, path: Arc<[u8]>, size: u64, identity: Identi
         segments: identity.segments,
         is_32bit: identity.format == Format::Elf32,
         interpreter: identity.interpreter,
+        runtime: identity.runtime,
         content,
     }
 }

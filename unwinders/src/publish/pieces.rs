@@ -13,7 +13,7 @@ pub(super) fn lay(all: &mut Vec<abi::Mapping>, piece: &Piece, kind: FrameKind) {
     let first = all.partition_point(|mapping| mapping.end <= start);
     let last = all.partition_point(|mapping| mapping.start < end);
     let change = |mapping: &mut abi::Mapping| {
-        mapping.unwinder = u32::from(kind.number());
+        mapping.unwinder = abi::unwinder_word(kind, piece.instance);
         if let Some(rows) = piece.rows {
             mapping.executable = rows.slot;
             mapping.bias = rows.bias;
@@ -57,7 +57,7 @@ mod tests {
     }
 
     fn piece(start: u64, end: u64, rows: Option<RowsAt>) -> Piece {
-        Piece { start: UserAddr(start), end: UserAddr(end), rows }
+        Piece { start: UserAddr(start), end: UserAddr(end), rows, instance: 0 }
     }
 
     #[test]

@@ -3,19 +3,24 @@
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use profiler_address::UserAddr;
 use profiler_bpf::Tables;
 use profiler_bpf::abi::FrameKind;
 use profiler_bpf::record::RuntimeFrame;
-use profiler_unwinders::executable::{Executable, Executables, Identity};
+use profiler_unwinders::executable::{Executable, ExecutableId, Executables, Identity, Mapper, OpenError};
 use profiler_unwinders::maps::Mapping;
-use profiler_unwinders::memory::Memory;
+use profiler_unwinders::memory::{Memory, ProcessMemory};
 use profiler_unwinders::native::Native;
-use profiler_unwinders::process::{Clock, Process, ProcessTable};
+use profiler_unwinders::process::procfs::{Place, Scan, Stat};
+use profiler_unwinders::process::{Clock, Process, ProcessTable, ScanError};
 use profiler_unwinders::publish::{Located, Publisher};
-use profiler_unwinders::reading::Reading;
-use profiler_unwinders::runtime::{Data, FrameName, Instance, Loader, Piece, RuntimeError, loaders};
+use profiler_unwinders::reading::{Compiled, InHand, Opened, Reading, RowsError};
+use profiler_unwinders::runtime::{
+    AttachError, Attached, FrameName, Instance, Loader, Named, Piece, RuntimeError, Runtimes, loaders,
+};
+use rustc_hash::FxHashMap;
 
 const KIND: FrameKind = FrameKind::new(9).unwrap();
 
@@ -51,9 +56,6 @@ struct TestLoader {
 }
 
 #[derive(Debug)]
-struct TestData(Arc<Counts>);
-
-#[derive(Debug)]
 struct TestInstance(Arc<Counts>);
 
 impl Loader for TestLoader {
@@ -61,52 +63,105 @@ impl Loader for TestLoader {
         KIND
     }
 
-    fn load(
+    fn attach(
         &mut self,
         executable: &Arc<Executable>,
+        _: &Process,
         reading: &mut dyn Reading,
         _: u64,
-    ) -> Result<Option<Box<dyn Data>>, RuntimeError> {
+    ) -> Result<Option<Box<dyn Instance>>, RuntimeError> {
         if executable.htlhash != self.hash {
             return Ok(None);
         }
         assert_eq!(reading.bytes(executable, 0, 4).unwrap(), b"\x7fELF", "a loader can read the file");
         self.counts.loads.fetch_add(1, Ordering::Relaxed);
-        Ok(Some(Box::new(TestData(Arc::clone(&self.counts)))))
+        let not_ready = &self.counts.not_ready;
+        if not_ready.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            let why = "the interpreter has not started".to_owned();
+            return Err(RuntimeError::NotReady(why, Duration::from_nanos(10)));
+        }
+        self.counts.attached.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(Box::new(TestInstance(Arc::clone(&self.counts)))))
     }
 
     fn tidy(&mut self, _: u64) {}
 }
 
-impl Data for TestData {
-    fn attach(self: Box<Self>, _: &Process) -> Result<Box<dyn Instance>, RuntimeError> {
-        if self.0.not_ready.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-            return Err(RuntimeError::NotReady("the interpreter has not started".to_owned()));
-        }
-        self.0.attached.fetch_add(1, Ordering::Relaxed);
-        Ok(Box::new(TestInstance(self.0)))
-    }
-}
-
 impl Instance for TestInstance {
-    fn pieces(&mut self, _: &Process, own: &[&Mapping]) -> Vec<Piece> {
+    fn pieces(&mut self, _: &Process, own: &[&Mapping], _: &mut dyn Reading, _: u64) -> Vec<Piece> {
         let mapping = own.first().unwrap();
-        vec![Piece { start: mapping.start.plus(0x1000), end: mapping.start.plus(0x2000), rows: None }]
+        vec![Piece { start: mapping.start.plus(0x1000), end: mapping.start.plus(0x2000), rows: None, instance: 3 }]
     }
 
-    fn names(&mut self, frame: &RuntimeFrame, memory: &dyn Memory) -> Vec<FrameName> {
-        let Ok(head) = memory.word(frame.object.0) else { return Vec::new() };
-        let (cookie, length) = (head as u32, (head >> 32) as usize);
-        let mut name = vec![0; length.min(16)];
-        if cookie != frame.cookie || memory.read(frame.object.plus(8).0, &mut name).is_err() {
-            return Vec::new();
-        }
-        let function = String::from_utf8_lossy(&name).into_owned().into();
-        vec![FrameName { function, file: "objects".into(), line: frame.position }]
+    fn opaque(&self) -> Option<&[u8]> {
+        Some(b"as attached")
     }
 
     fn detach(self: Box<Self>, _: u64) {
         self.0.detached.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Reads names of this runtime's frames, and all else as it is read in this process.
+#[derive(Debug)]
+struct TestReading(Executables);
+
+impl TestReading {
+    fn name(memory: &ProcessMemory, frame: &RuntimeFrame) -> Named {
+        let gone = |_| Arc::<str>::from("test: object gone");
+        let head = memory.word(frame.object.0).map_err(gone)?;
+        let (cookie, length) = (head as u32, (head >> 32) as usize);
+        let mut name = vec![0; length.min(16)];
+        memory.read(frame.object.0 + 8, &mut name).map_err(gone)?;
+        if cookie != frame.cookie {
+            return Err(Arc::from("test: another object"));
+        }
+        let function = String::from_utf8_lossy(&name).into_owned().into();
+        Ok(vec![FrameName { function, file: "objects".into(), line: frame.position, start_line: 1 }])
+    }
+}
+
+impl Reading for TestReading {
+    fn names(&mut self, pid: u32, kind: FrameKind, opaque: &[u8], frames: &[RuntimeFrame]) -> Vec<Named> {
+        assert_eq!((kind, opaque), (KIND, &b"as attached"[..]));
+        let memory = ProcessMemory::open(pid).unwrap();
+        frames.iter().map(|frame| Self::name(&memory, frame)).collect()
+    }
+    fn scan(&mut self, pid: u32) -> Result<Scan, ScanError> {
+        self.0.scan(pid)
+    }
+    fn stat(&mut self, pid: u32) -> Result<Stat, ScanError> {
+        self.0.stat(pid)
+    }
+    fn place(&mut self, pid: u32) -> Result<Place, ScanError> {
+        self.0.place(pid)
+    }
+    fn open(&mut self, process: &Mapper<'_>, mappings: &[&Mapping]) -> Opened {
+        Reading::open(&mut self.0, process, mappings)
+    }
+    fn is_made_code(&mut self, process: &Mapper<'_>, mapping: &Mapping) -> bool {
+        self.0.is_made_code(process, mapping)
+    }
+    fn rows(&mut self, executable: &Executable, limit: usize) -> Result<Compiled, RowsError> {
+        self.0.rows(executable, limit)
+    }
+    fn bytes(&mut self, executable: &Executable, offset: u64, length: usize) -> Result<Vec<u8>, OpenError> {
+        self.0.bytes(executable, offset, length)
+    }
+    fn attach(&mut self, _: &Mapper<'_>, _: &Executable, _: &[&Mapping]) -> Result<Attached, AttachError> {
+        panic!("nobody asks for it")
+    }
+    fn memory(&mut self, pid: u32, address: u64, length: usize) -> Option<Vec<u8>> {
+        self.0.memory(pid, address, length)
+    }
+    fn files(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Arc<File>> {
+        self.0.files(wanted)
+    }
+    fn close_orphans(&mut self, living: &dyn Fn(u32) -> bool, needed: &dyn Fn(ExecutableId) -> bool) -> usize {
+        self.0.close_orphans(living, needed)
+    }
+    fn in_hand(&self) -> InHand {
+        self.0.in_hand()
     }
 }
 
@@ -122,18 +177,20 @@ fn a_runtime_is_attached_once_named_while_it_lives_and_detached_with_its_image()
     let mut processes = ProcessTable::new();
     processes.scan(pid, Clock::monotonic_now()).unwrap();
     let process = processes.get(pid).unwrap().clone();
-    let mut executables = Executables::new();
+    let mut executables = TestReading(Executables::new());
     let tables = Tables::in_memory().unwrap();
     let native = Native::new(tables.rows, 16 << 20).unwrap();
     let counts = Arc::new(Counts::default());
     counts.not_ready.store(1, Ordering::Relaxed);
-    let mut all = loaders(&native);
+    let runtimes = Runtimes::new(tables.instances);
+    let mut all = loaders(&native, &runtimes);
     all.push(Box::new(TestLoader { hash: own_hash(), counts: Arc::clone(&counts) }));
-    let mut publisher = Publisher::with_loaders(tables.processes, native, all);
+    let mut publisher = Publisher::with_loaders(tables.processes, native, runtimes, all);
 
     // What is not ready has no part yet, and takes nothing from others.
     publisher.publish(&process, &mut executables, 1);
     assert_eq!(counts.now(), [1, 0, 0]);
+    assert_eq!((publisher.due(10), publisher.due(11)), (vec![], vec![pid]), "and is asked again soon");
     let code = UserAddr(process.address_space.unwrap().start_code);
     assert!(matches!(publisher.locate(pid, code, 1), Located::Executable(..)));
 
@@ -156,17 +213,27 @@ fn a_runtime_is_attached_once_named_while_it_lives_and_detached_with_its_image()
 
     let object = UserAddr(&raw const OBJECT as u64);
     let frame = RuntimeFrame { kind: KIND, object, position: 12, cookie: 77 };
-    let name = FrameName { function: "hello".into(), file: "objects".into(), line: 12 };
-    assert_eq!(publisher.names(pid, &frame), [name]);
-    assert_eq!(publisher.names(pid, &RuntimeFrame { cookie: 78, ..frame }), [], "another object by now");
-    assert_eq!(publisher.names(pid, &RuntimeFrame { object: UserAddr(0x10), ..frame }), [], "not readable");
-    assert_eq!(publisher.names(pid, &RuntimeFrame { kind: FrameKind::new(10).unwrap(), ..frame }), []);
-    assert_eq!(publisher.names(pid + 1, &frame), [], "not published");
+    let name = FrameName { function: "hello".into(), file: "objects".into(), line: 12, start_line: 1 };
+    let frames = [
+        frame,
+        RuntimeFrame { cookie: 78, ..frame },
+        RuntimeFrame { object: UserAddr(0x10), ..frame },
+        RuntimeFrame { kind: FrameKind::new(10).unwrap(), ..frame },
+    ];
+    let not = |why: &str| Err(Arc::from(why));
+    assert_eq!(
+        publisher.names(pid, &frames, &mut executables),
+        [Ok(vec![name]), not("test: another object"), not("test: object gone"), not("runtime: process gone")]
+    );
+    assert_eq!(publisher.names(pid + 1, &[frame], &mut executables), [not("runtime: process gone")], "not published");
+    let address = text.start.plus(0x1800);
+    assert_eq!(publisher.unwinder(pid, address), KIND);
+    assert_eq!(publisher.unwinder(pid, text.start), FrameKind::NATIVE);
 
     changed.serial += 1;
     publisher.publish(&changed, &mut executables, 2);
     assert_eq!(counts.now(), [3, 2, 1], "another image");
     publisher.forget(pid, 3);
     assert_eq!(counts.now(), [3, 2, 2]);
-    assert_eq!(publisher.names(pid, &frame), []);
+    assert_eq!(publisher.names(pid, &[frame], &mut executables), [not("runtime: process gone")]);
 }

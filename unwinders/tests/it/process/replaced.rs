@@ -6,7 +6,6 @@ use profiler_address::{FileOffset, UserAddr};
 use profiler_bpf::Tables;
 use profiler_unwinders::executable::{Executables, OpenError};
 use profiler_unwinders::maps::{Backing, Mapping};
-use profiler_unwinders::native::Native;
 use profiler_unwinders::process::{Clock, ProcessTable};
 use profiler_unwinders::publish::{Located, Publisher};
 
@@ -38,7 +37,7 @@ fn memory_that_holds_a_files_code_is_that_files_and_other_memory_is_not() {
 
     // Published, its addresses are the file's.
     let tables = Tables::in_memory().unwrap();
-    let mut publisher = Publisher::new(tables.processes, Native::new(tables.rows, 16 << 20).unwrap());
+    let mut publisher = Publisher::of(tables, 16 << 20).unwrap();
     let mut mappings = (*process.mappings).clone();
     mappings.insert(moved);
     process.mappings = Arc::new(mappings);

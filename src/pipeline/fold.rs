@@ -1,0 +1,128 @@
+//! What of an interpreter's own C functions is shown between the functions that it interprets.
+
+use profiler_bpf::record::{NativeFrame, UserFrame};
+
+/// What a frame is to its interpreter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// A function that is interpreted.
+    Function,
+    /// The interpreter's own code.
+    Interpreter,
+    /// Anything else.
+    Other,
+}
+
+/// Leaves out, of a stack that is leaf first, the interpreter's code between two of its functions, and the evaluation loop below the
+/// function that it runs. What the innermost function called is shown, and what the outermost was called by.
+pub(super) fn fold<T>(stack: &mut Vec<(T, Part)>) {
+    let is_function = |(_, part): &(T, Part)| *part == Part::Function;
+    let Some(first) = stack.iter().position(is_function) else { return };
+    let last = stack.iter().rposition(is_function).unwrap_or(first);
+    let mut place = 0;
+    stack.retain(|(_, part)| {
+        let here = place;
+        place += 1;
+        // The loop stands right before what it runs.
+        !(*part == Part::Interpreter && here + 1 >= first && here < last)
+    });
+}
+
+/// The frames with each run of interpreted functions at the loop that runs it.
+///
+/// A loop that has just been entered, or is about to return, runs nothing: then the innermost has got the run of the next, that one the one
+/// after, and nothing was left for the outermost.
+pub(super) fn restitched(frames: Vec<UserFrame>, is_loop: impl Fn(&NativeFrame) -> bool) -> Vec<UserFrame> {
+    let loops: Vec<usize> = (0..frames.len())
+        .filter(|&at| matches!(frames.get(at), Some(UserFrame::Native(frame)) if is_loop(frame)))
+        .collect();
+    let run = |at: usize| {
+        let rest = frames.get(at + 1..).unwrap_or_default();
+        let length = rest.iter().take_while(|frame| matches!(frame, UserFrame::Runtime(_))).count();
+        rest.get(..length).unwrap_or_default()
+    };
+    let runs: Vec<&[UserFrame]> = loops.iter().map(|&at| run(at)).collect();
+    let is_short = match runs.split_last() {
+        Some((last, before)) => last.is_empty() && !before.is_empty() && before.iter().all(|run| !run.is_empty()),
+        None => false,
+    };
+    if !is_short {
+        return frames;
+    }
+    let mut found = Vec::with_capacity(frames.len());
+    let mut before = None;
+    for (at, frame) in frames.iter().enumerate() {
+        if matches!(frame, UserFrame::Runtime(_)) {
+            continue;
+        }
+        found.push(*frame);
+        if let Ok(number) = loops.binary_search(&at) {
+            if let Some(run) = before {
+                found.extend_from_slice(run);
+            }
+            before = runs.get(number).copied();
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_address::UserAddr;
+    use profiler_bpf::abi::FrameKind;
+    use profiler_bpf::record::RuntimeFrame;
+
+    use super::Part::{Function, Interpreter, Other};
+    use super::*;
+
+    fn folded(parts: &[Part]) -> Vec<usize> {
+        let mut stack: Vec<(usize, Part)> = parts.iter().copied().enumerate().collect();
+        fold(&mut stack);
+        stack.into_iter().map(|(at, _)| at).collect()
+    }
+
+    #[test]
+    fn only_what_lies_between_functions_is_folded() {
+        // libc, the interpreter's sort, its loop, two functions, glue, an extension, glue, its loop, a function, what started it
+        let stack = [
+            Other,
+            Interpreter,
+            Interpreter,
+            Function,
+            Function,
+            Interpreter,
+            Other,
+            Interpreter,
+            Interpreter,
+            Function,
+            Interpreter,
+            Other,
+        ];
+        assert_eq!(folded(&stack), [0, 1, 3, 4, 6, 9, 10, 11]);
+        assert_eq!(folded(&[Interpreter, Other, Interpreter]), [0, 1, 2], "no function");
+        assert_eq!(folded(&[Function]), [0]);
+    }
+
+    fn native(address: u64) -> UserFrame {
+        UserFrame::Native(NativeFrame(address))
+    }
+
+    fn python(object: u64) -> UserFrame {
+        let kind = FrameKind::CPYTHON;
+        UserFrame::Runtime(RuntimeFrame { kind, object: UserAddr(object), position: 0, cookie: 0 })
+    }
+
+    #[test]
+    fn a_loop_that_runs_nothing_yet_takes_no_run_from_others() {
+        let is_loop = |frame: &NativeFrame| frame.0 < 10;
+        let entered =
+            vec![native(1), python(100), python(101), native(50), native(2), python(102), native(51), native(3)];
+        let right = [native(1), native(50), native(2), python(100), python(101), native(51), native(3), python(102)];
+        assert_eq!(restitched(entered, is_loop), right);
+        let whole = vec![native(60), native(1), python(100), native(50), native(2), python(102), native(70)];
+        assert_eq!(restitched(whole.clone(), is_loop), whole);
+        for alone in [vec![native(1)], vec![native(50)], vec![]] {
+            assert_eq!(restitched(alone.clone(), is_loop), alone);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The sampling side of all runtimes that are read elsewhere: what was found out of a process is checked, and published to the kernel
+//! half.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use profiler_address::UserAddr;
+use profiler_bpf::InstanceTable;
+use profiler_bpf::abi::{FrameKind, INSTANCE_BYTES, Instance as Bytes, MAX_INSTANCES};
+
+use super::{AttachError, Attached, Instance, Loader, MAX_OPAQUE, MAX_PIECES, Piece, RuntimeError};
+use crate::executable::{Executable, Mapper};
+use crate::maps::Mapping;
+use crate::process::Process;
+use crate::ranges::Ranges;
+use crate::reading::Reading;
+
+/// A sample that saw an instance before it was given up has long left the kernel half after this time, ns.
+const REUSE_AFTER_NS: u64 = 1_000_000_000;
+
+/// Owner of the kernel half's table of runtimes; clones share it.
+#[derive(Clone, Debug)]
+pub struct Runtimes(Arc<Mutex<Shared>>);
+
+#[derive(Debug)]
+struct Shared {
+    table: InstanceTable,
+    places: Ranges,
+    attached: u64,
+}
+
+impl Runtimes {
+    /// Fills `table`.
+    #[must_use]
+    pub fn new(table: InstanceTable) -> Self {
+        Self(Arc::new(Mutex::new(Shared { table, places: Ranges::new(MAX_INSTANCES as u32), attached: 0 })))
+    }
+
+    /// Times that a runtime was attached to a process.
+    #[must_use]
+    pub fn attached(&self) -> u64 {
+        self.lock().attached
+    }
+
+    /// Processes' runtimes that the kernel half knows, those included that rest before their places are used again.
+    #[must_use]
+    pub fn in_use(&self) -> usize {
+        MAX_INSTANCES - self.lock().places.available() as usize
+    }
+
+    /// What attaches the runtime of this kind.
+    pub(super) fn loader(&self, kind: FrameKind) -> ReadLoader {
+        ReadLoader { runtimes: self.clone(), kind }
+    }
+
+    /// Gives `look` the table.
+    pub(crate) fn with_table<T>(&self, look: impl FnOnce(&InstanceTable) -> T) -> T {
+        look(&self.lock().table)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, instance: &[u8], now: u64) -> Result<u32, RuntimeError> {
+        let mut bytes = Bytes([0; INSTANCE_BYTES]);
+        for (to, from) in bytes.0.iter_mut().zip(instance) {
+            *to = *from;
+        }
+        let mut shared = self.lock();
+        shared.places.free_before(now.saturating_sub(REUSE_AFTER_NS));
+        let place = shared.places.allocate(1).ok_or(RuntimeError::TableFull("runtime"))?;
+        shared.table.write(place, &bytes).map_err(|_| RuntimeError::TableFull("runtime"))?;
+        shared.attached += 1;
+        Ok(place)
+    }
+
+    fn release(&self, place: u32, now: u64) {
+        self.lock().places.release(place, 1, now);
+    }
+}
+
+/// The sampling side of one of them.
+#[derive(Debug)]
+pub(super) struct ReadLoader {
+    runtimes: Runtimes,
+    kind: FrameKind,
+}
+
+impl Loader for ReadLoader {
+    fn kind(&self) -> FrameKind {
+        self.kind
+    }
+
+    fn attach(
+        &mut self,
+        executable: &Arc<Executable>,
+        process: &Process,
+        reading: &mut dyn Reading,
+        now: u64,
+    ) -> Result<Option<Box<dyn Instance>>, RuntimeError> {
+        if executable.runtime != Some(self.kind) {
+            return Ok(None);
+        }
+        let attached = ask(executable, process, reading)?;
+        tracing::debug!(pid = process.pid, about = %attached.about, "A runtime is attached.");
+        let place = self.runtimes.publish(&attached.instance, now)?;
+        let runtimes = self.runtimes.clone();
+        Ok(Some(Box::new(ReadInstance { runtimes, executable: Arc::clone(executable), place, attached, fresh: true })))
+    }
+
+    fn tidy(&mut self, now: u64) {
+        self.runtimes.lock().places.free_before(now.saturating_sub(REUSE_AFTER_NS));
+    }
+}
+
+/// Asks for what is to be published; it comes from who reads targets, and is checked.
+fn ask(executable: &Executable, process: &Process, reading: &mut dyn Reading) -> Result<Attached, RuntimeError> {
+    let mappings: Vec<&Mapping> = process.mappings.iter().collect();
+    let attached = reading.attach(&Mapper::of(process), executable, &mappings).map_err(|error| match error {
+        AttachError::NotReady(why, pause) => RuntimeError::NotReady(why, pause),
+        AttachError::Unsupported(why) => RuntimeError::Unsupported(why),
+    })?;
+    let is_sane = attached.instance.len() <= INSTANCE_BYTES
+        && attached.pieces.len() <= MAX_PIECES
+        && attached.opaque.len() <= MAX_OPAQUE;
+    if is_sane { Ok(attached) } else { Err(RuntimeError::Unsupported("what was told of it is too long".to_owned())) }
+}
+
+/// A runtime in a process.
+#[derive(Debug)]
+struct ReadInstance {
+    runtimes: Runtimes,
+    executable: Arc<Executable>,
+    place: u32,
+    attached: Attached,
+    /// Its pieces were not asked for yet.
+    fresh: bool,
+}
+
+impl Instance for ReadInstance {
+    fn pieces(&mut self, process: &Process, _: &[&Mapping], reading: &mut dyn Reading, now: u64) -> Vec<Piece> {
+        if self.attached.grows && !std::mem::take(&mut self.fresh) {
+            match ask(&self.executable, process, reading) {
+                Ok(attached) if attached.instance == self.attached.instance => self.attached = attached,
+                Ok(attached) => {
+                    // Nothing published is rewritten while it may be read.
+                    if let Ok(place) = self.runtimes.publish(&attached.instance, now) {
+                        self.runtimes.release(self.place, now);
+                        (self.place, self.attached) = (place, attached);
+                    }
+                }
+                Err(error) => tracing::debug!(pid = process.pid, %error, "A runtime stays as it was."),
+            }
+        }
+        let piece = |&(start, end): &(u64, u64)| Piece {
+            start: UserAddr(start),
+            end: UserAddr(end),
+            rows: None,
+            instance: self.place,
+        };
+        self.attached.pieces.iter().map(piece).collect()
+    }
+
+    fn opaque(&self) -> Option<&[u8]> {
+        Some(&self.attached.opaque)
+    }
+
+    fn detach(self: Box<Self>, now: u64) {
+        self.runtimes.release(self.place, now);
+    }
+}
