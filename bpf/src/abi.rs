@@ -82,6 +82,8 @@ pub const SAVED_SAME: i16 = i16::MIN;
 pub const RULE_FP_AT_FP: u8 = 1;
 /// In `flags`: the saved rbx is at `fp + 8 * rbx_off8`.
 pub const RULE_RBX_AT_FP: u8 = 2;
+/// Flag: `fp_off8` and `rbx_off8` are where pointers to the saved values are; only together with both other flags.
+pub const RULE_SAVED_AT_POINTERS: u8 = 4;
 
 /// One way to get from a frame to its caller; 16 bytes, shared by all executables of the host.
 ///
@@ -96,7 +98,7 @@ pub struct Rule {
     pub cfa_reg: u8,
     /// [`RaKind`]
     pub ra_kind: u8,
-    /// [`RULE_FP_AT_FP`], [`RULE_RBX_AT_FP`]
+    /// [`RULE_FP_AT_FP`], [`RULE_RBX_AT_FP`], [`RULE_SAVED_AT_POINTERS`]
     pub flags: u8,
     /// Bytes; see [`CfaKind`].
     pub cfa_off: i32,

@@ -32,6 +32,7 @@ mod roots;
 mod sources;
 mod state;
 mod step;
+mod switches;
 
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{ROW_PAGE_SHIFT, Row};
@@ -47,6 +48,7 @@ use packed::{PackedRule, RuleCache};
 use pages::Pages;
 use profiler_elf::{ElfImage, MACHINE_X86_64};
 use sources::Sources;
+use switches::Switch;
 
 /// Between two functions, this many bytes and more get a row that says that nothing is known; less is padding.
 const SMALLEST_GAP: u64 = 16;
@@ -74,6 +76,8 @@ pub struct RowStats {
     pub known_code: u64,
     /// Described functions that nothing calls, so that the stack ends with them.
     pub roots: u64,
+    /// Places where a function is about to leave for another frame than its caller's.
+    pub switches: u64,
     /// Functions without unwind information whose instructions were followed.
     pub decoded_functions: u64,
     /// Bytes of code read for them.
@@ -141,7 +145,14 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
         return Err(Error::Machine(image.machine()));
     }
     let mut stats = RowStats::default();
-    let mut writer = Writer { rules, cache: RuleCache::new(), pages: Pages::default() };
+    let mut writer = Writer {
+        rules,
+        cache: RuleCache::new(),
+        pages: Pages::default(),
+        switches: Vec::new(),
+        beneath: PackedRule::NONE,
+        begun: false,
+    };
 
     let mut functions = Functions::new(image);
     let mut sources = Sources::default();
@@ -241,12 +252,57 @@ struct Writer<'r> {
     rules: &'r mut RuleDictionary,
     cache: RuleCache,
     pages: Pages,
+    /// Of the function that is written; next one last.
+    switches: Vec<Switch>,
+    /// What holds where none of them does.
+    beneath: PackedRule,
+    /// The next one holds already.
+    begun: bool,
 }
 
 impl Writer<'_> {
     /// From `address` on, `rule` holds.
     #[inline]
     fn set(&mut self, address: u64, rule: PackedRule, stats: &mut RowStats) {
+        if self.switches.is_empty() || self.is_uncovered(address, rule, stats) {
+            self.put(address, rule, stats);
+        }
+    }
+
+    /// What follows is of a function with these switches.
+    fn begin(&mut self, mut switches: Vec<Switch>) {
+        switches.reverse();
+        (self.switches, self.beneath, self.begun) = (switches, PackedRule::NONE, false);
+    }
+
+    /// The function has ended.
+    fn end(&mut self, stats: &mut RowStats) {
+        while let Some(switch) = self.switches.last().copied() {
+            self.is_uncovered(switch.past, self.beneath, stats);
+        }
+    }
+
+    /// Whether no switch lies over a rule that holds from `address` on; those that begin or end before are written.
+    #[cold]
+    fn is_uncovered(&mut self, address: u64, rule: PackedRule, stats: &mut RowStats) -> bool {
+        while let Some(switch) = self.switches.last().copied().filter(|switch| switch.first <= address) {
+            if !std::mem::replace(&mut self.begun, true) {
+                self.put(switch.first, switch.rule, stats);
+            }
+            if address < switch.past {
+                self.beneath = rule;
+                return false;
+            }
+            self.put(switch.past, self.beneath, stats);
+            self.switches.pop();
+            self.begun = false;
+        }
+        self.beneath = rule;
+        true
+    }
+
+    #[inline]
+    fn put(&mut self, address: u64, rule: PackedRule, stats: &mut RowStats) {
         let index = self.cache.index(rule, self.rules, stats);
         self.pages.set(address, index);
     }

@@ -60,6 +60,7 @@ enum ra_kind {
 #define SAVED_SAME (-32768)
 #define RULE_FP_AT_FP 1
 #define RULE_RBX_AT_FP 2
+#define RULE_SAVED_AT_POINTERS 4 /* fp_off8 and rbx_off8 are where pointers to the saved values are; with both others */
 
 struct unwind_rule {
 	u8 cfa_kind;

@@ -241,6 +241,10 @@ static __always_inline int step_rule(unwind_context s, const struct unwind_rule 
 			base = r->flags & RULE_FP_AT_FP ? u->fp : cfa;
 			u->fp_at = base + (s64)fp_off8 * 8;
 		}
+		if (r->flags & RULE_SAVED_AT_POINTERS &&
+		    (read_user(s, &u->fp_at, sizeof(u->fp_at), u->fp_at) ||
+		     read_user(s, &u->rbx_at, sizeof(u->rbx_at), u->rbx_at)))
+			return END_READ_FAILED;
 		if (read_stack(s, &u->ip, 1, slot))
 			return END_READ_FAILED;
 		u->ip = code_address(u->ip);

@@ -1,6 +1,8 @@
 //! Rows that somebody else compiled: checked, and brought under the rules of this host.
 
-use profiler_bpf::abi::{CfaKind, MAX_ROW_PAGES, RULE_FP_AT_FP, RULE_RBX_AT_FP, RaKind, Row, Rule, SAVED_SAME};
+use profiler_bpf::abi::{
+    CfaKind, MAX_ROW_PAGES, RULE_FP_AT_FP, RULE_RBX_AT_FP, RULE_SAVED_AT_POINTERS, RaKind, Row, Rule, SAVED_SAME,
+};
 
 use super::{RuleDictionary, UnwindRows};
 use crate::reading::Compiled;
@@ -60,7 +62,7 @@ fn check(rows: &UnwindRows) -> Result<(), Foreign> {
 fn is_sane(rule: &Rule) -> bool {
     rule.cfa_kind <= CfaKind::FramePointer as u8
         && rule.ra_kind <= RaKind::Register as u8
-        && rule.flags & !(RULE_FP_AT_FP | RULE_RBX_AT_FP) == 0
+        && rule.flags & !(RULE_FP_AT_FP | RULE_RBX_AT_FP | RULE_SAVED_AT_POINTERS) == 0
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::cfi::{Interpreter, Program};
 use super::frames::{LastCie, Section};
 use super::functions::Functions;
 use super::go::GoFunctions;
+use super::switches::Switches;
 use super::{RowStats, Writer};
 
 /// Largest `.debug_frame` that is decompressed, bytes.
@@ -19,6 +20,7 @@ pub(super) struct Sources<'a> {
     frames: Vec<Frames<'a>>,
     go: Option<(GoFunctions<'a>, u32)>,
     interpreter: Interpreter,
+    switches: Switches,
 }
 
 #[derive(Debug)]
@@ -87,7 +89,11 @@ impl<'a> Sources<'a> {
             let end = whole.min(limit);
             let bases = &frames.section.bases;
             let program = Program { code: function.code, at: function.at, cie: function.cie, bases, image };
+            let switches = self.switches.find(function.code, (start, end), image);
+            stats.switches += switches.len() as u64;
+            writer.begin(switches);
             self.interpreter.run(&program, start, end, writer, stats);
+            writer.end(stats);
             return end;
         }
         stats.malformed += 1;

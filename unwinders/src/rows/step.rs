@@ -3,7 +3,7 @@
 //! The unwinder proper is the BPF program; this is its meaning without a kernel, for stacks that reach user space as a copy, and
 //! for tests.
 
-use profiler_bpf::abi::{CfaKind, RULE_FP_AT_FP, RULE_RBX_AT_FP, RaKind, Rule, SAVED_SAME};
+use profiler_bpf::abi::{CfaKind, RULE_FP_AT_FP, RULE_RBX_AT_FP, RULE_SAVED_AT_POINTERS, RaKind, Rule, SAVED_SAME};
 
 const RBX: usize = 3;
 const FP: usize = 6;
@@ -120,7 +120,9 @@ fn caller(rule: &Rule, registers: &Registers, read: &mut impl FnMut(u64) -> Opti
         SAVED_SAME => Some(same),
         _ => {
             let base = if at_fp { registers.fp() } else { cfa };
-            read(base.wrapping_add_signed(8 * i64::from(offset8)))
+            let at = base.wrapping_add_signed(8 * i64::from(offset8));
+            let at = if rule.flags & RULE_SAVED_AT_POINTERS != 0 { read(at)? } else { at };
+            read(at)
         }
     };
     let fp = saved(if by_fp { -2 } else { rule.fp_off8 }, registers.fp(), rule.flags & RULE_FP_AT_FP != 0)?;
