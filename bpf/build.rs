@@ -6,12 +6,13 @@ use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "abi.h",
     "arch.h",
     "arch_arm64.h",
     "arch_x86.h",
     "feed.bpf.c",
+    "hotspot.h",
     "maps.h",
     "profiler.bpf.c",
     "python.h",

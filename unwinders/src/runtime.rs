@@ -51,6 +51,7 @@ pub use self::attached::Runtimes;
 pub(crate) use self::recognise::recognise;
 pub use self::symbols::{Symbol, Symbols};
 use crate::executable::{Executable, Executables, Mapper};
+use crate::hotspot::HotSpot;
 use crate::maps::Mapping;
 use crate::memory::Memory;
 use crate::native::Native;
@@ -74,7 +75,7 @@ pub const MAX_REASON: usize = 256;
 /// The reading side of all runtimes but the native one, of which each has a number of its own.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Runtime] {
-    &[&Python]
+    &[&HotSpot, &Python]
 }
 
 /// The reading side of the runtime of this kind.

@@ -22,7 +22,7 @@
 #define PAGE_BYTES 4096
 #define PC_CACHE_SLOTS 1024 /* a power of two */
 #define FRAMES_A_CALL 4 /* unwound by one call of unwind_frames */
-#define RUNTIME_WORDS 16 /* that the step of a runtime has room for */
+#define RUNTIME_WORDS 80 /* that the step of a runtime has room for */
 #define MAX_SOURCES 8 /* of samples, in one recording */
 
 #define MAX_PROCESSES 16384

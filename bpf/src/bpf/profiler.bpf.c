@@ -39,7 +39,7 @@ struct scratch {
 };
 _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
 /* where the Rust side, which is x86-64, looks */
-_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34440, "prog_test.rs reads the frames there");
+_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34952, "prog_test.rs reads the frames there");
 
 typedef struct scratch *unwind_context;
 typedef void row_slab; /* an inner map */
@@ -229,11 +229,73 @@ __noinline int step_cpython(u32 slot)
 	return instance ? step_python(s, (const struct python_instance *)instance) : STEP_NATIVE;
 }
 
+static __always_inline const struct hotspot_instance *hotspot_of(struct scratch *s)
+{
+	u32 index = UNWINDER_INSTANCE(s->state.unwinder);
+
+	return bpf_map_lookup_elem(&instances, &index);
+}
+
+#define HOTSPOT_PART(name, part)                                                           \
+	__noinline int name(u32 slot)                                                      \
+	{                                                                                  \
+		struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);                \
+		const struct hotspot_instance *h = s ? hotspot_of(s) : 0;                  \
+                                                                                           \
+		return s && h ? part(s, h) : END_BAD_FRAME;                                \
+	}
+
+#ifdef HOTSPOT_PARTS
+HOTSPOT_PART(locate_java, hotspot_locate)
+HOTSPOT_PART(step_interpreted, hotspot_interpreted)
+HOTSPOT_PART(step_method, hotspot_method)
+HOTSPOT_PART(step_method_leaf, hotspot_method_leaf)
+HOTSPOT_PART(step_stub, hotspot_stub)
+HOTSPOT_PART(step_stub_leaf, hotspot_stub_leaf)
+
+__noinline int find_phase(u32 slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
+
+	if (!s)
+		return END_BAD_FRAME;
+	hotspot_room(s)->phase = hotspot_phase(s);
+	return 0;
+}
+
+static __always_inline int step_hotspot(u32 slot)
+{
+	int part = locate_java(slot);
+
+	if (part == HOTSPOT_PART_INTERPRETED)
+		return step_interpreted(slot);
+	if (part == HOTSPOT_PART_METHOD)
+		return step_method(slot);
+	if (part == HOTSPOT_PART_METHOD_LEAF) {
+		find_phase(slot);
+		return step_method_leaf(slot);
+	}
+	if (part == HOTSPOT_PART_STUB)
+		return step_stub(slot);
+	if (part == HOTSPOT_PART_STUB_LEAF)
+		return step_stub_leaf(slot);
+	return part;
+}
+#else
+/* Not written for this architecture: its frames are followed as any other code without rows. */
+static __always_inline int step_hotspot(u32 slot)
+{
+	return STEP_NATIVE;
+}
+#endif
+
 /* A frame in code of a runtime. */
 static __always_inline int step_runtime(u32 slot, u32 unwinder)
 {
 	if (UNWINDER_KIND(unwinder) == FRAME_CPYTHON)
 		return step_cpython(slot);
+	if (UNWINDER_KIND(unwinder) == FRAME_HOTSPOT)
+		return step_hotspot(slot);
 	return STEP_NATIVE;
 }
 

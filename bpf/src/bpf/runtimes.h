@@ -6,6 +6,7 @@
 #ifndef PROFILER_RUNTIMES_H
 #define PROFILER_RUNTIMES_H
 
+#include "hotspot.h"
 #include "python.h"
 
 #endif

@@ -167,6 +167,29 @@ static __always_inline int write_frame(unwind_context s, u32 words, u64 first, u
 #include "unwind.h"
 #include "runtimes.h"
 
+static int step_hotspot(unwind_context s, const struct hotspot_instance *h)
+{
+#ifdef HOTSPOT_PARTS
+	int part = hotspot_locate(s, h);
+
+	if (part == HOTSPOT_PART_INTERPRETED)
+		return hotspot_interpreted(s, h);
+	if (part == HOTSPOT_PART_METHOD)
+		return hotspot_method(s, h);
+	if (part == HOTSPOT_PART_METHOD_LEAF) {
+		hotspot_room(s)->phase = hotspot_phase(s);
+		return hotspot_method_leaf(s, h);
+	}
+	if (part == HOTSPOT_PART_STUB)
+		return hotspot_stub(s, h);
+	if (part == HOTSPOT_PART_STUB_LEAF)
+		return hotspot_stub_leaf(s, h);
+	return part;
+#else
+	return STEP_NATIVE;
+#endif
+}
+
 /* The step of the runtime that the state's `unwinder` names. */
 static int step_runtime(unwind_context s)
 {
@@ -180,6 +203,8 @@ static int step_runtime(unwind_context s)
 	s->in_runtime = 1;
 	if (UNWINDER_KIND(s->state.unwinder) == FRAME_CPYTHON)
 		step = step_python(s, (const struct python_instance *)instance);
+	else if (UNWINDER_KIND(s->state.unwinder) == FRAME_HOTSPOT)
+		step = step_hotspot(s, (const struct hotspot_instance *)instance);
 	s->in_runtime = 0;
 	return step;
 }

@@ -15,6 +15,7 @@ mod depth;
 mod escapes;
 mod events;
 mod hostile;
+mod java;
 mod native;
 mod outputs;
 mod processes;

@@ -14,7 +14,7 @@ use super::tables::{Tables, TablesError};
 use crate::memory::Memory;
 
 /// Bytes of `struct hotspot_instance`.
-pub const INSTANCE_BYTES: usize = 64 + MAX_HEAPS * 24;
+pub const INSTANCE_BYTES: usize = 80 + MAX_HEAPS * 24;
 /// Bytes from a block's start that the kernel half reads: `HOTSPOT_HEADER_BYTES`.
 const HEADER_BYTES: u16 = 352;
 /// The first that there is a table of.
@@ -278,6 +278,10 @@ impl Attached {
             u8::from(behind(layout.deopt_handler).is_some()),
             0,
         ]);
+        let code = self.heaps.0.first().map_or(0, |heap| heap.low);
+        let code_end = self.heaps.0.last().map_or(0, |heap| heap.high);
+        bytes.extend(code.to_le_bytes());
+        bytes.extend((code_end.saturating_sub(code)).to_le_bytes());
         for heap in self.heaps.0.iter().take(MAX_HEAPS) {
             bytes.extend(heap.low.to_le_bytes());
             bytes.extend(heap.segmap.to_le_bytes());

@@ -59,6 +59,18 @@ pub struct Frame {
     pub cookie: u32,
 }
 
+impl Frame {
+    /// Why it has no name, in words.
+    #[must_use]
+    pub const fn gone(&self) -> &'static str {
+        match self.object >> SUBTYPE_SHIFT {
+            INTERPRETED => "jvm: method gone",
+            COMPILED | COMPILED_LEAF => "jvm: compiled method gone",
+            _ => "jvm: stub gone",
+        }
+    }
+}
+
 /// A function that a frame stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
