@@ -229,6 +229,7 @@ __noinline int step_cpython(u32 slot)
 	return instance ? step_python(s, (const struct python_instance *)instance) : STEP_NATIVE;
 }
 
+#ifdef HOTSPOT_PARTS
 static __always_inline const struct hotspot_instance *hotspot_of(struct scratch *s)
 {
 	u32 index = UNWINDER_INSTANCE(s->state.unwinder);
@@ -245,7 +246,6 @@ static __always_inline const struct hotspot_instance *hotspot_of(struct scratch 
 		return s && h ? part(s, h) : END_BAD_FRAME;                                \
 	}
 
-#ifdef HOTSPOT_PARTS
 HOTSPOT_PART(locate_java, hotspot_locate)
 HOTSPOT_PART(step_interpreted, hotspot_interpreted)
 HOTSPOT_PART(step_method, hotspot_method)
