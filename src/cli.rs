@@ -73,6 +73,17 @@ Exit codes:
   2    wrong usage                    126  the command cannot be executed
   127  there is no such command       otherwise with -- CMD: its own, or 128 + the signal that ended it";
 
+/// What is shown of an interpreter's own C functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RuntimeFrames {
+    Folded,
+    All,
+}
+
+impl Choice for RuntimeFrames {
+    const WORDS: &'static [(&'static str, Self)] = &[("folded", Self::Folded), ("all", Self::All)];
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = RECORD_HELP)]
 struct RecordArgs {
@@ -115,6 +126,9 @@ struct RecordArgs {
     /// What to look up: names, or also files, lines and inlined functions.
     #[arg(long, value_parser = choice::<Symbols>(), default_value = "lines")]
     symbols: Symbols,
+    /// Of an interpreter's own C functions, its evaluation loop among them, those between its functions too (all), or none of them (folded).
+    #[arg(long, value_parser = choice::<RuntimeFrames>(), default_value = "folded")]
+    runtime_frames: RuntimeFrames,
     /// BTF of the running kernel, for kernels that carry none.
     #[arg(long, value_name = "FILE")]
     btf: Option<PathBuf>,
@@ -289,6 +303,7 @@ fn record_options(args: RecordArgs) -> anyhow::Result<record::Options> {
         format: args.format,
         sample_type: args.sample_type,
         lines: args.symbols == Symbols::Lines,
+        all_runtime_frames: args.runtime_frames == RuntimeFrames::All,
         btf: args.btf,
         quiet: args.quiet,
     })

@@ -1,6 +1,8 @@
 //! What of an interpreter's own C functions is shown between the functions that it interprets.
 
-use profiler_bpf::record::{NativeFrame, UserFrame};
+use profiler_address::UserAddr;
+use profiler_bpf::abi::FrameKind;
+use profiler_bpf::record::{NativeFrame, RuntimeFrame, UserFrame};
 
 /// What a frame is to its interpreter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +68,24 @@ pub(super) fn restitched(frames: Vec<UserFrame>, is_loop: impl Fn(&NativeFrame) 
     found
 }
 
+/// The position of the frame that stands for those that user space could not follow; `PYTHON_TOO_EARLY`.
+const TOO_EARLY: u32 = 3;
+
+/// The frames of a stack that user space finished, with one that says so where functions are missing: at the innermost loop without any.
+pub(super) fn marked(mut frames: Vec<UserFrame>, is_loop: impl Fn(&NativeFrame) -> bool) -> Vec<UserFrame> {
+    let lacks = |at: &usize| {
+        let runs_nothing = !matches!(frames.get(at + 1), Some(UserFrame::Runtime(_)));
+        runs_nothing && matches!(frames.get(*at), Some(UserFrame::Native(frame)) if is_loop(frame))
+    };
+    if let Some(at) = (0..frames.len()).find(lacks) {
+        let (kind, object) = (FrameKind::CPYTHON, UserAddr(0));
+        frames.insert(at + 1, UserFrame::Runtime(RuntimeFrame { kind, object, position: TOO_EARLY, cookie: 0 }));
+    }
+    frames
+}
+
 #[cfg(test)]
 mod tests {
-    use profiler_address::UserAddr;
-    use profiler_bpf::abi::FrameKind;
-    use profiler_bpf::record::RuntimeFrame;
-
     use super::Part::{Function, Interpreter, Other};
     use super::*;
 
@@ -118,9 +132,13 @@ mod tests {
         let entered =
             vec![native(1), python(100), python(101), native(50), native(2), python(102), native(51), native(3)];
         let right = [native(1), native(50), native(2), python(100), python(101), native(51), native(3), python(102)];
-        assert_eq!(restitched(entered, is_loop), right);
+        assert_eq!(restitched(entered.clone(), is_loop), right);
+        let told = marked(entered.clone(), is_loop);
+        assert_eq!(told.len(), entered.len() + 1);
+        assert!(matches!(told.last(), Some(UserFrame::Runtime(frame)) if frame.position == TOO_EARLY));
         let whole = vec![native(60), native(1), python(100), native(50), native(2), python(102), native(70)];
         assert_eq!(restitched(whole.clone(), is_loop), whole);
+        assert_eq!(marked(whole.clone(), is_loop), whole);
         for alone in [vec![native(1)], vec![native(50)], vec![]] {
             assert_eq!(restitched(alone.clone(), is_loop), alone);
         }

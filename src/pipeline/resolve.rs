@@ -158,6 +158,12 @@ impl Session {
             frames.push(self.window.aggregate.frame(Frame::Kernel { address }));
         }
         let image = self.image_of((head.pid, head.time), &head.comm, now);
+        let of_loop =
+            |frame: &NativeFrame| self.publisher.unwinder(head.pid, frame.lookup_address()) == FrameKind::CPYTHON;
+        let user = match sample.continuation {
+            Some(_) => fold::marked(user, of_loop),
+            None => fold::restitched(user, of_loop),
+        };
         frames.extend(self.user_frames((head.pid, head.time), image, user, now));
         let aggregate = &mut self.window.aggregate;
         if !end.is_complete() {
@@ -189,8 +195,6 @@ impl Session {
             let named = self.publisher.names(pid, &new, self.reading.as_mut());
             names.extend(new.into_iter().zip(named));
         }
-        let of_loop = |frame: &NativeFrame| self.publisher.unwinder(pid, frame.lookup_address()) == FrameKind::CPYTHON;
-        let user = fold::restitched(user, of_loop);
         let mut found = Vec::with_capacity(user.len());
         for frame in user {
             found.push(match frame {

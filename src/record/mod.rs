@@ -80,6 +80,8 @@ pub struct Options {
     pub sample_type: Option<String>,
     /// Files, lines and inlined functions, not only names.
     pub lines: bool,
+    /// An interpreter's own C functions between its functions, too.
+    pub all_runtime_frames: bool,
     /// BTF of the kernel.
     pub btf: Option<PathBuf>,
     /// Print only errors.
@@ -121,6 +123,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         sideband_bytes: 1 << 18,
         reading: Box::new(reader),
     })?;
+    session.show_all_runtime_frames(options.all_runtime_frames);
     let resources = Resources::start(ResourceOptions {
         // A recording is of this host, and its processes say themselves who they are.
         kubernetes: KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() },

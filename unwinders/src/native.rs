@@ -167,7 +167,8 @@ impl Native {
 
     /// Walks on from where the kernel half stopped, over its copy of the stack, and appends to `frames`. Rows that are missing
     /// are loaded, here and for the kernel half. [`UnwindEnd::NoMapping`] leaves `walk` at the frame that is nowhere, so
-    /// that it can be tried again when more is known. The frames of `runtimes` are followed through the memory of `pid` as it is now.
+    /// that it can be tried again when more is known. The frames of `runtimes` are followed through the memory of `pid` as it is now;
+    /// those of CPython are not, whose list of frames is that of another moment by then.
     pub fn walk(
         &self,
         (pid, mappings, runtimes): (u32, &[abi::Mapping], &Runtimes),
@@ -177,6 +178,8 @@ impl Native {
         frames: &mut Vec<UserFrame>,
     ) -> UnwindEnd {
         let mut shared = self.lock();
+        let mappings: Vec<abi::Mapping> = mappings.iter().map(without_python).collect();
+        let mappings = mappings.as_slice();
         let mut pages = mappings.iter().any(|mapping| mapping.unwinder != 0).then(|| pages::Pages::new(pid));
         loop {
             let tables = &shared.tables;
@@ -305,6 +308,12 @@ impl Instance for NativeInstance {
     fn detach(self: Box<Self>, now: u64) {
         self.native.lock().slots.release(self.slot, now);
     }
+}
+
+/// A mapping, as of native code if it is CPython's.
+fn without_python(mapping: &abi::Mapping) -> abi::Mapping {
+    let is_python = mapping.unwinder & 0xff == u32::from(FrameKind::CPYTHON.number());
+    abi::Mapping { unwinder: if is_python { 0 } else { mapping.unwinder }, ..*mapping }
 }
 
 /// The mapping that `address` is in.

@@ -13,6 +13,8 @@
 
 #include "maps.h"
 
+#define SEEN_FRAMES 256 /* a power of two */
+
 struct scratch {
 	/* what user space reads and writes: sampler.rs */
 	u64 counters[COUNT_MAX];
@@ -33,13 +35,16 @@ struct scratch {
 	u64 window_at; /* user address of window[0]; WINDOW_EMPTY before the first */
 	u64 window[WINDOW_WORDS];
 	u64 runtime[RUNTIME_WORDS];
+	u32 news; /* 1: this sample has a runtime's frame that was not seen on this CPU lately, whose name may soon be gone */
+	u32 pad2;
+	u32 seen[SEEN_FRAMES]; /* cookies */
 	struct pc_cache_entry pc_cache[PC_CACHE_SLOTS];
 	struct sample sample; /* the record starts here */
 	u64 body[BODY_BYTES / 8];
 };
 _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
 /* where the Rust side, which is x86-64, looks */
-_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 34952, "prog_test.rs reads the frames there");
+_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 35984, "prog_test.rs reads the frames there");
 
 typedef struct scratch *unwind_context;
 typedef void row_slab; /* an inner map */
@@ -143,8 +148,16 @@ static __always_inline int write_frame(struct scratch *s, const u32 words, u64 f
 	if (slot >= MAX_FRAMES)
 		return END_TOO_DEEP;
 	s->body[slot] = first;
-	if (words == 2)
+	if (words == 2) {
+		u32 cookie = second >> 32;
+		u32 *seen = &s->seen[cookie >> 8 & (SEEN_FRAMES - 1)];
+
 		s->body[slot + 1] = second;
+		if (*seen != cookie) {
+			*seen = cookie;
+			s->news = 1;
+		}
+	}
 	u->frames = n + words;
 	u->depth++;
 	return 0;
@@ -581,6 +594,7 @@ static __always_inline u64 record(struct bpf_perf_event_data *ctx, const enum co
 	s->kernel_frames = 0;
 	s->state.frames = 0;
 	s->state.depth = 0;
+	s->news = 0;
 	if (!in_user) {
 		long bytes = bpf_get_stack(ctx, s->body, MAX_KERNEL_FRAMES * 8, 0);
 

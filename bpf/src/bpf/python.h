@@ -47,6 +47,7 @@ enum python_position {
 enum python_trouble {
 	PYTHON_NO_THREAD = 1, /* the thread's state is not where it should be */
 	PYTHON_NO_FRAME = 2, /* a frame could not be read */
+	PYTHON_TOO_EARLY = 3, /* written by user space: it finished a stack whose interpreter was not known yet */
 };
 
 /* Of one interpreter in one address space. Offsets are bytes into CPython's structs. The twin is `python::instance::Raw`. */
@@ -234,8 +235,13 @@ static __always_inline int step_python(unwind_context s, const struct python_ins
 			goto done;
 		if (p->position == PYTHON_POSITION_NUMBER)
 			position = python_part(room, p->frame_position);
-		if (python_write(s, p, code, position))
+		if (!code) {
+			/* one that is being made or taken apart */
+			if (write_runtime(s, FRAME_CPYTHON, NO_OBJECT, PYTHON_NO_FRAME, 0))
+				return END_TOO_DEEP;
+		} else if (python_write(s, p, code, position)) {
 			return END_TOO_DEEP;
+		}
 		if (p->entry == PYTHON_ENTRY_EVERY || (p->entry == PYTHON_ENTRY_FLAG && entry))
 			goto done;
 	}

@@ -56,9 +56,9 @@ const volatile u32 ring_wake_bytes = 1 << 19;
  * The reader polls, five times a second. It is woken when there is something to learn before this process's next sample, and
  * before the ring is full. `woken` is when this CPU last did the latter for this ring.
  */
-static __always_inline u64 ring_flags(void *ring, u32 stack_bytes, u64 now, u64 *woken)
+static __always_inline u64 ring_flags(void *ring, u32 news, u64 now, u64 *woken)
 {
-	if (stack_bytes)
+	if (news)
 		return BPF_RB_FORCE_WAKEUP;
 	if (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < ring_wake_bytes || now - *woken < RING_WAKE_GAP)
 		return BPF_RB_NO_WAKEUP;

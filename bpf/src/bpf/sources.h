@@ -49,7 +49,7 @@ static __always_inline void send(struct scratch *s, struct scratch *own, const u
 		own->counters[COUNT_OVERSIZE]++;
 		return;
 	}
-	if (bpf_ringbuf_output(ring, &s->sample, size, ring_flags(ring, s->sample.stack_bytes, s->sample.time, &own->woken)))
+	if (bpf_ringbuf_output(ring, &s->sample, size, ring_flags(ring, s->sample.stack_bytes || s->news, s->sample.time, &own->woken)))
 		own->counters[COUNT_RING_FULL]++;
 	else
 		own->counters[COUNT_SAMPLES]++;

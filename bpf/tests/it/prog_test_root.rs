@@ -1,8 +1,11 @@
 //! The BPF build of the unwinder and the native one, on the same tables and the same stacks: equal frame by frame.
 
 use profiler_bpf::RowTables;
-use profiler_bpf::abi::{CfaKind, Executable, Mapping, NO_EXECUTABLE, RaKind, Row, RowPage, Rule, SAVED_SAME};
-use profiler_bpf::native::Walk;
+use profiler_bpf::abi::{
+    CfaKind, Executable, FrameKind, INSTANCE_BYTES, Instance, Mapping, NO_EXECUTABLE, RaKind, Row, RowPage, Rule,
+    SAVED_SAME, unwinder_word,
+};
+use profiler_bpf::native::{Runtimes, Walk};
 use profiler_bpf::prog_test::ProgTest;
 use profiler_bpf::record::{Continuation, UnwindEnd, UserFrame};
 
@@ -155,4 +158,95 @@ fn root_bpf_and_native_unwinder_agree_frame_by_frame() {
         assert!(ends.contains_key(&(wanted as u8)), "{wanted:?} was never reached");
     }
     assert!(longest > 20);
+}
+
+/// An interpreter whose structs are words: a state {thread pointer, frame}, frames {code, previous, position, owner}, code of eight words.
+fn interpreter(state_slot: u64, pointer: u64) -> Instance {
+    let mut bytes = Vec::new();
+    bytes.extend(0_u64.to_ne_bytes());
+    bytes.extend(state_slot.wrapping_sub(pointer).to_ne_bytes());
+    bytes.extend(0_u64.to_ne_bytes());
+    // a variable at a distance from the thread pointer, owners, addresses, two tag bits, 2 is the last owner of a function
+    bytes.extend([2_u8, 2, 1, 3, 2, 0]);
+    let halves = [0_u16, 8, 0xffff, 32, 0, 8, 16, 24, 64, 0, 64, 0, 8, 16, 56];
+    bytes.extend(halves.into_iter().flat_map(u16::to_ne_bytes));
+    bytes.resize(INSTANCE_BYTES, 0);
+    Instance(bytes.try_into().unwrap())
+}
+
+#[test]
+fn root_both_unwinders_agree_on_stacks_of_an_interpreter() {
+    if !profiler_need::have_root("root_both_unwinders_agree_on_stacks_of_an_interpreter") {
+        return;
+    }
+    let mut random = Random(0x1234_5678_9abc_def1);
+    let test = ProgTest::load().unwrap();
+    let mut tables = test.tables().unwrap();
+    tables.rows.write_rules(0, &rules()).unwrap();
+    tables.rows.add_slabs(1).unwrap();
+    // One rule for all code: the return address is on top of the stack. The last page's is that nobody called it.
+    tables.rows.write_rows(0, 0, &[Row::new(0, 1), Row::new(0, 13)]).unwrap();
+    let page = |first| RowPage { first, count: 1 };
+    tables.rows.write_row_pages(7, &[page(0), page(0), page(0), page(1)]).unwrap();
+    tables.rows.write_executable(3, Executable { first_page: 1, page_count: 4, page_base: 7, pad: 0 }).unwrap();
+    let code = |page: u64, unwinder| Mapping {
+        start: CODE + (page << 16),
+        end: CODE + ((page + 1) << 16),
+        bias: CODE - (1 << 16),
+        executable: 3,
+        unwinder,
+    };
+    // The second page is the loop.
+    let mappings = [code(0, 0), code(1, unwinder_word(FrameKind::CPYTHON, 9)), code(2, 0), code(3, 0)];
+    tables.processes.write_mappings(100, &mappings).unwrap();
+
+    let (mut with_functions, mut troubled, mut longest) = (0, 0, 0);
+    for case in 0..500u32 {
+        let depth = 1 + random.below(300) as usize;
+        let mut stack: Vec<u64> = (0..depth).map(|_| CODE + random.below(3 << 16)).collect();
+        stack.push(CODE + (3 << 16) + 100);
+        stack.resize(depth + 256, 0);
+        let codes: Vec<[u64; 8]> = (0..16).map(|_| std::array::from_fn(|_| random.next())).collect();
+        let count = random.below(600) as usize;
+        let mut frames = vec![[0_u64; 4]; count + 1];
+        let frame_at = |frames: &[[u64; 4]], at: usize| frames.get(at).map_or(0, |frame| frame.as_ptr() as u64);
+        for at in 0..count {
+            let object = codes[random.below(16) as usize].as_ptr() as u64;
+            let next = match random.below(400) {
+                0 => 0x10,
+                1 => frame_at(&frames, random.below(count as u64) as usize),
+                _ if at + 1 < count => frame_at(&frames, at + 1),
+                _ => 0,
+            };
+            let object = if random.below(300) == 0 { random.below(2) * 0x20 } else { object };
+            frames[at] = [object | random.below(4), next, object + 64 + random.below(100) * 2, random.below(5)];
+        }
+        let pointer = 0x7fff_0000_1000_u64;
+        let claimed = if random.below(20) == 0 { 1 } else { pointer };
+        let state = [claimed, frame_at(&frames, 0)];
+        let slot = [state.as_ptr() as u64];
+        tables.instances.write(9, &interpreter(slot.as_ptr() as u64, pointer)).unwrap();
+        let base = stack.as_ptr() as u64;
+        let ip = CODE + random.below(3 << 16);
+        let registers = Continuation { ip, sp: base, leaf: 1, thread_pointer: pointer, ..Continuation::default() };
+        let (bpf_frames, bpf_end) = test.run(&registers, case + 1, 100, mappings.len() as u32).unwrap();
+
+        let copy: Vec<u8> = stack.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        let own = std::fs::File::open("/proc/self/mem").unwrap();
+        let mut read =
+            |address, bytes: &mut [u8]| std::os::unix::fs::FileExt::read_exact_at(&own, bytes, address).is_ok();
+        let runtimes = Runtimes { instances: &tables.instances, read: &mut read };
+        let mut native_frames: Vec<UserFrame> = Vec::new();
+        let mut walk = Walk::new(&registers, 0);
+        let native_end = walk.run(&tables.rows, &mappings, base, &copy, Some(runtimes), &mut native_frames);
+        assert_eq!((&bpf_frames, bpf_end), (&native_frames, native_end), "case {case}");
+        let functions = native_frames.iter().filter(|frame| matches!(frame, UserFrame::Runtime(_))).count();
+        with_functions += usize::from(functions > 0);
+        troubled += native_frames
+            .iter()
+            .filter(|frame| matches!(frame, UserFrame::Runtime(frame) if frame.object.0 == 0))
+            .count();
+        longest = longest.max(native_frames.len());
+    }
+    assert!(with_functions > 300 && troubled > 10 && longest > 200, "{with_functions}, {troubled}, {longest}");
 }

@@ -19,6 +19,7 @@ mod java;
 mod native;
 mod outputs;
 mod processes;
+mod python;
 mod reader;
 mod ring;
 mod session;

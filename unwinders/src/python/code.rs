@@ -53,6 +53,7 @@ impl<'a> Reader<'a> {
             return Err(Arc::from(match frame.position {
                 1 => "python: thread state not found",
                 2 => "python: frame not readable",
+                3 => "python: sampled before its interpreter was known",
                 _ => "python: frame missing",
             }));
         }

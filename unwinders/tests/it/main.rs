@@ -3,5 +3,6 @@
 
 mod hotspot;
 mod process;
+mod python;
 mod rows;
 mod runtime;

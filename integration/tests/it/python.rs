@@ -1,0 +1,173 @@
+//! Python's functions on stacks, of every version of CPython that there is here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use profiler_integration::environment::{have_root, one_at_a_time};
+use profiler_integration::proof::{HERTZ, prove_with};
+use profiler_integration::recording::{Recorded, Recorder, record_running};
+use profiler_integration::rows::{Row, is_function, rows, total};
+use profiler_integration::shares::group_of;
+use profiler_integration::truth::Truth;
+use profiler_model::FrameKind;
+
+/// Of stacks with all their functions, each with its callers.
+const BAR: f64 = 0.995;
+
+fn source() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/python/phases.py")
+}
+
+/// The distribution's, which is there where tests must run, as it is: one program, stripped.
+fn of_the_distribution(test: &str) -> Option<PathBuf> {
+    let python = std::fs::canonicalize("/usr/bin/python3").unwrap_or_else(|_| PathBuf::from("/usr/bin/python3"));
+    profiler_need::have_file(test, &python).then_some(python)
+}
+
+/// Those of pyenv that are followed, with a library of their own.
+fn of_pyenv() -> Vec<(String, PathBuf)> {
+    let home = std::env::var_os("PYENV_ROOT").map_or_else(|| PathBuf::from("/root/.pyenv"), PathBuf::from);
+    let folders = std::fs::read_dir(home.join("versions")).into_iter().flatten().flatten();
+    let mut found: Vec<(String, PathBuf)> = folders
+        .filter_map(|folder| {
+            let version = folder.file_name().to_string_lossy().into_owned();
+            let minor: u32 = version.strip_prefix("3.")?.split('.').next()?.parse().ok()?;
+            (minor >= 8).then(|| (version, folder.path().join("bin/python3")))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// The stacks of its phases: all but some of its end, since it is recorded from the midst of its run.
+fn of_phases(recorded: &Recorded) -> Vec<Row> {
+    let groups: Vec<&str> = recorded.truth.shares.keys().map(String::as_str).collect();
+    let own = recorded.own_rows();
+    let all = total(&own);
+    let in_phases: Vec<Row> = own.into_iter().filter(|row| group_of(row, &groups).is_some()).collect();
+    let share = total(&in_phases) as f64 / all as f64;
+    assert!(share > 0.95 && all > 100, "{share} of {all} stacks are in phases");
+    in_phases
+}
+
+fn prove_phases(test: &str, bar: f64, record: impl Fn() -> Result<Recorded, profiler_integration::Error>) {
+    prove_with(test, bar, record, of_phases, |_| false);
+}
+
+fn recorded(python: &Path, ms: &str) -> Result<Recorded, profiler_integration::Error> {
+    let source = source();
+    record_running(HERTZ, python, &[source.to_str().unwrap_or_default(), "--ms", ms])
+}
+
+#[test]
+fn root_phases_of_a_program_have_their_share_and_their_callers() {
+    let test = "root_phases_of_a_program_have_their_share_and_their_callers";
+    if let Some(python) = of_the_distribution(test) {
+        prove_phases(test, BAR, || recorded(&python, "1500"));
+    }
+}
+
+#[test]
+fn root_the_same_with_every_version_that_is_here() {
+    let versions = of_pyenv();
+    profiler_need::have_by_chance("root_the_same_with_every_version_that_is_here", !versions.is_empty(), "pyenv");
+    for (version, python) in versions {
+        prove_phases(&format!("python {version}"), BAR, || recorded(&python, "1200"));
+    }
+}
+
+/// Functions of the program: their first line, and the one after the last.
+fn functions() -> BTreeMap<String, (u32, u32)> {
+    let text = std::fs::read_to_string(source()).expect("the program is there");
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = BTreeMap::new();
+    for (at, line) in lines.iter().enumerate() {
+        let Some(name) = line.trim_start().strip_prefix("def ").and_then(|rest| rest.split('(').next()) else {
+            continue;
+        };
+        let indent = line.len() - line.trim_start().len();
+        let rest = lines.iter().skip(at + 1);
+        let own =
+            rest.take_while(|line| line.trim().is_empty() || line.len() - line.trim_start().len() > indent).count();
+        found.insert(name.to_owned(), (at as u32 + 1, (at + 1 + own) as u32));
+    }
+    found
+}
+
+#[test]
+fn root_functions_have_their_lines_their_file_and_their_callees() {
+    let test = "root_functions_have_their_lines_their_file_and_their_callees";
+    let Some(python) = of_the_distribution(test) else { return };
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let recorded = recorded(&python, "1000").expect("a recording");
+    let profile = &recorded.recording.profile;
+    let functions = functions();
+    let mut seen = BTreeMap::<String, u32>::new();
+    for location in profile.locations.iter().filter(|location| location.kind == FrameKind::Cpython) {
+        for line in &location.lines {
+            let function = profile.function(line.function).expect("it is in the file");
+            let file = profile.string(function.file);
+            if !file.ends_with("phases.py") {
+                continue;
+            }
+            let name = profile.string(function.name);
+            let name = name.rsplit('.').next().unwrap_or_default();
+            *seen.entry(name.to_owned()).or_default() += 1;
+            if let Some((first, end)) = functions.get(name) {
+                assert!((*first..=*end).contains(&line.line), "{name}: line {} of {first} to {end}", line.line);
+            } else {
+                assert_eq!(name, "<module>");
+            }
+        }
+    }
+    for name in ["at_the_bottom", "down", "by_key", "numbers", "añadido", "squeezing", "work", "main", "<module>"] {
+        assert!(seen.contains_key(name), "{name} is not among {seen:?}");
+    }
+
+    // By default no code of the interpreter is between its functions; what a function called of C is above it.
+    let own = recorded.own_rows();
+    let python = |row: &Row| -> Vec<usize> {
+        let kinds = row.frames.iter().enumerate();
+        kinds.filter(|(_, frame)| frame.kind == FrameKind::Cpython).map(|(at, _)| at).collect()
+    };
+    for row in &own {
+        let at = python(row);
+        if let (Some(first), Some(last)) = (at.first(), at.last()) {
+            assert_eq!(last - first + 1, at.len(), "something is between functions: {}", row.describe());
+        }
+    }
+    let named =
+        |row: &&Row, name: &str| row.frames.iter().any(|frame| frame.functions.iter().any(|of| is_function(of, name)));
+    let squeezed: Vec<&Row> = own.iter().filter(|row| named(row, "squeezing")).collect();
+    let deflated = squeezed.iter().filter(|row| named(row, "deflate")).map(|row| row.count).sum::<u64>();
+    assert!(deflated * 2 > total(squeezed.iter().copied()), "zlib is not above its caller");
+}
+
+#[test]
+fn root_the_interpreters_own_functions_are_shown_on_request() {
+    let test = "root_the_interpreters_own_functions_are_shown_on_request";
+    let Some(python) = of_the_distribution(test) else { return };
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let source = source();
+    let recorder = Recorder::new(HERTZ).expect("a folder").arg("--runtime-frames").arg("all");
+    let recording = recorder.run(&python, &[source.to_str().unwrap_or_default(), "--ms", "300"]).expect("a recording");
+    let truth = Truth::find("phases", &recording.finished.stdout).expect("a report");
+    let rows: Vec<Row> = rows(&recording.profile).into_iter().filter(|row| row.pid == truth.pid).collect();
+    let sorting: Vec<&Row> = rows
+        .iter()
+        .filter(|row| row.frames.iter().any(|frame| frame.functions.iter().any(|name| name == "by_key")))
+        .collect();
+    assert!(!sorting.is_empty());
+    for row in sorting {
+        let at = |name: &str| row.frames.iter().position(|frame| frame.functions.iter().any(|of| of == name));
+        let (key, sorting) = (at("by_key").expect("it is there"), at("sorting").expect("it called it"));
+        let between = row.frames.get(key + 1..sorting).unwrap_or_default();
+        assert!(between.iter().any(|frame| frame.kind == FrameKind::Native), "{}", row.describe());
+    }
+}
