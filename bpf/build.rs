@@ -6,7 +6,7 @@ use std::process::Command;
 
 use libbpf_cargo::SkeletonBuilder;
 
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "abi.h",
     "arch.h",
     "arch_arm64.h",
@@ -20,6 +20,7 @@ const SOURCES: [&str; 14] = [
     "runtimes.h",
     "sources.h",
     "unwind.h",
+    "v8.h",
     "vmlinux_min.h",
 ];
 /// v2 is what kernel 5.10 takes; newer clangs default to v3.

@@ -156,6 +156,8 @@ impl FrameKind {
     pub const HOTSPOT: Self = Self(2);
     /// Machine code, stepped over by unwind rows or frame pointers; its frames are addresses.
     pub const NATIVE: Self = Self(0);
+    /// Functions of V8, the engine of Node.js.
+    pub const V8: Self = Self(3);
     /// Kinds that there can be.
     pub const COUNT: u8 = 64;
 

@@ -242,6 +242,7 @@ fn location(
             let lines = names.iter().map(|name| runtime_line(builder, name)).collect();
             let kind = match frame.kind {
                 abi::FrameKind::CPYTHON => FrameKind::Cpython,
+                abi::FrameKind::V8 => FrameKind::V8js,
                 abi::FrameKind::HOTSPOT => FrameKind::Jvm,
                 _ => FrameKind::Jit,
             };

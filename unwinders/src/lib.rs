@@ -14,3 +14,4 @@ mod ranges;
 pub mod reading;
 pub mod rows;
 pub mod runtime;
+pub mod v8;

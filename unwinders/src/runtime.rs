@@ -58,6 +58,7 @@ use crate::native::Native;
 use crate::process::Process;
 use crate::python::Python;
 use crate::reading::Reading;
+use crate::v8::V8;
 
 /// Most bytes that naming may need of an instance.
 pub const MAX_OPAQUE: usize = 4096;
@@ -75,7 +76,7 @@ pub const MAX_REASON: usize = 256;
 /// The reading side of all runtimes but the native one, of which each has a number of its own.
 #[must_use]
 pub fn all() -> &'static [&'static dyn Runtime] {
-    &[&HotSpot, &Python]
+    &[&HotSpot, &Python, &V8]
 }
 
 /// The reading side of the runtime of this kind.

@@ -89,6 +89,7 @@ enum frame_kind {
 	FRAME_NATIVE = 0,
 	FRAME_CPYTHON = 1,
 	FRAME_HOTSPOT = 2,
+	FRAME_V8 = 3,
 	FRAME_KINDS = 64,
 };
 

@@ -242,6 +242,18 @@ __noinline int step_cpython(u32 slot)
 	return instance ? step_python(s, (const struct python_instance *)instance) : STEP_NATIVE;
 }
 
+__noinline int step_javascript(u32 slot)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &slot);
+
+	if (!s)
+		return END_BAD_FRAME;
+	u32 index = UNWINDER_INSTANCE(s->state.unwinder);
+	const struct instance *instance = bpf_map_lookup_elem(&instances, &index);
+
+	return instance ? step_v8(s, (const struct v8_instance *)instance) : STEP_NATIVE;
+}
+
 #ifdef HOTSPOT_PARTS
 static __always_inline const struct hotspot_instance *hotspot_of(struct scratch *s)
 {
@@ -309,6 +321,8 @@ static __always_inline int step_runtime(u32 slot, u32 unwinder)
 		return step_cpython(slot);
 	if (UNWINDER_KIND(unwinder) == FRAME_HOTSPOT)
 		return step_hotspot(slot);
+	if (UNWINDER_KIND(unwinder) == FRAME_V8)
+		return step_javascript(slot);
 	return STEP_NATIVE;
 }
 

@@ -8,5 +8,6 @@
 
 #include "hotspot.h"
 #include "python.h"
+#include "v8.h"
 
 #endif

@@ -205,6 +205,8 @@ static int step_runtime(unwind_context s)
 		step = step_python(s, (const struct python_instance *)instance);
 	else if (UNWINDER_KIND(s->state.unwinder) == FRAME_HOTSPOT)
 		step = step_hotspot(s, (const struct hotspot_instance *)instance);
+	else if (UNWINDER_KIND(s->state.unwinder) == FRAME_V8)
+		step = step_v8(s, (const struct v8_instance *)instance);
 	s->in_runtime = 0;
 	return step;
 }
