@@ -496,6 +496,12 @@ struct NameFields {
     start_line: u32,
 }
 
+/// As much of a name as is taken: a longer one would make the whole answer malformed.
+fn bounded(name: &str) -> &str {
+    let end = (0..=MAX_NAME.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
+    name.get(..end.unwrap_or_default()).unwrap_or_default()
+}
+
 impl NamesFields {
     pub(crate) fn of(names: &[Named]) -> Self {
         let mut found = Self::default();
@@ -503,7 +509,7 @@ impl NamesFields {
         for named in names {
             let mut text = |text: &Arc<str>| {
                 *known.entry(Arc::clone(text)).or_insert_with(|| {
-                    found.texts.push(text.to_string());
+                    found.texts.push(bounded(text).to_owned());
                     found.texts.len() as u32 - 1
                 })
             };
@@ -778,5 +784,14 @@ mod tests {
             Answer::fuzz(&bytes);
             Request::fuzz(&bytes);
         }
+    }
+
+    #[test]
+    fn a_name_of_any_length_is_no_malformed_answer() {
+        let long: Arc<str> = "ä".repeat(MAX_NAME).into();
+        let name = FrameName { function: Arc::clone(&long), file: Arc::from("a"), line: 1, start_line: 1 };
+        let taken = NamesFields::of(&[Ok(vec![name]), Err(long)]).take(2).expect("an answer");
+        let function = &taken[0].as_ref().unwrap()[0].function;
+        assert!(function.len() <= MAX_NAME && function.len() > MAX_NAME - 2 && function.starts_with("ää"));
     }
 }

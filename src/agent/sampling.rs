@@ -404,4 +404,5 @@ fn add_stats(sum: &mut Stats, more: &Stats) {
     sum.failed += more.failed;
     sum.over_budget += more.over_budget;
     sum.unpublished += more.unpublished;
+    sum.runtimes_left_out += more.runtimes_left_out;
 }

@@ -129,6 +129,7 @@ pub fn of(agent: &Agent) -> AgentState {
             ("file unreadable", unwinder.failed),
             ("over the row budget", unwinder.over_budget),
             ("process table full", unwinder.unpublished),
+            ("runtime left out", unwinder.runtimes_left_out),
             ("more mappings than are kept", totals.refused_mappings),
             ("reader given up", totals.reading.given_up),
             ("reader died", totals.reading.died),

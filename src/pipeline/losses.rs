@@ -107,6 +107,7 @@ pub fn since(totals: &Totals, unwinder: &Stats, told: &mut Told) -> Vec<Loss> {
         ("unwind tables: file unreadable, frame pointers followed", unwinder.failed),
         ("unwind tables: over budget, frame pointers followed", unwinder.over_budget),
         ("unwind tables: process table full, unwound in user space", unwinder.unpublished),
+        ("unwind tables: runtime left out, too many in one process or in all", unwinder.runtimes_left_out),
         ("reader: given up at a target that let it wait or work without end", totals.reading.given_up),
         ("reader: died at a target", totals.reading.died),
         ("reader: target set aside, its frames have no names or are missing", totals.reading.refused),

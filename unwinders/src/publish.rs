@@ -11,6 +11,7 @@
 mod pieces;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use profiler_address::{ElfVaddr, UserAddr};
 use profiler_bpf::abi::{self, FrameKind, NO_EXECUTABLE};
@@ -39,6 +40,13 @@ const MAX_PUBLISHED: usize = abi::MAX_MAPPINGS / 4;
 const MAX_COMPARED: usize = 64;
 /// Processes with more mappings than this have those joined that differ in nothing but a gap.
 const JOIN_ABOVE: usize = 1024;
+/// Runtimes of a kind in one process: a program that maps a thousand interpreters must not have a thousand requests made for each sample, nor
+/// the places of all others.
+const MAX_RUNTIMES: usize = 8;
+/// A process is not asked again sooner, whatever is said of it.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+/// Until a place may have become free.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What was published and loaded, and what could not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +63,8 @@ pub struct Stats {
     pub over_budget: u64,
     /// Times that a process's mappings did not all fit the kernel half's tables; what is in the others is unwound in user space.
     pub unpublished: u64,
+    /// Times that a runtime was left out of a process: it has too many, or the kernel half's table was full.
+    pub runtimes_left_out: u64,
 }
 
 /// How many entries of the kernel half's tables are in use.
@@ -119,6 +129,7 @@ pub struct Publisher {
     next_version: u32,
     unopened: u64,
     unpublished: u64,
+    runtimes_left_out: u64,
 }
 
 impl Publisher {
@@ -156,6 +167,7 @@ impl Publisher {
             next_version: 1,
             unopened: 0,
             unpublished: 0,
+            runtimes_left_out: 0,
         }
     }
 
@@ -170,6 +182,7 @@ impl Publisher {
             failed: native.failed + self.unopened,
             over_budget: native.over_budget,
             unpublished: self.unpublished,
+            runtimes_left_out: self.runtimes_left_out,
         }
     }
 
@@ -341,16 +354,33 @@ impl Publisher {
             }
         }
         let mut not_ready = false;
+        let mut left_out = 0;
         let mut attached = Vec::with_capacity(own.len() * self.loaders.len());
         for loader in &mut self.loaders {
             let kind = loader.kind();
+            let mut runtimes = 0;
             for (&id, (executable, mappings)) in &own {
+                if kind != FrameKind::NATIVE && executable.runtime == Some(kind) {
+                    runtimes += 1;
+                    if runtimes > MAX_RUNTIMES {
+                        left_out += 1;
+                        continue;
+                    }
+                }
                 let mut instance = match kept.remove(&(id, kind)) {
                     Some(instance) => instance,
                     None => match loader.attach(executable, process, reading, now) {
                         Ok(instance) => instance,
                         Err(error) => {
-                            if let RuntimeError::NotReady(_, pause) = error {
+                            let pause = match &error {
+                                RuntimeError::NotReady(_, pause) => Some((*pause).max(SHORTEST_PAUSE)),
+                                RuntimeError::TableFull(_) if kind != FrameKind::NATIVE => {
+                                    left_out += 1;
+                                    Some(FULL_PAUSE)
+                                }
+                                RuntimeError::TableFull(_) | RuntimeError::Unsupported(_) => None,
+                            };
+                            if let Some(pause) = pause {
                                 let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
                                 let again = now.saturating_add(pause);
                                 again_at = Some(again_at.unwrap_or(again).min(again));
@@ -372,6 +402,7 @@ impl Publisher {
                 attached.push(Attached { executable: id, kind, instance });
             }
         }
+        self.runtimes_left_out += left_out;
         if process.mappings.len() > JOIN_ABOVE {
             join(&mut all);
         }
@@ -485,14 +516,16 @@ impl Publisher {
         let Some(published) = self.processes.get(&pid) else { return names };
         for attached in &published.attached {
             let Some(opaque) = attached.instance.as_ref().and_then(|instance| instance.opaque()) else { continue };
-            let of_kind =
-                |(place, frame): (usize, &RuntimeFrame)| (frame.kind == attached.kind).then_some((place, *frame));
-            let wanted: Vec<(usize, RuntimeFrame)> = frames.iter().enumerate().filter_map(of_kind).collect();
+            // Two runtimes of a kind in one process: whoever knows the frame.
+            let unnamed = frames.iter().zip(&names).enumerate().filter(|(_, (_, name))| name.is_err());
+            let of_kind = |(place, (frame, _)): (usize, (&RuntimeFrame, &Named))| {
+                (frame.kind == attached.kind).then_some((place, *frame))
+            };
+            let wanted: Vec<(usize, RuntimeFrame)> = unnamed.filter_map(of_kind).collect();
             for wanted in wanted.chunks(MAX_FRAMES) {
                 let of: Vec<RuntimeFrame> = wanted.iter().map(|(_, frame)| *frame).collect();
                 for ((place, _), named) in wanted.iter().zip(reading.names(pid, attached.kind, opaque, &of)) {
-                    // Two runtimes of a kind in one process: whoever knows the frame.
-                    if let Some(slot) = names.get_mut(*place).filter(|slot| slot.is_err()) {
+                    if let Some(slot) = names.get_mut(*place) {
                         *slot = named;
                     }
                 }
