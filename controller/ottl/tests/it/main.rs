@@ -2,6 +2,7 @@
 
 mod answers;
 mod attributes;
+mod document;
 mod hostile;
 mod messages;
 mod sequences;

@@ -1,0 +1,196 @@
+//! The paths of each context.
+
+use std::{fmt, str::FromStr};
+
+use profiler_ottl::{PathError, Paths, Written};
+
+/// What a rule is run on, once each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Each resource.
+    Resource,
+    /// Each scope of each resource.
+    Scope,
+    /// Each profile.
+    Profile,
+    /// Each sample of each profile.
+    Sample,
+}
+
+impl Level {
+    /// All, from the outermost.
+    pub const ALL: [Self; 4] = [Self::Resource, Self::Scope, Self::Profile, Self::Sample];
+
+    /// What rules call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Resource => "resource",
+            Self::Scope => "scope",
+            Self::Profile => "profile",
+            Self::Sample => "profilesample",
+        }
+    }
+
+    /// The level that `name` in front of a path means.
+    fn of(name: &str) -> Option<Self> {
+        if name == "instrumentation_scope" {
+            Some(Self::Scope)
+        } else {
+            Self::ALL.into_iter().find(|level| level.name() == name)
+        }
+    }
+
+    /// The innermost level that one of `names` means.
+    #[must_use]
+    pub fn inferred(names: &[&str]) -> Option<Self> {
+        names.iter().filter_map(|name| Self::of(name)).max()
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::ALL
+            .into_iter()
+            .find(|level| level.name() == name)
+            .ok_or_else(|| format!("a context is resource, scope, profile or profilesample, not {name:?}"))
+    }
+}
+
+/// A path that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Accessor {
+    Cache,
+    ResourceAttributes,
+    ResourceDropped,
+    ResourceSchema,
+    ScopeName,
+    ScopeVersion,
+    ScopeAttributes,
+    ScopeDropped,
+    ScopeSchema,
+    SampleType,
+    SampleTypeType,
+    SampleTypeUnit,
+    PeriodType,
+    PeriodTypeType,
+    PeriodTypeUnit,
+    Samples,
+    TimeNanos,
+    Time,
+    Duration,
+    Period,
+    ProfileId,
+    ProfileIdText,
+    ProfileIndices,
+    ProfileAttributes,
+    ProfileDropped,
+    PayloadFormat,
+    Payload,
+    Values,
+    SampleIndices,
+    SampleAttributes,
+    Link,
+    TimestampsNanos,
+    Timestamps,
+}
+
+/// The paths behind the name of a level.
+const PATHS: &[(Level, &[&str], Accessor)] = &[
+    (Level::Resource, &["attributes"], Accessor::ResourceAttributes),
+    (Level::Resource, &["dropped_attributes_count"], Accessor::ResourceDropped),
+    (Level::Resource, &["schema_url"], Accessor::ResourceSchema),
+    (Level::Scope, &["name"], Accessor::ScopeName),
+    (Level::Scope, &["version"], Accessor::ScopeVersion),
+    (Level::Scope, &["attributes"], Accessor::ScopeAttributes),
+    (Level::Scope, &["dropped_attributes_count"], Accessor::ScopeDropped),
+    (Level::Scope, &["schema_url"], Accessor::ScopeSchema),
+    (Level::Profile, &["sample_type"], Accessor::SampleType),
+    (Level::Profile, &["sample_type", "type"], Accessor::SampleTypeType),
+    (Level::Profile, &["sample_type", "unit"], Accessor::SampleTypeUnit),
+    (Level::Profile, &["period_type"], Accessor::PeriodType),
+    (Level::Profile, &["period_type", "type"], Accessor::PeriodTypeType),
+    (Level::Profile, &["period_type", "unit"], Accessor::PeriodTypeUnit),
+    (Level::Profile, &["sample"], Accessor::Samples),
+    (Level::Profile, &["time_unix_nano"], Accessor::TimeNanos),
+    (Level::Profile, &["time"], Accessor::Time),
+    (Level::Profile, &["duration_unix_nano"], Accessor::Duration),
+    (Level::Profile, &["duration"], Accessor::Duration),
+    (Level::Profile, &["period"], Accessor::Period),
+    (Level::Profile, &["profile_id"], Accessor::ProfileId),
+    (Level::Profile, &["profile_id", "string"], Accessor::ProfileIdText),
+    (Level::Profile, &["attribute_indices"], Accessor::ProfileIndices),
+    (Level::Profile, &["attributes"], Accessor::ProfileAttributes),
+    (Level::Profile, &["dropped_attributes_count"], Accessor::ProfileDropped),
+    (Level::Profile, &["original_payload_format"], Accessor::PayloadFormat),
+    (Level::Profile, &["original_payload"], Accessor::Payload),
+    (Level::Sample, &["values"], Accessor::Values),
+    (Level::Sample, &["attribute_indices"], Accessor::SampleIndices),
+    (Level::Sample, &["attributes"], Accessor::SampleAttributes),
+    (Level::Sample, &["link_index"], Accessor::Link),
+    (Level::Sample, &["timestamps_unix_nano"], Accessor::TimestampsNanos),
+    (Level::Sample, &["timestamps"], Accessor::Timestamps),
+];
+
+impl Paths for Level {
+    type Accessor = Accessor;
+
+    /// Paths are taken bare, of the context itself, or behind the name of it or of one around it.
+    fn resolve(&self, path: &Written<'_>) -> Result<Accessor, PathError> {
+        let (level, names) = match path.names() {
+            [first, rest @ ..] if !rest.is_empty() => match Self::of(first) {
+                Some(level) if level <= *self => (level, rest),
+                Some(level) => return Err(PathError::because(format!("in the context {self} there is no {level}"))),
+                None if *first == "otelcol" => {
+                    return Err(PathError::because("there is no request to a Collector here"));
+                }
+                None => (*self, path.names()),
+            },
+            names => (*self, names),
+        };
+        let accessor = if names == ["cache"] {
+            if level != *self {
+                return Err(PathError::because(format!(
+                    "there is one cache, of the context itself: write {self}.cache"
+                )));
+            }
+            Accessor::Cache
+        } else {
+            let found = PATHS.iter().find(|(known, known_names, _)| *known == level && *known_names == names);
+            found.ok_or_else(PathError::unknown)?.2
+        };
+        let has_keys = matches!(
+            accessor,
+            Accessor::Cache
+                | Accessor::ResourceAttributes
+                | Accessor::ScopeAttributes
+                | Accessor::ProfileAttributes
+                | Accessor::SampleAttributes
+        );
+        if path.indexed() && !has_keys {
+            return Err(PathError::because(format!("`{}` has no keys", names.join("."))));
+        }
+        Ok(accessor)
+    }
+
+    fn known(&self) -> Vec<String> {
+        let mut known = vec!["cache".to_owned(), format!("{self}.cache")];
+        for (level, names, _) in PATHS.iter().filter(|(level, ..)| level <= self) {
+            let name = names.join(".");
+            known.push(format!("{level}.{name}"));
+            if level == self {
+                known.push(name);
+            }
+        }
+        known
+    }
+}

@@ -1,0 +1,228 @@
+//! Rules, compiled for a context, and run over a request.
+
+use std::fmt;
+
+use profiler_ottl::{CompileError, Conditions, ErrorMode, Gates, Language, Logic, RuleError, Statements, parse};
+
+use crate::{
+    Request,
+    compact::compact,
+    cursor::{Cursor, Place},
+    paths::Level,
+};
+
+/// A rule that does not compile.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("rule {}: {error}", index + 1)]
+pub struct RefusedRule {
+    /// Which rule, from 0.
+    pub index: usize,
+    /// Why, and where in it.
+    pub error: CompileError,
+}
+
+/// What rules did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Resources, scopes, profiles or samples that they ran on.
+    pub contexts: usize,
+    /// How many of these are gone.
+    pub dropped: usize,
+}
+
+/// Statements or conditions of one context.
+#[derive(Debug)]
+pub struct Rules {
+    level: Level,
+    kind: Kind,
+}
+
+enum Kind {
+    Statements(Statements<Cursor>),
+    Filter { conditions: Conditions<Cursor>, drop: bool },
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Statements(_) => "Statements",
+            Self::Filter { .. } => "Filter",
+        })
+    }
+}
+
+/// The innermost context that paths of `rules` name in front, or profiles.
+fn inferred(level: Option<Level>, names: &[Vec<String>]) -> Level {
+    let names: Vec<&str> = names.iter().flatten().map(String::as_str).collect();
+    level.or_else(|| Level::inferred(&names)).unwrap_or(Level::Profile)
+}
+
+fn owned(names: Vec<&str>) -> Vec<String> {
+    names.into_iter().map(str::to_owned).collect()
+}
+
+impl Rules {
+    /// Statements, run in order on each context of `level`; without one, of the innermost that their paths name.
+    ///
+    /// # Errors
+    ///
+    /// The first that does not compile.
+    pub fn statements(
+        level: Option<Level>,
+        rules: &[impl AsRef<str>],
+        mode: ErrorMode,
+        gates: Gates,
+    ) -> Result<Self, RefusedRule> {
+        let refused = |index| move |error| RefusedRule { index, error };
+        let rules = || rules.iter().map(AsRef::as_ref).enumerate();
+        let names = rules().map(|(index, rule)| {
+            parse::statement(rule).map(|parsed| owned(parsed.first_names())).map_err(refused(index))
+        });
+        let level = inferred(level, &names.collect::<Result<Vec<_>, _>>()?);
+        let language = Language::new(&level).with_gates(gates);
+        let statements =
+            rules().map(|(index, rule)| language.statement(rule).map_err(refused(index))).collect::<Result<_, _>>()?;
+        Ok(Self { level, kind: Kind::Statements(Statements::new(statements, mode)) })
+    }
+
+    /// Conditions of which one must hold for a context to be dropped, or, unless `drop`, kept.
+    ///
+    /// # Errors
+    ///
+    /// The first that does not compile.
+    pub fn filter(
+        level: Option<Level>,
+        rules: &[impl AsRef<str>],
+        drop: bool,
+        mode: ErrorMode,
+        gates: Gates,
+    ) -> Result<Self, RefusedRule> {
+        let refused = |index| move |error| RefusedRule { index, error };
+        let rules = || rules.iter().map(AsRef::as_ref).enumerate();
+        let names = rules().map(|(index, rule)| {
+            parse::condition(rule).map(|parsed| owned(parsed.first_names())).map_err(refused(index))
+        });
+        let level = inferred(level, &names.collect::<Result<Vec<_>, _>>()?);
+        let language = Language::new(&level).with_gates(gates);
+        let conditions =
+            rules().map(|(index, rule)| language.condition(rule).map_err(refused(index))).collect::<Result<_, _>>()?;
+        Ok(Self { level, kind: Kind::Filter { conditions: Conditions::new(conditions, mode, Logic::Any), drop } })
+    }
+
+    /// What they run on.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Runs them over `request`, and leaves in its dictionary what is still referred to. Errors that end nothing are told to `ignored`.
+    ///
+    /// # Errors
+    ///
+    /// The first error, if they propagate it.
+    pub fn apply(&self, request: Request, ignored: impl FnMut(RuleError)) -> Result<(Request, Done), RuleError> {
+        let (mut request, done) = self.apply_only(request, ignored)?;
+        compact(&mut request);
+        Ok((request, done))
+    }
+
+    /// As [`Rules::apply`], with the dictionary as it has become.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rules::apply`].
+    pub fn apply_only(
+        &self,
+        request: Request,
+        mut ignored: impl FnMut(RuleError),
+    ) -> Result<(Request, Done), RuleError> {
+        let mut cursor = Cursor::new(request);
+        let mut done = Done::default();
+        let mut gone: Vec<Place> = Vec::new();
+        let mut place = Place::default();
+        self.visit(&mut cursor, Level::Resource, &mut place, &mut |cursor, place| {
+            done.contexts += 1;
+            cursor.go(place);
+            match &self.kind {
+                Kind::Statements(statements) => statements.execute(cursor, &mut ignored),
+                Kind::Filter { conditions, drop } => {
+                    if conditions.hold(cursor, &mut ignored)? == *drop {
+                        gone.push(place);
+                    }
+                    Ok(())
+                }
+            }
+        })?;
+        done.dropped = gone.len();
+        let mut request = cursor.into_request();
+        remove(&mut request, self.level, &gone);
+        Ok((request, done))
+    }
+
+    /// Goes to each context within `place`, which is one of the level around `level`.
+    fn visit(
+        &self,
+        cursor: &mut Cursor,
+        level: Level,
+        place: &mut Place,
+        run: &mut dyn FnMut(&mut Cursor, Place) -> Result<(), RuleError>,
+    ) -> Result<(), RuleError> {
+        for at in 0..cursor.count(level, *place) {
+            let next = match level {
+                Level::Resource => {
+                    place.resource = at;
+                    Level::Scope
+                }
+                Level::Scope => {
+                    place.scope = at;
+                    Level::Profile
+                }
+                Level::Profile | Level::Sample => {
+                    *if level == Level::Profile { &mut place.profile } else { &mut place.sample } = at;
+                    Level::Sample
+                }
+            };
+            if level == self.level {
+                run(cursor, *place)?;
+            } else {
+                self.visit(cursor, next, place, run)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes the contexts at `gone`, which are in order, out, and what is empty without them.
+fn remove(request: &mut Request, level: Level, gone: &[Place]) {
+    if gone.is_empty() {
+        return;
+    }
+    // From the last on, so that places in front stay what they are.
+    for place in gone.iter().rev() {
+        let resources = &mut request.resource_profiles;
+        if level == Level::Resource {
+            resources.remove(place.resource);
+            continue;
+        }
+        let scopes = &mut resources[place.resource].scope_profiles;
+        if level == Level::Scope {
+            scopes.remove(place.scope);
+        } else {
+            let profiles = &mut scopes[place.scope].profiles;
+            if level == Level::Profile {
+                profiles.remove(place.profile);
+            } else {
+                profiles[place.profile].samples.remove(place.sample);
+                if profiles[place.profile].samples.is_empty() {
+                    profiles.remove(place.profile);
+                }
+            }
+            if profiles.is_empty() {
+                scopes.remove(place.scope);
+            }
+        }
+        if scopes.is_empty() {
+            resources.remove(place.resource);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of rules on requests, in one binary.
+
+mod contexts;
+mod dictionary;
+mod made;
