@@ -332,14 +332,23 @@ impl Client {
         request: &Request,
         max_rest: usize,
     ) -> Result<(Answer, Vec<u8>), NoAnswer> {
+        let user = self.mirror.get(&executable.id).and_then(|mirrored| mirrored.user);
+        self.ask_of_file((Target::Executable(executable.id), user), executable, request, max_rest)
+    }
+
+    /// The same, at the cost of `target`: of what is asked of a process that maps the file, the work is the process's doing.
+    fn ask_of_file(
+        &mut self,
+        target: (Target, Option<u32>),
+        executable: &Executable,
+        request: &Request,
+        max_rest: usize,
+    ) -> Result<(Answer, Vec<u8>), NoAnswer> {
         self.uses += 1;
-        let mirrored = self.mirror.get_mut(&executable.id);
-        let user = mirrored.as_ref().and_then(|mirrored| mirrored.user);
-        let known = mirrored.map(|mirrored| {
+        let known = self.mirror.get_mut(&executable.id).map(|mirrored| {
             (mirrored.last_use, mirrored.is_open) = (self.uses, true);
             mirrored.known()
         });
-        let target = (Target::Executable(executable.id), user);
         let answer = self.ask(target, request, max_rest)?;
         match (&answer.0, known) {
             (Answer::Unknown, Some(known)) => {
@@ -580,7 +589,8 @@ impl Reading for Reader {
             mappings: Mappings::of(mappings.iter().copied()),
         };
         let later = |error: NoAnswer| AttachError::NotReady(error.to_string(), error.again());
-        match client.ask_of(executable, &request, 0) {
+        let target = client.process_target(process.pid);
+        match client.ask_of_file(target, executable, &request, 0) {
             Ok((Answer::Attached(Ok(attached)), _)) => Ok(attached.take()),
             Ok((Answer::Attached(Err(not)), _)) => Err(not.error()),
             Ok((Answer::Unknown, _)) => Err(AttachError::NotReady("it is not known any more".to_owned(), AGAIN)),

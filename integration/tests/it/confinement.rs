@@ -52,10 +52,20 @@ fn assert_confined(pid: u32, rights: &Rights) {
 /// The readers of `pid` have what opening takes, and a filter of their own beside their parent's.
 fn assert_readers_confined(pid: u32) {
     let comm = |pid: &u32| fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let readers: Vec<u32> = children_of(pid).into_iter().filter(|pid| comm(pid) == b"profiler-reader\n").collect();
+    let outer = threads(pid).unwrap().remove(0).filters;
+    // It confines itself when it has begun.
+    let has_begun = |reader: &u32| threads(*reader).is_ok_and(|all| all.iter().all(|thread| thread.filters > outer));
+    let until = Instant::now() + PATIENCE;
+    let readers = loop {
+        let mut readers = children_of(pid);
+        readers.retain(|pid| comm(pid) == b"profiler-reader\n");
+        if !readers.is_empty() && readers.iter().all(has_begun) || Instant::now() > until {
+            break readers;
+        }
+        sleep(Duration::from_millis(20));
+    };
     assert!(!readers.is_empty(), "{pid} has no reader");
     let rights = Rights::of(&[Role::Reader]);
-    let outer = threads(pid).unwrap().remove(0).filters;
     for reader in readers {
         for Threads { names, effective, permitted, ambient, no_new_privs, filters, .. } in threads(reader).unwrap() {
             assert_eq!((effective, permitted), (rights.capabilities, rights.kept()), "{names:?}");
@@ -202,7 +212,9 @@ fn root_a_user_with_capabilities_records_as_root_does() {
     let own = NOBODY - 1;
     let place = folder().unwrap();
     chown(place.path(), Some(own), Some(own)).unwrap();
-    let (_folder, private) = private_program(4);
+    // Built before, if it has to be.
+    let profiler = profiler();
+    let (_folder, private) = private_program(600);
     let pid = private.pid().to_string();
     let names = profiler_confine::names(rights.kept()).to_lowercase();
     let some: Vec<_> = names.split(", ").map(|name| name.replace("cap_", "+")).collect();
@@ -210,17 +222,11 @@ fn root_a_user_with_capabilities_records_as_root_does() {
     let mut command = Command::new("setpriv");
     command.args(["--reuid", &own.to_string(), "--regid", &own.to_string(), "--clear-groups"]);
     command.args(["--inh-caps", &some, "--ambient-caps", &some, "--bounding-set", &format!("-all,{some}")]);
-    command.arg(profiler()).args(["record", "-o", "out.folded", "-p", &pid]).current_dir(place.path());
+    command.arg(profiler).args(["record", "-d", "4s", "-o", "out.folded", "-p", &pid]).current_dir(place.path());
     let recording = children::start(&mut command).unwrap();
-    let until = Instant::now() + PATIENCE;
-    while children_of(recording.pid()).is_empty() {
-        assert!(Instant::now() < until, "there is no reader");
-        sleep(Duration::from_millis(20));
-    }
-    sleep(Duration::from_millis(500));
     assert_readers_confined(recording.pid());
-    private.wait(PATIENCE).unwrap();
     let finished = recording.wait(PATIENCE).unwrap();
+    private.signal(Signal::KILL);
     assert!(finished.status.success(), "{}", finished.stderr);
     let stacks = fs::read_to_string(place.path().join("out.folded")).unwrap();
     let whole = stacks.lines().filter(|line| line.contains(";main;")).count();
