@@ -6,12 +6,15 @@ use std::process::Command;
 use profiler_integration::environment::{find, have_tools, repository};
 use profiler_integration::proof::{HERTZ, prove_with};
 use profiler_integration::recording::{Recorded, folder, record_command};
-use profiler_integration::rows::Row;
+use profiler_integration::rows::{Row, total};
 use profiler_model::FrameKind;
 use tempfile::TempDir;
 
-/// Whole stacks, of all threads of a JVM from its start on: libjvm's own threads and the moments at which it has no code heap yet are among them.
+/// Whole stacks of the thread that works.
 const WHOLE: f64 = 0.99;
+/// The same of all threads of a JVM from its start on: libjvm's own, and the moments at which it has no code heap yet. The slower a machine, the
+/// more of them.
+const WHOLE_OF_ALL: f64 = 0.97;
 /// `Shares.down` calls itself so often.
 const DEPTH: usize = 100;
 
@@ -25,8 +28,8 @@ fn classes() -> TempDir {
     classes
 }
 
-/// Recursion is as deep as it is, inlined or not.
-fn check_depth(rows: &[Row]) {
+/// Recursion is as deep as it is, inlined or not, but for one in `one_in`.
+fn check_depth(rows: &[Row], one_in: u64) {
     let (mut right, mut wrong) = (0, Vec::new());
     for row in rows {
         let count =
@@ -36,11 +39,14 @@ fn check_depth(rows: &[Row]) {
         }
         if count("Shares.down") == DEPTH + 1 { right += row.count } else { wrong.push(row.describe()) }
     }
-    // One in a hundred may be at a moment at which a frame is made or left.
-    assert!(right > 5 && wrong.len() as u64 <= 1 + right / 100, "{right} are right, these not: {}", wrong.join("\n"));
+    assert!(
+        right > 5 && wrong.len() as u64 <= 1 + right / one_in,
+        "{right} are right, these not: {}",
+        wrong.join("\n")
+    );
 }
 
-fn proves(test: &str, flags: &[&str]) {
+fn proves(test: &str, flags: &[&str], one_in: u64) {
     if !have_tools(test, &["java", "javac"]) {
         return;
     }
@@ -49,14 +55,20 @@ fn proves(test: &str, flags: &[&str]) {
     let path = classes.path().display().to_string();
     let arguments = [flags, &["-cp", &path, "Shares", "--ms", "2500"]].concat();
     let rows = |recorded: &Recorded| {
-        let rows = recorded.own_rows();
+        let mut rows = recorded.own_rows();
+        let all = total(&rows);
+        let whole = total(rows.iter().filter(|row| row.marker().is_none_or(|marker| !marker.starts_with("unwind:"))));
+        assert!(whole as f64 >= all as f64 * WHOLE_OF_ALL, "{test}: {whole} of {all} stacks of all threads are whole");
+        let has_begun =
+            |row: &Row| row.frames.iter().flat_map(|frame| &frame.functions).any(|name| name.starts_with("Shares."));
+        rows.retain(|row| row.thread == "shares" || has_begun(row));
         let frames = || rows.iter().flat_map(|row| &row.frames);
         let of_java = |name: &String| name.starts_with("Shares.") || name.starts_with("java.");
         assert!(
             frames().filter(|frame| frame.functions.iter().any(of_java)).all(|frame| frame.kind == FrameKind::Jvm),
             "{test}: what is Java's is shown as such"
         );
-        check_depth(&rows);
+        check_depth(&rows, one_in);
         rows
     };
     prove_with(test, WHOLE, || record_command(HERTZ, &java, &arguments), rows, |_| false);
@@ -66,15 +78,18 @@ fn proves(test: &str, flags: &[&str]) {
 fn root_java_mixed() {
     // On a small machine the JVM would take another collector, with which the second compiler leaves out safepoints in counted loops: then it
     // knows no method that is inlined into one, and nobody can tell.
-    proves("root_java_mixed", &["-XX:+UseG1GC"]);
+    // And it inlines `bottom` into `down`, without debug information between safepoints: a leaf there is shown as what the next one is in, as the
+    // JVM itself would, on the way down too. That is one in 20.
+    proves("root_java_mixed", &["-XX:+UseG1GC"], 6);
 }
 
 #[test]
 fn root_java_interpreted() {
-    proves("root_java_interpreted", &["-Xint"]);
+    // At a moment at which a frame is made or left.
+    proves("root_java_interpreted", &["-Xint"], 100);
 }
 
 #[test]
 fn root_java_by_the_first_compiler() {
-    proves("root_java_by_the_first_compiler", &["-XX:TieredStopAtLevel=1"]);
+    proves("root_java_by_the_first_compiler", &["-XX:TieredStopAtLevel=1"], 100);
 }
