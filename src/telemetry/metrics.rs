@@ -185,6 +185,10 @@ pub fn of(state: &AgentState) -> Snapshot {
 }
 
 fn samples(state: &AgentState, metrics: &mut Snapshot) {
+    if state.samples.is_empty() {
+        // Nothing was sampled yet: a series that is not there is no 0.
+        metrics.counter(SAMPLES, &[], 0);
+    }
     for (event, &count) in &state.samples {
         metrics.counter(SAMPLES, &[("event", event)], count);
     }
