@@ -77,8 +77,9 @@ impl<'a> Reader<'a> {
         let layout = &self.naming.layout;
         let gone = || Arc::<str>::from("python: code object gone");
         let mut head = [0; MAX_HEAD];
-        let length = [layout.code_span().0 + layout.code_span().1, layout.qualified.unwrap_or(0) + 8].into_iter().max();
-        let head = head.get_mut(..usize::from(length.unwrap_or(0))).ok_or_else(gone)?;
+        let (first, bytes) = layout.code_span();
+        let length = first.saturating_add(bytes).max(layout.qualified.unwrap_or(0).saturating_add(8));
+        let head = head.get_mut(..usize::from(length)).ok_or_else(gone)?;
         self.memory.read(frame.object.0, head).map_err(|_| gone())?;
         let head: &[u8] = head;
         let word = |at: u16| le::u64_in(head, usize::from(at));

@@ -31,9 +31,10 @@ struct Part {
 pub(super) fn find(elf: &Elf, symbols: &Symbols) -> Result<Vec<(u64, u64)>, String> {
     let symbol = symbols.get("_PyEval_EvalFrameDefault").ok_or("it has no evaluation loop")?;
     let parts = parts(elf)?;
-    let main = at(&parts, symbol.address.0).map_or((symbol.address.0, symbol.address.0 + symbol.size), |part| {
-        (part.start, part.end.max(symbol.address.0.saturating_add(symbol.size)))
-    });
+    let main = at(&parts, symbol.address.0)
+        .map_or((symbol.address.0, symbol.address.0.saturating_add(symbol.size)), |part| {
+            (part.start, part.end.max(symbol.address.0.saturating_add(symbol.size)))
+        });
     if main.0 >= main.1 {
         return Err("its evaluation loop has no size".to_owned());
     }

@@ -167,7 +167,7 @@ impl Layout {
         /// `PyTypeObject.tp_basicsize`
         const BASIC_SIZE: u64 = 32;
         let code_type = symbols.get("PyCode_Type").ok_or("it has no type of code objects")?;
-        let size = le::u64_in(&read(elf, code_type.address.0 + BASIC_SIZE, 8)?, 0);
+        let size = le::u64_in(&read(elf, code_type.address.0.saturating_add(BASIC_SIZE), 8)?, 0);
         let fits = if self.code == 0 { size >= u64::from(self.lines) + 8 } else { size == u64::from(self.code) };
         if fits {
             Ok(())
@@ -293,14 +293,15 @@ impl Layout {
     pub(super) fn frame_bytes(&self) -> u16 {
         let entry = match self.entry {
             Entry::Every => 0,
-            Entry::Flag(at) | Entry::Owner(at) => at + 1,
+            Entry::Flag(at) | Entry::Owner(at) => at.saturating_add(1),
         };
-        let position = self.frame_position + if self.position == Position::Number { 4 } else { 8 };
-        [self.frame_code + 8, self.frame_previous + 8, position, entry]
+        let position = self.frame_position.saturating_add(if self.position == Position::Number { 4 } else { 8 });
+        [self.frame_code.saturating_add(8), self.frame_previous.saturating_add(8), position, entry]
             .into_iter()
             .max()
             .unwrap_or(0)
-            .next_multiple_of(4)
+            .checked_next_multiple_of(4)
+            .unwrap_or(u16::MAX)
     }
 
     /// What of a code object tells it from another: the words in which there are the first line and the three objects that it refers to
@@ -314,7 +315,7 @@ impl Layout {
         let words = self.cookie();
         let first = words.into_iter().min().unwrap_or(0);
         let last = words.into_iter().max().unwrap_or(0);
-        (first, last - first + 8)
+        (first, (last - first).saturating_add(8))
     }
 }
 
