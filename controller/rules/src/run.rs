@@ -57,6 +57,15 @@ fn inferred(level: Option<Level>, names: &[Vec<String>]) -> Level {
     level.or_else(|| Level::inferred(&names)).unwrap_or(Level::Profile)
 }
 
+/// What becomes of each rule; the first that is refused ends it.
+fn each<T>(
+    rules: &[impl AsRef<str>],
+    compile: impl Fn(&str) -> Result<T, CompileError>,
+) -> Result<Vec<T>, RefusedRule> {
+    let rules = rules.iter().map(AsRef::as_ref).enumerate();
+    rules.map(|(index, rule)| compile(rule).map_err(|error| RefusedRule { index, error })).collect()
+}
+
 fn owned(names: Vec<&str>) -> Vec<String> {
     names.into_iter().map(str::to_owned).collect()
 }
@@ -73,15 +82,10 @@ impl Rules {
         mode: ErrorMode,
         gates: Gates,
     ) -> Result<Self, RefusedRule> {
-        let refused = |index| move |error| RefusedRule { index, error };
-        let rules = || rules.iter().map(AsRef::as_ref).enumerate();
-        let names = rules().map(|(index, rule)| {
-            parse::statement(rule).map(|parsed| owned(parsed.first_names())).map_err(refused(index))
-        });
-        let level = inferred(level, &names.collect::<Result<Vec<_>, _>>()?);
+        let names = each(rules, |rule| parse::statement(rule).map(|parsed| owned(parsed.first_names())))?;
+        let level = inferred(level, &names);
         let language = Language::new(&level).with_gates(gates);
-        let statements =
-            rules().map(|(index, rule)| language.statement(rule).map_err(refused(index))).collect::<Result<_, _>>()?;
+        let statements = each(rules, |rule| language.statement(rule))?;
         Ok(Self { level, kind: Kind::Statements(Statements::new(statements, mode)) })
     }
 
@@ -97,15 +101,10 @@ impl Rules {
         mode: ErrorMode,
         gates: Gates,
     ) -> Result<Self, RefusedRule> {
-        let refused = |index| move |error| RefusedRule { index, error };
-        let rules = || rules.iter().map(AsRef::as_ref).enumerate();
-        let names = rules().map(|(index, rule)| {
-            parse::condition(rule).map(|parsed| owned(parsed.first_names())).map_err(refused(index))
-        });
-        let level = inferred(level, &names.collect::<Result<Vec<_>, _>>()?);
+        let names = each(rules, |rule| parse::condition(rule).map(|parsed| owned(parsed.first_names())))?;
+        let level = inferred(level, &names);
         let language = Language::new(&level).with_gates(gates);
-        let conditions =
-            rules().map(|(index, rule)| language.condition(rule).map_err(refused(index))).collect::<Result<_, _>>()?;
+        let conditions = each(rules, |rule| language.condition(rule))?;
         Ok(Self { level, kind: Kind::Filter { conditions: Conditions::new(conditions, mode, Logic::Any), drop } })
     }
 
