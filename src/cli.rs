@@ -16,7 +16,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::exit::{self, ExitError};
 use crate::output::Named;
-use crate::{agent, convert, doctor, events, launch, record, shown, telemetry};
+use crate::{agent, convert, detect, doctor, events, launch, record, shown, telemetry};
 
 /// Profiles every process of a Linux host with eBPF: no restart, no frame pointers, one binary.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Doctor(DoctorArgs),
     /// Convert a pprof or OTLP profile to any format.
     Convert(ConvertArgs),
+    /// Tell what changed in series of values or in a folder of profiles, and how sure that is.
+    Detect(DetectArgs),
     /// Sample for as long as it runs, and stream OTLP profiles of all processes to a receiver.
     Agent(AgentArgs),
     /// Check the agent's configuration, or print its schema.
@@ -192,6 +194,65 @@ struct ConvertArgs {
     sample_type: Option<String>,
 }
 
+const DETECT_HELP: &str = "\
+Examples:
+  profiler detect latency.csv                          time,value; a line for each change, to standard output
+  profiler detect profiles/ -o changes.svg             shares of functions, from all pprof and OTLP files of a folder
+  profiler detect profiles/ --by total --of checkout   ... of one service, with what the functions call
+  profiler detect day.csv -d holt-winters,season=288 -d cusum,threshold=20
+  profiler detect -d help                              all detectors and their keys
+
+CSV: with a header, columns are time (seconds, ms, us or ns since 1970, or 2026-11-26T21:05:00Z), value (with variance) or samples
+and total, and series if there are several; without one, time,value[,total]. A value of a total is a share of so many samples.
+
+Exit codes:
+  0  all was read, whatever changed      1  something failed; the message says what and the way out
+  2  wrong usage                         3  with --exit-code: something changed";
+
+#[derive(Debug, Args)]
+#[command(after_help = DETECT_HELP)]
+struct DetectArgs {
+    /// CSV files (*.csv, *.tsv, *.txt), profiles, or folders of profiles.
+    #[arg(required_unless_present = "detectors", value_name = "FILE")]
+    inputs: Vec<PathBuf>,
+    /// A detector, NAME[,KEY=VALUE...]; may be repeated. `help` lists them. Default: cusum.
+    #[arg(short, long = "detector", value_name = "DETECTOR")]
+    detectors: Vec<String>,
+    /// What profiles are shares of.
+    #[arg(long, value_enum, default_value = "function")]
+    by: detect::By,
+    /// Of profiles, only the samples of this service or process; shares are of it.
+    #[arg(long, value_name = "NAME")]
+    of: Option<String>,
+    /// The time of one observation, where the samples of a profile have times; where not, a profile is one.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, default_value = "1s")]
+    every: Duration,
+    /// Which samples of profiles; they must be counts. Default: the first that are.
+    #[arg(long, value_name = "NAME")]
+    sample_type: Option<String>,
+    /// One JSON object a line, in place of text.
+    #[arg(long)]
+    json: bool,
+    /// Write a plot to this file, SVG; `-` is standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// End with 3 if something changed.
+    #[arg(long)]
+    exit_code: bool,
+}
+
+fn detect(args: DetectArgs) -> anyhow::Result<ExitCode> {
+    if args.detectors.iter().any(|detector| detector == "help") {
+        return detect::print_help().map(|()| ExitCode::SUCCESS);
+    }
+    if args.inputs.is_empty() {
+        return Err(exit::usage("detect needs a file: CSV, a profile, or a folder of profiles").into());
+    }
+    let DetectArgs { inputs, detectors, by, of, every, sample_type, json, output, exit_code } = args;
+    let options = detect::Options { inputs, detectors, by, of, every, sample_type, json, output, exit_code };
+    detect::run(&options, &mut std::io::stdout())
+}
+
 /// A time as everywhere; a number alone is seconds.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let is_number = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
@@ -237,6 +298,7 @@ pub fn run() -> ExitCode {
         Command::Doctor(args) => doctor::run(args.btf.as_deref()).map(ExitCode::from),
         Command::Convert(args) => convert::run(&args.input, &args.output, args.format, args.sample_type.as_deref())
             .map(|()| ExitCode::SUCCESS),
+        Command::Detect(args) => detect(args),
         Command::Config(command) => command.run(cli.verbose),
         Command::Reader { memory } => {
             profiler_reader::serve(memory).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)

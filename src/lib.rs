@@ -7,6 +7,7 @@ mod agent;
 pub mod cli;
 mod confinement;
 mod convert;
+mod detect;
 mod doctor;
 mod events;
 mod exit;

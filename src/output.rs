@@ -34,11 +34,17 @@ pub enum Named {
     ByDefault,
 }
 
-/// A file to be written at the end.
+/// A profile to be written at the end.
 #[derive(Debug)]
 pub struct Output {
-    path: PathBuf,
+    target: Target,
     format: Format,
+}
+
+/// A file to be written at the end.
+#[derive(Debug)]
+pub struct Target {
+    path: PathBuf,
     place: Place,
 }
 
@@ -62,8 +68,8 @@ pub struct Written {
     pub instead_of: Option<(PathBuf, io::Error)>,
 }
 
-/// What is written: a profile, and what of it formats with room for one sample type show.
-type Content<'a> = (&'a Profiles, &'a Measured<'a>, Format);
+/// Writes what the file shall hold; perhaps more than once, where one place fails.
+type Content<'a> = &'a dyn Fn(&mut dyn Write) -> io::Result<()>;
 
 impl Output {
     /// An output at `path`, in the format that its name or `format` says. Fails now rather than after the recording.
@@ -71,12 +77,33 @@ impl Output {
         if path == Path::new("-") {
             let format = format
                 .ok_or_else(|| exit::usage("standard output has no name to tell the format from: say -f FORMAT"))?;
-            return Ok(Self { path: path.to_owned(), format, place: Place::Stdout });
+            return Ok(Self { target: Target::prepare(path, named)?, format });
         }
         let format = match format {
             Some(format) => format,
             None => Format::from_path(path).map_err(exit::usage)?,
         };
+        Ok(Self { target: Target::prepare(path, named)?, format })
+    }
+
+    /// Writes `profile`; formats with room for one sample type show `shown`. See [`Target::write`].
+    pub fn write(
+        self,
+        profile: &Profiles,
+        shown: &Measured<'_>,
+        give_up: &dyn Fn() -> bool,
+    ) -> anyhow::Result<Written> {
+        let format = self.format;
+        self.target.write(&|out| format::write_shown(profile, shown, format, out), give_up)
+    }
+}
+
+impl Target {
+    /// A file at `path`; `-` is standard output. Fails now rather than after the work.
+    pub fn prepare(path: &Path, named: Named) -> anyhow::Result<Self> {
+        if path == Path::new("-") {
+            return Ok(Self { path: path.to_owned(), place: Place::Stdout });
+        }
         let place = match Special::at(path, named).with_context(|| cannot(path))? {
             Some(special) => Place::Special(special),
             None => {
@@ -88,29 +115,18 @@ impl Output {
                 Place::Beside(file)
             }
         };
-        Ok(Self { path: path.to_owned(), format, place })
+        Ok(Self { path: path.to_owned(), place })
     }
 
-    /// Writes `profile`; formats with room for one sample type show `shown`. If that fails, tries a folder of its own below those for
-    /// temporary files and the home folder, and says so. For whoever has to read a pipe first it waits until `give_up`.
-    pub fn write(
-        self,
-        profile: &Profiles,
-        shown: &Measured<'_>,
-        give_up: &dyn Fn() -> bool,
-    ) -> anyhow::Result<Written> {
+    /// Writes `content`. If that fails, tries a folder of its own below those for temporary files and the home folder, and says so. For
+    /// whoever has to read a pipe first it waits until `give_up`.
+    pub fn write(self, content: Content<'_>, give_up: &dyn Fn() -> bool) -> anyhow::Result<Written> {
         // The folder may be another user's, and root has given up the right to write there but for this moment.
-        raised(|| self.write_by_right(profile, shown, give_up))
+        raised(|| self.write_by_right(content, give_up))
     }
 
-    fn write_by_right(
-        self,
-        profile: &Profiles,
-        shown: &Measured<'_>,
-        give_up: &dyn Fn() -> bool,
-    ) -> anyhow::Result<Written> {
-        let Self { path, format, place } = self;
-        let content = (profile, shown, format);
+    fn write_by_right(self, content: Content<'_>, give_up: &dyn Fn() -> bool) -> anyhow::Result<Written> {
+        let Self { path, place } = self;
         let in_place = match place {
             Place::Beside(file) => return write_beside(file, path, content),
             // Without the buffer of the standard library, which does not say what it writes when.
@@ -234,9 +250,9 @@ fn tell(given: Result<(), (SudoUser, io::Error)>, path: &Path) {
     });
 }
 
-fn write_to(out: impl Write, (profile, shown, format): Content<'_>) -> io::Result<u64> {
+fn write_to(out: impl Write, content: Content<'_>) -> io::Result<u64> {
     let mut out = BufWriter::with_capacity(1 << 16, Counted { out, bytes: 0 });
-    format::write_shown(profile, shown, format, &mut out)?;
+    content(&mut out)?;
     out.flush()?;
     Ok(out.get_ref().bytes)
 }

@@ -17,6 +17,8 @@ use crate::observation::Observation;
 
 /// No single observation is more than this share of the evidence: one is no change yet.
 const MOST_OF_ONE: f64 = 0.5;
+/// A step is abrupt if one observation is this share of the evidence, and more than thrice what came before.
+const ABRUPT: f64 = 0.25;
 /// The sum stays at most here, in thresholds: what has ended is to be told as soon as what has begun.
 const CEILING: f64 = 1.5;
 /// Weight of the newest observation in what is there now.
@@ -49,6 +51,12 @@ impl Sum {
             *self = Self { since, ..Self::default() };
         }
         let most = MOST_OF_ONE * threshold;
+        if self.statistic > 0.0 && ratio >= ABRUPT * threshold && ratio > 3.0 * self.statistic {
+            // What came before says so little of a change that it was none yet: of a large step the level after it is told, not a mean of
+            // both.
+            let since = observation.time().saturating_sub(step.passed);
+            *self = Self { since, statistic: self.statistic, ..Self::default() };
+        }
         self.statistic = (self.statistic + ratio.clamp(-most, most)).clamp(0.0, CEILING * threshold);
         self.weight += observation.weight();
         self.weighted += observation.weight() * observation.value();
