@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!  this thread     step ─ ... ─ step ─ window ─┬─ publish.rs: name, assemble ─ sinks.rs: exporters, files
+//!                  step ─ ... ─ tick ───── detection.rs: series, detectors ─ log, /status
 //!  each second     configuration, kill switch, budgets ─> rate, targets, sinks;  state.rs ─> telemetry
 //! ```
 
+mod detection;
 mod options;
 mod publish;
 mod sampling;
@@ -24,6 +26,7 @@ use profiler_limits::{Arbiter, Cap, Decision, Governor, KillSwitch, Shed, Usage}
 use profiler_reader::Reader;
 use profiler_resource::Resources;
 
+use self::detection::Detection;
 use self::publish::Publisher;
 use self::sampling::{Sampling, SamplingOptions};
 use self::signals::Signals;
@@ -64,6 +67,7 @@ struct Agent {
     sampling: Sampling,
     windows: Windows,
     publisher: Publisher,
+    detection: Detection,
     resources: Arc<Resources>,
     sinks: Sinks,
     telemetry: Telemetry,
@@ -103,10 +107,14 @@ impl Agent {
         let publisher =
             Publisher::start(symbols(&config), names_budget(&config), Arc::clone(&resources), sinks.clone())
                 .context("cannot start the thread that publishes")?;
+        let detection = Detection::start(&config.detection, Arc::clone(&resources))
+            .context("cannot start the thread that detects changes")?;
+        telemetry.set_detection(detection.page());
         let mut kill_switch = KillSwitch::new(&config.kill_switch);
         let (frequency, rate) = (arbiter.rate(), arbiter.configured());
         let reader = Reader::start(profiler_reader::Options::of_this_program(sampling::reader_bytes(&config)))?;
         let mut sampling = Sampling::new(SamplingOptions { frequency, rate, ..SamplingOptions::of(&config) }, reader);
+        sampling.set_ticking(detection.is_on());
         let killed = is_on(&mut kill_switch);
         if killed {
             tracing::warn!(file = %config.kill_switch.display(), "The kill switch is on: nothing is sampled.");
@@ -132,6 +140,7 @@ impl Agent {
             sampling,
             windows,
             publisher,
+            detection,
             resources,
             sinks,
             telemetry,
@@ -164,6 +173,7 @@ impl Agent {
                 self.publisher.jit(images);
             }
             let now = Instant::now();
+            self.detection.step(now, &mut self.sampling, &self.publisher);
             // One that cannot be published yet goes on.
             if self.windows.left(now).is_zero() && self.publisher.is_ready() {
                 self.windows.next(now);
@@ -356,6 +366,10 @@ impl Agent {
         if changes.limits {
             self.governor.set_limits(new.limits);
         }
+        if changes.detection {
+            self.detection.configure(&new.detection);
+            self.sampling.set_ticking(self.detection.is_on());
+        }
         if changes.kill_switch {
             self.kill_switch = KillSwitch::new(&new.kill_switch);
         }
@@ -414,6 +428,7 @@ impl Agent {
         self.telemetry.health().not_ready("shutting down");
         self.sampling.finish();
         self.publish();
+        self.detection.finish();
         self.publisher.finish(LAST_WINDOWS);
         let state = state::of(&self);
         self.telemetry.publish(metrics::of(&state));

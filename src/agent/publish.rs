@@ -14,15 +14,19 @@ use profiler_symbolizer::Symbolizer;
 
 use super::ends_by;
 use super::sinks::Sinks;
-use crate::pipeline::{Image, NameLosses, Names, Naming, Sampled, finish, origin};
+use crate::pipeline::{Files, Image, NameLosses, Named, Names, Naming, Sampled, Unnamed, finish, origin};
 
 /// Windows that may wait to be published; while they do, the next one goes on.
 const MAX_WAITING: usize = 2;
+
+/// Who is told names, and how long it took to find them.
+pub type Answer = Box<dyn FnOnce(Vec<Named>, Duration) + Send>;
 
 /// What is to be done.
 enum Job {
     Window(Box<Sampled>),
     Jit(Vec<Image>),
+    Name(Box<(Unnamed, Files)>, Answer),
     Sinks(Sinks),
     Symbolizer(profiler_symbolizer::Options, usize),
     Forget,
@@ -91,6 +95,11 @@ impl Publisher {
         self.send(Job::Jit(images));
     }
 
+    /// Names places; windows that wait come first.
+    pub fn name(&self, unnamed: (Unnamed, Files), answer: Answer) {
+        self.send(Job::Name(Box::new(unnamed), answer));
+    }
+
     /// Sends what follows elsewhere.
     pub fn set_sinks(&self, sinks: Sinks) {
         self.send(Job::Sinks(sinks));
@@ -155,6 +164,11 @@ impl Worker {
                     report.names_bytes = self.names.bytes();
                     report.name_losses.clone_from(&self.name_losses.total);
                     report.kernel_trouble = kernel_trouble;
+                }
+                Job::Name(unnamed, answer) => {
+                    let begun = Instant::now();
+                    let named = self.names.places(&unnamed.0, &unnamed.1);
+                    answer(named, begun.elapsed());
                 }
                 Job::Jit(images) => images.iter().for_each(|image| self.names.prefetch(image)),
                 Job::Sinks(sinks) => {

@@ -11,7 +11,8 @@ use profiler_unwinders::process::Clock;
 use profiler_unwinders::publish::Stats;
 
 use crate::pipeline::{
-    Budgets, Image, ImageFacts, MemoryUse, Sampled, Session, SessionOptions, Span, TableUse, Totals, files, losses,
+    Budgets, Files, Image, ImageFacts, MemoryUse, Sampled, Session, SessionOptions, Span, TableUse, Tap, Tick, Totals,
+    Unnamed, files, losses,
 };
 
 /// Between two attempts to sample again after the kernel refused.
@@ -41,6 +42,25 @@ pub struct Sampling {
     failed_at: Option<Instant>,
     jit_images: usize,
     jit_read: Instant,
+    /// What detectors are told of; none if nobody asks.
+    tap: Option<Tap>,
+    /// `CLOCK_MONOTONIC`, ns.
+    tick_begun: u64,
+    /// Samples in the window at the last look.
+    seen: usize,
+}
+
+/// What was sampled in a time that is less than a window.
+#[derive(Debug)]
+pub struct Ticked {
+    /// What.
+    pub tick: Tick,
+    /// Its end, ns since the Unix epoch.
+    pub time: u64,
+    /// Its length, ns.
+    pub span: u64,
+    /// Distance of samples of CPU time at the rate of now, ns.
+    pub period: u64,
 }
 
 /// How to sample.
@@ -111,6 +131,9 @@ impl Sampling {
             failed_at: None,
             jit_images: 0,
             jit_read: Instant::now(),
+            tap: None,
+            tick_begun: 0,
+            seen: 0,
         }
     }
 
@@ -122,6 +145,10 @@ impl Sampling {
         let session = open(&self.options, self.reader.clone())?;
         self.paused = false;
         self.window_begun = Clock::monotonic_now();
+        self.tick_begun = self.window_begun;
+        if let Some(tap) = &mut self.tap {
+            tap.restart();
+        }
         self.session = Some(session);
         Ok(())
     }
@@ -279,6 +306,50 @@ impl Sampling {
         (grown || due).then(|| session.jit_images().cloned().collect())
     }
 
+    /// Whether anybody asks for [`Self::tick`].
+    pub fn set_ticking(&mut self, wanted: bool) {
+        if wanted != self.tap.is_some() {
+            self.tap = wanted.then(Tap::default);
+            self.tick_begun = Clock::monotonic_now();
+        }
+    }
+
+    /// Whether something was sampled since the last call.
+    pub fn is_new(&mut self) -> bool {
+        let samples = self.session.as_ref().map_or(0, |session| session.aggregate().sample_count());
+        std::mem::replace(&mut self.seen, samples) != samples
+    }
+
+    /// What was sampled since the last call; none if nobody asked for it, or nothing can be sampled now.
+    pub fn tick(&mut self) -> Option<Ticked> {
+        let (tap, session) = (self.tap.as_mut()?, self.session.as_ref()?);
+        tap.look(session.aggregate());
+        let now = Clock::monotonic_now();
+        let span = now.saturating_sub(std::mem::replace(&mut self.tick_begun, now));
+        let period = 1_000_000_000 / self.options.frequency.max(1);
+        Some(Ticked { tick: tap.take(), time: session.clock().unix_from_monotonic(now), span, period })
+    }
+
+    /// Places that ticks have and nobody named yet, and the files that they are in.
+    pub fn take_unnamed(&mut self) -> Option<(Unnamed, Files)> {
+        let unnamed = self.tap.as_mut()?.take_unnamed()?;
+        let files = files(&unnamed.aggregate, self.session.as_mut()?.reading());
+        Some((unnamed, files))
+    }
+
+    /// What code of JITs is called is asked anew.
+    pub fn forget_jit_names(&mut self) {
+        if let Some(tap) = &mut self.tap {
+            tap.forget_jit();
+        }
+    }
+
+    /// Bytes of what ticks are made of.
+    #[must_use]
+    pub fn tap_bytes(&self) -> usize {
+        self.tap.as_ref().map_or(0, Tap::memory_bytes)
+    }
+
     /// What was sampled since the last call; empty if nothing was.
     pub fn take_windows(&mut self) -> Vec<Sampled> {
         self.cut();
@@ -342,6 +413,11 @@ impl Sampling {
         // A step of the clock shows in the window in which it happened.
         let span = Span { clock: session.read_clock(), begun, ended };
         self.jit_images = 0;
+        if let Some(tap) = &mut self.tap {
+            tap.look(session.aggregate());
+            tap.window_ended();
+        }
+        self.seen = 0;
         let aggregate = session.take_aggregate();
         if aggregate.is_empty() {
             return;

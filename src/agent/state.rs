@@ -14,7 +14,7 @@ use crate::confinement::Confined;
 use crate::pipeline::{MemoryUse, TableUse, Tally, losses};
 use crate::telemetry::metric::Histogram;
 use crate::telemetry::usage::{self, BpfTime, BpfUse, CpuTime, HostCpu};
-use crate::telemetry::{AgentState, ExporterState, SpoolState};
+use crate::telemetry::{AgentState, DetectionState, ExporterState, SpoolState};
 
 /// Between two looks at memory and at the maps of the kernel half: a look costs some microseconds a descriptor.
 const LOOK: Duration = Duration::from_secs(5);
@@ -116,6 +116,7 @@ pub fn of(agent: &Agent) -> AgentState {
     let own = &agent.own;
     let reader = agent.sampling.reader().stats();
     let bytes = |bytes: usize| bytes as u64;
+    let detection = agent.detection.report();
     AgentState {
         samples: totals.sources.iter().map(|(event, of)| (event.clone(), of.session[Tally::Kept])).collect(),
         lost: losses::lost(&totals),
@@ -148,6 +149,7 @@ pub fn of(agent: &Agent) -> AgentState {
             ("intake", bytes(memory.waiting)),
             ("names", report.names_bytes),
             ("resources", agent.resources.stats().bytes as u64),
+            ("detection", detection.bytes + bytes(agent.sampling.tap_bytes())),
         ]
         .into(),
         maps: own.bpf.maps.clone(),
@@ -176,6 +178,13 @@ pub fn of(agent: &Agent) -> AgentState {
         memory_limit: agent.config.limits.memory_bytes,
         cpu_limit: agent.config.limits.cpu_fraction,
         host_cpu: own.last.host_cpu,
+        detection: DetectionState {
+            events: detection.events,
+            series: detection.series,
+            skipped: detection.skipped,
+            unnamed: detection.unnamed,
+            delay: Some(detection.delay),
+        },
         exporters: agent.sinks.stats().into_iter().map(|(name, stats)| exporter(name, stats)).collect(),
     }
 }

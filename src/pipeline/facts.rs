@@ -22,7 +22,8 @@ pub fn process_facts<'a>(image: &'a ImageFacts, comm: &'a str) -> ProcessFacts<'
 }
 
 /// A process image of an aggregate, which may have ended since.
-pub(super) fn sampled_facts<'a>(image: &'a Image, comm: &'a str) -> ProcessFacts<'a> {
+#[must_use]
+pub fn sampled_facts<'a>(image: &'a Image, comm: &'a str) -> ProcessFacts<'a> {
     let executable = image.executable.as_deref();
     ProcessFacts {
         pid: image.pid,

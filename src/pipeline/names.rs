@@ -12,6 +12,7 @@ use profiler_unwinders::reading::Reading;
 use rustc_hash::FxHashMap;
 
 use super::aggregate::{Aggregate, Frame, FrameId, Image, ImageId};
+use super::tap::{self, Unnamed};
 
 /// The open files of the executables of one aggregate.
 pub type Files = FxHashMap<ExecutableId, Arc<File>>;
@@ -21,6 +22,17 @@ pub type Files = FxHashMap<ExecutableId, Arc<File>>;
 pub fn files(aggregate: &Aggregate, reading: &mut dyn Reading) -> Files {
     let wanted: Vec<Arc<Executable>> = aggregate.executables.values().map(Arc::clone).collect();
     reading.files(&wanted)
+}
+
+/// A place, and what it is called.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Where.
+    pub place: tap::Place,
+    /// The function; of what has no name, the file.
+    pub name: Arc<str>,
+    /// The file that its code is of, with its build id, for people.
+    pub file: Option<Arc<str>>,
 }
 
 /// Where names come from.
@@ -69,6 +81,27 @@ impl Names {
     pub fn forget(&mut self) {
         self.known.clear();
         self.symbolizer.forget();
+    }
+
+    /// The name of each of `unnamed`: the function, the innermost where others are inlined.
+    pub fn places(&mut self, unnamed: &Unnamed, files: &Files) -> Vec<Named> {
+        let (symbols, _) = self.of(&unnamed.aggregate, files);
+        let mut texts: FxHashMap<ExecutableId, (Arc<str>, Arc<str>)> = FxHashMap::default();
+        let named = unnamed.places.iter().zip(&symbols).map(|(place, symbolized)| {
+            let function = symbolized.as_ref().and_then(|symbolized| symbolized.frames.first());
+            let (fallback, file): (Arc<str>, _) = match place {
+                tap::Place::Native(id, _) => {
+                    let (name, file) =
+                        texts.entry(*id).or_insert_with(|| of_file(unnamed.aggregate.executables.get(id)));
+                    (Arc::clone(name), Some(Arc::clone(file)))
+                }
+                tap::Place::Kernel(_) => ("[kernel]".into(), None),
+                _ => ("[JIT]".into(), None),
+            };
+            let name = function.map_or(fallback, |function| Arc::clone(&function.name));
+            Named { place: *place, name, file }
+        });
+        named.collect()
     }
 
     /// What the symbolizer says of each frame, by frame id; and of the frames in JIT code that meant one thing after another, what and
@@ -208,6 +241,16 @@ fn memory_file(bytes: &[u8]) -> io::Result<File> {
     let mut file = File::from(rustix::fs::memfd_create("vdso", rustix::fs::MemfdFlags::CLOEXEC)?);
     file.write_all(bytes)?;
     Ok(file)
+}
+
+/// What stands for functions without a name in `executable`, and what its file is.
+fn of_file(executable: Option<&Arc<Executable>>) -> (Arc<str>, Arc<str>) {
+    let Some(executable) = executable else { return ("[unknown]".into(), "".into()) };
+    let path = executable.path_text();
+    let name = path.rsplit('/').next().unwrap_or_default();
+    let build_id = executable.build_id_gnu.as_deref().or(executable.build_id_go.as_deref());
+    let build_id = build_id.map(|id| format!(", build id {id}")).unwrap_or_default();
+    (format!("[{name}]").into(), format!("{path}{build_id}").into())
 }
 
 fn jit_process(image: &Image) -> JitProcess {

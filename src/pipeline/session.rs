@@ -466,6 +466,12 @@ impl Session {
         self.processes.clock()
     }
 
+    /// Everything sampled since it was last taken.
+    #[must_use]
+    pub fn aggregate(&self) -> &Aggregate {
+        &self.window.aggregate
+    }
+
     /// Everything sampled since the last call; the session starts anew.
     ///
     /// Files that no living process maps are closed here, except those of what is returned.

@@ -36,7 +36,7 @@ const HEAD_BYTES: usize = 16 << 10;
 const TEXT: &str = "text/plain; charset=utf-8";
 const INDEX: &str = "profiler\n\n/metrics  Prometheus metrics of the profiler itself\n/healthz  200 while the sampling loop goes on, else 503\n\
                      /readyz   200 while it samples and delivers, else 503\n\
-                     /status   what the profiler's processes have given up\n";
+                     /status   what changed on the host; what the profiler's processes have given up\n";
 
 /// Takes the address at once, so that a caller learns of a conflict.
 pub(super) fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
@@ -110,7 +110,7 @@ fn answer(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>>
         }
         "/healthz" => probe(shared.health.alive()),
         "/readyz" => probe(shared.health.is_ready()),
-        "/status" => text(StatusCode::OK, status::page(&shared.confined())),
+        "/status" => text(StatusCode::OK, status::page(&shared.confined()) + &shared.detection()),
         "/" => text(StatusCode::OK, INDEX.to_owned()),
         _ => text(StatusCode::NOT_FOUND, format!("there is no such page\n\n{INDEX}")),
     }

@@ -43,6 +43,11 @@ descriptions! {
     CONFINEMENT = "profiler.confinement", "", "1 if a process of the profiler has given up what it does not need, by wall; 0 if the kernel or the container refuses that, in whole or in part";
     SHED = "profiler.shed.level", "", "What is given up to stay within the budget: 0 nothing, 1 symbol caches, 2 row caches too, 3 sampling";
     PROCESSES = "profiler.process.count", "{process}", "Processes that the profiler knows";
+    DETECTION_EVENTS = "profiler.detection.events", "{event}", "Changes that were told, by what they are of, and by whether they began or ended: changed, returned, settled";
+    DETECTION_SERIES = "profiler.detection.series", "{series}", "Series that detectors look at, by what they are of";
+    DETECTION_SKIPPED = "profiler.detection.skipped", "{observation}", "Observations that no detector looked at, by reason";
+    DETECTION_UNNAMED = "profiler.detection.unnamed", "{sample}", "Samples that are of their service and of no function, since it had no name yet";
+    DETECTION_DELAY = "profiler.detection.delay", "s", "Time from the newest sample of a tick to the decision of the detectors";
     EXPORT_SAMPLES = "profiler.export.samples", "{sample}", "Samples that left an exporter, by outcome: delivered, rejected by the receiver, or dropped for a reason";
     EXPORT_REQUESTS = "profiler.export.requests", "{request}", "Requests that the receiver took";
     EXPORT_RETRIES = "profiler.export.retries", "{request}", "Requests sent again";
@@ -117,8 +122,25 @@ pub struct AgentState {
     pub cpu_limit: Option<f64>,
     /// Share of the host's CPU time in use.
     pub host_cpu: Option<f64>,
+    /// What detectors do.
+    pub detection: DetectionState,
     /// Exporters by name.
     pub exporters: Vec<ExporterState>,
+}
+
+/// What detectors look at and tell.
+#[derive(Clone, Debug, Default)]
+pub struct DetectionState {
+    /// Events, by what they are of and kind.
+    pub events: BTreeMap<(&'static str, &'static str), u64>,
+    /// Series, by what they are of.
+    pub series: BTreeMap<&'static str, u64>,
+    /// Observations that were not looked at, by reason.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// Samples whose function had no name yet.
+    pub unnamed: u64,
+    /// Time from the newest sample to the decision, s.
+    pub delay: Option<Histogram>,
 }
 
 impl AgentState {
@@ -175,6 +197,7 @@ pub fn of(state: &AgentState) -> Snapshot {
     let mut metrics = Snapshot::default();
     samples(state, &mut metrics);
     own(state, &mut metrics);
+    detection(&state.detection, &mut metrics);
     for exporter in &state.exporters {
         export(exporter, &mut metrics);
     }
@@ -253,6 +276,22 @@ fn own(state: &AgentState, metrics: &mut Snapshot) {
     }
     metrics.up_down(FILES, &[], state.file_descriptors);
     metrics.gauge(UPTIME, &[], state.uptime_seconds);
+}
+
+fn detection(state: &DetectionState, metrics: &mut Snapshot) {
+    for (&(of, event), &count) in &state.events {
+        metrics.counter(DETECTION_EVENTS, &[("of", of), ("event", event)], count);
+    }
+    for (of, &count) in &state.series {
+        metrics.up_down(DETECTION_SERIES, &[("of", of)], count);
+    }
+    for (reason, &count) in &state.skipped {
+        metrics.counter(DETECTION_SKIPPED, &[("reason", reason)], count);
+    }
+    metrics.counter(DETECTION_UNNAMED, &[], state.unnamed);
+    if let Some(delay) = &state.delay {
+        metrics.histogram(DETECTION_DELAY, &[], delay.clone());
+    }
 }
 
 fn export(exporter: &ExporterState, metrics: &mut Snapshot) {

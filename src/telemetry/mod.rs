@@ -32,7 +32,7 @@ use tokio::sync::oneshot;
 
 pub use health::Health;
 pub use metric::{Metric, Snapshot};
-pub use metrics::{AgentState, ExporterState, SpoolState};
+pub use metrics::{AgentState, DetectionState, ExporterState, SpoolState};
 pub use notify::Notifier;
 pub use push::PushOptions;
 
@@ -213,6 +213,11 @@ impl Telemetry {
     /// The processes of the profiler, for `/status`.
     pub(crate) fn set_confined(&self, confined: Vec<Confined>) {
         self.shared.set_confined(confined);
+    }
+
+    /// Who writes what `/status` says of detection.
+    pub(crate) fn set_detection(&self, page: Arc<dyn Fn() -> String + Send + Sync>) {
+        self.shared.set_detection(page);
     }
 
     /// Sends the last snapshot once more over OTLP, for `deadline` at most, and stops serving.

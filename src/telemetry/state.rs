@@ -1,7 +1,8 @@
 //! What the agent publishes and the exporters of metrics read.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -43,6 +44,17 @@ pub(super) struct Shared {
     pushing: bool,
     /// Processes of the profiler, and what they gave up.
     confined: Mutex<Vec<Confined>>,
+    detection: Section,
+}
+
+/// A part of `/status` that is written when it is asked for.
+#[derive(Default)]
+struct Section(OnceLock<Arc<dyn Fn() -> String + Send + Sync>>);
+
+impl fmt::Debug for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Section").finish_non_exhaustive()
+    }
 }
 
 impl Shared {
@@ -58,6 +70,7 @@ impl Shared {
             push_failed: AtomicU64::new(0),
             pushing,
             confined: Mutex::new(confined),
+            detection: Section::default(),
         }
     }
 
@@ -67,6 +80,16 @@ impl Shared {
 
     pub fn confined(&self) -> Vec<Confined> {
         self.confined.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set_detection(&self, page: Arc<dyn Fn() -> String + Send + Sync>) {
+        // An agent has one detection as long as it lives.
+        let _ = self.detection.0.set(page);
+    }
+
+    /// What changed; empty if nobody says.
+    pub fn detection(&self) -> String {
+        self.detection.0.get().map(|page| page()).unwrap_or_default()
     }
 
     pub fn publish(&self, mut metrics: Snapshot) {

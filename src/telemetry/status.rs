@@ -1,4 +1,5 @@
-//! The page `/status`: what each process of the profiler may still do, by the kernel's own word and at the time of asking.
+//! The page `/status`: what each process of the profiler may still do, by the kernel's own word and at the time of asking. What
+//! changed on the host is added by whoever detects it.
 
 use std::fmt::Write;
 

@@ -62,9 +62,9 @@ pub use errors::{ConfigErrors, Problem};
 pub use flags::Flags;
 pub use kind::Choice;
 pub use model::{
-    Changes, Config, Connection, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter, Kubernetes,
-    KubernetesSource, Log, LogFormat, LogLevel, OtlpExporter, Percent, Resource, Retry, Spool, Symbols, Telemetry,
-    TelemetryOtlp,
+    Changes, Config, Connection, DetectedSeries, Detection, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter,
+    Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, OtlpExporter, Percent, Resource, Retry, Spool, Symbols,
+    Telemetry, TelemetryOtlp,
 };
 pub use nearest::nearest;
 pub use origin::Origin;

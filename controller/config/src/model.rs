@@ -85,6 +85,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// What is logged.
     pub log: Log,
+    /// Which changes are told.
+    pub detection: Detection,
     /// What the agent may use.
     pub limits: Limits,
     /// While this file exists nothing is sampled.
@@ -114,6 +116,8 @@ pub struct Changes {
     pub telemetry: bool,
     /// [`Config::log`].
     pub log: bool,
+    /// [`Config::detection`].
+    pub detection: bool,
     /// [`Config::limits`].
     pub limits: bool,
     /// [`Config::kill_switch`].
@@ -134,6 +138,7 @@ impl Changes {
             (self.exporters, "exporters"),
             (self.telemetry, "telemetry"),
             (self.log, "log"),
+            (self.detection, "detection"),
             (self.limits, "limits"),
             (self.kill_switch, "kill_switch"),
         ];
@@ -161,6 +166,7 @@ impl Config {
             exporters: self.exporters != new.exporters,
             telemetry: self.telemetry != new.telemetry,
             log: self.log != new.log,
+            detection: self.detection != new.detection,
             limits: self.limits != new.limits,
             kill_switch: self.kill_switch != new.kill_switch,
         }
@@ -420,4 +426,45 @@ pub enum LogFormat {
 
 impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, Self)] = &[("text", Self::Text), ("json", Self::Json)];
+}
+
+/// Which changes are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detection {
+    /// Detectors of shares of CPU time, as `profiler_detectors::Config` reads them; without any, and without those of pressure, nothing
+    /// is looked at.
+    pub detectors: Vec<String>,
+    /// What they look at.
+    pub series: Vec<DetectedSeries>,
+    /// Detectors of the kernel's pressure stall information.
+    pub pressure_detectors: Vec<String>,
+    /// Memory of all of them, bytes.
+    pub memory: u64,
+    /// Where what is normal is kept over a restart.
+    pub state_file: Option<PathBuf>,
+}
+
+/// What shares are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DetectedSeries {
+    /// The host's CPU time in use.
+    Host,
+    /// A service's share of the host's CPU time.
+    Services,
+    /// The same of processes of one name.
+    Processes,
+    /// The same of control groups, containers among them.
+    Cgroups,
+    /// A function's share of the samples of its service.
+    Functions,
+}
+
+impl Choice for DetectedSeries {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("host", Self::Host),
+        ("services", Self::Services),
+        ("processes", Self::Processes),
+        ("cgroups", Self::Cgroups),
+        ("functions", Self::Functions),
+    ];
 }

@@ -10,8 +10,8 @@ use super::errors::quoted;
 use super::exporters::{self, METRICS};
 use super::kind::{self, Items, Kind, OFF};
 use super::model::{
-    Config, Jitter, Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Percent, Resource, Symbols, Telemetry,
-    TelemetryOtlp,
+    Config, DetectedSeries, Detection, Jitter, Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Percent,
+    Resource, Symbols, Telemetry, TelemetryOtlp,
 };
 use super::nearest::nearest;
 use super::reader::Reader;
@@ -71,6 +71,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
         exporters: exporters::read(reader),
         telemetry: reader.section("telemetry", "What the agent tells about itself", telemetry),
         log: reader.section("log", "What is logged, to stderr", log),
+        detection: reader.section(
+            "detection",
+            "What changed is told: in the log, in the metrics and at `/status` (docs/detectors.md)",
+            detection,
+        ),
         remote_allow: reader.section("remote", "What a configuration from elsewhere may set beyond narrowing this one", remote),
         limits: reader.section(
             "limits",
@@ -323,6 +328,57 @@ fn log(reader: &mut Reader<'_>) -> Log {
     Log { level, format }
 }
 
+fn detection(reader: &mut Reader<'_>) -> Detection {
+    let detector = || {
+        kind::text("NAME[,KEY=VALUE...]").checked(|text: &String| {
+            text.parse::<profiler_detectors::Config>().map(drop).map_err(|error| error.to_string())
+        })
+    };
+    let detectors = reader.list(
+        "detectors",
+        detector().if_allowed(),
+        vec!["cusum".to_owned()],
+        "By what changes are told of shares of CPU time: `cusum`, `ewma`, `robust-z`, `holt-winters`, each with keys of its own \
+         (`profiler detect -d help`); `[]`: none",
+    );
+    let series = reader.list(
+        "series",
+        kind::choice().if_allowed(),
+        vec![DetectedSeries::Host, DetectedSeries::Services, DetectedSeries::Functions],
+        "Of what: `host`, `services`, `processes` (by name), `cgroups` (containers among them): shares of the host's CPU time; \
+         `functions`: of the samples of their service",
+    );
+    let pressure_detectors = reader.list(
+        "pressure_detectors",
+        detector().if_allowed(),
+        vec!["cusum,min-change=0.1,sigmas=2,threshold=30".to_owned()],
+        "By what changes are told of the share of time in which something waits for CPU, memory or IO \
+         (`/proc/pressure`, each 5 s); `[]`: none",
+    );
+    let memory = reader.value(
+        "memory",
+        kind::size(64 * 1024, 1024 * MIB).at_most(),
+        4 * MIB,
+        "Memory of all series; what has no room is not looked at, and counted. A series of `cusum` takes 1 to 2 KiB",
+    );
+    let state_file = reader.optional(
+        "state_file",
+        kind::path().local(),
+        "Where what is normal is kept over a restart, such as `/var/lib/profiler/detection.json`; without it, it is learned anew",
+    );
+    for (key, list) in [("detectors", &detectors), ("pressure_detectors", &pressure_detectors)] {
+        if list.len() > MAX_DETECTORS {
+            let message = format!("{} detectors are too many: up to {MAX_DETECTORS} look at each series", list.len());
+            reader.problem(reader.origin(), key, message);
+        }
+    }
+    let state_file = state_file.map(|(path, _)| path);
+    Detection { detectors, series, pressure_detectors, memory, state_file }
+}
+
+/// Detectors of one series.
+const MAX_DETECTORS: usize = 8;
+
 fn limits(reader: &mut Reader<'_>) -> Limits {
     let memory = reader.value(
         "memory",
@@ -346,10 +402,18 @@ fn limits(reader: &mut Reader<'_>) -> Limits {
 }
 
 /// The keys that `remote.allow` can name: those that are read with [`Kind::if_allowed`].
-pub(super) const ALLOWABLE: [&str; 4] = ["window", "jitter", "labels", "log.level"];
+pub(super) const ALLOWABLE: [&str; 7] = [
+    "window",
+    "jitter",
+    "labels",
+    "log.level",
+    "detection.detectors",
+    "detection.series",
+    "detection.pressure_detectors",
+];
 
 fn remote(reader: &mut Reader<'_>) -> Vec<String> {
-    let key = kind::text("window | jitter | labels | log.level").checked(|key: &String| {
+    let key = kind::text("window | jitter | labels | log.level | detection.*").checked(|key: &String| {
         if ALLOWABLE.contains(&key.as_str()) {
             Ok(())
         } else {

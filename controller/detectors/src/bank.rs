@@ -92,6 +92,17 @@ impl Bank {
         self.series.len()
     }
 
+    /// Whether there is a series `name`.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.series.contains_key(name)
+    }
+
+    /// From now on the series take at most `bytes`; those that are there stay until others need their place.
+    pub fn set_budget(&mut self, bytes: usize) {
+        self.budget = bytes;
+    }
+
     /// Whether there is no series.
     #[must_use]
     pub fn is_empty(&self) -> bool {

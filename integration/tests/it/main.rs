@@ -12,6 +12,7 @@ mod command_line;
 mod config;
 mod confinement;
 mod depth;
+mod detection;
 mod escapes;
 mod events;
 mod hostile;

@@ -18,7 +18,9 @@ use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric};
 use profiler::telemetry::metric::{Histogram, SECONDS};
 use profiler::telemetry::usage::CpuTime;
-use profiler::telemetry::{AgentState, ExporterState, PushOptions, SpoolState, Telemetry, TelemetryOptions, metrics};
+use profiler::telemetry::{
+    AgentState, DetectionState, ExporterState, PushOptions, SpoolState, Telemetry, TelemetryOptions, metrics,
+};
 use profiler_export::{Compression, ExporterOptions, Protocol};
 use profiler_integration::agent::{Agent, Configuration, Home};
 use profiler_integration::environment::{have_root, have_tools, one_at_a_time, python_with};
@@ -67,6 +69,13 @@ fn state() -> AgentState {
         memory_limit: Some(128 << 20),
         cpu_limit: Some(0.02),
         host_cpu: Some(0.875),
+        detection: DetectionState {
+            events: [(("function", "changed"), 2)].into(),
+            series: [("function", 120), ("host", 1)].into(),
+            skipped: [("busy", 0)].into(),
+            unnamed: 5,
+            delay: Histogram::from_parts(SECONDS, vec![1; SECONDS.len() + 1], 90.0),
+        },
         exporters: vec![
             ExporterState {
                 name: NASTY.to_owned(),

@@ -7,8 +7,8 @@ use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
 use profiler_targets::{Rule, TargetRules};
 
 use super::super::{
-    Config, Connection, Endpoint, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter, Kubernetes,
-    KubernetesSource, Log, LogFormat, LogLevel, OtlpExporter, Resource, Retry, Spool, Symbols, Telemetry,
+    Config, Connection, DetectedSeries, Detection, Endpoint, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter,
+    Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, OtlpExporter, Resource, Retry, Spool, Symbols, Telemetry,
     TelemetryOtlp,
 };
 use super::file;
@@ -121,6 +121,13 @@ fn everything() -> Config {
             }),
         },
         log: Log { level: LogLevel::Debug, format: LogFormat::Json },
+        detection: Detection {
+            detectors: texts(&["cusum,threshold=20", "ewma"]),
+            series: vec![DetectedSeries::Cgroups, DetectedSeries::Processes],
+            pressure_detectors: texts(&["robust-z"]),
+            memory: 1 << 20,
+            state_file: Some("/var/lib/profiler/detection.json".into()),
+        },
         limits: Limits { memory_bytes: None, cpu_fraction: Some(0.005) },
         remote_allow: vec!["labels".to_owned()],
         kill_switch: "/run/stop".into(),

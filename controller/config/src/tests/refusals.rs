@@ -41,6 +41,11 @@ fn wrong_units_are_refused_with_the_right_ones() {
     refused("jitter: 2", &["perhaps 2s; or a share of the window, like 10%"]);
     refused("jitter: 6s", &["jitter: 6s is more than half of the window of 10s"]);
     refused("symbols: line", &["\"line\" is none of names, lines; did you mean lines?"]);
+    refused("detection: {detectors: [cusm]}", &["detection.detectors: ", "there are cusum, ewma"]);
+    refused("detection: {detectors: ['cusum,treshold=3']}", &["they are threshold"]);
+    refused("detection: {series: [functoins]}", &["did you mean functions?"]);
+    refused("detection: {pressure_detectors: [ewma,ewma,ewma,ewma,ewma,ewma,ewma,ewma,ewma]}", &["up to 8"]);
+    refused("detection: {memory: 1KiB}", &["detection.memory: "]);
     refused("telemetry: {listen: 9464}", &["write IP:PORT, like 127.0.0.1:9464"]);
     refused("exporters: [{otlp: {tls: {insecure: yes}}}]", &["\"yes\" is neither true nor false"]);
 }
