@@ -25,7 +25,8 @@ use std::time::{Duration, Instant};
 use profiler_config::Detection as Options;
 use profiler_resource::Resources;
 
-use self::worker::{Message, Worker};
+use self::watch::Level;
+use self::worker::{KINDS, Message, Worker};
 use super::ends_by;
 use super::publish::Publisher;
 use super::sampling::Sampling;
@@ -70,8 +71,10 @@ pub struct Report {
 
 impl Report {
     fn new() -> Self {
+        // From 0 on: a counter that begins at 1 has not grown, to who asks for its rate.
+        let events = Level::ALL.into_iter().flat_map(|level| KINDS.map(|(_, kind)| ((level.name(), kind), 0)));
         Self {
-            events: BTreeMap::new(),
+            events: events.collect(),
             series: BTreeMap::new(),
             skipped: BTreeMap::new(),
             unnamed: 0,

@@ -22,6 +22,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         print!("{text}: {} false events in {weeks} weeks of {total} samples/s", events.len());
         for (before, after, patience) in [(0.05, 0.10, 120), (0.01, 0.03, 300)] {
             let change = Change { before, after, total, steady: 900 };
+            if trials == 0 {
+                continue;
+            }
             let found = delays(&config, change, trials, patience, 7);
             let [half, most] = [0.5, 0.99].map(|share| quantile(&found, share));
             print!("; {before} to {after}: p50 {half} s, p99 {most} s");

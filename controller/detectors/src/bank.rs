@@ -122,7 +122,7 @@ impl Bank {
     }
 
     /// Takes the samples of a period that ends at `time` (ns since the Unix epoch): of `total`, so many of each series. A series that is
-    /// not named has none. A period without samples is a gap.
+    /// not named has none. A period without samples is a gap. Those that are named first have the room first.
     pub fn observe_shares<'a>(
         &mut self,
         time: u64,
@@ -131,14 +131,19 @@ impl Bank {
     ) -> Vec<SeriesEvent> {
         let mut events = Vec::new();
         let Ok(none) = Observation::share(time, 0, total) else { return events };
-        // Each series once, whatever the caller says.
+        // Each series once, whatever the caller says; in its order, since the first come first where there is no room for all.
         let mut of: HashMap<&str, u64> = HashMap::new();
+        let mut order = Vec::new();
         for (name, count) in shares.into_iter().filter(|(_, count)| *count > 0) {
-            let sum = of.entry(name).or_default();
+            let sum = of.entry(name).or_insert_with(|| {
+                order.push(name);
+                0
+            });
             *sum = sum.saturating_add(count);
         }
-        for (name, count) in &of {
-            match Observation::share(time, *count, total) {
+        for name in order {
+            let count = of.get(name).copied().unwrap_or_default();
+            match Observation::share(time, count, total) {
                 Ok(share) => self.observe_one(name, &share, &mut events),
                 Err(_) => self.counts.unusable += 1,
             }

@@ -40,6 +40,10 @@ const REFILL: Duration = Duration::from_secs(20);
 /// Where a process is that no container has.
 const PROCESS_LINUX_CGROUP: &str = "process.linux.cgroup";
 
+/// Kinds of events, as metrics have them.
+pub const KINDS: [(Kind, &str); 3] =
+    [(Kind::Changed, "changed"), (Kind::Returned, "returned"), (Kind::Settled, "settled")];
+
 /// What is to be done.
 pub enum Message {
     Tick(Box<Ticked>),
@@ -292,11 +296,7 @@ impl Worker {
         let mut held_back = 0;
         for told in &told {
             let event = &told.event.event;
-            let kind = match event.kind {
-                Kind::Changed => "changed",
-                Kind::Returned => "returned",
-                Kind::Settled => "settled",
-            };
+            let kind = KINDS.iter().find(|(kind, _)| *kind == event.kind).map_or("", |(_, name)| name);
             *self.lock().events.entry((told.level.name(), kind)).or_default() += 1;
             let lines = of_service.entry((told.level, told.service.clone())).or_default();
             *lines += 1;
@@ -392,4 +392,127 @@ fn budget(options: &Options) -> usize {
 fn unix_now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_address::{ElfVaddr, KernelAddr};
+    use profiler_detectors::SECOND;
+    use profiler_resource::ResourceOptions;
+    use profiler_unwinders::executable::ExecutableId;
+    use profiler_unwinders::process::Comm;
+
+    use super::*;
+
+    const HOT: Place = Place::Native(ExecutableId(1), ElfVaddr(1));
+    const COLD: Place = Place::Native(ExecutableId(1), ElfVaddr(2));
+    const NEW: Place = Place::Kernel(KernelAddr(3));
+
+    fn worker(series: &[DetectedSeries]) -> Worker {
+        let options = Options {
+            detectors: vec!["cusum,warm-up=30".to_owned()],
+            series: series.to_vec(),
+            pressure_detectors: Vec::new(),
+            memory: 1 << 20,
+            state_file: None,
+        };
+        let resources = Arc::new(Resources::start(ResourceOptions::default()).expect("the defaults"));
+        let report = Arc::new(Mutex::new(Report::new()));
+        let mut worker = Worker::new(options, resources, Arc::default(), report);
+        let named = |place, name: &str| (place, (Arc::from(name), Some(Arc::from("/bin/shop, build id ab"))));
+        worker.names.extend([named(HOT, "hot"), named(COLD, "cold")]);
+        worker
+    }
+
+    fn image() -> Image {
+        Image {
+            pid: 4_000_000,
+            serial: 1,
+            start_unix_ns: SECOND,
+            start_time_ns: 0,
+            comm: Comm::new(b"shop"),
+            exe: Arc::from(&b"/bin/shop"[..]),
+            executable: None,
+            container_id: None,
+            cgroup: None,
+            namespace_pid: 1,
+        }
+    }
+
+    /// A second that ends at `second`, of one image, with samples `period` ns apart.
+    fn ticked(second: u64, period: u64, counts: &[(Place, u64)]) -> Box<Ticked> {
+        let samples = counts.iter().map(|(_, count)| count).sum();
+        let tick = Tick {
+            samples,
+            busy: samples * period,
+            newest: Clock::monotonic_now(),
+            counts: counts.iter().map(|(place, count)| ((1, *place), *count)).collect(),
+            images: [(1, image())].into_iter().collect(),
+            ..Tick::default()
+        };
+        Box::new(Ticked { tick, time: 1_795_727_100 * SECOND + second * SECOND, span: SECOND, period })
+    }
+
+    fn events(worker: &Worker) -> Vec<String> {
+        worker.lock().recent.iter().rev().map(|(_, text)| text.clone()).collect()
+    }
+
+    #[test]
+    fn another_rate_is_no_change_of_what_is_sampled() {
+        let all =
+            [DetectedSeries::Host, DetectedSeries::Services, DetectedSeries::Processes, DetectedSeries::Functions];
+        let mut worker = worker(&all);
+        let cpus = profiler_bpf::online_cpus().expect("there are some").len() as u64;
+        for second in 0..200 {
+            // Half of the host, at 100 Hz and then at 10 Hz.
+            let (period, count) = if second < 100 { (10_000_000, 50 * cpus) } else { (100_000_000, 5 * cpus) };
+            worker.tick(*ticked(second, period, &[(HOT, count / 5), (COLD, count - count / 5)]));
+        }
+        assert_eq!(events(&worker), [""; 0]);
+        let report = worker.lock();
+        let of = |level| report.series[level];
+        assert_eq!((of("host"), of("service"), of("process"), of("function"), report.delay.count()), (1, 1, 1, 2, 200));
+    }
+
+    #[test]
+    fn samples_without_a_name_make_no_functions_share_smaller() {
+        let mut worker = worker(&[DetectedSeries::Functions]);
+        for second in 0..100 {
+            worker.tick(*ticked(second, 10_000_000, &[(HOT, 20), (COLD, 180)]));
+        }
+        // As many again of a place that is new: hot has 5 % of all, and is as it was.
+        for second in 100..120 {
+            worker.tick(*ticked(second, 10_000_000, &[(HOT, 20), (COLD, 180), (NEW, 200)]));
+        }
+        assert_eq!(events(&worker), [""; 0]);
+        assert_eq!(worker.lock().unnamed, 4_000);
+        // With its name it is a function that is new and large.
+        worker.names.insert(NEW, ("fresh".into(), None));
+        for second in 120..125 {
+            worker.tick(*ticked(second, 10_000_000, &[(HOT, 20), (COLD, 180), (NEW, 200)]));
+        }
+        let told = events(&worker);
+        let first = told.first().expect("an event");
+        assert!(first.starts_with("Function fresh of service shop went up from "), "{told:#?}");
+        assert!(first.contains(" to 50.00 % ") && first.contains("shop (pid 4000000)"), "{first}");
+    }
+
+    #[test]
+    fn of_many_changes_at_once_the_largest_are_told_and_all_are_counted() {
+        let mut worker = worker(&[DetectedSeries::Functions]);
+        let place = |n| Place::Native(ExecutableId(2), ElfVaddr(n));
+        worker.names.extend((0..20).map(|n| (place(n), (Arc::from(format!("f{n}")), None))));
+        let counts = |factor: u64| -> Vec<(Place, u64)> {
+            (0..20).map(|n| (place(n), 100 + if n < 10 { factor * (n + 20) } else { 0 })).collect()
+        };
+        (0..60).for_each(|second| worker.tick(*ticked(second, 1_000_000, &counts(0))));
+        (60..80).for_each(|second| worker.tick(*ticked(second, 1_000_000, &counts(10))));
+        let told = events(&worker);
+        let changed = worker.lock().events[&("function", "changed")];
+        let lines = told.iter().filter(|text| text.starts_with("Function")).count() as u64;
+        let more: u64 = told.iter().filter_map(|text| text.split_once(" more series")?.0.parse::<u64>().ok()).sum();
+        let ended: u64 = worker.lock().events.iter().filter(|((_, kind), _)| *kind != "changed").map(|(_, n)| n).sum();
+        assert!(changed >= 10 && lines < changed, "{changed}: {told:#?}");
+        assert_eq!(lines + more, changed + ended, "{told:#?}");
+    }
 }

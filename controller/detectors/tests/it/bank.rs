@@ -54,6 +54,16 @@ fn those_that_come_and_go_do_not_drive_out_those_that_stay() {
 }
 
 #[test]
+fn those_that_are_named_first_have_the_room() {
+    let names: Vec<String> = (0..200).map(|n| format!("function {n}")).collect();
+    let mut bank = bank(BUDGET);
+    bank.observe_shares(SECOND, 1_000, names.iter().map(|name| (name.as_str(), 5)));
+    let taken = bank.len();
+    assert!((10..200).contains(&taken), "{taken}");
+    assert!(names.iter().take(taken).all(|name| bank.contains(name)));
+}
+
+#[test]
 fn names_and_counts_that_cannot_be_are_counted() {
     let mut bank = bank(BUDGET);
     let long = "x".repeat(MAX_NAME + 1);
