@@ -166,7 +166,7 @@ pub const METHODS: [&str; 4] = ["cusum", "ewma", "robust-z", "holt-winters"];
 impl Default for Config {
     /// CUSUM: of all, it tells a change of a share soonest at the same rate of false events.
     fn default() -> Self {
-        let method = Method::Cusum(Cusum { shift: 1.0, sigmas: 1.0, memory: 600 * SECOND, threshold: 17.0 });
+        let method = Method::Cusum(Cusum { shift: 1.0, sigmas: 1.0, memory: 600 * SECOND, threshold: 18.0 });
         let alarm = Alarm { warm_up: 60, raise_after: 1, clear_at: 0.1, clear_after: 1, cool_down: 60 * SECOND };
         Self { method, alarm, pool: 0, gap: 60 * SECOND, min_change: None }
     }

@@ -306,8 +306,11 @@ impl Worker {
             }
             let text = sentences(told, &self.around(told, tick));
             match event.kind {
-                Kind::Changed => tracing::warn!(of = told.level.name(), "{text}"),
-                Kind::Returned | Kind::Settled => tracing::info!(of = told.level.name(), "{text}"),
+                // Loads change all day; that the same load is spent otherwise wants somebody's attention.
+                Kind::Changed if matches!(told.level, Level::Function | Level::Pressure) => {
+                    tracing::warn!(of = told.level.name(), "{text}");
+                }
+                _ => tracing::info!(of = told.level.name(), "{text}"),
             }
             self.note(event.time, text);
         }
