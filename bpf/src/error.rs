@@ -27,6 +27,12 @@ pub enum Error {
         /// What to do about it; starts with a separator or is empty.
         hint: String,
     },
+    /// A CPU went offline before its event was opened.
+    #[error("CPU {cpu} has gone offline")]
+    CpuGone {
+        /// The CPU.
+        cpu: u32,
+    },
     /// An event cannot be sampled here.
     #[error("cannot sample {event} on CPU {cpu}: {source}{hint}")]
     Event {

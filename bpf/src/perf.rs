@@ -169,6 +169,9 @@ fn open(attr: &mut b::perf_event_attr, cpu: u32) -> Result<OwnedFd> {
     };
     if fd < 0 {
         let source = io::Error::last_os_error();
+        if source.raw_os_error() == Some(libc::ENODEV) && online_cpus().is_ok_and(|online| !online.contains(&cpu)) {
+            return Err(Error::CpuGone { cpu });
+        }
         return Err(Error::PerfEvent { cpu, hint: hint(&source), source });
     }
     // SAFETY: the kernel just gave us this descriptor.

@@ -266,6 +266,7 @@ impl Sampler {
                 // One that cannot be sampled keeps no other from it.
                 let event = match perf::open_source(cpu, &source) {
                     Ok(event) => event,
+                    Err(Error::CpuGone { .. }) => continue,
                     Err(error) => {
                         result = result.and(Err(error));
                         continue;

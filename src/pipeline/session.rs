@@ -81,12 +81,12 @@ impl Session {
     /// # Errors
     /// The kernel or its privileges do not permit it.
     pub fn new(options: SessionOptions) -> Result<Self, profiler_bpf::Error> {
-        let cpus = online_cpus()?;
         let eager: FxHashSet<u32> = match &options.sampler.targets {
             Targets::Processes(pids) => pids.iter().copied().collect(),
             _ => FxHashSet::default(),
         };
         let sampler = Sampler::load(options.sampler)?;
+        let cpus = online_cpus()?;
         let sideband = Sideband::open(&cpus, options.sideband_bytes)?;
         let collector = Collector::start(sampler.rings()?, sideband, options.budgets.waiting)?;
         let tables = sampler.tables()?;

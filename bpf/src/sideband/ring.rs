@@ -117,8 +117,9 @@ impl Sideband {
     /// # Errors
     /// The kernel refuses a perf event or its ring.
     pub fn open(cpus: &[u32], bytes: usize) -> Result<Self> {
-        let rings = cpus.iter().map(|&cpu| Ring::open(cpu, bytes)).collect::<Result<_>>()?;
-        Ok(Self { rings, presence: Presence::default(), bytes, buffer: Vec::new() })
+        let mut opened = Self { rings: Vec::new(), presence: Presence::default(), bytes, buffer: Vec::new() };
+        opened.follow_cpus(cpus)?;
+        Ok(opened)
     }
 
     /// Follows the CPUs that are online now.
@@ -130,7 +131,12 @@ impl Sideband {
         self.rings.retain(|ring| online.contains(&ring.cpu) && !returned.contains(&ring.cpu));
         for &cpu in online {
             if !self.rings.iter().any(|ring| ring.cpu == cpu) {
-                self.rings.push(Ring::open(cpu, self.bytes)?);
+                match Ring::open(cpu, self.bytes) {
+                    Ok(ring) => self.rings.push(ring),
+                    // Since it was looked who is online.
+                    Err(Error::CpuGone { .. }) => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())

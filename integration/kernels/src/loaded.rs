@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use libbpf_rs::query::{ProgInfoIter, ProgInfoQueryOptions};
 
@@ -10,6 +12,10 @@ use crate::error::Error;
 
 /// The programs of the profiler, by the names that the kernel has for them.
 pub const PROGRAMS: &[&str] = &["sample_cpu", "follow_fork", "forget_exit"];
+
+/// Patience with a recording that begins.
+const PATIENCE: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_millis(100);
 
 /// A loaded program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,23 +52,55 @@ impl Loaded {
 /// # Errors
 /// The kernel's symbols are hidden, or nothing of that name is loaded.
 pub fn loaded() -> Result<Vec<Loaded>, Error> {
+    told(of_the_profiler())
+}
+
+/// As [`loaded`], once there are any: an emulated machine takes its time to load them.
+///
+/// # Errors
+/// The kernel's symbols are hidden, or nothing of that name is loaded within a minute.
+pub fn once_loaded() -> Result<Vec<Loaded>, Error> {
+    let until = Instant::now() + PATIENCE;
+    let mut before = 0;
+    loop {
+        let programs = of_the_profiler();
+        // They are loaded one after the other.
+        if before > 0 && programs.len() == before || Instant::now() > until {
+            return told(programs);
+        }
+        before = programs.len();
+        sleep(STEP);
+    }
+}
+
+/// What the kernel's symbols make of `programs`.
+fn told(programs: Vec<Program>) -> Result<Vec<Loaded>, Error> {
+    if programs.is_empty() {
+        return Err(Error::Loaded("no program of the profiler is loaded"));
+    }
     let symbols = fs::read_to_string("/proc/kallsyms").map_err(Error::file("read", "/proc/kallsyms"))?;
     let functions = functions(&symbols);
     let base = symbols.lines().find_map(|line| symbol(line).filter(|&(_, name)| name == "__bpf_call_base"));
     let Some((base, _)) = base.filter(|&(address, _)| address != 0) else {
         return Err(Error::Loaded("/proc/kallsyms hides the kernel's addresses (kernel.kptr_restrict, CAP_SYSLOG)"));
     };
+    let told = |(name, verified, instructions): Program| {
+        let helpers = called(&instructions, base).filter_map(|at| functions.get(&at).cloned()).collect();
+        Loaded { name, verified: Some(verified).filter(|&count| count > 0), helpers }
+    };
+    Ok(programs.into_iter().map(told).collect())
+}
+
+/// Name, verified instructions and code of a loaded program.
+type Program = (String, u32, Vec<u8>);
+
+/// Each whose name is one of [`PROGRAMS`].
+fn of_the_profiler() -> Vec<Program> {
     let options = ProgInfoQueryOptions::default().include_xlated_prog_insns(true);
-    let mut found = Vec::new();
-    for program in ProgInfoIter::with_query_opts(options) {
-        let name = program.name.to_string_lossy().into_owned();
-        if PROGRAMS.contains(&name.as_str()) {
-            let helpers = called(&program.xlated_prog_insns, base).filter_map(|at| functions.get(&at).cloned());
-            let helpers = helpers.collect();
-            found.push(Loaded { name, verified: Some(program.verified_insns).filter(|&count| count > 0), helpers });
-        }
-    }
-    if found.is_empty() { Err(Error::Loaded("no program of the profiler is loaded")) } else { Ok(found) }
+    ProgInfoIter::with_query_opts(options)
+        .map(|program| (program.name.to_string_lossy().into_owned(), program.verified_insns, program.xlated_prog_insns))
+        .filter(|(name, ..)| PROGRAMS.contains(&name.as_str()))
+        .collect()
 }
 
 /// Address and name in a line of kallsyms.

@@ -16,7 +16,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Tell what the kernel says of the profiler's programs that are loaded now
+    /// Tell what the kernel says of the profiler's programs, once they are loaded
     Loaded,
     /// Record a ground-truth program while the rate changes, and check counts, weights and shares
     Rate {
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 /// True if nothing is wrong.
 fn run(task: &Task) -> Result<bool, Error> {
     match task {
-        Task::Loaded => loaded::loaded()?.iter().for_each(|program| println!("{}", program.line())),
+        Task::Loaded => loaded::once_loaded()?.iter().for_each(|program| println!("{}", program.line())),
         Task::Rate { program } => println!("{}", rate::change_live(program)?),
         Task::Judge { name, results } => {
             let steps = transcript::of_folder(results)?;
