@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Nothing here may hold samples up: a tick that finds the thread busy becomes one with the next, counted, and names are asked for only as often as
-//! finding them takes half a percent of a CPU.
+//! finding them takes half a percent of a CPU; or after a window, whose names are known by then.
 
 mod kept;
 mod pressure;
@@ -186,6 +186,12 @@ impl Detection {
             self.jit = now;
             sampling.forget_jit_names();
         }
+        self.ask_for_names(sampling, publisher);
+    }
+
+    /// A window is on its way to be published, and what is in it has names when that is done: now they cost nothing.
+    pub fn window_ended(&self, sampling: &mut Sampling, publisher: &Publisher) {
+        self.naming.not_before.store(0, Ordering::Release);
         self.ask_for_names(sampling, publisher);
     }
 

@@ -190,6 +190,7 @@ impl Agent {
         for window in self.sampling.take_windows() {
             self.publisher.window(window);
         }
+        self.detection.window_ended(&mut self.sampling, &self.publisher);
         if self.sampling.is_on() {
             self.telemetry.health().ready();
         }

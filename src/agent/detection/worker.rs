@@ -1,5 +1,6 @@
 //! The thread: names and processes to series, events to what is said of them.
 
+use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use profiler_config::{DetectedSeries, Detection as Options};
-use profiler_detectors::{Config, Kind, Observation};
+use profiler_detectors::{Config, Kind, Observation, SECOND};
 use profiler_model::attribute::SERVICE_NAME;
 use profiler_resource::Resources;
 use profiler_unwinders::process::Clock;
@@ -33,6 +34,8 @@ const MAX_PROCESSES: usize = 4_096;
 const RECENT: usize = 50;
 /// Of the changes of one service in one tick, those that get lines of their own: the largest.
 const LINES: usize = 3;
+/// Ticks wait so long (ns) for names: longer than a window of the default length.
+const HOLD: u64 = 15 * SECOND;
 /// Lines of the log in a burst, and the time after which there may be one more.
 const BURST: u32 = 30;
 const REFILL: Duration = Duration::from_secs(20);
@@ -63,6 +66,11 @@ pub struct Worker {
     keep_due: Instant,
     names: FxHashMap<Place, (Arc<str>, Option<Arc<str>>)>,
     processes: FxHashMap<u32, Process>,
+    /// By service, in the order of time: what waits for names. Where a program's profile is flat, each tick has places that are new, and
+    /// to leave them out would make all other shares larger, less and less so as more of them are known.
+    held: FxHashMap<Arc<str>, VecDeque<Held>>,
+    /// The last tick.
+    last: Tick,
     /// The largest services of the last tick.
     largest: Vec<(Arc<str>, f64)>,
     /// Lines that the log may still have, and since when.
@@ -77,13 +85,18 @@ struct Process {
     asked: Instant,
 }
 
-/// The samples of one service.
+/// The samples of one service in one tick.
 #[derive(Default)]
 struct Service {
     total: u64,
-    /// Of places that have no name yet: they may be of any function, and make the shares of the others no smaller.
-    unnamed: u64,
-    functions: FxHashMap<Arc<str>, u64>,
+    places: Vec<(Place, u64)>,
+}
+
+/// The samples of one service in a tick that has places without a name, or comes after one that has.
+struct Held {
+    /// The tick's end, ns since the Unix epoch.
+    time: u64,
+    places: Vec<(Place, u64)>,
 }
 
 impl Worker {
@@ -105,6 +118,8 @@ impl Worker {
             keep_due: now + KEEP,
             names: FxHashMap::default(),
             processes: FxHashMap::default(),
+            held: FxHashMap::default(),
+            last: Tick::default(),
             largest: Vec::new(),
             lines: (BURST, now),
         };
@@ -122,6 +137,7 @@ impl Worker {
                 }
                 Ok(Message::Names(named)) => {
                     self.names.extend(named.into_iter().map(|of| (of.place, (cut(&of.name).into(), of.file))));
+                    self.judge_held(0);
                 }
                 Ok(Message::Configure(options)) => self.configure(*options),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -165,6 +181,7 @@ impl Worker {
         if anew(&options) != anew(&self.options) {
             self.watch = watch(&options);
         }
+        self.held.clear();
         let file = options.state_file != self.options.state_file;
         self.options = options;
         if file && self.watch.bytes() == 0 {
@@ -187,7 +204,7 @@ impl Worker {
             }
         }
         if !told.is_empty() {
-            self.tell(told, &Tick::default());
+            self.tell(told);
         }
         let mut report = self.lock();
         report.series = self.watch.series();
@@ -195,6 +212,7 @@ impl Worker {
 
     fn tick(&mut self, Ticked { mut tick, time, span, period }: Ticked) {
         if tick.forget {
+            self.judge_held(u64::MAX);
             self.names.clear();
             self.processes.clear();
         }
@@ -215,10 +233,7 @@ impl Worker {
                 None => services.entry(Arc::clone(&process.service)).or_default(),
             };
             service.total += count;
-            match self.names.get(&place) {
-                Some((name, _)) => add(&mut service.functions, name, count),
-                None => service.unnamed += count,
-            }
+            service.places.push((place, count));
             add(&mut processes, &process.name, count);
             if let Some(cgroup) = &process.cgroup {
                 add(&mut cgroups, cgroup, count);
@@ -250,24 +265,60 @@ impl Worker {
         if wants(DetectedSeries::Cgroups) {
             told.extend(self.watch.shares(Level::Cgroup, time, capacity, &cgroups));
         }
-        if wants(DetectedSeries::Functions) {
-            for (service, of) in &services {
-                told.extend(self.watch.functions(service, time, of.total - of.unnamed, &of.functions));
+        let wants_functions = wants(DetectedSeries::Functions);
+        let newest = tick.newest;
+        self.last = tick;
+        self.tell(told);
+        if wants_functions {
+            for (service, of) in services {
+                self.held.entry(service).or_default().push_back(Held { time, places: of.places });
             }
+            self.judge_held(time.saturating_sub(HOLD));
         }
-        let delay = (tick.newest > 0).then(|| Clock::monotonic_now().saturating_sub(tick.newest));
-        if !told.is_empty() {
-            self.tell(told, &tick);
-        }
+        let delay = (newest > 0).then(|| Clock::monotonic_now().saturating_sub(newest));
         let names = self.names.capacity() * (size_of::<(Place, (Arc<str>, Option<Arc<str>>))>() + 1);
+        let held = self.held.values().flatten().map(|held| size_of_val(&*held.places) + size_of::<Held>());
+        let held: usize = held.sum();
         let mut report = self.lock();
-        report.unnamed += services.values().map(|of| of.unnamed).sum::<u64>();
         if let Some(delay) = delay {
             report.delay.record(delay as f64 / 1e9);
         }
         report.series = self.watch.series();
         report.skipped = self.watch.skipped();
-        report.bytes = (self.watch.bytes() + names) as u64;
+        report.bytes = (self.watch.bytes() + names + held) as u64;
+    }
+
+    /// Judges the functions of each service up to the first tick that has a place without a name; those up to `until` in any case.
+    fn judge_held(&mut self, until: u64) {
+        let mut held = std::mem::take(&mut self.held);
+        let mut told = Vec::new();
+        for (service, ticks) in &mut held {
+            while let Some(first) = ticks.front() {
+                if first.time > until && !first.places.iter().all(|(place, _)| self.names.contains_key(place)) {
+                    break;
+                }
+                let Some(Held { time, places }) = ticks.pop_front() else { break };
+                let mut functions: FxHashMap<Arc<str>, u64> = FxHashMap::default();
+                let (mut named, mut unnamed) = (0, 0);
+                for (place, count) in places {
+                    let Some((name, _)) = self.names.get(&place) else {
+                        unnamed += count;
+                        continue;
+                    };
+                    named += count;
+                    match functions.get_mut(name) {
+                        Some(sum) => *sum += count,
+                        None => drop(functions.insert(Arc::clone(name), count)),
+                    }
+                }
+                self.lock().unnamed += unnamed;
+                // Places without a name may be of any function, and make the shares of the others no smaller.
+                told.extend(self.watch.functions(service, time, named, &functions));
+            }
+        }
+        held.retain(|_, ticks| !ticks.is_empty());
+        self.held = held;
+        self.tell(told);
     }
 
     /// What the processes of a tick are called.
@@ -286,7 +337,7 @@ impl Worker {
     }
 
     /// Says what changed: the largest changes of each service in lines of their own, the others by number.
-    fn tell(&mut self, mut told: Vec<Told>, tick: &Tick) {
+    fn tell(&mut self, mut told: Vec<Told>) {
         let size = |told: &Told| {
             let event = &told.event.event;
             (event.to.value - event.from.value).abs()
@@ -304,7 +355,7 @@ impl Worker {
                 held_back += 1;
                 continue;
             }
-            let text = sentences(told, &self.around(told, tick));
+            let text = sentences(told, &self.around(told));
             match event.kind {
                 // Loads change all day; that the same load is spent otherwise wants somebody's attention.
                 Kind::Changed if matches!(told.level, Level::Function | Level::Pressure) => {
@@ -341,7 +392,8 @@ impl Worker {
         may
     }
 
-    fn around(&self, told: &Told, tick: &Tick) -> Around {
+    fn around(&self, told: &Told) -> Around {
+        let tick = &self.last;
         let is_of = |serial: &u32, service: &str| self.processes.get(serial).is_some_and(|of| &*of.service == service);
         let service = match told.level {
             Level::Function => told.service.as_deref(),
@@ -400,7 +452,6 @@ fn unix_now() -> u64 {
 #[cfg(test)]
 mod tests {
     use profiler_address::{ElfVaddr, KernelAddr};
-    use profiler_detectors::SECOND;
     use profiler_resource::ResourceOptions;
     use profiler_unwinders::executable::ExecutableId;
     use profiler_unwinders::process::Comm;
@@ -478,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_without_a_name_make_no_functions_share_smaller() {
+    fn samples_without_a_name_are_waited_for_and_make_no_functions_share_smaller() {
         let mut worker = worker(&[DetectedSeries::Functions]);
         for second in 0..100 {
             worker.tick(*ticked(second, 10_000_000, &[(HOT, 20), (COLD, 180)]));
@@ -488,8 +539,10 @@ mod tests {
             worker.tick(*ticked(second, 10_000_000, &[(HOT, 20), (COLD, 180), (NEW, 200)]));
         }
         assert_eq!(events(&worker), [""; 0]);
-        assert_eq!(worker.lock().unnamed, 4_000);
-        // With its name it is a function that is new and large.
+        // Those that waited for longer than they may.
+        assert_eq!(worker.lock().unnamed, 1_000);
+        assert_eq!(worker.held.values().map(VecDeque::len).sum::<usize>(), 15);
+        // With its name it is a function that is new and large, and so it was while it had none.
         worker.names.insert(NEW, ("fresh".into(), None));
         for second in 120..125 {
             worker.tick(*ticked(second, 10_000_000, &[(HOT, 20), (COLD, 180), (NEW, 200)]));
