@@ -7,6 +7,7 @@
 //! ```
 
 mod detection;
+mod managed;
 mod options;
 mod publish;
 mod sampling;
@@ -21,12 +22,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use profiler_config::{self as config, Change, Changes, Config, Loaded, Watcher};
+use profiler_config::{self as config, Change, Changes, Config, Loaded, Remote, Watcher};
 use profiler_limits::{Arbiter, Cap, Decision, Governor, KillSwitch, Shed, Usage};
 use profiler_reader::Reader;
 use profiler_resource::Resources;
 
 use self::detection::Detection;
+use self::managed::Managed;
 use self::publish::Publisher;
 use self::sampling::{Sampling, SamplingOptions};
 use self::signals::Signals;
@@ -50,10 +52,22 @@ const PRIORITY: i32 = -10;
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(flags: config::Flags) -> anyhow::Result<ExitCode> {
-    let loaded = config::load(&flags).map_err(crate::exit::usage)?;
+    let mut flags = flags;
+    let mut loaded = config::load(&flags).map_err(crate::exit::usage)?;
+    let kept = loaded.config.opamp.as_ref().map(managed::kept).transpose()?;
+    if let Some((opamp, kept)) = loaded.config.opamp.as_ref().zip(kept.as_ref())
+        && opamp.accept_config
+    {
+        if flags.remote.is_some() {
+            let text = "--remote and opamp.accept_config both bring a configuration from elsewhere: choose one";
+            return Err(crate::exit::usage(text).into());
+        }
+        flags.offered = managed::applied(opamp, kept);
+        loaded = config::load(&flags).map_err(crate::exit::usage)?;
+    }
     let log = log::init(loaded.config.log.level.name(), options::log_format(loaded.config.log.format))?;
     let signals = Signals::install()?;
-    let mut agent = Agent::start(flags, loaded, log)?;
+    let mut agent = Agent::start(flags, loaded, log, kept)?;
     agent.run(&signals);
     agent.finish();
     Ok(ExitCode::SUCCESS)
@@ -80,6 +94,9 @@ struct Agent {
     confined: Confined,
     killed: bool,
     reloads: Reloads,
+    managed: Option<Managed>,
+    /// Why the configuration from elsewhere is not in force, if it is not.
+    refused: Option<String>,
 }
 
 /// Attempts to read the configuration again.
@@ -90,10 +107,12 @@ struct Reloads {
 }
 
 impl Agent {
-    fn start(flags: config::Flags, loaded: Loaded, log: log::Log) -> anyhow::Result<Self> {
+    fn start(flags: config::Flags, loaded: Loaded, log: log::Log, kept: Option<managed::Kept>) -> anyhow::Result<Self> {
         let mut arbiter = Arbiter::new(loaded.config.rate, rate_origin(&loaded));
         ask_rates(&mut arbiter, &loaded);
         tell_refused(&loaded);
+        let effective = loaded.describe();
+        let refused = loaded.refused.as_ref().map(ToString::to_string);
         let Loaded { config, watcher, .. } = loaded;
         raise_open_files();
         let notifier = Notifier::from_environment().context("cannot reach systemd by NOTIFY_SOCKET")?;
@@ -125,6 +144,13 @@ impl Agent {
         let _ = rustix::process::setpriority_process(None, PRIORITY);
         let windows = Windows::new(config.window, config.jitter.of(config.window), Instant::now());
         let governor = Governor::new(config.limits);
+        let managed = match (config.opamp.clone(), kept) {
+            (Some(opamp), Some(kept)) => {
+                let resource = options::telemetry(&config.telemetry).resource;
+                Some(Managed::start(opamp, kept, &resource, &effective)?)
+            }
+            _ => None,
+        };
         tracing::info!(
             rate = config.rate,
             window = ?config.window,
@@ -153,6 +179,8 @@ impl Agent {
             confined,
             killed,
             reloads: Reloads::default(),
+            managed,
+            refused,
         })
     }
 
@@ -236,6 +264,44 @@ impl Agent {
         self.notifier.status(&state::status(&state));
         self.telemetry.publish(metrics::of(&state));
         self.telemetry.set_confined(self.confined());
+        if let Some(mut managed) = self.managed.take() {
+            managed.step(self, &state);
+            self.managed = Some(managed);
+        }
+    }
+
+    /// Takes a configuration from elsewhere instead of the one before, all of it or nothing; gives what runs now.
+    fn take_offer(&mut self, offered: Option<Remote>) -> Result<String, String> {
+        let before = std::mem::replace(&mut self.flags.offered, offered);
+        self.watcher.learn();
+        let taken = match config::load(&self.flags) {
+            Err(errors) => Err(format!("the host's own configuration cannot be read now: {errors}")),
+            Ok(Loaded { refused: Some(errors), .. }) => Err(errors.to_string()),
+            Ok(loaded) => {
+                let changes = self.config.diff(&loaded.config);
+                self.apply(&loaded, &changes).map_err(|error| format!("{error:#}")).map(|()| self.took(loaded))
+            }
+        };
+        match &taken {
+            Ok(_) => self.reloads.taken += 1,
+            Err(_) => {
+                self.reloads.refused += 1;
+                self.flags.offered = before;
+            }
+        }
+        taken
+    }
+
+    /// `loaded` runs.
+    fn took(&mut self, loaded: Loaded) -> String {
+        self.watcher.watch(&loaded.files);
+        let effective = loaded.describe();
+        if let Some(managed) = &self.managed {
+            managed.runs(&effective);
+        }
+        self.refused = loaded.refused.as_ref().map(ToString::to_string);
+        self.config = loaded.config;
+        effective
     }
 
     /// Our processes, and what each gave up.
@@ -326,14 +392,13 @@ impl Agent {
                         );
                     }
                     Ok(()) => {
-                        self.watcher.watch(&loaded.files);
                         let changed = changes.names().join(", ");
                         if changes.any() {
                             tracing::info!(changed, "The configuration was read again ({why}).");
                         } else {
                             tracing::info!("The configuration was read again ({why}); nothing has changed.");
                         }
-                        self.config = loaded.config;
+                        self.took(loaded);
                         self.reloads.taken += 1;
                     }
                 }
@@ -376,6 +441,9 @@ impl Agent {
         }
         if changes.telemetry {
             tracing::warn!("A change of `telemetry` takes effect when the agent is started again.");
+        }
+        if changes.opamp {
+            tracing::warn!("A change of `opamp` takes effect when the agent is started again.");
         }
         Ok(())
     }
@@ -433,6 +501,9 @@ impl Agent {
         self.publisher.finish(LAST_WINDOWS);
         let state = state::of(&self);
         self.telemetry.publish(metrics::of(&state));
+        if let Some(managed) = self.managed.take() {
+            managed.finish();
+        }
         self.sinks.shutdown(FAREWELL);
         self.telemetry.shutdown(SECOND);
         tracing::info!(samples = state.all_samples(), "The agent has ended.");

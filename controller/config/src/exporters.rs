@@ -1,5 +1,6 @@
 //! The keys of `exporters`, and of everything else that speaks OTLP.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -264,18 +265,7 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
     let complete = reader.optional(signal.complete_endpoint, endpoint_kind().local(), signal.complete_doc);
     let compression =
         reader.value("compression", kind::choice().local(), Compression::Gzip, "How requests are compressed");
-    let headers = reader.map(
-        "headers",
-        header_name,
-        kind::secret("text")
-            .checked(|value: &Secret| {
-                let visible =
-                    value.expose().bytes().all(|byte| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic());
-                if visible { Ok(()) } else { Err("a header may hold only visible ASCII".to_owned()) }
-            })
-            .local(),
-        "Sent with every request, such as `authorization: Bearer ${file:/run/secrets/token}`. Never shown",
-    );
+    let headers = headers(reader);
     let headers_file = reader.optional(
         "headers_file",
         kind::path().local(),
@@ -318,6 +308,20 @@ pub(super) fn connection(reader: &mut Reader<'_>, signal: &Signal) -> Connection
     }
 }
 
+/// Headers of each request.
+pub(super) fn headers(reader: &mut Reader<'_>) -> BTreeMap<String, Secret> {
+    let visible = |value: &Secret| {
+        let visible = value.expose().bytes().all(|byte| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic());
+        if visible { Ok(()) } else { Err("a header may hold only visible ASCII".to_owned()) }
+    };
+    reader.map(
+        "headers",
+        header_name,
+        kind::secret("text").checked(visible).local(),
+        "Sent with every request, such as `authorization: Bearer ${file:/run/secrets/token}`. Never shown",
+    )
+}
+
 /// Certificates, whether TLS is not wanted, and where that was said.
 fn tls(reader: &mut Reader<'_>) -> (TlsOptions, bool, Origin) {
     let (insecure, origin) = reader.located(
@@ -326,6 +330,11 @@ fn tls(reader: &mut Reader<'_>) -> (TlsOptions, bool, Origin) {
         false,
         "No TLS, for an endpoint that is written without `http://` or `https://`; the scheme decides otherwise",
     );
+    (certificates(reader), insecure, origin)
+}
+
+/// Certificates of both sides.
+pub(super) fn certificates(reader: &mut Reader<'_>) -> TlsOptions {
     let insecure_skip_verify = reader.value(
         "insecure_skip_verify",
         kind::boolean().local(),
@@ -347,14 +356,13 @@ fn tls(reader: &mut Reader<'_>) -> (TlsOptions, bool, Origin) {
         "The name that the receiver's certificate must be for, if it is not the endpoint's",
     );
     let first = |found: Option<(PathBuf, Origin)>| found.map(|(path, _)| path);
-    let tls = TlsOptions {
+    TlsOptions {
         insecure_skip_verify,
         ca_file: first(ca_file),
         cert_file: first(cert_file),
         key_file: first(key_file),
         server_name: server_name.map(|(name, _)| name),
-    };
-    (tls, insecure, origin)
+    }
 }
 
 /// Names of headers are lower case in HTTP/2, and some are not the user's to set.

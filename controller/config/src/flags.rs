@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::Remote;
 use super::environment::EXPORTER;
 use super::layers::Overlay;
 use super::origin::Origin;
@@ -13,6 +14,8 @@ pub struct Flags {
     pub file: Option<PathBuf>,
     /// A file with a configuration from elsewhere, which narrows all others; there need not be one.
     pub remote: Option<PathBuf>,
+    /// A configuration from elsewhere that is at hand, and counts where there is no file for one.
+    pub offered: Option<Remote>,
     /// The files may be anybody's: they are only looked at. Otherwise what others than root and the user of this process may have
     /// written is refused.
     pub whosever: bool,

@@ -63,15 +63,15 @@ pub use flags::Flags;
 pub use kind::Choice;
 pub use model::{
     Changes, Config, Connection, DetectedSeries, Detection, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter,
-    Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, OtlpExporter, Percent, Resource, Retry, Spool, Symbols,
-    Telemetry, TelemetryOtlp,
+    Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Opamp, OtlpExporter, Percent, Resource, Retry, Spool,
+    Symbols, Telemetry, TelemetryOtlp,
 };
 pub use nearest::nearest;
 pub use origin::Origin;
 pub use schema::{reference, schema};
 pub use units::parse_time;
 pub use watch::{Change, Watcher};
-pub use yaml::Place;
+pub use yaml::{MAX_BYTES, Place};
 
 use entry::Entry;
 use layers::{Findings, Overlay, Sources};
@@ -142,7 +142,10 @@ pub fn load_with(flags: &Flags, env: &dyn Fn(&str) -> Option<String>) -> Result<
     let watched: Vec<&Path> = path.into_iter().chain(flags.remote.as_deref()).collect();
     let watcher = Watcher::new(&watched);
     let text = path.map(|path| read(path, flags.whosever)).transpose()?;
-    let asked = flags.remote.as_deref().map(|path| remote_file(path, flags.whosever)).transpose();
+    let asked = match &flags.remote {
+        Some(path) => Some(remote_file(path, flags.whosever)).transpose(),
+        None => Ok(flags.offered.clone().map(Some)),
+    };
     let own = |remote: Option<&Remote>| load_remote(flags, env, path.zip(text.as_deref()), remote);
     let mut loaded = match &asked {
         Ok(remote) => own(remote.as_ref().and_then(Option::as_ref))?,

@@ -93,6 +93,8 @@ pub struct Config {
     pub kill_switch: PathBuf,
     /// Keys that a remote configuration may set as it likes.
     pub remote_allow: Vec<String>,
+    /// The server that manages this agent; none: nobody does.
+    pub opamp: Option<Opamp>,
 }
 
 /// Which sections differ between two configurations.
@@ -122,6 +124,8 @@ pub struct Changes {
     pub limits: bool,
     /// [`Config::kill_switch`].
     pub kill_switch: bool,
+    /// [`Config::opamp`].
+    pub opamp: bool,
 }
 
 impl Changes {
@@ -141,6 +145,7 @@ impl Changes {
             (self.detection, "detection"),
             (self.limits, "limits"),
             (self.kill_switch, "kill_switch"),
+            (self.opamp, "opamp"),
         ];
         all.into_iter().filter_map(|(changed, name)| changed.then_some(name)).collect()
     }
@@ -169,6 +174,7 @@ impl Config {
             detection: self.detection != new.detection,
             limits: self.limits != new.limits,
             kill_switch: self.kill_switch != new.kill_switch,
+            opamp: self.opamp != new.opamp,
         }
     }
 }
@@ -371,6 +377,23 @@ pub struct TelemetryOtlp {
     pub connection: Connection,
     /// How often.
     pub interval: Duration,
+}
+
+/// A server that manages this agent, by OpAMP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Opamp {
+    /// Its URL: `ws`, `wss`, `http` or `https`.
+    pub endpoint: String,
+    /// Sent with every request; names in lower case.
+    pub headers: BTreeMap<String, Secret>,
+    /// Certificates.
+    pub tls: TlsOptions,
+    /// Where the agent's identity and the configuration that works are kept.
+    pub directory: PathBuf,
+    /// Takes configurations from the server, which narrow this one.
+    pub accept_config: bool,
+    /// How long a new configuration is watched before it counts as one that works.
+    pub soak: Duration,
 }
 
 /// What is logged, to stderr.

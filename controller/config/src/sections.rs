@@ -10,7 +10,7 @@ use super::errors::quoted;
 use super::exporters::{self, METRICS};
 use super::kind::{self, Items, Kind, OFF};
 use super::model::{
-    Config, DetectedSeries, Detection, Jitter, Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Percent,
+    Config, DetectedSeries, Detection, Jitter, Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Opamp, Percent,
     Resource, Symbols, Telemetry, TelemetryOtlp,
 };
 use super::nearest::nearest;
@@ -75,6 +75,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
             "detection",
             "What changed is told: in the log, in the metrics and at `/status` (docs/detectors.md)",
             detection,
+        ),
+        opamp: reader.optional_section(
+            "opamp",
+            "The server that manages this agent, by OpAMP. Without `endpoint` there is none",
+            opamp,
         ),
         remote_allow: reader.section("remote", "What a configuration from elsewhere may set beyond narrowing this one", remote),
         limits: reader.section(
@@ -314,6 +319,55 @@ fn telemetry(reader: &mut Reader<'_>) -> Telemetry {
         TelemetryOtlp { connection, interval }
     });
     Telemetry { service_name, attributes, listen, otlp }
+}
+
+fn opamp(reader: &mut Reader<'_>) -> Opamp {
+    let url = kind::text("URL").checked(|url: &String| {
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        if !["ws", "wss", "http", "https"].contains(&scheme) || host.is_empty() {
+            return Err("is no URL of a server: write wss://HOST:4320/v1/opamp, or https:// to poll it".to_owned());
+        }
+        if host.contains('@') || url.contains(['?', '#']) {
+            return Err("a secret belongs into `headers`, not into the URL".to_owned());
+        }
+        Ok(())
+    });
+    let endpoint = reader.required(
+        "endpoint",
+        url.local(),
+        "Its URL: `wss://` (a connection that stays) or `https://` (polled every 30 s); `ws://`, `http://` without TLS. Without \
+         a path it is `/v1/opamp`",
+    );
+    let headers = exporters::headers(reader);
+    let tls = reader.section("tls", "Certificates", exporters::certificates);
+    let directory = reader.value(
+        "directory",
+        kind::path().local(),
+        "/var/lib/profiler/opamp".into(),
+        "Where the agent's identity and the last configuration that worked are kept; made if it is missing",
+    );
+    let accept_config = reader.value(
+        "accept_config",
+        kind::boolean().local(),
+        false,
+        "Takes configurations from the server. They narrow this one, as `--remote FILE` does, and never widen it",
+    );
+    let soak = reader.value(
+        "soak",
+        kind::time(SECOND, HOUR).local(),
+        60 * SECOND,
+        "How long a configuration from the server is watched: samples, losses, exports and budgets. Only then does it count as one that \
+         works; before, the last one that did comes back",
+    );
+    Opamp {
+        endpoint: endpoint.map_or_else(String::new, |(endpoint, _)| endpoint),
+        headers,
+        tls,
+        directory,
+        accept_config,
+        soak,
+    }
 }
 
 fn log(reader: &mut Reader<'_>) -> Log {

@@ -49,3 +49,9 @@ pub use limits::Limits;
 pub use random::{Random, SystemRandom};
 pub use report::Part;
 pub use retry_after::retry_after;
+
+/// Text of the other side as one short line without control characters, for logs.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    profiler_http::excerpt(text.as_bytes())
+}

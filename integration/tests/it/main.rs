@@ -17,6 +17,7 @@ mod escapes;
 mod events;
 mod hostile;
 mod java;
+mod managed;
 mod native;
 mod outputs;
 mod processes;

@@ -90,7 +90,7 @@ fn every_configuration_that_a_page_shows_is_right() {
                 continue;
             }
             seen += 1;
-            super::loaded(&super::Flags::default(), &[("OTLP_TOKEN", "t")], text)
+            super::loaded(&super::Flags::default(), &[("OTLP_TOKEN", "t"), ("OPAMP_TOKEN", "t")], text)
                 .unwrap_or_else(|errors| panic!("{name} shows:\n{text}\n{errors}"));
         }
     }
@@ -110,6 +110,6 @@ fn the_shipped_example_is_right() {
         })
         .collect();
     let all = all.join("\n");
-    super::loaded(&super::Flags::default(), &[("OTLP_TOKEN", "t")], &all)
+    super::loaded(&super::Flags::default(), &[("OTLP_TOKEN", "t"), ("OPAMP_TOKEN", "t")], &all)
         .unwrap_or_else(|errors| panic!("{all}\n{errors}"));
 }

@@ -8,8 +8,8 @@ use profiler_targets::{Rule, TargetRules};
 
 use super::super::{
     Config, Connection, DetectedSeries, Detection, Endpoint, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter,
-    Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, OtlpExporter, Resource, Retry, Spool, Symbols, Telemetry,
-    TelemetryOtlp,
+    Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Opamp, OtlpExporter, Resource, Retry, Spool, Symbols,
+    Telemetry, TelemetryOtlp,
 };
 use super::file;
 
@@ -120,6 +120,14 @@ fn everything() -> Config {
                 interval: seconds(15),
             }),
         },
+        opamp: Some(Opamp {
+            endpoint: "wss://control.example.com:4320/v1/opamp".to_owned(),
+            headers: pairs(vec![("authorization", Secret::new("secret"))]),
+            tls: tls(),
+            directory: "/var/lib/profiler/managed".into(),
+            accept_config: true,
+            soak: seconds(120),
+        }),
         log: Log { level: LogLevel::Debug, format: LogFormat::Json },
         detection: Detection {
             detectors: texts(&["cusum,threshold=20", "ewma"]),
@@ -160,7 +168,11 @@ fn every_key_is_in_the_file_that_has_every_key() {
 #[test]
 fn what_is_shown_means_the_same() {
     // But for the headers, which are hidden.
-    let text = file(EVERYTHING).describe().replacen("\"[hidden]\"", "42", 1).replacen("\"[hidden]\"", "43", 1);
+    let text = file(EVERYTHING)
+        .describe()
+        .replacen("\"[hidden]\"", "42", 1)
+        .replacen("\"[hidden]\"", "43", 1)
+        .replacen("\"[hidden]\"", "secret", 1);
     assert_eq!(file(&text).config, everything(), "{text}");
     let defaults = file("").describe();
     let mut expected = file("").config;

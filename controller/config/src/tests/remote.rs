@@ -66,6 +66,8 @@ fn what_widens_is_refused_with_the_key_and_why() {
             &["resource.kubernetes.token_file: is the host's own"],
         ),
         ("", "resource: {attributes: {a: b}}", &["resource.attributes: is the host's own"]),
+        ("", "opamp: {endpoint: 'ws://evil:1'}", &["opamp: is the host's own"]),
+        ("opamp: {endpoint: 'ws://h'}", "opamp: {accept_config: true}", &["opamp: is the host's own"]),
         ("", "kill_switch: /tmp/x", &["kill_switch: is the host's own"]),
         ("", "labels: {team: evil}", &["labels: is the host's own", "remote.allow of the host names labels"]),
         ("", "remote: {allow: [labels]}\nlabels: {a: b}", &["remote.allow: is the host's own", "labels: is"]),

@@ -23,10 +23,11 @@ exporters:
 - name: other
   otlp: {endpoint: '${env:URL}', protocol: http/protobuf}
 labels: {from_env: '${env:TOKEN}'}
+opamp: {endpoint: 'wss://h', headers: {authorization: geheim-opamp}}
 ";
     let loaded = loaded(&Flags::default(), &VARIABLES, text).unwrap_or_else(|errors| panic!("{errors}"));
     let shown = loaded.describe();
-    let debug = format!("{:?}", loaded.config.exporters);
+    let debug = format!("{:?} {:?}", loaded.config.exporters, loaded.config.opamp);
     assert!(!shown.contains(SECRET), "{shown}");
     assert!(!debug.contains("geheim-"), "{debug}");
     for line in [
@@ -54,6 +55,8 @@ fn secrets_are_not_shown_of_what_is_wrong() {
         "exporters: [{otlp: {headers: {a: [geheim]}}}]",
         "exporters: [{otlp: {headers: geheim}}]",
         "exporters: [{name: '${env:TOKEN}', otlp: {}}, {name: 'geheim.', otlp: {endpoint: '${env:TOKEN} x'}}]",
+        "opamp: {endpoint: 'wss://user:geheim@h'}",
+        "opamp: {endpoint: 'wss://h/?geheim'}",
         "log: {level: '${env:TOKEN}', format: '${env:NONE}'}",
     ] {
         let errors = loaded(&Flags::default(), &VARIABLES, text).expect_err(text);
