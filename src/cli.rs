@@ -173,6 +173,9 @@ impl AgentArgs {
 
 #[derive(Debug, Args)]
 struct DoctorArgs {
+    /// Tell what this process is (runtime, version, build), what of it works and what is missing.
+    #[arg(short, long, value_name = "PID", conflicts_with = "btf", value_parser = clap::value_parser!(u32).range(1..))]
+    pid: Option<u32>,
     /// BTF of the running kernel, for kernels that carry none.
     #[arg(long, value_name = "FILE")]
     btf: Option<PathBuf>,
@@ -295,6 +298,7 @@ pub fn run() -> ExitCode {
             events::print_all().map(|()| ExitCode::SUCCESS)
         }
         Command::Record(args) => record_options(args).and_then(|options| record::run(&options)),
+        Command::Doctor(DoctorArgs { pid: Some(pid), .. }) => doctor::of_process(pid).map(ExitCode::from),
         Command::Doctor(args) => doctor::run(args.btf.as_deref()).map(ExitCode::from),
         Command::Convert(args) => convert::run(&args.input, &args.output, args.format, args.sample_type.as_deref())
             .map(|()| ExitCode::SUCCESS),

@@ -1,4 +1,6 @@
-//! `profiler doctor`: what this kernel and these privileges allow, feature by feature.
+//! `profiler doctor`: what this kernel and these privileges allow, feature by feature; with `-p PID`, what is to be had of a process.
+
+mod process;
 
 use std::fs;
 use std::path::Path;
@@ -7,6 +9,8 @@ use profiler_bpf::{Options, Sampler, Source, Targets, online_cpus, paranoid};
 use profiler_confine::{Entry, Files, Force, Role, Wall};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::host;
+
+pub use process::of_process;
 
 /// One finding.
 struct Finding {
@@ -44,7 +48,19 @@ pub fn run(btf: Option<&Path>) -> anyhow::Result<u8> {
     ];
     findings.extend(confinement());
     findings.extend(running());
-    for finding in &findings {
+    print(&findings);
+    let missing = findings.iter().filter(|finding| finding.state == State::Missing).count();
+    if missing == 0 {
+        println!("Recording works: profiler record -d 10");
+        Ok(0)
+    } else {
+        println!("Recording does not work: {missing} missing, see above.");
+        Ok(1)
+    }
+}
+
+fn print(findings: &[Finding]) {
+    for finding in findings {
         let mark = match finding.state {
             State::Ok => "ok     ",
             State::Limited => "limited",
@@ -54,14 +70,6 @@ pub fn run(btf: Option<&Path>) -> anyhow::Result<u8> {
         if let Some(remedy) = &finding.remedy {
             println!("         {:<18} -> {remedy}", "");
         }
-    }
-    let missing = findings.iter().filter(|finding| finding.state == State::Missing).count();
-    if missing == 0 {
-        println!("Recording works: profiler record -d 10");
-        Ok(0)
-    } else {
-        println!("Recording does not work: {missing} missing, see above.");
-        Ok(1)
     }
 }
 

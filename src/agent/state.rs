@@ -138,6 +138,7 @@ pub fn of(agent: &Agent) -> AgentState {
         ]
         .into(),
         readers: (reader.started, reader.left_behind as u64, reader.set_aside as u64),
+        refused: totals.refused.clone(),
         name_trouble: report.name_losses.clone(),
         caches: [
             ("rows", bytes(memory.rows)),

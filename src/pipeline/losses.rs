@@ -120,6 +120,10 @@ pub fn since(totals: &Totals, unwinder: &Stats, told: &mut Told) -> Vec<Loss> {
     for (reason, &count) in &totals.unnamed {
         losses.push((format!("frames without a name: {reason}"), new(reason, "unnamed", count)));
     }
+    for (&(runtime, reason), &count) in &totals.refused {
+        let count = new(runtime, reason, count);
+        losses.push((format!("processes whose runtime has no names: {runtime}, {reason}"), count));
+    }
     losses.into_iter().filter(|&(_, count)| count > 0).map(|(reason, count)| Loss { reason, count }).collect()
 }
 

@@ -440,7 +440,8 @@ impl Session {
         let counts = counts.map(|(kernel, &session)| SourceTotals { kernel, session });
         let sources = self.sources.iter().map(|source| source.event.to_string()).zip(counts).collect();
         let reading = self.reading.troubles().since(&self.troubles_before);
-        Totals { sources, refused_mappings: self.processes.refused_mappings(), reading, ..self.totals.clone() }
+        let refused = self.publisher.refused().clone();
+        Totals { sources, refused_mappings: self.processes.refused_mappings(), reading, refused, ..self.totals.clone() }
     }
 
     /// What was published and loaded, and what could not be.

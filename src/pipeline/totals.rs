@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use profiler_bpf::{Counter, Counters};
+use profiler_unwinders::publish::Refused;
 use profiler_unwinders::reading::Troubles;
 
 profiler_bpf::counters! {
@@ -41,6 +42,8 @@ pub struct Totals {
     pub incomplete: BTreeMap<&'static str, u64>,
     /// Frames of runtimes that have no name, by why, as they were first seen.
     pub unnamed: BTreeMap<String, u64>,
+    /// Runtimes that have no part in their process, by name and reason: each once for a process and reason.
+    pub refused: Refused,
     /// Samples that user space unwound.
     pub continued: u64,
     /// Side-band events lost.
@@ -97,6 +100,9 @@ impl Totals {
         }
         for (reason, count) in &more.unnamed {
             *self.unnamed.entry(reason.clone()).or_default() += count;
+        }
+        for (&of, count) in &more.refused {
+            *self.refused.entry(of).or_default() += count;
         }
         self.continued += more.continued;
         self.sideband_lost += more.sideband_lost;

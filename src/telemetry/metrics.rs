@@ -23,6 +23,7 @@ descriptions! {
     EVENTS_LOST = "profiler.process.events.lost", "{event}", "Process events (exec, mmap, exit) that the kernel dropped; affected processes are scanned anew";
     TROUBLE = "profiler.unwind.trouble", "{occurrence}", "What unwind tables could not hold or read, by reason; frame pointers are followed instead";
     NAME_TROUBLE = "profiler.names.trouble", "{occurrence}", "What could not be read for names, or not kept, by reason; the samples are kept";
+    REFUSED = "profiler.runtimes.refused", "{process}", "Processes whose runtime has no names, by runtime and reason; `doctor -p PID` says more; native frames are shown";
     READERS = "profiler.reader.starts", "{process}", "Processes started to open and parse what belongs to targets: one, and one more for each that was given up or died";
     READERS_LEFT = "profiler.reader.left_behind", "{process}", "Of these, the ones that were given up and have not ended: a target holds them in the kernel";
     SET_ASIDE = "profiler.reader.set_aside", "{target}", "Processes and files that are not read for now, since a reader was given up or died at them";
@@ -80,6 +81,8 @@ pub struct AgentState {
     pub events_lost: u64,
     /// What unwind tables could not hold or read, by reason.
     pub trouble: BTreeMap<&'static str, u64>,
+    /// Processes whose runtime has no names, by runtime and reason.
+    pub refused: BTreeMap<(&'static str, &'static str), u64>,
     /// What could not be read for names, or not kept, by reason.
     pub name_trouble: BTreeMap<&'static str, u64>,
     /// Readers started, left behind, and targets that are set aside.
@@ -231,6 +234,9 @@ fn samples(state: &AgentState, metrics: &mut Snapshot) {
     for (reason, &count) in &state.trouble {
         metrics.counter(TROUBLE, &[("reason", reason)], count);
     }
+    for (&(runtime, reason), &count) in &state.refused {
+        metrics.counter(REFUSED, &[("runtime", runtime), ("reason", reason)], count);
+    }
     let (started, left_behind, set_aside) = state.readers;
     metrics.counter(READERS, &[], started);
     metrics.gauge(READERS_LEFT, &[], left_behind);
@@ -337,6 +343,15 @@ mod tests {
                 help.starts_with(|c: char| c.is_uppercase() || c.is_ascii_digit()) && !help.ends_with('.'),
                 "{help}"
             );
+        }
+    }
+
+    #[test]
+    fn refused_runtimes_are_told_by_runtime_and_reason() {
+        let state = AgentState { refused: [(("PyPy", "not followed"), 3)].into(), ..AgentState::default() };
+        let told = format!("{:?}", of(&state).0.iter().find(|metric| metric.description == REFUSED));
+        for word in ["PyPy", "not followed", "3"] {
+            assert!(told.contains(word), "no {word} in {told}");
         }
     }
 

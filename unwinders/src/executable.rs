@@ -37,6 +37,7 @@ use profiler_elf::Segment;
 
 use crate::maps::{Backing, Mapping};
 use crate::process::Process;
+use crate::runtime::Unfollowed;
 
 /// Names an executable within one [`Executables`]; never used again for another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,6 +87,8 @@ pub struct Executable {
     pub interpreter: Option<Vec<u8>>,
     /// The runtime that it is, whose frames are more than addresses.
     pub runtime: Option<FrameKind>,
+    /// The runtime that it is, if that is known and not followed.
+    pub unfollowed: Option<Unfollowed>,
     content: Content,
 }
 

@@ -9,9 +9,9 @@
 //! mappings change gets a new range, and the old one is used again only after a second.
 
 mod pieces;
+mod refusals;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use profiler_address::{ElfVaddr, UserAddr};
 use profiler_bpf::abi::{self, FrameKind, NO_EXECUTABLE};
@@ -20,6 +20,8 @@ use profiler_bpf::record::{Continuation, RuntimeFrame, UnwindEnd, UserFrame};
 use profiler_bpf::{Error, ProcessTables, Tables};
 use rustc_hash::FxHashMap;
 
+use self::refusals::Refusals;
+pub use self::refusals::Refused;
 use crate::executable::{Executable, ExecutableId, Mapper};
 use crate::maps::{Backing, FileId, Mapping};
 use crate::native::{Native, find};
@@ -43,10 +45,6 @@ const JOIN_ABOVE: usize = 1024;
 /// Runtimes of a kind in one process: a program that maps a thousand interpreters must not have a thousand requests made for each sample, nor
 /// the places of all others.
 const MAX_RUNTIMES: usize = 8;
-/// A process is not asked again sooner, whatever is said of it.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
-/// Until a place may have become free.
-const FULL_PAUSE: Duration = Duration::from_secs(1);
 
 /// What was published and loaded, and what could not be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +89,7 @@ struct Published {
     /// First and number of those that the kernel half has; none if it does not know the process.
     range: Option<(u32, u32)>,
     attached: Vec<Attached>,
+    refusals: Refusals,
     /// Some of its files could not be opened for now, or a runtime was not ready: it is laid out anew then (`CLOCK_MONOTONIC`, ns).
     again_at: u64,
     /// That is so since a runtime was not ready.
@@ -101,6 +100,7 @@ struct Published {
 struct LaidOut {
     mappings: Vec<abi::Mapping>,
     attached: Vec<Attached>,
+    refusals: Refusals,
     again_at: Option<u64>,
     not_ready: bool,
 }
@@ -130,6 +130,7 @@ pub struct Publisher {
     unopened: u64,
     unpublished: u64,
     runtimes_left_out: u64,
+    refused: Refused,
 }
 
 impl Publisher {
@@ -168,6 +169,7 @@ impl Publisher {
             unopened: 0,
             unpublished: 0,
             runtimes_left_out: 0,
+            refused: Refused::new(),
         }
     }
 
@@ -184,6 +186,12 @@ impl Publisher {
             unpublished: self.unpublished,
             runtimes_left_out: self.runtimes_left_out,
         }
+    }
+
+    /// Runtimes that have no part in their process: each once for a process and reason.
+    #[must_use]
+    pub fn refused(&self) -> &Refused {
+        &self.refused
     }
 
     /// How full the tables are.
@@ -221,9 +229,14 @@ impl Publisher {
     pub fn memory_bytes(&self) -> usize {
         let mappings: usize = self.processes.values().map(|published| published.mappings.capacity()).sum();
         let attached: usize = self.processes.values().map(|published| published.attached.capacity()).sum();
+        let instances = |published: &Published| -> usize {
+            let instances = published.attached.iter().filter_map(|attached| attached.instance.as_deref());
+            instances.map(Instance::memory_bytes).sum::<usize>() + published.refusals.memory_bytes()
+        };
         mappings * size_of::<abi::Mapping>()
             + self.processes.capacity() * (size_of::<(u32, Published)>() + 1)
             + attached * (size_of::<Attached>() + 32)
+            + self.processes.values().map(instances).sum::<usize>()
             + self.native.memory_bytes()
     }
 
@@ -246,16 +259,18 @@ impl Publisher {
             return;
         }
         let mut kept = Instances::default();
-        let (mut range, mut other_image) = (None, Vec::new());
+        let (mut range, mut other_image, mut refusals) = (None, Vec::new(), Refusals::default());
         if let Some(before) = self.processes.remove(&process.pid) {
             range = before.range;
             if before.serial == process.serial {
+                refusals = before.refusals;
                 kept.extend(before.attached.into_iter().map(|a| ((a.executable, a.kind), a.instance)));
             } else {
                 other_image = before.attached;
             }
         }
-        let LaidOut { mappings, attached, again_at, not_ready } = self.lay_out(process, reading, &mut kept, now);
+        let laid_out = self.lay_out(process, reading, (&mut kept, refusals), now);
+        let LaidOut { mappings, attached, refusals, again_at, not_ready } = laid_out;
         detach(other_image.into_iter().filter_map(|a| a.instance).chain(kept.into_values().flatten()), now);
         if let Some((first, count)) = range {
             self.ranges.release(first, count, now);
@@ -267,6 +282,7 @@ impl Publisher {
             range: None,
             mappings,
             attached,
+            refusals,
             again_at: again_at.unwrap_or(u64::MAX),
             not_ready,
         };
@@ -334,7 +350,13 @@ impl Publisher {
 
     /// All mappings as the kernel half wants them, and the runtimes that have a part in them: those of `kept`, which they are taken
     /// from, and new ones.
-    fn lay_out(&mut self, process: &Process, reading: &mut dyn Reading, kept: &mut Instances, now: u64) -> LaidOut {
+    fn lay_out(
+        &mut self,
+        process: &Process,
+        reading: &mut dyn Reading,
+        (kept, mut refusals): (&mut Instances, Refusals),
+        now: u64,
+    ) -> LaidOut {
         // The vsyscall page is an address of the kernel, which the unwinder's search takes for negative.
         let mapped: Vec<&Mapping> = process.mappings.iter().filter(|mapping| mapping.end.0 <= USER_END).collect();
         let (opened, mut again_at) = self.open(process, &mapped, reading);
@@ -353,6 +375,10 @@ impl Publisher {
                 entry.1.push(mapping);
             }
         }
+        refusals.keep(|id| own.contains_key(&id));
+        for (executable, _) in own.values() {
+            refusals.note(executable, &mut self.refused);
+        }
         let mut not_ready = false;
         let mut left_out = 0;
         let mut attached = Vec::with_capacity(own.len() * self.loaders.len());
@@ -360,27 +386,28 @@ impl Publisher {
             let kind = loader.kind();
             let mut runtimes = 0;
             for (&id, (executable, mappings)) in &own {
+                if refusals.is_for_good(id, kind) {
+                    continue;
+                }
                 if kind != FrameKind::NATIVE && executable.runtime == Some(kind) {
                     runtimes += 1;
                     if runtimes > MAX_RUNTIMES {
                         left_out += 1;
+                        refusals.too_many(id, kind, &mut self.refused);
                         continue;
                     }
                 }
                 let mut instance = match kept.remove(&(id, kind)) {
                     Some(instance) => instance,
                     None => match loader.attach(executable, process, reading, now) {
-                        Ok(instance) => instance,
+                        Ok(instance) => {
+                            refusals.forget(id, kind);
+                            instance
+                        }
                         Err(error) => {
-                            let pause = match &error {
-                                RuntimeError::NotReady(_, pause) => Some((*pause).max(SHORTEST_PAUSE)),
-                                RuntimeError::TableFull(_) if kind != FrameKind::NATIVE => {
-                                    left_out += 1;
-                                    Some(FULL_PAUSE)
-                                }
-                                RuntimeError::TableFull(_) | RuntimeError::Unsupported(_) => None,
-                            };
-                            if let Some(pause) = pause {
+                            let is_full = matches!(error, RuntimeError::TableFull(_));
+                            left_out += u64::from(is_full && kind != FrameKind::NATIVE);
+                            if let Some(pause) = refusals.refuse(id, kind, &error, &mut self.refused) {
                                 let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
                                 let again = now.saturating_add(pause);
                                 again_at = Some(again_at.unwrap_or(again).min(again));
@@ -406,7 +433,7 @@ impl Publisher {
         if process.mappings.len() > JOIN_ABOVE {
             join(&mut all);
         }
-        LaidOut { mappings: all, attached, again_at, not_ready }
+        LaidOut { mappings: all, attached, refusals, again_at, not_ready }
     }
 
     /// What each of `mapped` maps, and when to ask again if some of it was not told.

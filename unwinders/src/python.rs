@@ -55,6 +55,10 @@ impl Runtime for Python {
         FrameKind::CPYTHON
     }
 
+    fn name(&self) -> &'static str {
+        "CPython"
+    }
+
     fn mark(&self) -> &'static str {
         "_PyRuntime"
     }
@@ -106,8 +110,7 @@ struct Naming {
 impl Data for Interpreter {
     fn attach(&self, target: &mut Target<'_>) -> Result<Attached, AttachError> {
         let bias = target.bias;
-        let place = thread::resolve(&self.thread, target)
-            .map_err(|why| unsupported(format!("CPython {}: {why}", self.version)))?;
+        let place = thread::resolve(&self.thread, target)?;
         let code_type = self.code_type.wrapping_add(bias);
         let naming = Naming { version: self.version, layout: self.layout.clone(), code_type };
         Ok(Attached {

@@ -21,7 +21,7 @@ use crate::memory::{Memory, ProcessMemory};
 use crate::process::ScanError;
 use crate::process::procfs::{Place, Scan, Stat};
 use crate::rows::{self, RuleDictionary, UnwindRows};
-use crate::runtime::{self, AttachError, Attached, Named, Target};
+use crate::runtime::{self, AttachError, Attached, LATER, Named, Target};
 
 /// Reads what belongs to targets.
 pub trait Reading: fmt::Debug + Send {
@@ -233,16 +233,17 @@ impl Reading for Executables {
     ) -> Result<Attached, AttachError> {
         let data = self.runtime(executable)?;
         let unsupported = |why: &str| AttachError::Unsupported(why.to_owned());
-        let executable = self.get(executable.id).map(Arc::clone).ok_or_else(|| unsupported("it was forgotten"))?;
-        let memory = ProcessMemory::open(process.pid)
-            .map_err(|error| unsupported(&format!("its memory cannot be read: {error}")))?;
+        let later = |why: String| AttachError::NotReady(why, LATER);
+        let executable = self.get(executable.id).map(Arc::clone).ok_or_else(|| later("it was forgotten".to_owned()))?;
+        let memory =
+            ProcessMemory::open(process.pid).map_err(|error| later(format!("its memory cannot be read: {error}")))?;
         let mappings: Vec<Mapping> = mappings.iter().map(|mapping| (*mapping).clone()).collect();
         let own = |mapping: &&Mapping| {
             matches!(mapping.backing, Backing::File(..))
                 && self.open_of(process, mapping).is_ok_and(|found| found.id == executable.id)
         };
         let bias = mappings.iter().find(own).and_then(|mapping| executable.bias_of(mapping));
-        let bias = bias.ok_or_else(|| unsupported("it is not mapped as code"))?;
+        let bias = bias.ok_or_else(|| later("it is not mapped as code".to_owned()))?;
         let mut target = Target {
             process: *process,
             mappings: &mappings,

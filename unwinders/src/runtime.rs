@@ -36,6 +36,7 @@
 mod attached;
 mod recognise;
 mod symbols;
+mod unfollowed;
 
 use std::any::Any;
 use std::fmt;
@@ -50,6 +51,7 @@ use profiler_elf::Elf;
 pub use self::attached::Runtimes;
 pub(crate) use self::recognise::recognise;
 pub use self::symbols::{Symbol, Symbols};
+pub use self::unfollowed::Unfollowed;
 use crate::executable::{Executable, Executables, Mapper};
 use crate::hotspot::HotSpot;
 use crate::maps::Mapping;
@@ -62,14 +64,16 @@ use crate::v8::V8;
 
 /// Most bytes that naming may need of an instance.
 pub const MAX_OPAQUE: usize = 4096;
-/// Pieces that one instance may have.
-pub const MAX_PIECES: usize = profiler_bpf::abi::MAX_MAPPINGS;
+/// Pieces that one instance may have: V8's code is in chunks of 256 KiB of 512 MiB at most.
+pub const MAX_PIECES: usize = 4096;
 /// Frames named by one request.
 pub const MAX_FRAMES: usize = 1024;
 /// Functions that one frame can stand for: compilers inline no deeper.
 pub const MAX_NAMES: usize = 64;
 /// Longest name of a function or file, bytes.
 pub const MAX_NAME: usize = 4096;
+/// What cannot be read of a process or of its files is asked for again after this time.
+pub(crate) const LATER: Duration = Duration::from_secs(2);
 /// Longest reason why there is no name, or no runtime, bytes.
 pub const MAX_REASON: usize = 256;
 
@@ -97,6 +101,9 @@ pub fn loaders(native: &Native, runtimes: &Runtimes) -> Vec<Box<dyn Loader>> {
 pub trait Runtime: fmt::Debug + Send + Sync {
     /// Whose frames its code has.
     fn kind(&self) -> FrameKind;
+
+    /// What people call it: "CPython".
+    fn name(&self) -> &'static str;
 
     /// What an executable defines that is of this kind, and no other: the name of a symbol.
     fn mark(&self) -> &'static str;
@@ -196,6 +203,11 @@ pub trait Instance: fmt::Debug + Send {
 
     /// What naming needs of it; none if its frames are named otherwise.
     fn opaque(&self) -> Option<&[u8]>;
+
+    /// Bytes that it takes, to within some per cent.
+    fn memory_bytes(&self) -> usize {
+        0
+    }
 
     /// The process has ended, is another program now, or does not map the executable any more.
     fn detach(self: Box<Self>, now: u64);

@@ -36,7 +36,7 @@ use profiler_elf::{Elf, MACHINE_X86_64, le};
 use self::layout::Layout;
 use crate::maps::{Backing, FileId, Mapping};
 use crate::memory::Memory;
-use crate::runtime::{AttachError, Attached, Data, Named, Runtime, Symbols, Target};
+use crate::runtime::{AttachError, Attached, Data, MAX_PIECES, Named, Runtime, Symbols, Target};
 
 /// The reading side of V8.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,10 @@ const MAX_HIGH: usize = 64;
 impl Runtime for V8 {
     fn kind(&self) -> FrameKind {
         FrameKind::V8
+    }
+
+    fn name(&self) -> &'static str {
+        "V8"
     }
 
     fn mark(&self) -> &'static str {
@@ -112,10 +116,8 @@ struct Naming {
 }
 
 impl Engine {
-    /// The builtins, as far as a mapping of the program's file has them, at whatever place.
-    fn builtins_in(&self, target: &Target<'_>, mapping: &Mapping) -> Option<(u64, u64)> {
-        let is_own = |other: &&Mapping| target.executable.bias_of(other) == Some(target.bias);
-        let own = target.mappings.iter().filter(is_own).find_map(file_of)?;
+    /// The builtins, as far as a mapping of the program's file, `own`, has them, at whatever place.
+    fn builtins_in(&self, target: &Target<'_>, own: FileId, mapping: &Mapping) -> Option<(u64, u64)> {
         if file_of(mapping) != Some(own) {
             return None;
         }
@@ -130,8 +132,10 @@ impl Engine {
 impl Data for Engine {
     fn attach(&self, target: &mut Target<'_>) -> Result<Attached, AttachError> {
         let mappings = target.mappings;
-        let mut builtins: Vec<(u64, u64)> =
-            mappings.iter().filter_map(|mapping| self.builtins_in(target, mapping)).collect();
+        let is_own = |other: &&Mapping| target.executable.bias_of(other) == Some(target.bias);
+        let own = mappings.iter().filter(is_own).find_map(file_of);
+        let in_mapping = |mapping: &Mapping| self.builtins_in(target, own?, mapping);
+        let mut builtins: Vec<(u64, u64)> = mappings.iter().filter_map(in_mapping).collect();
         // The program's own copy, and the one beside the machine code.
         builtins.truncate(instance::MAX_COPIES);
         let made = |mapping: &&Mapping| matches!(mapping.backing, Backing::Anonymous | Backing::Replaced(_));
@@ -142,6 +146,7 @@ impl Data for Engine {
             .filter(made)
             .filter(|mapping| !overlaps(mapping))
             .map(|mapping| (mapping.start.0, mapping.end.0))
+            .take(MAX_PIECES - instance::MAX_COPIES)
             .collect();
         let mut high: Vec<u32> =
             code.iter().flat_map(|(start, end)| (start >> 32)..=((end - 1) >> 32)).map(|high| high as u32).collect();

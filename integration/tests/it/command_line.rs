@@ -1,11 +1,11 @@
 //! What a user meets: exit codes, refusals that say what, why and the way out, and files that are there at the end.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -485,6 +485,63 @@ fn root_doctor_tells_what_works_with_and_without_privilege() {
     let poor = as_nobody(&["doctor"]);
     assert!(poor.status.code().is_some_and(|code| code == 1), "{:?}: {}", poor.status, poor.stdout);
     assert!(poor.stdout.contains("sudo") || poor.stdout.contains("CAP_"), "{}", poor.stdout);
+}
+
+/// What `doctor -p` says of `command`, which runs until its standard input is closed and says a line when it has begun.
+fn doctor_of(command: &mut Command) -> Finished {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let said = profiler_says(&["doctor", "-p", &child.id().to_string()]);
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    said
+}
+
+#[test]
+fn root_doctor_says_of_a_process_what_it_is_and_why_it_has_no_names() {
+    let test = "root_doctor_says_of_a_process_what_it_is_and_why_it_has_no_names";
+    let python = Path::new("/usr/bin/python3");
+    if !have_root(test) || !have_tools(test, &["cc"]) || !profiler_need::have_file(test, python) {
+        return;
+    }
+    let said = doctor_of(Command::new(python).args(["-c", "print('ready', flush=True); input()"]));
+    assert_eq!(code(&said), 0, "{}{}", said.stdout, said.stderr);
+    let line = said.stdout.lines().find(|line| line.starts_with("ok") && line.contains("CPython 3."));
+    assert!(line.is_some_and(|line| line.contains("/python3") && line.contains("functions, files")), "{}", said.stdout);
+
+    let place = folder().expect("a folder");
+    let of_program = |name: &str, global: &str| {
+        let (source, program) = (place.path().join("source.c"), place.path().join(name));
+        let main = r#"int main(void) { puts("ready"); fflush(stdout); getchar(); return 0; }"#;
+        fs::write(&source, format!("#include <stdio.h>\n{global}\n{main}\n")).unwrap();
+        let cc = Command::new("cc").args(["-rdynamic", "-o"]).args([&program, &source]).status().unwrap();
+        assert!(cc.success());
+        doctor_of(&mut Command::new(program))
+    };
+    for (name, global, mark, words) in [
+        ("plain", "", "ok", &["native code", "unwind information"][..]),
+        // Other runtimes, and one that only claims to be one that is followed.
+        ("pypy", "long pypy_main_startup = 1;", "limited", &["PyPy", "JIT compiler", "build id"]),
+        ("j9", "long J9VMDllMain = 1;", "limited", &["OpenJ9", "gHotSpotVMStructs"]),
+        ("old", "long PyEval_EvalFrameEx = 1;", "limited", &["CPython before 3.7"]),
+        ("electron", "long napi_create_function = 1;", "limited", &["V8", "v8dbg"]),
+        ("image", "__attribute__((section(\".svm_heap\"))) int heap = 1;", "limited", &["GraalVM native image"]),
+        ("false", "long _PyRuntime[99];", "limited", &["CPython", "3.8", "native frames only"]),
+        ("chrome", "", "limited", &["V8", "v8dbg"]),
+    ] {
+        let said = of_program(name, global);
+        assert_eq!(code(&said), 0, "{name}: {}{}", said.stdout, said.stderr);
+        assert!(said.stdout.lines().any(|line| line.starts_with(mark)), "{name}: {}", said.stdout);
+        for word in words {
+            assert!(said.stdout.contains(word), "{name}: no {word:?} in\n{}", said.stdout);
+        }
+    }
+    // The largest id that there can be, and one more.
+    let gone = profiler_says(&["doctor", "-p", "4194305"]);
+    assert_eq!(code(&gone), 1, "{}{}", gone.stdout, gone.stderr);
+    assert!(gone.stdout.contains("MISSING"), "{}", gone.stdout);
 }
 
 /// A fault that [`profiler_elf::contain::fault`] makes in builds for debugging.

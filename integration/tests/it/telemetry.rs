@@ -49,6 +49,7 @@ fn state() -> AgentState {
         events_lost: 1,
         trouble: BTreeMap::from([("file unreadable", 2)]),
         readers: (2, 1, 1),
+        refused: BTreeMap::from([(("PyPy", "not followed"), 3)]),
         name_trouble: BTreeMap::from([("perf map or jitdump refused", 3)]),
         caches: BTreeMap::from([("names", 1 << 20), ("rows", 2 << 20)]),
         maps: BTreeMap::from([("array", 10 << 20), ("ringbuf", 4 << 20)]),

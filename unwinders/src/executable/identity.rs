@@ -11,7 +11,7 @@ use profiler_bpf::abi::FrameKind;
 use profiler_elf::{Bytes, Elf, Error, Headers, Segment};
 
 use super::Format;
-use crate::runtime;
+use crate::runtime::{self, Unfollowed};
 
 /// Segments kept of one file. Linkers make four to eight that are loaded; a thousand are possible.
 pub(super) const MAX_SEGMENTS: usize = 64;
@@ -35,6 +35,8 @@ pub struct Identity {
     pub interpreter: Option<Vec<u8>>,
     /// The runtime that it is.
     pub runtime: Option<FrameKind>,
+    /// The runtime that it is, if that is not followed.
+    pub unfollowed: Option<Unfollowed>,
 }
 
 impl Identity {
@@ -47,7 +49,10 @@ impl Identity {
         match Elf::parse(Bytes::File { file: Arc::clone(file), len: size }) {
             Err(Error::Read { source, .. }) => Err(io::Error::other(source)),
             Err(error) => Ok(Self::of_headers(Err(error), htlhash)),
-            Ok(elf) => Ok(Self { runtime: runtime::recognise(&elf), ..Self::of_headers(Ok(&elf), htlhash) }),
+            Ok(elf) => {
+                let (runtime, unfollowed) = runtime::recognise(&elf);
+                Ok(Self { runtime, unfollowed, ..Self::of_headers(Ok(&elf), htlhash) })
+            }
         }
     }
 
@@ -67,6 +72,7 @@ impl Identity {
             segments: Vec::new(),
             interpreter: None,
             runtime: None,
+            unfollowed: None,
         };
         match headers {
             Ok(elf) => {

@@ -10,6 +10,7 @@ use profiler_elf::Segment;
 
 use super::identity::MAX_SEGMENTS;
 use super::{Content, Executable, ExecutableId, FileKey, Format};
+use crate::runtime::Unfollowed;
 
 /// Longest path and id that is taken in, bytes.
 const MAX_TEXT: usize = 4096 + 64;
@@ -39,6 +40,8 @@ pub struct Known {
     pub interpreter: Option<Vec<u8>>,
     /// [`Executable::runtime`]; 0: none.
     pub runtime: u8,
+    /// [`Executable::unfollowed`], by its number; 0: none.
+    pub unfollowed: u8,
     /// All of what has no file.
     pub bytes: Option<Vec<u8>>,
     /// States of files that have this content.
@@ -80,6 +83,7 @@ impl Known {
             segments: executable.segments.iter().map(segment).collect(),
             interpreter: executable.interpreter.clone(),
             runtime: executable.runtime.map_or(0, FrameKind::number),
+            unfollowed: executable.unfollowed.map_or(0, Unfollowed::number),
             bytes: executable.bytes().map(|bytes| bytes.to_vec()),
             keys: Vec::new(),
             digest: None,
@@ -124,6 +128,7 @@ impl Known {
             is_32bit: format == Format::Elf32,
             interpreter: self.interpreter.clone(),
             runtime: FrameKind::new(self.runtime).filter(|kind| *kind != FrameKind::NATIVE),
+            unfollowed: Unfollowed::of_number(self.unfollowed),
             content: match &self.bytes {
                 Some(bytes) => Content::Bytes(Arc::from(bytes.as_slice())),
                 None => Content::Elsewhere,

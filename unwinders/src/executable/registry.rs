@@ -16,7 +16,7 @@ use super::replaced;
 use super::{Content, Executable, ExecutableId, Format, ImageBytes, Mapper, OpenError, read_image, vdso};
 use crate::maps::{Backing, FileId, Mapping};
 use crate::process::Process;
-use crate::runtime::{self, AttachError, Data};
+use crate::runtime::{self, AttachError, Data, LATER};
 use profiler_elf::{Bytes, Elf, Segment, contain};
 
 /// Executables known by default.
@@ -341,7 +341,8 @@ impl Executables {
         let runtime = executable.runtime.and_then(runtime::of_kind);
         let runtime = runtime.ok_or_else(|| unsupported("it is no runtime that is known".to_owned()))?;
         // One that cannot be opened now may be later.
-        let file = self.file(executable).map_err(|error| unsupported(error.to_string()))?;
+        let later = |error: OpenError| AttachError::NotReady(error.to_string(), LATER);
+        let file = self.file(executable).map_err(later)?;
         let loaded = contain::contain(|| {
             let elf = Elf::parse(Bytes::File { file, len: executable.size });
             runtime.load(&elf.map_err(|error| unsupported(error.to_string()))?)
@@ -620,6 +621,7 @@ fn new_executable(id: ExecutableId, path: Arc<[u8]>, size: u64, identity: Identi
         is_32bit: identity.format == Format::Elf32,
         interpreter: identity.interpreter,
         runtime: identity.runtime,
+        unfollowed: identity.unfollowed,
         content,
     }
 }

@@ -28,6 +28,10 @@ impl Runtime for HotSpot {
         FrameKind::HOTSPOT
     }
 
+    fn name(&self) -> &'static str {
+        "HotSpot"
+    }
+
     fn mark(&self) -> &'static str {
         "gHotSpotVMStructs"
     }

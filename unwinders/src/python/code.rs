@@ -17,6 +17,10 @@ use crate::runtime::{FrameName, MAX_NAME, Named};
 const MAX_CHARACTERS: u64 = 1024;
 /// Largest line table that is read, bytes.
 const MAX_LINES: u64 = 1 << 20;
+/// Bytes of line tables that are kept for one request: what is beyond has no lines. The largest of the standard library has 60 kB.
+const MAX_KEPT_LINES: usize = 16 << 20;
+/// Bytes of them that are gone through for one request.
+const MAX_LINE_WORK: usize = 256 << 20;
 /// Bytes of a code object that are read: what is needed lies in its first few hundred.
 const MAX_HEAD: usize = 256;
 
@@ -27,6 +31,8 @@ pub(super) struct Reader<'a> {
     /// Frames of a recursion are many, their code is one.
     known: FxHashMap<(u64, u32), Result<Arc<Code>, Arc<str>>>,
     texts: FxHashMap<u64, Arc<str>>,
+    lines_left: usize,
+    work_left: usize,
 }
 
 struct Code {
@@ -44,7 +50,14 @@ const fn mix(hash: u64, word: u64) -> u64 {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(naming: &'a Naming, memory: &'a dyn Memory) -> Self {
-        Self { naming, memory, known: FxHashMap::default(), texts: FxHashMap::default() }
+        Self {
+            naming,
+            memory,
+            known: FxHashMap::default(),
+            texts: FxHashMap::default(),
+            lines_left: MAX_KEPT_LINES,
+            work_left: MAX_LINE_WORK,
+        }
     }
 
     /// What `frame` stands for, or why that cannot be told.
@@ -88,8 +101,11 @@ impl<'a> Reader<'a> {
             return Err(gone());
         }
         let cookie = layout.cookie().into_iter().fold(frame.object.0, |hash, at| mix(hash, word(at)));
-        // What the kernel half could not read has none.
-        if frame.cookie != 0 && frame.cookie != (cookie >> 32) as u32 | 1 {
+        // What the kernel half could not read has none, and may have been another then.
+        if frame.cookie == 0 {
+            return Err(Arc::from("python: code object not readable when sampled"));
+        }
+        if frame.cookie != (cookie >> 32) as u32 | 1 {
             return Err(gone());
         }
         let unreadable = |_| Arc::<str>::from("python: name not readable");
@@ -101,7 +117,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The line of a position as the kernel half sends it.
-    fn line(&self, code: &Code, position: u32) -> Option<u32> {
+    fn line(&mut self, code: &Code, position: u32) -> Option<u32> {
+        self.work_left = self.work_left.checked_sub(code.lines.len())?;
         // Not begun: -1.
         let position = u32::try_from((position as i32).max(0)).ok()?;
         let (format, position) = match self.naming.version {
@@ -113,13 +130,16 @@ impl<'a> Reader<'a> {
     }
 
     /// A `bytes` object.
-    fn bytes(&self, object: u64) -> io::Result<Vec<u8>> {
+    fn bytes(&mut self, object: u64) -> io::Result<Vec<u8>> {
         let layout = &self.naming.layout;
         let size = self.memory.word(object.wrapping_add(layout.bytes_size.into()))?;
         if size > MAX_LINES {
             return Err(io::Error::other("a line table is too long"));
         }
-        let mut bytes = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+        let size = usize::try_from(size).map_err(io::Error::other)?;
+        let left = self.lines_left.checked_sub(size);
+        self.lines_left = left.ok_or_else(|| io::Error::other("the line tables are too long"))?;
+        let mut bytes = vec![0; size];
         self.memory.read(object.wrapping_add(layout.bytes.into()), &mut bytes)?;
         Ok(bytes)
     }
@@ -184,5 +204,96 @@ pub(super) fn fuzz(bytes: &[u8]) {
         let frame =
             RuntimeFrame { kind: FrameKind::CPYTHON, object: UserAddr(object), position: object as u32, cookie: 0 };
         let _ = reader.name(&frame);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_address::UserAddr;
+    use profiler_bpf::abi::FrameKind;
+
+    use super::super::layout::Layout;
+    use super::*;
+
+    const CODE_TYPE: u64 = 0x77;
+    const TEXT: u64 = 1 << 32;
+    const LINES: u64 = 2 << 32;
+
+    /// Every address from 8,192 on is a code object, of tables as long as they may be.
+    #[derive(Debug)]
+    struct Endless;
+
+    impl Memory for Endless {
+        fn read(&self, address: u64, bytes: &mut [u8]) -> io::Result<()> {
+            bytes.fill(0);
+            let layout = Layout::of_3_12();
+            let mut put = |at: u64, word: u64| {
+                for (place, byte) in (at..).zip(word.to_le_bytes()) {
+                    let place = usize::try_from(place.wrapping_sub(address)).unwrap_or(usize::MAX);
+                    if let Some(to) = bytes.get_mut(place) {
+                        *to = byte;
+                    }
+                }
+            };
+            match address {
+                LINES.. => put(LINES + u64::from(layout.bytes_size), MAX_LINES),
+                TEXT.. => {
+                    put(TEXT + u64::from(layout.unicode_length), 1);
+                    put(TEXT + u64::from(layout.unicode_state), 0b110_0100);
+                }
+                _ => {
+                    put(address + 8, CODE_TYPE);
+                    put(address + u64::from(layout.file), TEXT);
+                    put(address + u64::from(layout.qualified.unwrap_or(0)), TEXT);
+                    put(address + u64::from(layout.lines), LINES);
+                }
+            }
+            Ok(())
+        }
+    }
+
+    fn naming() -> Naming {
+        Naming { version: Version(3, 12), layout: Layout::of_3_12(), code_type: CODE_TYPE }
+    }
+
+    /// A frame of the code object at `object` as the kernel half tells it.
+    fn frame(object: u64) -> RuntimeFrame {
+        let layout = Layout::of_3_12();
+        let word = |at: u16| match at {
+            at if at == layout.file => TEXT,
+            at if at == layout.lines => LINES,
+            _ => 0,
+        };
+        let cookie = layout.cookie().into_iter().fold(object, |hash, at| mix(hash, word(at)));
+        let cookie = (cookie >> 32) as u32 | 1;
+        RuntimeFrame { kind: FrameKind::CPYTHON, object: UserAddr(object), position: 1, cookie }
+    }
+
+    #[test]
+    fn line_tables_of_one_request_are_bounded_and_the_names_stay() {
+        let naming = naming();
+        let mut reader = Reader::new(&naming, &Endless);
+        for number in 1..=100_u64 {
+            let named = reader.name(&frame(number << 13)).unwrap_or_else(|why| panic!("{why}"));
+            assert_eq!(named.len(), 1);
+        }
+        let kept = |code: &Result<Arc<Code>, _>| code.as_ref().map_or(0, |code| code.lines.capacity());
+        let kept: usize = reader.known.values().map(kept).sum();
+        assert!(kept > 0 && kept <= MAX_KEPT_LINES, "{kept}");
+    }
+
+    #[test]
+    fn a_code_object_that_was_not_read_when_sampled_is_not_believed() {
+        let naming = naming();
+        let mut reader = Reader::new(&naming, &Endless);
+        let whole = frame(1 << 13);
+        assert!(reader.name(&whole).is_ok());
+        let why = |cookie| reader_says(&naming, &RuntimeFrame { cookie, ..whole });
+        assert_eq!(why(0), "python: code object not readable when sampled");
+        assert_eq!(why(whole.cookie ^ 2), "python: code object gone");
+    }
+
+    fn reader_says(naming: &Naming, frame: &RuntimeFrame) -> String {
+        Reader::new(naming, &Endless).name(frame).expect_err("it has no name").to_string()
     }
 }

@@ -162,6 +162,11 @@ impl Layout {
         Ok(layout)
     }
 
+    #[cfg(test)]
+    pub(super) const fn of_3_12() -> Self {
+        OF_3_12
+    }
+
     /// Whether what the file says of its type of code objects agrees: how large they are, which is where their code begins from 3.11 on.
     fn check(&self, elf: &Elf, symbols: &Symbols) -> Result<(), String> {
         /// `PyTypeObject.tp_basicsize`

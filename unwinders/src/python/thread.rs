@@ -3,12 +3,15 @@
 //! Up to 3.14 that is under a key of `pthread_getspecific`, which holds while the thread has released the interpreter's lock; later in a
 //! variable of the thread.
 
+use std::time::Duration;
+
 use iced_x86::{Code, Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use profiler_elf::{Bytes, Elf};
 
 use super::layout::read;
 use crate::maps::Backing;
-use crate::runtime::{Symbols, Target};
+use crate::memory::Memory;
+use crate::runtime::{AttachError, Symbols, Target};
 
 /// Instructions followed.
 const MAX_STEPS: usize = 32;
@@ -226,16 +229,28 @@ impl Machine {
     }
 }
 
+/// A program that starts is relocated within this time.
+const RELOCATING: Duration = Duration::from_millis(20);
+
+/// The distance from the thread pointer that a slot holds, once the dynamic linker has written it: a program's variables lie below.
+fn distance(memory: &dyn Memory, slot: u64) -> Result<i64, AttachError> {
+    let not_yet = |why: String| AttachError::NotReady(format!("where a thread has its state: {why}"), RELOCATING);
+    let distance = memory.word(slot).map_err(|error| not_yet(error.to_string()))? as i64;
+    if distance >= 0 {
+        return Err(not_yet("the program is not relocated yet".to_owned()));
+    }
+    Ok(distance)
+}
+
 /// Of a process.
-pub(super) fn resolve(place: &Place, target: &mut Target<'_>) -> Result<Resolved, String> {
+pub(super) fn resolve(place: &Place, target: &mut Target<'_>) -> Result<Resolved, AttachError> {
     let bias = target.bias;
     let of = |kind, key: u64, slots, more_slots| Resolved { kind, key: key.wrapping_add(bias), slots, more_slots };
     match *place {
         Place::Fixed { distance } => Ok(of(Kind::Fixed, 0, distance, 0)),
         Place::Slot { at } => {
-            let distance = target.memory.word(at.wrapping_add(bias));
-            let distance = distance.map_err(|error| format!("where a thread has its state cannot be read: {error}"))?;
-            Ok(of(Kind::Fixed, at, distance as i64, 0))
+            let distance = distance(target.memory, at.wrapping_add(bias))?;
+            Ok(of(Kind::Fixed, at, distance, 0))
         }
         // The thread's table of blocks is the second word that its pointer leads to.
         Place::Module { at, further } => Ok(of(Kind::Module, at, 8, further)),
@@ -344,6 +359,17 @@ mod tests {
         // lea pair(%rip),%rdi; call; mov 0x10(%rax),%rax
         let module = [0x48, 0x8d, 0x3d, 0xf9, 0x0f, 0, 0, 0xe8, 0, 0, 0, 0, 0x48, 0x8b, 0x40, 0x10, 0xc3];
         assert_eq!(follow(&module, 0x1000, RUNTIME), Some(Place::Module { at: 0x2000, further: 0x10 }));
+    }
+
+    #[test]
+    fn a_slot_is_believed_when_the_dynamic_linker_has_written_it() {
+        let memory = crate::memory::ProcessMemory::open(std::process::id()).unwrap();
+        let slots: [i64; 3] = [0, 0x28, -0x28];
+        let [unwritten, addend, written] = std::array::from_fn(|i| distance(&memory, &raw const slots[i] as u64));
+        for early in [unwritten, addend, distance(&memory, 8)] {
+            assert!(matches!(early, Err(AttachError::NotReady(..))), "{early:?}");
+        }
+        assert_eq!(written, Ok(-0x28));
     }
 
     #[test]

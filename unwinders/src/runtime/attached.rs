@@ -165,6 +165,15 @@ impl Instance for ReadInstance {
         Some(&self.attached.opaque)
     }
 
+    fn memory_bytes(&self) -> usize {
+        let Attached { instance, pieces, opaque, about, .. } = &self.attached;
+        size_of::<Self>()
+            + instance.capacity()
+            + pieces.capacity() * size_of::<(u64, u64)>()
+            + opaque.capacity()
+            + about.capacity()
+    }
+
     fn detach(self: Box<Self>, now: u64) {
         self.runtimes.release(self.place, now);
     }

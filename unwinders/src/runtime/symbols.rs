@@ -1,12 +1,21 @@
 //! A few symbols of a file, by name.
+//!
+//! Exported ones are looked up as the dynamic linker does, by the hash of their names: a few small reads, however large the tables of the
+//! file are. Only what has no such hash, and what is not exported, is looked for in whole tables.
+
+mod hashed;
 
 use memchr::memmem;
 use profiler_address::ElfVaddr;
 use profiler_elf::{Elf, SHT_DYNSYM, SHT_SYMTAB, Section, le};
 use rustc_hash::FxHashMap;
 
-/// Largest table of symbols or names that is read, bytes.
+use self::hashed::Hashed;
+
+/// Largest table of symbols that are not exported, or of their names, that is read, bytes.
 const MAX_TABLE: u64 = 64 << 20;
+/// The same of those that are exported, where there is no hash of their names.
+const MAX_EXPORTED: u64 = 4 << 20;
 /// Bytes of a symbol.
 const SYMBOL: usize = 24;
 /// Places at which a name may end in another's: more are not looked at.
@@ -23,6 +32,18 @@ pub struct Symbol {
     pub thread_local: bool,
 }
 
+impl Symbol {
+    /// Of an `Elf64_Sym`; none if it is only referred to.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        // st_name, st_info, st_other, st_shndx, st_value, st_size
+        if le::u16_in(bytes, 6) == 0 {
+            return None;
+        }
+        let kind = bytes.get(4).map_or(0, |info| info & 15);
+        Some(Self { address: ElfVaddr(le::u64_in(bytes, 8)), size: le::u64_in(bytes, 16), thread_local: kind == 6 })
+    }
+}
+
 /// Those that were asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Symbols(FxHashMap<String, Symbol>);
@@ -31,13 +52,20 @@ impl Symbols {
     /// Those of `names` that `elf` exports.
     #[must_use]
     pub fn exported(elf: &Elf, names: &[&str]) -> Self {
-        Self::of(elf, names, &[SHT_DYNSYM])
+        let mut found = Self::default();
+        found.add_exported(elf, names);
+        found
     }
 
     /// Those of `names` that `elf` defines, exported or not.
     #[must_use]
     pub fn defined(elf: &Elf, names: &[&str]) -> Self {
-        Self::of(elf, names, &[SHT_DYNSYM, SHT_SYMTAB])
+        let mut found = Self::default();
+        found.add_exported(elf, names);
+        if names.iter().any(|name| !found.0.contains_key(*name)) {
+            found.add_all(elf, SHT_SYMTAB, names, MAX_TABLE);
+        }
+        found
     }
 
     /// The symbol of this name.
@@ -46,22 +74,25 @@ impl Symbols {
         self.0.get(name).copied()
     }
 
-    fn of(elf: &Elf, names: &[&str], kinds: &[u32]) -> Self {
-        let mut found = Self::default();
-        for kind in kinds {
-            for table in elf.sections().iter().filter(|section| section.kind == *kind) {
-                found.add(elf, table, names);
+    fn add_exported(&mut self, elf: &Elf, names: &[&str]) {
+        match Hashed::of(elf) {
+            Some(hashed) => {
+                let found = names.iter().filter_map(|name| Some(((*name).to_owned(), hashed.find(name)?)));
+                self.0.extend(found);
             }
-            if names.iter().all(|name| found.0.contains_key(*name)) {
-                break;
-            }
+            None => self.add_all(elf, SHT_DYNSYM, names, MAX_EXPORTED),
         }
-        found
     }
 
-    fn add(&mut self, elf: &Elf, table: &Section, names: &[&str]) {
+    fn add_all(&mut self, elf: &Elf, kind: u32, names: &[&str], limit: u64) {
+        for table in elf.sections().iter().filter(|section| section.kind == kind) {
+            self.add(elf, table, names, limit);
+        }
+    }
+
+    fn add(&mut self, elf: &Elf, table: &Section, names: &[&str], limit: u64) {
         let Some(strings) = elf.sections().get(table.link as usize) else { return };
-        let Ok(strings) = elf.data(strings, MAX_TABLE) else { return };
+        let Ok(strings) = elf.data(strings, limit) else { return };
         let mut wanted: FxHashMap<u32, &str> = FxHashMap::default();
         for name in names.iter().filter(|name| !self.0.contains_key(**name)) {
             let text = [name.as_bytes(), &[0]].concat();
@@ -74,19 +105,10 @@ impl Symbols {
         if wanted.is_empty() {
             return;
         }
-        let Ok(symbols) = elf.data(table, MAX_TABLE) else { return };
+        let Ok(symbols) = elf.data(table, limit) else { return };
         for symbol in symbols.chunks_exact(SYMBOL) {
-            // Elf64_Sym: st_name, st_info, st_other, st_shndx, st_value, st_size
             let Some(name) = wanted.get(&le::u32_in(symbol, 0)) else { continue };
-            if le::u16_in(symbol, 6) == 0 {
-                continue;
-            }
-            let kind = symbol.get(4).map_or(0, |info| info & 15);
-            let symbol = Symbol {
-                address: ElfVaddr(le::u64_in(symbol, 8)),
-                size: le::u64_in(symbol, 16),
-                thread_local: kind == 6,
-            };
+            let Some(symbol) = Symbol::of(symbol) else { continue };
             self.0.entry((*name).to_owned()).or_insert(symbol);
         }
     }

@@ -4,5 +4,6 @@
 mod hotspot;
 mod process;
 mod python;
+mod recognised;
 mod rows;
 mod runtime;

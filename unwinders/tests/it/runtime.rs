@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use profiler_address::UserAddr;
@@ -40,6 +40,7 @@ struct Counts {
     attached: AtomicUsize,
     detached: AtomicUsize,
     not_ready: AtomicUsize,
+    unsupported: AtomicBool,
 }
 
 impl Counts {
@@ -79,6 +80,9 @@ impl Loader for TestLoader {
         if not_ready.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
             let why = "the interpreter has not started".to_owned();
             return Err(RuntimeError::NotReady(why, Duration::from_nanos(10)));
+        }
+        if self.counts.unsupported.load(Ordering::Relaxed) {
+            return Err(RuntimeError::Unsupported("an old one".to_owned()));
         }
         self.counts.attached.fetch_add(1, Ordering::Relaxed);
         Ok(Some(Box::new(TestInstance(Arc::clone(&self.counts)))))
@@ -238,4 +242,33 @@ fn a_runtime_is_attached_once_named_while_it_lives_and_detached_with_its_image()
     publisher.forget(pid, 3);
     assert_eq!(counts.now(), [3, 2, 2]);
     assert_eq!(publisher.names(pid, &[frame], &mut executables), [not("runtime: process gone")]);
+}
+
+#[test]
+fn a_runtime_that_is_not_supported_is_asked_once_an_image_and_counted_once() {
+    let pid = std::process::id();
+    let mut processes = ProcessTable::new();
+    processes.scan(pid, Clock::monotonic_now()).unwrap();
+    let mut process = processes.get(pid).unwrap().clone();
+    let mut executables = TestReading(Executables::new());
+    let tables = Tables::in_memory().unwrap();
+    let native = Native::new(tables.rows, 16 << 20).unwrap();
+    let counts = Arc::new(Counts::default());
+    counts.unsupported.store(true, Ordering::Relaxed);
+    let loader = TestLoader { hash: own_hash(), counts: Arc::clone(&counts) };
+    let runtimes = Runtimes::new(tables.instances);
+    let all: Vec<Box<dyn Loader>> = vec![Box::new(native.clone()), Box::new(loader)];
+    let mut publisher = Publisher::with_loaders(tables.processes, native, runtimes, all);
+    let (mut asked, mut counted) = (Vec::new(), Vec::new());
+    for image in 0..2 {
+        for _ in 0..5 {
+            process.mappings_version += 1;
+            publisher.publish(&process, &mut executables, 1);
+        }
+        asked.push(counts.now()[0]);
+        counted.push(publisher.refused().values().sum::<u64>());
+        process.serial += image + 1;
+    }
+    assert_eq!((asked, counted), (vec![1, 2], vec![1, 2]));
+    assert!(publisher.refused().keys().all(|(_, reason)| *reason == "not supported"), "{:?}", publisher.refused());
 }
