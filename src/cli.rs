@@ -1,6 +1,7 @@
 //! The command line: what it looks like, and the way from arguments to an exit code.
 
 mod config;
+mod ottl;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -44,6 +45,9 @@ enum Command {
     /// Check the agent's configuration, or print its schema.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Check rules of the OpenTelemetry Transformation Language, or run them on OTLP profiles.
+    #[command(subcommand)]
+    Ottl(ottl::OttlCommand),
     /// Opens and parses what belongs to targets, for the process that started it.
     #[command(name = profiler_reader::SUBCOMMAND, hide = true)]
     Reader {
@@ -304,6 +308,7 @@ pub fn run() -> ExitCode {
             .map(|()| ExitCode::SUCCESS),
         Command::Detect(args) => detect(args),
         Command::Config(command) => command.run(cli.verbose),
+        Command::Ottl(command) => command.run(),
         Command::Reader { memory } => {
             profiler_reader::serve(memory).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
         }

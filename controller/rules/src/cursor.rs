@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The place of a resource, scope, profile or sample.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub resource: usize,
     pub scope: usize,

@@ -18,11 +18,13 @@
 #![forbid(unsafe_code)]
 
 mod any;
+mod changes;
 mod compact;
 mod cursor;
 mod paths;
 mod run;
 
+pub use changes::changes;
 pub use compact::compact;
 pub use cursor::Cursor;
 pub use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest as Request;

@@ -89,7 +89,8 @@ impl Rules {
         Ok(Self { level, kind: Kind::Statements(Statements::new(statements, mode)) })
     }
 
-    /// Conditions of which one must hold for a context to be dropped, or, unless `drop`, kept.
+    /// Conditions of which one must hold for a context to be dropped, or, unless `drop`, kept. What has nothing in it around those contexts goes, too:
+    /// profiles without samples, scopes without profiles, resources without scopes.
     ///
     /// # Errors
     ///
@@ -154,7 +155,9 @@ impl Rules {
         })?;
         done.dropped = gone.len();
         let mut request = cursor.into_request();
-        remove(&mut request, self.level, &gone);
+        if matches!(self.kind, Kind::Filter { .. }) {
+            remove(&mut request, self.level, &gone);
+        }
         Ok((request, done))
     }
 
@@ -191,37 +194,47 @@ impl Rules {
     }
 }
 
-/// Takes the contexts at `gone`, which are in order, out, and what is empty without them.
+/// Takes the contexts at `gone`, which are in order, out, and what is empty then, or was before, around them.
 fn remove(request: &mut Request, level: Level, gone: &[Place]) {
-    if gone.is_empty() {
-        return;
-    }
-    // From the last on, so that places in front stay what they are.
-    for place in gone.iter().rev() {
-        let resources = &mut request.resource_profiles;
-        if level == Level::Resource {
-            resources.remove(place.resource);
-            continue;
-        }
-        let scopes = &mut resources[place.resource].scope_profiles;
-        if level == Level::Scope {
-            scopes.remove(place.scope);
+    let mut gone = gone.iter().copied().peekable();
+    let mut place = Place::default();
+    // In the order of a visit, so that what is gone is always the next.
+    request.resource_profiles.retain_mut(|resource| {
+        let kept = if level == Level::Resource {
+            gone.next_if_eq(&place).is_none()
         } else {
-            let profiles = &mut scopes[place.scope].profiles;
-            if level == Level::Profile {
-                profiles.remove(place.profile);
-            } else {
-                profiles[place.profile].samples.remove(place.sample);
-                if profiles[place.profile].samples.is_empty() {
-                    profiles.remove(place.profile);
-                }
-            }
-            if profiles.is_empty() {
-                scopes.remove(place.scope);
-            }
-        }
-        if scopes.is_empty() {
-            resources.remove(place.resource);
-        }
-    }
+            place.scope = 0;
+            resource.scope_profiles.retain_mut(|scope| {
+                let kept = if level == Level::Scope {
+                    gone.next_if_eq(&place).is_none()
+                } else {
+                    place.profile = 0;
+                    scope.profiles.retain_mut(|profile| {
+                        let kept = if level == Level::Profile {
+                            gone.next_if_eq(&place).is_none()
+                        } else {
+                            place.sample = 0;
+                            profile.samples.retain(|_| {
+                                let kept = gone.next_if_eq(&place).is_none();
+                                place.sample += 1;
+                                kept
+                            });
+                            place.sample = 0;
+                            !profile.samples.is_empty()
+                        };
+                        place.profile += 1;
+                        kept
+                    });
+                    place.profile = 0;
+                    !scope.profiles.is_empty()
+                };
+                place.scope += 1;
+                kept
+            });
+            place.scope = 0;
+            !resource.scope_profiles.is_empty()
+        };
+        place.resource += 1;
+        kept
+    });
 }

@@ -24,6 +24,7 @@ mod processes;
 mod python;
 mod reader;
 mod ring;
+mod rules;
 mod session;
 mod telemetry;
 mod unusual_stacks;

@@ -9,6 +9,7 @@ mod decode;
 mod dictionary;
 mod encode;
 mod json;
+mod messages;
 mod resource;
 mod schema;
 mod scope;
@@ -20,6 +21,7 @@ pub use check::{Violation, check, check_message};
 pub use decode::{decode, decode_json};
 pub(crate) use decode::{decode_json_raw, decode_raw};
 pub use encode::{encode, encode_json_to, encode_to, request};
+pub use messages::{Messages, messages, write_message_json};
 /// The request that [`request`] builds, as generated from OpenTelemetry's own definitions.
 pub use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 pub use split::{Request, Split, count_profiles, split};

@@ -1,0 +1,217 @@
+//! `profiler ottl`: rules on files, and what is said of them.
+
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use profiler_formats::otlp::{self, Messages};
+use profiler_ottl::{ErrorMode, Gates};
+use profiler_rules::{Done, Level, RefusedRule, Request, Rules, changes};
+use prost::Message;
+
+use crate::output::human_bytes;
+use crate::{exit, shown};
+
+/// The largest file of rules, and the largest profile.
+const MAX_RULES: u64 = 4 << 20;
+const MAX_INPUT: u64 = 512 << 20;
+
+const CHECK_HELP: &str = "\
+A file of rules has a statement a line; empty lines and lines that begin with # are passed over.
+
+Exit codes:
+  0  all rules parse      2  one does not; each is named with its place and what was expected";
+
+const RUN_HELP: &str = "\
+Examples:
+  profiler ottl run -s 'set(resource.attributes[\"team\"], \"web\")' in.otlp -o out.otlp
+  profiler ottl run --drop 'profile.sample_type.type == \"alloc_space\"' in.otlp -o out.otlp
+  profiler ottl run --where 'profilesample.attributes[\"thread.name\"] == \"main\"' in.otlp -o out.otlp
+
+The context is that of the innermost prefix among the paths, or profile; paths are taken bare, too. What nothing refers to any more
+is left out of the output's dictionary. Its format is that of its name: .json is JSON, all else protobuf. See docs/ottl.md.
+
+Exit codes:
+  0  written      1  a rule failed (under --error-mode propagate), or a file did      2  a rule does not parse, or wrong usage";
+
+/// Check rules of the OpenTelemetry Transformation Language, or run them on OTLP profiles.
+#[derive(Debug, Subcommand)]
+pub(super) enum OttlCommand {
+    /// Say whether statements parse.
+    #[command(after_help = CHECK_HELP)]
+    Check {
+        /// A file of statements; `-` is standard input.
+        #[arg(required_unless_present = "statements", conflicts_with = "statements")]
+        file: Option<PathBuf>,
+        /// A statement; may be repeated.
+        #[arg(short, long = "statement", value_name = "STATEMENT", allow_hyphen_values = true)]
+        statements: Vec<String>,
+        #[command(flatten)]
+        language: LanguageArgs,
+    },
+    /// Run statements on a file of OTLP profiles, or keep or drop what conditions hold for.
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LanguageArgs {
+    /// What rules run on, once each: resource, scope, profile or profilesample.
+    #[arg(long, value_name = "CONTEXT")]
+    context: Option<Level>,
+    /// Feature gates, as the Collector has them: ottl.functions.enableLambda, -ottl.set.allowNil.
+    #[arg(long, value_name = "GATES", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
+    feature_gates: Gates,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// A file of OTLP profiles, in protobuf or JSON, perhaps gzipped; `-` is standard input.
+    input: PathBuf,
+    /// The file to write; `-` is standard output.
+    #[arg(short, long, value_name = "FILE", required_unless_present = "diff")]
+    output: Option<PathBuf>,
+    /// A statement; may be repeated, and they run in order.
+    #[arg(short, long = "statement", value_name = "STATEMENT", required_unless_present_any = ["drop", "keep"], allow_hyphen_values = true)]
+    statements: Vec<String>,
+    /// Drop what this condition holds for; may be repeated, and any counts.
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["statements", "keep"], allow_hyphen_values = true)]
+    drop: Vec<String>,
+    /// Keep what this condition holds for, and nothing else; may be repeated, and any counts.
+    #[arg(long = "where", value_name = "CONDITION", conflicts_with = "statements", allow_hyphen_values = true)]
+    keep: Vec<String>,
+    /// Print what changed, to standard output, or to standard error if that has the profile.
+    #[arg(long)]
+    diff: bool,
+    /// What becomes of a rule's error: propagate, ignore (it is told) or silent.
+    #[arg(long, value_name = "MODE", default_value = "propagate")]
+    error_mode: ErrorMode,
+    #[command(flatten)]
+    language: LanguageArgs,
+}
+
+impl OttlCommand {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Check { file, statements, language } => check(file.as_deref(), statements, &language),
+            Self::Run(args) => run(&args),
+        }
+    }
+}
+
+fn read(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
+    let cannot = || format!("cannot read {}", shown::path(path));
+    let mut bytes = Vec::new();
+    let mut take = |source: &mut dyn Read| source.take(limit + 1).read_to_end(&mut bytes);
+    if path == Path::new("-") {
+        take(&mut std::io::stdin().lock())
+    } else {
+        File::open(path).and_then(|mut file| take(&mut file))
+    }
+    .with_context(cannot)?;
+    anyhow::ensure!(bytes.len() as u64 <= limit, "{}: it has more than {}", cannot(), human_bytes(limit));
+    Ok(bytes)
+}
+
+fn check(file: Option<&Path>, statements: Vec<String>, language: &LanguageArgs) -> anyhow::Result<ExitCode> {
+    let rules: Vec<(String, String)> = match file {
+        None => statements.into_iter().enumerate().map(|(at, rule)| (format!("statement {}", at + 1), rule)).collect(),
+        Some(path) => {
+            let text = String::from_utf8(read(path, MAX_RULES)?)
+                .with_context(|| format!("{} is no text", shown::path(path)))?;
+            let lines = text
+                .lines()
+                .enumerate()
+                .filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
+            lines.map(|(at, line)| (format!("{}:{}", shown::path(path), at + 1), line.to_owned())).collect()
+        }
+    };
+    let mut refused = Vec::new();
+    for (place, rule) in &rules {
+        // Each by itself, so that all that is wrong is told.
+        if let Err(RefusedRule { error, .. }) =
+            Rules::statements(language.context, &[rule], ErrorMode::default(), language.feature_gates)
+        {
+            refused.push(format!("{place}: {error}"));
+        }
+    }
+    if !refused.is_empty() {
+        return Err(exit::usage(refused.join("\n")).into());
+    }
+    eprintln!("{} {} right", rules.len(), if rules.len() == 1 { "rule is" } else { "rules are" });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let LanguageArgs { context, feature_gates: gates } = args.language;
+    let (is_filter, drop) = (args.statements.is_empty(), args.keep.is_empty());
+    let rules = if is_filter {
+        Rules::filter(context, if drop { &args.drop } else { &args.keep }, drop, args.error_mode, gates)
+    } else {
+        Rules::statements(context, &args.statements, args.error_mode, gates)
+    };
+    let rules = rules.map_err(exit::usage)?;
+    let Messages { requests, .. } = otlp::messages(&read(&args.input, MAX_INPUT)?)
+        .with_context(|| format!("cannot read {}", shown::path(&args.input)))?;
+    let is_json = args.output.as_deref().is_some_and(|path| path.extension().is_some_and(|end| end == "json"));
+    anyhow::ensure!(
+        is_json || args.output.is_none() || requests.len() == 1,
+        "{} has {} requests, and a file in protobuf has one; write to a file that ends in .json",
+        shown::path(&args.input),
+        requests.len()
+    );
+    let to_stdout = args.output.as_deref() == Some(Path::new("-"));
+    let mut out = Vec::new();
+    let mut done = Done::default();
+    for request in requests {
+        let before = args.diff.then(|| request.clone());
+        let (request, of_this) =
+            rules.apply(request, |error| eprintln!("profiler: ignored: {}", shown::lines(&error.to_string())))?;
+        done.contexts += of_this.contexts;
+        done.dropped += of_this.dropped;
+        if let Some(before) = before {
+            print_changes(&before, &request, to_stdout)?;
+        }
+        if is_json {
+            otlp::write_message_json(&request, &mut out)?;
+        } else {
+            request.encode(&mut out)?;
+        }
+    }
+    let Some(path) = &args.output else { return Ok(ExitCode::SUCCESS) };
+    let cannot = || format!("cannot write {}", shown::path(path));
+    if to_stdout {
+        std::io::stdout().write_all(&out).with_context(cannot)?;
+    } else {
+        std::fs::write(path, &out).with_context(cannot)?;
+        let what = if is_filter { format!(", {} dropped", done.dropped) } else { String::new() };
+        eprintln!(
+            "Wrote {} ({}): {} x {}{what}",
+            shown::path(path),
+            human_bytes(out.len() as u64),
+            done.contexts,
+            rules.level()
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_changes(before: &Request, after: &Request, to_stderr: bool) -> anyhow::Result<()> {
+    let out: Box<dyn Write> =
+        if to_stderr { Box::new(std::io::stderr().lock()) } else { Box::new(std::io::stdout().lock()) };
+    let mut out = BufWriter::new(out);
+    let mut result = Ok(());
+    changes(before, after, |line| {
+        if result.is_ok() {
+            result = writeln!(out, "{}", shown::one_line(&line.to_string()));
+        }
+    });
+    match result.and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot print what changed"),
+    }
+}
