@@ -52,7 +52,7 @@ fn root_a_function_that_grows_is_told_with_its_service_and_its_shares() {
     let _one = one_at_a_time();
     let home = Home::new().unwrap();
     let path = home.path().to_owned();
-    let (on, off) = (configuration(&home, "'cusum,warm-up=10,threshold=12'"), configuration(&home, ""));
+    let (on, off) = (configuration(&home, "'cusum,warm-up=10,threshold=30'"), configuration(&home, ""));
     let mut agent = home.start(&on, &[]).unwrap();
     agent.wait("sampling", PATIENCE, |now| now.sum("profiler_sampling", &[]) > 0.0).unwrap();
     let program = shift();

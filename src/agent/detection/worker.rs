@@ -36,6 +36,8 @@ const RECENT: usize = 50;
 const LINES: usize = 3;
 /// Ticks wait so long (ns) for names: longer than a window of the default length.
 const HOLD: u64 = 15 * SECOND;
+/// A tick of a service is not judged by functions if more than one in so many of its samples has no name.
+const MANY_UNNAMED: u64 = 20;
 /// Lines of the log in a burst, and the time after which there may be one more.
 const BURST: u32 = 30;
 const REFILL: Duration = Duration::from_secs(20);
@@ -312,6 +314,10 @@ impl Worker {
                     }
                 }
                 self.lock().unnamed += unnamed;
+                // A part says nothing of the whole: what has a name first may be anything.
+                if unnamed * MANY_UNNAMED > named + unnamed {
+                    continue;
+                }
                 // Places without a name may be of any function, and make the shares of the others no smaller.
                 told.extend(self.watch.functions(service, time, named, &functions));
             }

@@ -11,7 +11,9 @@ use crate::maps::{self, Keep, Mapping};
 
 /// Longest file other than `maps` that is read whole.
 const MAX_FILE_BYTES: u64 = 64 << 10;
-/// A thread of the kernel (`include/linux/sched.h`).
+/// A process or thread that is about to end (`include/linux/sched.h`).
+const PF_EXITING: u64 = 0x0000_0004;
+/// A thread of the kernel.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// Why a process could not be read.
@@ -292,12 +294,26 @@ pub fn cgroup_text(pid: u32) -> Result<Vec<u8>, ScanError> {
     read_small(pid, &format!("/proc/{pid}/cgroup"))
 }
 
-/// [`Cgroup::parse`] of a process.
+/// [`Cgroup::parse`] of a process; none of one that is about to end in a hierarchy of v1, where the kernel shows the root then.
 ///
 /// # Errors
 /// If the process has ended.
 pub fn cgroup(pid: u32) -> Result<Option<Cgroup>, ScanError> {
-    Ok(Cgroup::parse(&cgroup_text(pid)?))
+    let text = cgroup_text(pid)?;
+    let is_v1 = text.split(|byte| *byte == b'\n').any(|line| !line.is_empty() && !line.starts_with(b"0::"));
+    // Asked afterwards: what is not exiting now was not when the text was written.
+    Ok(Cgroup::parse(&text).filter(|_| !is_v1 || !is_exiting(pid)))
+}
+
+/// Field 9 of `/proc/PID/stat`; true of what has ended.
+fn is_exiting(pid: u32) -> bool {
+    read_small(pid, &format!("/proc/{pid}/stat")).map_or(true, |text| exits(&text) != Some(false))
+}
+
+fn exits(stat: &[u8]) -> Option<bool> {
+    let rest = std::str::from_utf8(stat.get(memchr::memrchr(b')', stat)?.checked_add(1)?..)?).ok()?;
+    let flags: u64 = rest.split_ascii_whitespace().nth(6)?.parse().ok()?;
+    Some(flags & PF_EXITING != 0)
 }
 
 fn read_small(pid: u32, path: &str) -> Result<Vec<u8>, ScanError> {
@@ -335,6 +351,34 @@ mod tests {
             let _ = Stat::parse(&LINE.as_bytes()[..end]);
         }
         assert_eq!(Stat::parse(b")("), None);
+    }
+
+    #[test]
+    fn what_ends_has_no_control_group_of_v1() {
+        let own = cgroup_text(std::process::id()).unwrap();
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        // Not waited for, it is a zombie for as long as we like.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !Stat::read(pid).unwrap().is_zombie() {
+            assert!(std::time::Instant::now() < until);
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        assert_eq!(exits(&read_small(pid, &format!("/proc/{pid}/stat")).unwrap()), Some(true));
+        assert!(!is_exiting(std::process::id()));
+        let is_v1 = own.split(|byte| *byte == b'\n').any(|line| !line.is_empty() && !line.starts_with(b"0::"));
+        assert_eq!(cgroup(pid).unwrap().is_none(), is_v1);
+        // What was known stays.
+        let mut table = crate::process::ProcessTable::new();
+        let alive = Scan::read(std::process::id()).unwrap();
+        let known = Cgroup::parse(b"5:memory:/pods/one\n0::/\n").unwrap();
+        let mut scan = Scan { stat: Stat { state: b'S', ..alive.stat }, cgroup: Some(known), ..alive };
+        table.take_scan(pid, 1, Ok(scan.clone())).unwrap();
+        scan.cgroup = None;
+        table.take_scan(pid, 2, Ok(scan)).unwrap();
+        let process = table.get(pid).unwrap();
+        assert_eq!(process.cgroup.as_ref().map(|cgroup| &*cgroup.path), Some("/pods/one"));
+        child.wait().unwrap();
     }
 
     #[test]

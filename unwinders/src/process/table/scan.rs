@@ -90,9 +90,12 @@ impl ProcessTable {
         }
         process.parent = stat.parent;
         process.kthread = stat.kthread;
-        process.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
-        process.cgroup = cgroup;
-        process.container_inherited = false;
+        // A process that ends shows none.
+        if cgroup.is_some() || process.cgroup.is_none() {
+            process.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
+            process.cgroup = cgroup;
+            process.container_inherited = false;
+        }
         process.namespace_pid = namespace_pid;
         process.live_threads = Some(stat.threads);
         process.scanned_at = now;
@@ -193,9 +196,11 @@ impl ProcessTable {
         let Place { cgroup, namespace_pid } = read?;
         let cgroup = cgroup.map(|cgroup| self.intern_cgroup(cgroup));
         if let Some(slot) = self.slots.get_mut(&pid).filter(|slot| slot.current.ended.is_none()) {
-            slot.current.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
-            slot.current.cgroup = cgroup;
-            slot.current.container_inherited = false;
+            if cgroup.is_some() || slot.current.cgroup.is_none() {
+                slot.current.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
+                slot.current.cgroup = cgroup;
+                slot.current.container_inherited = false;
+            }
             slot.current.namespace_pid = namespace_pid;
         }
         Ok(())
