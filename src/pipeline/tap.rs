@@ -134,9 +134,10 @@ impl Tap {
         tick
     }
 
-    /// What is to be named, if anything is.
+    /// What is to be named, if anything is. Not before the tick that makes names forgotten was taken: those that came sooner would be lost, and
+    /// nobody would ask again.
     pub fn take_unnamed(&mut self) -> Option<Unnamed> {
-        (!self.unnamed.places.is_empty()).then(|| std::mem::take(&mut self.unnamed))
+        (!self.tick.forget && !self.unnamed.places.is_empty()).then(|| std::mem::take(&mut self.unnamed))
     }
 
     /// Code of JITs may be other code by now; what is sampled is asked for again.
@@ -304,6 +305,18 @@ mod tests {
         tap.look(&second);
         assert!(tap.take_unnamed().is_none() && tap.take().samples == 2);
         assert_eq!(tap.take().samples, 0);
+    }
+
+    #[test]
+    fn names_are_asked_for_after_the_tick_that_forgets_them() {
+        let mut tap = Tap::default();
+        tap.restart();
+        let mut window = aggregate(1, &[10]);
+        add(&mut window, Measure::cpu_clock(10), &[0]);
+        tap.look(&window);
+        assert!(tap.take_unnamed().is_none());
+        assert!(tap.take().forget);
+        assert_eq!(tap.take_unnamed().expect("a place").places.len(), 1);
     }
 
     #[test]
