@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use profiler_formats::format::{self, Format};
 
+use crate::exit;
 use crate::output::{Named, Output, human_bytes};
-use crate::{exit, shown};
 
 /// Larger inputs are refused: no profile that a person made is larger, and it has to fit memory.
 const MAX_INPUT: u64 = 2 << 30;
@@ -27,16 +27,7 @@ pub fn run(input: &Path, outputs: &[PathBuf], format: Option<Format>, sample_typ
     for output in prepared {
         // Ctrl-C ends this process.
         let written = output.write(&profile, &shown, &|| false)?;
-        match written.instead_of {
-            Some((wanted, error)) => {
-                let (wanted, path) = (shown::path(&wanted), shown::path(&written.path));
-                eprintln!("{wanted}: {error}; written to {path} instead");
-            }
-            None if written.path != Path::new("-") => {
-                eprintln!("Wrote {} ({})", shown::path(&written.path), human_bytes(written.bytes));
-            }
-            None => {}
-        }
+        written.tell();
     }
     Ok(())
 }

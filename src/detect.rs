@@ -236,16 +236,7 @@ impl Run<'_> {
         if let Some(output) = output {
             let svg = self.plot.svg();
             let written = output.write(&|out| out.write_all(svg.as_bytes()), &|| false)?;
-            match written.instead_of {
-                Some((wanted, error)) => {
-                    let (wanted, path) = (shown::path(&wanted), shown::path(&written.path));
-                    eprintln!("{wanted}: {error}; written to {path} instead");
-                }
-                None if written.path != Path::new("-") => {
-                    eprintln!("Wrote {} ({})", shown::path(&written.path), human_bytes(written.bytes));
-                }
-                None => {}
-            }
+            written.tell();
         }
         Ok(())
     }

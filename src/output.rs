@@ -22,8 +22,8 @@ use profiler_model::{Measured, Profiles};
 
 use self::folder::{Folder, Unfinished};
 use self::special::{Patient, Special, folder_of, is_trusted};
-use crate::exit;
 use crate::launch::SudoUser;
+use crate::{exit, shown};
 
 /// Who chose an output's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,18 @@ pub struct Written {
     pub bytes: u64,
     /// Why it is not the file that was asked for.
     pub instead_of: Option<(PathBuf, io::Error)>,
+}
+
+impl Written {
+    /// Says on standard error what was written where; nothing of standard output.
+    pub fn tell(&self) {
+        let path = shown::path(&self.path);
+        match &self.instead_of {
+            Some((wanted, error)) => eprintln!("{}: {error}; written to {path} instead", shown::path(wanted)),
+            None if self.path != Path::new("-") => eprintln!("Wrote {path} ({})", human_bytes(self.bytes)),
+            None => {}
+        }
+    }
 }
 
 /// Writes what the file shall hold; perhaps more than once, where one place fails.

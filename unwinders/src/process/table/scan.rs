@@ -10,6 +10,17 @@ use crate::process::{AddressSpace, Cgroup, Comm, Process};
 /// Different control groups remembered.
 const MAX_CGROUPS: usize = 4096;
 
+impl Process {
+    /// What was read of it; a process that ends shows none, and what is known of it stays.
+    fn take_cgroup(&mut self, read: Option<Arc<Cgroup>>) {
+        if read.is_some() || self.cgroup.is_none() {
+            self.container_id = read.as_ref().and_then(|cgroup| cgroup.container_id.clone());
+            self.cgroup = read;
+            self.container_inherited = false;
+        }
+    }
+}
+
 impl ProcessTable {
     /// Reads what `/proc` says of `pid` now, at `now` (`CLOCK_MONOTONIC`, ns; taken before the call). Events that are older change
     /// nothing any more.
@@ -90,12 +101,7 @@ impl ProcessTable {
         }
         process.parent = stat.parent;
         process.kthread = stat.kthread;
-        // A process that ends shows none.
-        if cgroup.is_some() || process.cgroup.is_none() {
-            process.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
-            process.cgroup = cgroup;
-            process.container_inherited = false;
-        }
+        process.take_cgroup(cgroup);
         process.namespace_pid = namespace_pid;
         process.live_threads = Some(stat.threads);
         process.scanned_at = now;
@@ -196,11 +202,7 @@ impl ProcessTable {
         let Place { cgroup, namespace_pid } = read?;
         let cgroup = cgroup.map(|cgroup| self.intern_cgroup(cgroup));
         if let Some(slot) = self.slots.get_mut(&pid).filter(|slot| slot.current.ended.is_none()) {
-            if cgroup.is_some() || slot.current.cgroup.is_none() {
-                slot.current.container_id = cgroup.as_ref().and_then(|cgroup| cgroup.container_id.clone());
-                slot.current.cgroup = cgroup;
-                slot.current.container_inherited = false;
-            }
+            slot.current.take_cgroup(cgroup);
             slot.current.namespace_pid = namespace_pid;
         }
         Ok(())
