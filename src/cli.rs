@@ -17,6 +17,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::exit::{self, ExitError};
 use crate::output::Named;
+use crate::rules::RulesArgs;
 use crate::{agent, convert, detect, doctor, events, launch, record, shown, telemetry};
 
 /// Profiles every process of a Linux host with eBPF: no restart, no frame pointers, one binary.
@@ -141,6 +142,8 @@ struct RecordArgs {
     /// Print nothing but errors.
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    rules: RulesArgs,
     /// A command to run and profile, with its children.
     #[arg(last = true, value_name = "CMD", conflicts_with = "pids")]
     command: Vec<OsString>,
@@ -199,6 +202,8 @@ struct ConvertArgs {
     /// "page-faults" or "inuse_space". Default: the file's own.
     #[arg(long, value_name = "NAME")]
     sample_type: Option<String>,
+    #[command(flatten)]
+    rules: RulesArgs,
 }
 
 const DETECT_HELP: &str = "\
@@ -304,7 +309,9 @@ pub fn run() -> ExitCode {
         Command::Record(args) => record_options(args).and_then(|options| record::run(&options)),
         Command::Doctor(DoctorArgs { pid: Some(pid), .. }) => doctor::of_process(pid).map(ExitCode::from),
         Command::Doctor(args) => doctor::run(args.btf.as_deref()).map(ExitCode::from),
-        Command::Convert(args) => convert::run(&args.input, &args.output, args.format, args.sample_type.as_deref())
+        Command::Convert(ConvertArgs { input, output, format, sample_type, rules }) => rules
+            .compile()
+            .and_then(|rules| convert::run(&input, &output, format, sample_type.as_deref(), &rules))
             .map(|()| ExitCode::SUCCESS),
         Command::Detect(args) => detect(args),
         Command::Config(command) => command.run(cli.verbose),
@@ -377,6 +384,7 @@ fn record_options(args: RecordArgs) -> anyhow::Result<record::Options> {
         all_runtime_frames: args.runtime_frames == RuntimeFrames::All,
         btf: args.btf,
         quiet: args.quiet,
+        rules: args.rules.compile()?,
     })
 }
 

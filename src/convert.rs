@@ -9,12 +9,19 @@ use profiler_formats::format::{self, Format};
 
 use crate::exit;
 use crate::output::{Named, Output, human_bytes};
+use crate::rules::Edits;
 
 /// Larger inputs are refused: no profile that a person made is larger, and it has to fit memory.
 const MAX_INPUT: u64 = 2 << 30;
 
-/// Reads `input` and writes it to each of `outputs`; `sample_type` names what formats with room for one show.
-pub fn run(input: &Path, outputs: &[PathBuf], format: Option<Format>, sample_type: Option<&str>) -> anyhow::Result<()> {
+/// Reads `input`, edits it by `rules` and writes it to each of `outputs`; `sample_type` names what formats with room for one show.
+pub fn run(
+    input: &Path,
+    outputs: &[PathBuf],
+    format: Option<Format>,
+    sample_type: Option<&str>,
+    rules: &Edits,
+) -> anyhow::Result<()> {
     let prepared =
         outputs.iter().map(|path| Output::prepare(path, format, Named::ByUser)).collect::<anyhow::Result<Vec<_>>>()?;
     let cannot = || format!("cannot read {}", input.display());
@@ -23,11 +30,13 @@ pub fn run(input: &Path, outputs: &[PathBuf], format: Option<Format>, sample_typ
     anyhow::ensure!(bytes.len() as u64 <= MAX_INPUT, "{}: it has more than {}", cannot(), human_bytes(MAX_INPUT));
     let profile = format::read(&bytes).with_context(cannot)?;
     drop(bytes);
+    let profile = rules.apply(profile)?;
     let shown = profile.shown(sample_type).map_err(exit::usage)?;
     for output in prepared {
         // Ctrl-C ends this process.
         let written = output.write(&profile, &shown, &|| false)?;
         written.tell();
     }
+    rules.tell_filtered(&profile);
     Ok(())
 }

@@ -15,6 +15,7 @@ mod launch;
 mod output;
 pub mod pipeline;
 mod record;
+mod rules;
 mod shown;
 pub mod telemetry;
 mod terminal;

@@ -8,6 +8,7 @@ use profiler_model::{FrameKind, Loss, Profiles, Summary, headline, summary};
 
 use crate::output::{Written, human_bytes};
 use crate::pipeline::{Totals, losses};
+use crate::rules::{self, FILTERED};
 use crate::shown;
 
 /// Functions listed at the end.
@@ -99,11 +100,16 @@ impl Terminal {
             eprintln!("{overload}");
         }
         self.top(&summary);
-        if summary.losses.is_empty() {
+        // What was not wanted is no loss to whoever did not want it.
+        let (filtered, losses): (Vec<_>, Vec<_>) = summary.losses.iter().partition(|loss| loss.reason == FILTERED);
+        for loss in filtered {
+            eprintln!("{}", rules::filtered(loss));
+        }
+        if losses.is_empty() {
             eprintln!("Nothing was lost.");
         } else {
             eprintln!("Lost or incomplete:");
-            for loss in &summary.losses {
+            for loss in losses {
                 eprintln!("  {:>8}  {}", loss.count, shown::one_line(&loss.reason));
             }
         }

@@ -1,7 +1,6 @@
 //! `profiler ottl`: rules on files, and what is said of them.
 
-use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Read, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -13,10 +12,10 @@ use profiler_rules::{Done, Level, RefusedRule, Request, Rules, changes};
 use prost::Message;
 
 use crate::output::human_bytes;
+use crate::rules::{MAX_RULES, read_bounded, statements};
 use crate::{exit, shown};
 
-/// The largest file of rules, and the largest profile.
-const MAX_RULES: u64 = 4 << 20;
+/// The largest profile, bytes.
 const MAX_INPUT: u64 = 512 << 20;
 
 const CHECK_HELP: &str = "\
@@ -102,31 +101,12 @@ impl OttlCommand {
     }
 }
 
-fn read(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
-    let cannot = || format!("cannot read {}", shown::path(path));
-    let mut bytes = Vec::new();
-    let mut take = |source: &mut dyn Read| source.take(limit + 1).read_to_end(&mut bytes);
-    if path == Path::new("-") {
-        take(&mut std::io::stdin().lock())
-    } else {
-        File::open(path).and_then(|mut file| take(&mut file))
-    }
-    .with_context(cannot)?;
-    anyhow::ensure!(bytes.len() as u64 <= limit, "{}: it has more than {}", cannot(), human_bytes(limit));
-    Ok(bytes)
-}
-
-fn check(file: Option<&Path>, statements: Vec<String>, language: &LanguageArgs) -> anyhow::Result<ExitCode> {
+fn check(file: Option<&Path>, given: Vec<String>, language: &LanguageArgs) -> anyhow::Result<ExitCode> {
     let rules: Vec<(String, String)> = match file {
-        None => statements.into_iter().enumerate().map(|(at, rule)| (format!("statement {}", at + 1), rule)).collect(),
+        None => given.into_iter().enumerate().map(|(at, rule)| (format!("statement {}", at + 1), rule)).collect(),
         Some(path) => {
-            let text = String::from_utf8(read(path, MAX_RULES)?)
-                .with_context(|| format!("{} is no text", shown::path(path)))?;
-            let lines = text
-                .lines()
-                .enumerate()
-                .filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#'));
-            lines.map(|(at, line)| (format!("{}:{}", shown::path(path), at + 1), line.to_owned())).collect()
+            let statements = statements(path, &read_bounded(path, MAX_RULES)?)?;
+            statements.into_iter().map(|(line, rule)| (format!("{}:{line}", shown::path(path)), rule)).collect()
         }
     };
     let mut refused = Vec::new();
@@ -154,7 +134,7 @@ fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         Rules::statements(context, &args.statements, args.error_mode, gates)
     };
     let rules = rules.map_err(exit::usage)?;
-    let Messages { requests, .. } = otlp::messages(&read(&args.input, MAX_INPUT)?)
+    let Messages { requests, .. } = otlp::messages(&read_bounded(&args.input, MAX_INPUT)?)
         .with_context(|| format!("cannot read {}", shown::path(&args.input)))?;
     let is_json = args.output.as_deref().is_some_and(|path| path.extension().is_some_and(|end| end == "json"));
     anyhow::ensure!(

@@ -25,6 +25,7 @@ use crate::pipeline::{
     Budgets, NameLosses, Names, Naming, Sampled, Session, SessionOptions, Span, files, finish, losses, origin,
     process_facts,
 };
+use crate::rules::Edits;
 use crate::shown;
 use crate::terminal::Terminal;
 use crate::{confinement, exit};
@@ -86,6 +87,8 @@ pub struct Options {
     pub btf: Option<PathBuf>,
     /// Print only errors.
     pub quiet: bool,
+    /// What edits the profile before it is written.
+    pub rules: Edits,
 }
 
 /// Records, writes, reports. The exit code is the command's, if there is one.
@@ -227,7 +230,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let of_nothing: Vec<_> =
         options.sources.iter().map(|source| source.measure(source.period(source.clock_period()))).collect();
     let describe = |_: &Profiles| origin(frequency(&options.sources), what(target));
-    let profile = finish(sampled, naming, &of_nothing, describe, None);
+    let profile = options.rules.apply(finish(sampled, naming, &of_nothing, describe, None))?;
 
     let shown = match profile.shown(options.sample_type.as_deref()) {
         Ok(shown) => shown,

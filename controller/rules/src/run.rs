@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use opentelemetry_proto::tonic::profiles::v1development::{Profile, Sample};
 use profiler_ottl::{CompileError, Conditions, ErrorMode, Gates, Language, Logic, RuleError, Statements, parse};
 
 use crate::{
@@ -28,6 +29,8 @@ pub struct Done {
     pub contexts: usize,
     /// How many of these are gone.
     pub dropped: usize,
+    /// The samples that went with them: what counts samples says how many, else each time or entry is one.
+    pub samples: u64,
 }
 
 /// Statements or conditions of one context.
@@ -156,7 +159,9 @@ impl Rules {
         done.dropped = gone.len();
         let mut request = cursor.into_request();
         if matches!(self.kind, Kind::Filter { .. }) {
+            let before = samples(&request);
             remove(&mut request, self.level, &gone);
+            done.samples = before.saturating_sub(samples(&request));
         }
         Ok((request, done))
     }
@@ -192,6 +197,26 @@ impl Rules {
         }
         Ok(())
     }
+}
+
+/// The samples of `request`, as [`Done::samples`] counts them.
+fn samples(request: &Request) -> u64 {
+    let strings = request.dictionary.as_ref().map_or(&[][..], |dictionary| &dictionary.string_table);
+    let string =
+        |index: i32| usize::try_from(index).ok().and_then(|index| strings.get(index)).map_or("", String::as_str);
+    let profiles = request.resource_profiles.iter().flat_map(|all| &all.scope_profiles).flat_map(|all| &all.profiles);
+    let of_profile = |profile: &Profile| {
+        let of = profile.sample_type.unwrap_or_default();
+        let counts = string(of.type_strindex) == "samples" && string(of.unit_strindex) == "count";
+        let of_sample = |sample: &Sample| match sample.values.as_slice() {
+            values @ [_, ..] if counts => {
+                values.iter().map(|value| (*value).max(0).unsigned_abs()).fold(0, u64::saturating_add)
+            }
+            _ => sample.timestamps_unix_nano.len().max(1) as u64,
+        };
+        profile.samples.iter().map(of_sample).fold(0, u64::saturating_add)
+    };
+    profiles.map(of_profile).fold(0, u64::saturating_add)
 }
 
 /// Takes the contexts at `gone`, which are in order, out, and what is empty then, or was before, around them.

@@ -1,4 +1,4 @@
-//! `profiler ottl`: what is said of rules, and what they make of a recording.
+//! Rules: what is said of them, and what they make of recordings and files.
 
 use std::fs;
 use std::path::Path;
@@ -210,4 +210,109 @@ fn root_rules_run_on_a_recording() {
     assert_eq!(samples(&named), samples(&recorded));
     let without = run(&["--where", r#"resource.attributes["process.executable.name"] != "sh""#]);
     assert!(samples(&without) < samples(&recorded), "{} of {}", samples(&without), samples(&recorded));
+}
+
+/// What is in `bytes`, or in a file of them that is compressed or holds them in another way.
+fn has(place: &Path, file: &str, words: &str) -> bool {
+    if !file.ends_with(".otlp") {
+        says(place, &["convert", file, "-o", "looked-into.otlp"], 0);
+        return has(place, "looked-into.otlp", words);
+    }
+    fs::read(place.join(file)).expect("written").windows(words.len()).any(|bytes| bytes == words.as_bytes())
+}
+
+#[test]
+fn a_conversion_keeps_what_rules_leave() {
+    let place = folder().expect("a folder");
+    let place = place.path();
+    fs::write(place.join("in.otlp"), request().encode_to_vec()).expect("written");
+    let shop = r#"resource.attributes["service.name"] == "shop""#;
+    for out in ["out.pb.gz", "out.otlp", "out.folded"] {
+        let told = says(place, &["convert", "in.otlp", "-o", out, "--where", shop], 0).stderr;
+        assert!(told.contains("Filtered by rules: 6 samples."), "{out}: {told}");
+    }
+    for out in ["out.pb.gz", "out.otlp"] {
+        assert!(has(place, out, "shop") && has(place, out, "profiler.loss.filtered"), "{out}");
+        assert!(has(place, out, "main") && has(place, out, "worker") && !has(place, out, "cart"), "{out}");
+    }
+    let folded = fs::read_to_string(place.join("out.folded")).expect("written");
+    assert!(folded.contains("shop") && !folded.contains("cart"), "{folded}");
+
+    // All in one, of which the conditions come first.
+    fs::write(place.join("rules"), "# who\nset(resource.attributes[\"service.name\"], \"store\")\n").expect("written");
+    let drop = r#"profilesample.attributes["thread.name"] == "worker""#;
+    let told =
+        says(place, &["convert", "in.otlp", "-o", "out.pb.gz", "--rules", "rules", "--where", shop, "--drop", drop], 0);
+    assert!(told.stderr.contains("Filtered by rules: 9 samples."), "{}", told.stderr);
+    assert!(has(place, "out.pb.gz", "store") && has(place, "out.pb.gz", "main"));
+    assert!(!["shop", "cart", "worker"].iter().any(|word| has(place, "out.pb.gz", word)));
+
+    // What says nothing changes nothing.
+    says(place, &["convert", "in.otlp", "-o", "without.otlp"], 0);
+    let told = says(place, &["convert", "in.otlp", "-o", "with.otlp", "--drop", "false"], 0);
+    assert!(!told.stderr.contains("Filtered"), "{}", told.stderr);
+    assert_eq!(read(&place.join("with.otlp")), read(&place.join("without.otlp")));
+}
+
+#[test]
+fn wrong_rules_are_refused_before_anything_is_done() {
+    let place = folder().expect("a folder");
+    let place = place.path();
+    fs::write(place.join("in.otlp"), request().encode_to_vec()).expect("written");
+    fs::write(place.join("rules"), "set(profile.period, 1)\nset(profile.period, Nw())\n").expect("written");
+    let wrong: [(&[&str], &[&str]); 3] = [
+        (
+            &["--where", r#"resource.atributes["a"] == 1"#],
+            &["--where:", "column 1", "did you mean `resource.attributes`?"],
+        ),
+        (&["--drop", r#"resource.attributes["a"]"#], &["--drop:", "column"]),
+        (&["--rules", "rules"], &["rules:2:", "did you mean Now?", "column 21"]),
+    ];
+    for (rules, words) in wrong {
+        // A recording of an hour.
+        let record = ["record", "-a", "-d", "1h", "-o", "out.otlp"];
+        let convert = ["convert", "in.otlp", "-o", "out.otlp"];
+        for command in [&record[..], &convert[..]] {
+            let told = says(place, &[command, rules].concat(), 2).stderr;
+            for word in words {
+                assert!(told.contains(word), "no {word:?} in {told}");
+            }
+            assert!(!place.join("out.otlp").exists());
+        }
+    }
+}
+
+#[test]
+fn root_a_recording_keeps_the_service_that_is_asked_for() {
+    if !have_root("root_a_recording_keeps_the_service_that_is_asked_for") {
+        return;
+    }
+    let _one = one_at_a_time();
+    let place = folder().expect("a folder");
+    let place = place.path();
+    let services = ["shop-that-is-kept", "cart-that-is-not"];
+    let _running = services.map(|service| {
+        let mut command = Command::new("sh");
+        command.env("OTEL_SERVICE_NAME", service).args(["-c", "while :; do :; done"]);
+        children::start(&mut command).unwrap_or_else(|error| panic!("{error}"))
+    });
+    let keep = format!(r#"resource.attributes["service.name"] == "{}""#, services[0]);
+    let told = says(
+        place,
+        &["record", "-a", "-F", "499", "-d", "2s", "-o", "out.otlp", "-o", "out.pb.gz", "--where", &keep],
+        0,
+    );
+    let told = told.stderr;
+    assert!(told.contains("Filtered by rules: "), "{told}");
+    let recorded = read(&place.join("out.otlp"));
+    assert!(samples(&recorded) > 0, "{told}");
+    for resource in &recorded.resource_profiles {
+        let attributes = &resource.resource.as_ref().expect("one").attributes;
+        let service = attributes.iter().find(|attribute| attribute.key == "service.name").expect("a name");
+        assert_eq!(service.value, text(services[0]));
+    }
+    for file in ["out.otlp", "out.pb.gz"] {
+        assert!(has(place, file, services[0]) && !has(place, file, services[1]), "{file}");
+        assert!(has(place, file, "profiler.loss.filtered"), "{file}");
+    }
 }
