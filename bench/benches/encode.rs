@@ -57,6 +57,7 @@ fn profile() -> Profiles {
                 address: 0x1000 + u64::from(index) * 16,
                 lines: vec![Line { function, line: index % 500, column: 0 }],
                 guessed: false,
+                tier: None,
             })
         })
         .collect();

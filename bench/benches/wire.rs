@@ -82,6 +82,7 @@ fn profile(seconds: u64) -> Profiles {
                     address: 0x1000 + index * 160 + random.below(16),
                     lines,
                     guessed: false,
+                    tier: None,
                 })
             })
             .collect();

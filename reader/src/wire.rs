@@ -13,7 +13,7 @@ use profiler_unwinders::process::procfs::{Place, Scan, Stat};
 use profiler_unwinders::process::{AddressSpace, Cgroup, Comm, ScanError};
 use profiler_unwinders::reading::Compiled;
 use profiler_unwinders::rows::{RuleDictionary, UnwindRows};
-use profiler_unwinders::runtime::{AttachError, Attached, FrameName, MAX_NAME, MAX_NAMES, MAX_REASON, Named};
+use profiler_unwinders::runtime::{AttachError, Attached, FrameName, MAX_NAME, MAX_NAMES, MAX_REASON, Named, Tier};
 use rustc_hash::FxHashMap;
 
 /// Longest text of an error or path that is taken in, bytes.
@@ -494,12 +494,22 @@ struct NameFields {
     file: u32,
     line: u32,
     start_line: u32,
+    /// One more than a place in [`TIERS`]; 0: none.
+    tier: u8,
 }
+
+/// Tiers by their number.
+const TIERS: [Tier; 6] = [Tier::Interpreted, Tier::C1, Tier::C2, Tier::Sparkplug, Tier::Maglev, Tier::Turbofan];
 
 /// As much of a name as is taken: a longer one would make the whole answer malformed.
 fn bounded(name: &str) -> &str {
     let end = (0..=MAX_NAME.min(name.len())).rev().find(|&end| name.is_char_boundary(end));
     name.get(..end.unwrap_or_default()).unwrap_or_default()
+}
+
+fn tier_number(tier: Option<Tier>) -> u8 {
+    let place = tier.and_then(|tier| TIERS.iter().position(|of| *of == tier));
+    place.map_or(0, |place| place as u8 + 1)
 }
 
 impl NamesFields {
@@ -522,6 +532,7 @@ impl NamesFields {
                             file: text(&name.file),
                             line: name.line,
                             start_line: name.start_line,
+                            tier: tier_number(name.tier),
                         })
                         .collect(),
                 ),
@@ -545,6 +556,10 @@ impl NamesFields {
                 file: text(name.file)?,
                 line: name.line,
                 start_line: name.start_line,
+                tier: match name.tier {
+                    0 => None,
+                    number => Some(*TIERS.get(usize::from(number) - 1)?),
+                },
             })
         };
         let named = |named: NamedFields| {
@@ -789,9 +804,22 @@ mod tests {
     #[test]
     fn a_name_of_any_length_is_no_malformed_answer() {
         let long: Arc<str> = "ä".repeat(MAX_NAME).into();
-        let name = FrameName { function: Arc::clone(&long), file: Arc::from("a"), line: 1, start_line: 1 };
+        let (function, tier) = (Arc::clone(&long), Some(Tier::Turbofan));
+        let name = FrameName { function, file: Arc::from("a"), line: 1, start_line: 1, tier };
         let taken = NamesFields::of(&[Ok(vec![name]), Err(long)]).take(2).expect("an answer");
         let function = &taken[0].as_ref().unwrap()[0].function;
         assert!(function.len() <= MAX_NAME && function.len() > MAX_NAME - 2 && function.starts_with("ää"));
+    }
+
+    #[test]
+    fn tiers_come_as_they_went_and_one_that_is_none_makes_an_answer_malformed() {
+        let name = |tier| FrameName { function: "f".into(), file: "a".into(), line: 1, start_line: 1, tier };
+        let all: Vec<Named> = TIERS.iter().copied().map(Some).chain([None]).map(|tier| Ok(vec![name(tier)])).collect();
+        assert_eq!(NamesFields::of(&all).take(all.len()).as_ref(), Some(&all));
+        let mut wrong = NamesFields::of(&all);
+        if let Some(NamedFields::Names(names)) = wrong.frames.first_mut() {
+            names[0].tier = TIERS.len() as u8 + 1;
+        }
+        assert_eq!(wrong.take(all.len()), None);
     }
 }

@@ -349,8 +349,13 @@ mod tests {
             position: 3,
             cookie,
         };
-        let name =
-            |function: &str| FrameName { function: function.into(), file: "a.py".into(), line: 7, start_line: 1 };
+        let name = |function: &str| FrameName {
+            function: function.into(),
+            file: "a.py".into(),
+            line: 7,
+            start_line: 1,
+            tier: None,
+        };
         let gone = || Err("python: code object gone".into());
         let mut asked = 0;
         let mut id = |aggregate: &mut Aggregate, image, frame, names: Named| {

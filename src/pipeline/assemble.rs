@@ -7,13 +7,13 @@ use profiler_bpf::record::comm_bytes;
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{
     FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Profiles, Sample, Thread,
-    Values,
+    Tier, Values,
 };
 use profiler_resource::Resources;
 use profiler_symbolizer::{Generation, Language, Symbolized};
 use profiler_unwinders::executable::ExecutableId;
 use profiler_unwinders::process::Clock;
-use profiler_unwinders::runtime::FrameName;
+use profiler_unwinders::runtime::{self, FrameName};
 use rustc_hash::FxHashMap;
 
 use super::aggregate::{Aggregate, Frame, FrameId, Image, RawSample, StackId};
@@ -221,18 +221,18 @@ fn location(
             let go = symbolized.is_some_and(|symbolized| symbolized.language == Language::Go);
             let kind = if go { FrameKind::Go } else { FrameKind::Native };
             let mapping = mappings.executable(builder, executable);
-            Location { kind, mapping, address: address.0, lines, guessed }
+            Location { kind, mapping, address: address.0, lines, guessed, tier: None }
         }
         Frame::Unopened { path, offset, guessed } => {
             let path = mappings.aggregate.paths.get(path as usize);
             let file = builder.string(&path.map(|path| String::from_utf8_lossy(path)).unwrap_or_default());
             let mapping = Some(builder.mapping(Mapping { file, ..Mapping::default() }));
-            Location { kind: FrameKind::Native, mapping, address: offset.0, lines, guessed }
+            Location { kind: FrameKind::Native, mapping, address: offset.0, lines, guessed, tier: None }
         }
         Frame::Jit { address, guessed, .. } => {
             let file = builder.string("//anon");
             let mapping = Some(builder.mapping(Mapping { file, ..Mapping::default() }));
-            Location { kind: FrameKind::Jit, mapping, address: address.0, lines, guessed }
+            Location { kind: FrameKind::Jit, mapping, address: address.0, lines, guessed, tier: None }
         }
         Frame::Runtime { frame, .. } => {
             if let Some(why) = mappings.aggregate.unnamed.get(&id) {
@@ -246,17 +246,30 @@ fn location(
                 abi::FrameKind::HOTSPOT => FrameKind::Jvm,
                 _ => FrameKind::Jit,
             };
-            Location { kind, mapping: None, address: frame.object.0, lines, guessed: false }
+            let tier = names.first().and_then(|name| name.tier).map(tier);
+            Location { kind, mapping: None, address: frame.object.0, lines, guessed: false, tier }
         }
         Frame::Unmapped { address } => {
-            Location { kind: FrameKind::Native, mapping: None, address: address.0, lines, guessed: false }
+            Location { kind: FrameKind::Native, mapping: None, address: address.0, lines, guessed: false, tier: None }
         }
         Frame::Kernel { address } => {
             let module = symbolized.and_then(|symbolized| symbolized.module.as_deref());
             let mapping = Some(mappings.kernel(builder, module));
-            Location { kind: FrameKind::Kernel, mapping, address: address.0, lines, guessed: false }
+            Location { kind: FrameKind::Kernel, mapping, address: address.0, lines, guessed: false, tier: None }
         }
         Frame::Marker(end) => marker(builder, end.reason()),
+    }
+}
+
+/// What a profile calls how a runtime runs code.
+const fn tier(of: runtime::Tier) -> Tier {
+    match of {
+        runtime::Tier::Interpreted => Tier::Interpreted,
+        runtime::Tier::C1 => Tier::C1,
+        runtime::Tier::C2 => Tier::C2,
+        runtime::Tier::Sparkplug => Tier::Sparkplug,
+        runtime::Tier::Maglev => Tier::Maglev,
+        runtime::Tier::Turbofan => Tier::Turbofan,
     }
 }
 
@@ -276,7 +289,7 @@ fn marker(builder: &mut ProfileBuilder, why: &str) -> Location {
     let name = builder.string(&format!("[{why}]"));
     let function = builder.function(Function { name, ..Function::default() });
     let lines = vec![Line { function, line: 0, column: 0 }];
-    Location { kind: FrameKind::Marker, mapping: None, address: 0, lines, guessed: false }
+    Location { kind: FrameKind::Marker, mapping: None, address: 0, lines, guessed: false, tier: None }
 }
 
 fn process(builder: &mut ProfileBuilder, image: &Image, resources: &Resources) -> u32 {
@@ -309,8 +322,13 @@ mod tests {
             position: 3,
             cookie: 4,
         };
-        let name =
-            |function: &str, line| FrameName { function: function.into(), file: "a.py".into(), line, start_line: 1 };
+        let name = |function: &str, line| FrameName {
+            function: function.into(),
+            file: "a.py".into(),
+            line,
+            start_line: 1,
+            tier: Some(runtime::Tier::C2),
+        };
         let named = aggregate.runtime_frame(0, frame, || Ok(vec![name("inlined", 7), name("caller", 9)]));
         let unnamed = aggregate.runtime_frame(0, RuntimeFrame { cookie: 5, ..frame }, || Err("python: gone".into()));
         let mut builder = ProfileBuilder::new();
@@ -321,6 +339,7 @@ mod tests {
         let profile = builder.finish();
         let why = profile.function(unnamed.lines[0].function).unwrap();
         assert_eq!((unnamed.kind, profile.string(why.name)), (FrameKind::Marker, "[python: gone]"));
+        assert_eq!((named.tier, unnamed.tier), (Some(Tier::C2), None));
         let lines = named.lines.iter().map(|line| {
             let function = profile.function(line.function).unwrap();
             (profile.string(function.name), profile.string(function.file), line.line)

@@ -35,7 +35,7 @@ pub use blob::{Blob, BlobKind};
 pub use heaps::{Heap, Heaps};
 pub use layout::{Layout, Missing};
 pub use method::{Method, MethodError};
-pub use names::{Frame, Function, Names, Tier};
+pub use names::{Code, Frame, Function, Names};
 pub use pages::Pages;
 pub use reading::HotSpot;
 pub use scopes::Scope;

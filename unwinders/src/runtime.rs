@@ -246,6 +246,25 @@ pub struct FrameName {
     pub line: u32,
     /// The line at which the function begins; 0 if unknown.
     pub start_line: u32,
+    /// How the frame's code runs, of runtimes that have several ways: the same for all functions of a frame.
+    pub tier: Option<Tier>,
+}
+
+/// How a runtime runs a frame's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// By its interpreter.
+    Interpreted,
+    /// HotSpot's client compiler made it: levels 1 to 3.
+    C1,
+    /// HotSpot's server compiler, or what stands in its place: level 4.
+    C2,
+    /// V8's baseline compiler.
+    Sparkplug,
+    /// V8's compiler in the middle.
+    Maglev,
+    /// V8's optimizing compiler.
+    Turbofan,
 }
 
 /// Why a runtime has no part in a process.

@@ -71,6 +71,7 @@ fn profile() -> Profiles {
                 address: 0x1000 + u64::from(n % 13 * 16 + depth),
                 lines: vec![Line { function, line: depth + 3, column: n % 2 }],
                 guessed: false,
+                tier: None,
             }));
         }
         let stack = builder.stack(&locations);

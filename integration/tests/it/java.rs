@@ -1,5 +1,6 @@
 //! Java on HotSpot: shares by phase, callers, depth and roots, interpreted and compiled by either compiler.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -7,7 +8,7 @@ use profiler_integration::environment::{find, have_tools, repository};
 use profiler_integration::proof::{HERTZ, prove_with};
 use profiler_integration::recording::{Recorded, folder, record_command};
 use profiler_integration::rows::{Row, total};
-use profiler_model::FrameKind;
+use profiler_model::{FrameKind, Location, Tier};
 use tempfile::TempDir;
 
 /// Whole stacks of the thread that works.
@@ -46,7 +47,18 @@ fn check_depth(rows: &[Row], one_in: u64) {
     );
 }
 
-fn proves(test: &str, flags: &[&str], one_in: u64) {
+/// Of the locations that have a function of the program: in which ways they run.
+fn tiers(recorded: &Recorded) -> BTreeSet<Option<Tier>> {
+    let profile = &recorded.recording.profile;
+    let is_of_program = |location: &&Location| {
+        let functions = location.lines.iter().filter_map(|line| profile.function(line.function));
+        functions.map(|function| profile.string(function.name)).any(|name| name.starts_with("Shares."))
+    };
+    profile.locations.iter().filter(is_of_program).map(|location| location.tier).collect()
+}
+
+/// The program's methods run in the ways of `surely`, and in none but those of `perhaps` besides.
+fn proves(test: &str, flags: &[&str], one_in: u64, surely: &[Tier], perhaps: &[Tier]) {
     if !have_tools(test, &["java", "javac"]) {
         return;
     }
@@ -69,6 +81,9 @@ fn proves(test: &str, flags: &[&str], one_in: u64) {
             "{test}: what is Java's is shown as such"
         );
         check_depth(&rows, one_in);
+        let of = |tiers: &[Tier]| tiers.iter().copied().map(Some).collect::<BTreeSet<_>>();
+        let (tiers, surely) = (tiers(recorded), of(surely));
+        assert!(tiers.is_superset(&surely) && tiers.is_subset(&(&surely | &of(perhaps))), "{test}: {tiers:?}");
         rows
     };
     prove_with(test, WHOLE, || record_command(HERTZ, &java, &arguments), rows, |_| false);
@@ -80,16 +95,16 @@ fn root_java_mixed() {
     // knows no method that is inlined into one, and nobody can tell.
     // And it inlines `bottom` into `down`, without debug information between safepoints: a leaf there is shown as what the next one is in, as the
     // JVM itself would, on the way down too. That is one in 20.
-    proves("root_java_mixed", &["-XX:+UseG1GC"], 6);
+    proves("root_java_mixed", &["-XX:+UseG1GC"], 6, &[Tier::Interpreted, Tier::C2], &[Tier::C1]);
 }
 
 #[test]
 fn root_java_interpreted() {
     // At a moment at which a frame is made or left.
-    proves("root_java_interpreted", &["-Xint"], 100);
+    proves("root_java_interpreted", &["-Xint"], 100, &[Tier::Interpreted], &[]);
 }
 
 #[test]
 fn root_java_by_the_first_compiler() {
-    proves("root_java_by_the_first_compiler", &["-XX:TieredStopAtLevel=1"], 100);
+    proves("root_java_by_the_first_compiler", &["-XX:TieredStopAtLevel=1"], 100, &[Tier::C1], &[Tier::Interpreted]);
 }

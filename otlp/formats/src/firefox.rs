@@ -19,7 +19,7 @@ use fxprof_processed_profile::{
 use rustc_hash::FxHashMap;
 
 use profiler_model::{
-    Family, FrameKind, Mapping, MappingId, Measured, ProcessId, Profiles, Sample, StackId, ThreadId,
+    Family, FrameKind, Location, Mapping, MappingId, Measured, ProcessId, Profiles, Sample, StackId, ThreadId, Tier,
     frames::{Frame, Frames, file_name},
     headline::{losses, title},
 };
@@ -50,8 +50,8 @@ struct Converter<'a> {
     firefox: Firefox,
     /// Of functions that the compiler put into their callers.
     inlined: CategoryPairHandle,
-    /// By kind of frame.
-    categories: FxHashMap<FrameKind, CategoryPairHandle>,
+    /// By kind of frame; what its runtime runs it by is a subcategory.
+    categories: FxHashMap<(FrameKind, Option<Tier>), CategoryPairHandle>,
     /// What each frame is in the format; as [`Frames::all`].
     places: Vec<FrameInfo>,
 }
@@ -74,11 +74,22 @@ impl<'a> Converter<'a> {
         // The names are already in the file.
         firefox.set_symbolicated(true);
         let inlined = firefox.add_category("Inlined", CategoryColor::LightBlue).into();
-        let mut kinds: Vec<FrameKind> = profile.locations.iter().map(|location| shared(location.kind)).collect();
+        let of = |location: &Location| (shared(location.kind), location.tier);
+        let mut kinds: Vec<_> = profile.locations.iter().map(of).collect();
         kinds.sort_unstable();
         kinds.dedup();
-        let mut category = |kind: FrameKind| firefox.add_category(profile.kind_name(kind), color(kind.family())).into();
-        let categories = kinds.into_iter().map(|kind| (kind, category(kind))).collect();
+        let mut categories = FxHashMap::default();
+        for same in kinds.chunk_by(|(kind, _), (next, _)| kind == next) {
+            let Some((kind, _)) = same.first() else { continue };
+            let category = firefox.add_category(profile.kind_name(*kind), color(kind.family()));
+            for &(kind, tier) in same {
+                let pair = match tier {
+                    Some(tier) => firefox.add_subcategory(category, tier.name()),
+                    None => category.into(),
+                };
+                categories.insert((kind, tier), pair);
+            }
+        }
         let frames = Frames::new(profile);
         Self { each, profile, shown, begun, frames, firefox, inlined, categories, places: Vec::new() }
     }
@@ -165,10 +176,11 @@ impl<'a> Converter<'a> {
 
     /// What `frame` is in the format: an address in a library if it is a function of its own, else its name.
     fn place(&mut self, frame: &Frame, libraries: &FxHashMap<MappingId, (LibraryHandle, u64)>) -> FrameInfo {
-        let of_kind = self.categories.get(&shared(frame.kind)).copied().unwrap_or(self.inlined);
+        let location = self.profile.location(frame.location);
+        let tier = location.and_then(|location| location.tier);
+        let of_kind = self.categories.get(&(shared(frame.kind), tier)).copied().unwrap_or(self.inlined);
         let is_inlined = frame.inlined && frame.kind.family() == Family::Native;
         let category_pair = if is_inlined { self.inlined } else { of_kind };
-        let location = self.profile.location(frame.location);
         let address = location.filter(|_| !frame.inlined).and_then(|location| {
             let (library, base) = libraries.get(&location.mapping?)?;
             Some((*library, u32::try_from(location.address.checked_sub(*base)?).ok()?))

@@ -40,6 +40,8 @@ pub const COMMENT: &str = "pprof.profile.comment";
 pub const FRAME_JIT: &str = "profiler.frame.jit";
 /// `true` on frames that were found without unwind information.
 pub const FRAME_GUESSED: &str = "profiler.frame.guessed";
+/// How its runtime runs a frame's code: [`Tier`](crate::Tier).
+pub const FRAME_TIER: &str = "profiler.frame.tier";
 /// The event that makes samples, on a profile.
 pub const SOURCE: &str = "profiler.source";
 /// What is shown first, on the scope: the type as a pprof file names it.

@@ -18,12 +18,14 @@ mod kind;
 mod measured;
 pub mod rfc3339;
 mod summary;
+mod tier;
 
 pub use editor::{DROPPED, Editor, Value};
 pub use kind::{Family, FrameKind, KindNames};
 pub use measured::{Measured, UnknownSampleType, counts_samples};
 pub use profiler_measure::{Measure, ValueType};
 pub use summary::{FunctionCount, ProcessCount, Summary, summary, summary_of};
+pub use tier::Tier;
 
 /// Index into [`Profiles::strings`]; 0 is the empty string.
 pub type StringId = u32;
@@ -204,6 +206,8 @@ pub struct Location {
     pub lines: Vec<Line>,
     /// The frame was found by following the frame pointer where no unwind row existed: likely but not certain.
     pub guessed: bool,
+    /// How its runtime runs it, of runtimes that have several ways and say which; those that are inlined run as what they are in.
+    pub tier: Option<Tier>,
 }
 
 /// A function and a line in it.

@@ -273,7 +273,7 @@ impl Maker {
             let line = if file == 0 { 0 } else { start_line + self.random.below(30) as u32 };
             lines.push(Line { function, line, column: 0 });
         }
-        self.builder.location(Location { kind, mapping, address, lines, guessed })
+        self.builder.location(Location { kind, mapping, address, lines, guessed, ..Location::default() })
     }
 
     fn graph(&mut self, program: &Program) -> Graph {

@@ -6,8 +6,8 @@
 //! columns              each one LEB128 number an entry; "delta": zigzag of the difference to the entry before
 //!   functions   name (delta) | module | file | line
 //!   frames      function (delta) | flags: 1 inlined, 2 guessed, kind * 4
-//!   places      frame (delta) | line | address, low 32 bits (delta) | high 32 bits (delta)
-//!   nodes       depth | place * 2 + (has several)
+//!   places      frame (delta) | line | address, low 32 bits (delta) | high 32 bits (delta) | tier: its number + 1, 0 if not known
+//!   nodes       depth | place * 4 + (has several) + 2 * (of several tiers)
 //!   rows        node (delta) | thread | place (delta) | a value column for each sample type
 //! ```
 //!
@@ -15,11 +15,11 @@
 
 use std::io::{self, Write};
 
-use profiler_model::{Family, FrameKind, KindNames, Profiles, StringId};
+use profiler_model::{Family, FrameKind, KindNames, Profiles, StringId, Tier};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
-use super::tree::{Name, Tree};
+use super::tree::{Name, Node, Tree};
 
 /// The greatest integer that a JavaScript number holds exactly.
 const MAX_SAFE: u64 = (1 << 53) - 1;
@@ -57,9 +57,11 @@ pub(super) fn write(profile: &Profiles, out: &mut impl Write) -> io::Result<()> 
     columns.plain(tree.places.iter().map(|place| place.line.into()));
     columns.delta(tree.places.iter().map(|place| place.address & 0xffff_ffff));
     columns.delta(tree.places.iter().map(|place| place.address >> 32));
+    columns.plain(tree.places.iter().map(|place| place.tier.map_or(0, |tier| u64::from(tier.number()) + 1)));
 
     columns.plain(tree.nodes.iter().map(|node| node.depth.into()));
-    columns.plain(tree.nodes.iter().map(|node| u64::from(node.place) << 1 | u64::from(node.several)));
+    let flags = |node: &Node| u64::from(node.several) | u64::from(node.tiers) << 1;
+    columns.plain(tree.nodes.iter().map(|node| u64::from(node.place) << 2 | flags(node)));
 
     columns.delta(tree.rows.iter().map(|row| row.node.into()));
     columns.plain(tree.rows.iter().map(|row| row.thread.into()));
@@ -109,7 +111,7 @@ fn header(profile: &Profiles, tree: &Tree, strings: &mut Strings<'_>) -> io::Res
     let losses: Vec<Value> = profile.losses.iter().map(|loss| json!([loss.reason, loss.count.min(MAX_SAFE)])).collect();
     let origin = &profile.origin;
     let header = json!({
-        "version": 3,
+        "version": 4,
         "origin": {
             "host": origin.host_name, "kernel": origin.kernel_release, "arch": origin.arch, "cpus": origin.cpus,
             "frequency": origin.frequency, "target": origin.target, "producer": origin.producer,
@@ -117,6 +119,7 @@ fn header(profile: &Profiles, tree: &Tree, strings: &mut Strings<'_>) -> io::Res
         "start_ms": start / 1_000_000,
         "duration_ns": end.saturating_sub(start).min(MAX_SAFE),
         "kinds": kinds(tree),
+        "tiers": Tier::TABLE.iter().map(|tier| tier.name()).collect::<Vec<_>>(),
         "types": types,
         "shown": profile.shown_first(),
         "losses": losses,

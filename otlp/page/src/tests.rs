@@ -4,7 +4,7 @@ use std::io::Read;
 
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{
-    FrameKind, Function, Line, Location, Loss, Mapping, Process, Profile, Sample, Thread, ValueType, Values,
+    FrameKind, Function, Line, Location, Loss, Mapping, Process, Profile, Sample, Thread, Tier, ValueType, Values,
 };
 
 use super::*;
@@ -43,6 +43,7 @@ fn profile() -> Profiles {
             address,
             lines,
             guessed: nth == 2,
+            tier: None,
         }));
     }
     let bare = Location { kind: FrameKind::Kernel, address: 0xffff_ffff_8100_0000, mapping, ..Location::default() };
@@ -164,9 +165,9 @@ fn every_value_arrives() {
     let count = |key: &str| header["counts"][key].as_u64().expect(key) as usize;
     let (functions, frames, places) = (count("functions"), count("frames"), count("places"));
     let (nodes, rows) = (count("nodes"), count("rows"));
-    assert_eq!(numbers.len(), 4 * functions + 2 * frames + 4 * places + 2 * nodes + 4 * rows);
+    assert_eq!(numbers.len(), 4 * functions + 2 * frames + 5 * places + 2 * nodes + 4 * rows);
     assert_eq!(numbers[numbers.len() - rows..].iter().sum::<u64>(), 40);
-    let depths = &numbers[4 * functions + 2 * frames + 4 * places..][..nodes];
+    let depths = &numbers[4 * functions + 2 * frames + 5 * places..][..nodes];
     assert_eq!(depths[0], 1);
     assert!(depths.windows(2).all(|pair| pair[1] <= pair[0] + 1), "not a preorder: {depths:?}");
 }
@@ -223,6 +224,31 @@ fn a_stack_as_deep_as_memory_lets_it_is_packed() {
     builder.profile_mut().samples.push(Sample { stack, ..Sample::default() });
     let (header, _) = block(&page(&builder.finish()));
     assert_eq!(header["counts"]["nodes"], 100_000);
+}
+
+#[test]
+fn tiers_of_a_function_are_places_of_one_node() {
+    let mut builder = ProfileBuilder::new();
+    let name = builder.string("com.acme.Shop.checkout");
+    let function = builder.function(Function { name, ..Function::default() });
+    let lines = vec![Line { function, ..Line::default() }];
+    for (tier, count) in [(Tier::C1, 1), (Tier::C2, 3)] {
+        let kind = FrameKind::Jvm;
+        let location =
+            builder.location(Location { kind, lines: lines.clone(), tier: Some(tier), ..Location::default() });
+        let stack = builder.stack(&[location]);
+        for _ in 0..count {
+            builder.profile_mut().samples.push(Sample { stack, ..Sample::default() });
+        }
+    }
+    sample_types(builder.profile_mut(), &["samples"]);
+    let (header, numbers) = block(&page(&builder.finish()));
+    assert_eq!((&header["tiers"][1], &header["tiers"][2]), (&"C1".into(), &"C2".into()));
+    assert_eq!((&header["counts"]["nodes"], &header["counts"]["places"]), (&1.into(), &2.into()));
+    // Behind four columns of one function, two of one frame, and four of two places.
+    let (places, nodes) = (4 + 2 + 8, 4 + 2 + 10);
+    assert_eq!(numbers[places..][..2], [2, 3], "C1 and C2");
+    assert_eq!(numbers[nodes..][..2], [1, 1 << 2 | 3], "most of it the second place, other tiers too");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The prefix tree of all stacks, root first, that the viewer draws.
 //!
 //! A node is a call path of *frames*: function, module, kind, inlined or not, guessed or not. Frames that differ only in
-//! line or address share a node, as a flame graph's reader expects; which place in the function a node stands for is
+//! line, address or tier share a node, as a flame graph's reader expects; which place in the function a node stands for is
 //! kept beside it, and where the leaf was, exactly, is kept with the weights.
 //!
 //! ```text
@@ -17,7 +17,7 @@ use std::io;
 
 use rustc_hash::FxHashMap;
 
-use profiler_model::{FrameKind, LocationId, Profiles, StringId, frames::address_name};
+use profiler_model::{FrameKind, LocationId, Profiles, StringId, Tier, frames::address_name};
 
 /// What the viewer counts as one function: the lines of its table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +63,8 @@ pub(super) struct Place {
     pub line: u32,
     /// Address in the module's space; 0 if there is none.
     pub address: u64,
+    /// How its runtime runs it.
+    pub tier: Option<Tier>,
 }
 
 /// A node of the tree.
@@ -74,6 +76,8 @@ pub(super) struct Node {
     pub place: u32,
     /// The node has other places too.
     pub several: bool,
+    /// Among them some that run in another way.
+    pub tiers: bool,
 }
 
 /// Weight of a node's own, not of its children.
@@ -121,6 +125,7 @@ struct Growing {
     parent: u32,
     place: u32,
     several: bool,
+    tiers: bool,
     /// Boyer-Moore vote for `place`.
     vote: u64,
     total: u64,
@@ -217,7 +222,7 @@ impl Tree {
                 let function = intern(&mut self.functions, &mut functions, function)?;
                 let frame = Frame { function, kind: location.kind, inlined, guessed: location.guessed };
                 let frame = intern(&mut self.frames, &mut frames, frame)?;
-                let place = Place { frame, line, address: location.address };
+                let place = Place { frame, line, address: location.address, tier: location.tier };
                 expanded.push(intern(&mut self.places, &mut places, place)?);
                 Ok(())
             };
@@ -262,7 +267,7 @@ impl Tree {
         while let Some((id, depth)) = pending.pop() {
             if id > 0 {
                 let node = &growing[id as usize];
-                nodes.push(Node { depth, place: node.place, several: node.several });
+                nodes.push(Node { depth, place: node.place, several: node.several, tiers: node.tiers });
                 order[id as usize] = index(nodes.len())?;
             }
             let own = &children[first[id as usize]..first[id as usize + 1]];
@@ -310,7 +315,7 @@ fn grow(
     table: &[Place],
 ) -> io::Result<(Vec<Growing>, Vec<u32>)> {
     let shown = profile.shown_first();
-    let mut nodes = vec![Growing { parent: 0, place: 0, several: false, vote: 0, total: 0 }];
+    let mut nodes = vec![Growing { parent: 0, place: 0, several: false, tiers: false, vote: 0, total: 0 }];
     let mut children: FxHashMap<(u32, u32), u32> = FxHashMap::default();
     let mut leaves = vec![0_u32; profile.stacks.len()];
     for group in weights.chunk_by(|a, b| a.stack == b.stack) {
@@ -322,11 +327,12 @@ fn grow(
                 let next = index(nodes.len())?;
                 let child = *children.entry((at, table[place as usize].frame)).or_insert(next);
                 if child == next {
-                    nodes.push(Growing { parent: at, place, several: false, vote: 0, total: 0 });
+                    nodes.push(Growing { parent: at, place, several: false, tiers: false, vote: 0, total: 0 });
                 }
                 let node = &mut nodes[child as usize];
                 node.total = node.total.saturating_add(weight);
                 node.several |= node.place != place;
+                node.tiers |= table[node.place as usize].tier != table[place as usize].tier;
                 if node.place == place {
                     node.vote = node.vote.saturating_add(weight);
                 } else if node.vote >= weight {

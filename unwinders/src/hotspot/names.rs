@@ -21,7 +21,7 @@ const MAX_LINE_BYTES: usize = 8 << 20;
 
 /// Which code a frame runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Tier {
+pub enum Code {
     /// The interpreter.
     Interpreted,
     /// The client compiler (levels 1 to 3).
@@ -34,7 +34,7 @@ pub enum Tier {
     Stub,
 }
 
-impl Tier {
+impl Code {
     /// As users read it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -101,7 +101,7 @@ impl<'a> Names<'a> {
     }
 
     /// What `frame` runs, innermost inlined function first; none if it is not what it was when it was sampled.
-    pub fn name(&mut self, frame: Frame) -> Option<(Tier, Vec<Function>)> {
+    pub fn name(&mut self, frame: Frame) -> Option<(Code, Vec<Function>)> {
         let object = frame.object & ((1 << SUBTYPE_SHIFT) - 1);
         match frame.object >> SUBTYPE_SHIFT {
             INTERPRETED => {
@@ -109,13 +109,13 @@ impl<'a> Names<'a> {
                 if method.const_method as u32 != frame.cookie || frame.position > method.code_size.into() {
                     return None;
                 }
-                Some((Tier::Interpreted, vec![self.function(object, Some(frame.position))?]))
+                Some((Code::Interpreted, vec![self.function(object, Some(frame.position))?]))
             }
             subtype @ (COMPILED | COMPILED_LEAF) => self.compiled(object, frame, subtype == COMPILED_LEAF),
             STUB => {
                 let blob = self.blob(object)?;
                 let name = format!("[{}]", if blob.kind == BlobKind::Vtable { "vtable stub" } else { &blob.name });
-                Some((Tier::Stub, vec![Function { name, file: String::new(), line: 0 }]))
+                Some((Code::Stub, vec![Function { name, file: String::new(), line: 0 }]))
             }
             _ => None,
         }
@@ -127,7 +127,7 @@ impl<'a> Names<'a> {
         (found == address).then(|| Blob::read(self.memory, self.layout, address).ok().flatten()).flatten()
     }
 
-    fn compiled(&mut self, object: u64, frame: Frame, interrupted: bool) -> Option<(Tier, Vec<Function>)> {
+    fn compiled(&mut self, object: u64, frame: Frame, interrupted: bool) -> Option<(Code, Vec<Function>)> {
         let blob = self.blob(object).filter(Blob::is_nmethod)?;
         let field = |at: u16| object.wrapping_add(at.into());
         let id = self.memory.half(field(self.layout.compile_id)).ok()?;
@@ -136,9 +136,9 @@ impl<'a> Names<'a> {
         }
         let level = self.memory.byte(field(self.layout.compile_level)).ok()?;
         let tier = match (blob.kind, level) {
-            (BlobKind::NativeWrapper, _) => Tier::Native,
-            (_, 1..=3) => Tier::C1,
-            _ => Tier::C2,
+            (BlobKind::NativeWrapper, _) => Code::Native,
+            (_, 1..=3) => Code::C1,
+            _ => Code::C2,
         };
         let scopes = scopes_at(self.memory, self.layout, &blob, frame.position, interrupted).unwrap_or_default();
         let functions: Option<Vec<_>> = scopes.iter().map(|scope| self.function(scope.method, scope.bci)).collect();

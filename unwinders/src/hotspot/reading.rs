@@ -8,10 +8,10 @@ use profiler_bpf::record::RuntimeFrame;
 use profiler_elf::{Elf, MACHINE_X86_64};
 
 use super::attach::{self, attach};
-use super::names::{Frame, Names};
+use super::names::{Code, Frame, Names};
 use super::symbols::Symbols;
 use crate::memory::Memory;
-use crate::runtime::{AttachError, Attached, Data, FrameName, MAX_NAMES, Named, Runtime, Target};
+use crate::runtime::{AttachError, Attached, Data, FrameName, MAX_NAMES, Named, Runtime, Target, Tier};
 
 /// A JVM that starts takes some 30 ms to make its interpreter.
 const NOT_READY: Duration = Duration::from_millis(20);
@@ -74,12 +74,19 @@ impl Data for Library {
 
 fn name(names: &mut Names<'_>, frame: &RuntimeFrame) -> Named {
     let frame = Frame { object: frame.object.0, position: frame.position, cookie: frame.cookie };
-    let Some((_, functions)) = names.name(frame) else { return Err(Arc::from(frame.gone())) };
+    let Some((code, functions)) = names.name(frame) else { return Err(Arc::from(frame.gone())) };
+    let tier = match code {
+        Code::Interpreted => Some(Tier::Interpreted),
+        Code::C1 => Some(Tier::C1),
+        Code::C2 => Some(Tier::C2),
+        Code::Native | Code::Stub => None,
+    };
     let named = functions.into_iter().take(MAX_NAMES).map(|function| FrameName {
         function: function.name.into(),
         file: function.file.into(),
         line: function.line,
         start_line: 0,
+        tier,
     });
     Ok(named.collect())
 }

@@ -79,6 +79,7 @@ impl<'a> Reader<'a> {
         let code = self.known.get(&key).cloned().unwrap_or_else(|| Err(gone()))?;
         let line = self.line(&code, frame.position);
         Ok(vec![FrameName {
+            tier: None,
             function: Arc::clone(&code.function),
             file: Arc::clone(&code.file),
             line: line.unwrap_or(0),

@@ -14,6 +14,7 @@ use super::function;
 use super::heap::{Heap, Word};
 use super::layout::{CODE_START, Layout};
 use super::positions::{self, Place};
+use crate::runtime::Tier;
 
 /// Where code may begin: multiples of this.
 const ALIGNMENT: u64 = 64;
@@ -82,6 +83,16 @@ impl Code {
     /// It was made by an optimizing compiler.
     fn is_optimized(&self, layout: &Layout) -> bool {
         self.kind > layout.kind_baseline
+    }
+
+    /// Which compiler made it.
+    pub(super) fn tier(&self, layout: &Layout) -> Option<Tier> {
+        match self.kind.checked_sub(layout.kind_baseline)? {
+            0 => Some(Tier::Sparkplug),
+            1 => Some(Tier::Maglev),
+            2 => Some(Tier::Turbofan),
+            _ => None,
+        }
     }
 
     /// The function that an optimizing compiler made it of, others inlined.

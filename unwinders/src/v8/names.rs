@@ -13,7 +13,7 @@ use super::heap::{Heap, Word};
 use super::layout::Layout;
 use super::script::{self, Script};
 use crate::memory::Memory;
-use crate::runtime::{FrameName, Named};
+use crate::runtime::{FrameName, Named, Tier};
 
 // What a frame's position is: the two highest bits of its cookie, as in `v8.h`.
 const IN_BYTECODE: u32 = 1;
@@ -51,20 +51,23 @@ impl<'a> Names<'a> {
             address => Word::to(address),
         };
         let function = self.function(shared, frame.cookie & COOKIE).ok_or_else(|| Arc::from("v8: function gone"))?;
-        let scopes = match frame.cookie >> 30 {
-            IN_BYTECODE => vec![Scope { shared, place: self.of_bytecode(shared, frame.position) }],
+        let (tier, scopes) = match frame.cookie >> 30 {
+            IN_BYTECODE => {
+                let scope = Scope { shared, place: self.of_bytecode(shared, frame.position) };
+                (Some(Tier::Interpreted), vec![scope])
+            }
             IN_CODE => self.scopes(shared, frame.position).unwrap_or_default(),
-            _ => Vec::new(),
+            _ => (None, Vec::new()),
         };
         if scopes.is_empty() {
-            return Ok(vec![self.frame_name(&function, None)]);
+            return Ok(vec![self.frame_name(&function, None, tier)]);
         }
         let mut names = Vec::with_capacity(scopes.len());
         for scope in scopes {
             if scope.shared == shared {
-                names.push(self.frame_name(&function, scope.place));
+                names.push(self.frame_name(&function, scope.place, tier));
             } else if let Some(inlined) = self.function(scope.shared, 0) {
-                names.push(self.frame_name(&inlined, scope.place));
+                names.push(self.frame_name(&inlined, scope.place, tier));
             }
         }
         Ok(names)
@@ -89,7 +92,7 @@ impl<'a> Names<'a> {
     }
 
     /// A function at a place; where that is unknown, where it begins.
-    fn frame_name(&mut self, function: &Function, place: Option<u32>) -> FrameName {
+    fn frame_name(&mut self, function: &Function, place: Option<u32>, tier: Option<Tier>) -> FrameName {
         let script = self.script(function.script);
         let line = |place: Option<u32>| script.as_ref()?.line(&self.heap, place?);
         let start_line = line(function.start).unwrap_or(0);
@@ -98,6 +101,7 @@ impl<'a> Names<'a> {
             file: script.as_ref().map_or_else(|| Arc::from(""), |script| Arc::clone(&script.name)),
             line: line(place).unwrap_or(start_line),
             start_line,
+            tier,
         }
     }
 
@@ -108,9 +112,12 @@ impl<'a> Names<'a> {
         code::of_bytecode_at(&self.heap, self.layout(), bytecode, offset)
     }
 
-    /// The functions at an address of machine code, of which only the lower half is told.
-    fn scopes(&mut self, shared: Word, position: u32) -> Option<Vec<Scope>> {
-        self.in_code(position, |names, code, address| code.scopes(&names.heap, names.layout(), address, shared))
+    /// The functions at an address of machine code, of which only the lower half is told, and how that was made.
+    fn scopes(&mut self, shared: Word, position: u32) -> Option<(Option<Tier>, Vec<Scope>)> {
+        self.in_code(position, |names, code, address| {
+            let scopes = code.scopes(&names.heap, names.layout(), address, shared)?;
+            Some((code.tier(names.layout()), scopes))
+        })
     }
 
     /// The function that machine code was made of.

@@ -8,7 +8,7 @@ use profiler_bpf::record::RuntimeFrame;
 
 use super::layout::Layout;
 use super::*;
-use crate::runtime::FrameName;
+use crate::runtime::{FrameName, Tier};
 
 const HEAP: u64 = 0x1000_0000_0000;
 const CODE: u64 = 0x7f00_0000_1000;
@@ -164,7 +164,12 @@ fn names(heap: &Imitation, frames: &[RuntimeFrame]) -> Vec<Named> {
 }
 
 fn name(function: &str, line: u32, start_line: u32) -> FrameName {
-    FrameName { function: function.into(), file: "/app/main.js".into(), line, start_line }
+    FrameName { function: function.into(), file: "/app/main.js".into(), line, start_line, tier: None }
+}
+
+/// The same, run in a way that is known.
+fn run(tier: Tier, function: &str, line: u32, start_line: u32) -> FrameName {
+    FrameName { tier: Some(tier), ..name(function, line, start_line) }
 }
 
 #[test]
@@ -175,10 +180,10 @@ fn bytecode_has_its_function_and_line() {
     assert_eq!(
         names(&heap, &[at(0), at(3), at(4), at(39)]),
         [
-            Ok(vec![name("inner", 4, 4)]),
-            Ok(vec![name("inner", 4, 4)]),
-            Ok(vec![name("inner", 5, 4)]),
-            Ok(vec![name("inner", 5, 4)])
+            Ok(vec![run(Tier::Interpreted, "inner", 4, 4)]),
+            Ok(vec![run(Tier::Interpreted, "inner", 4, 4)]),
+            Ok(vec![run(Tier::Interpreted, "inner", 5, 4)]),
+            Ok(vec![run(Tier::Interpreted, "inner", 5, 4)])
         ]
     );
 }
@@ -187,11 +192,23 @@ fn bytecode_has_its_function_and_line() {
 fn machine_code_has_those_that_are_inlined_innermost_first() {
     let (heap, outer, _) = program();
     let start = (CODE + 0x400) as u32;
-    let own = Ok(vec![name("outer", 1, 1)]);
-    let both = Ok(vec![name("inner", 5, 4), name("outer", 2, 1)]);
+    let own = Ok(vec![run(Tier::Turbofan, "outer", 1, 1)]);
+    let both = Ok(vec![run(Tier::Turbofan, "inner", 5, 4), run(Tier::Turbofan, "outer", 2, 1)]);
     assert_eq!(names(&heap, &[frame(outer, start + 0x1f, 2), frame(outer, start + 0x20, 2)]), [own, both.clone()]);
     let at_end = RuntimeFrame { object: UserAddr(0), ..frame(outer, start + 0xff, 2) };
     assert_eq!(names(&heap, &[at_end]), [both]);
+}
+
+#[test]
+fn which_compiler_made_machine_code_is_told() {
+    let of = |kind: u64| {
+        let (mut heap, outer, _) = program();
+        let code = u64::from_le_bytes(heap.code[0x400 - 8..0x400].try_into().unwrap());
+        heap.set(code, 48, kind);
+        names(&heap, &[frame(outer, (CODE + 0x400) as u32 + 0x20, 2)]).remove(0).unwrap()[0].tier
+    };
+    assert_eq!([11, 12, 13].map(of), [Tier::Sparkplug, Tier::Maglev, Tier::Turbofan].map(Some));
+    assert_eq!([9, 14].map(of), [None; 2], "made by none of them");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use profiler_elf::{Bytes, Elf};
 use profiler_need::have_tools;
-use profiler_unwinders::hotspot::{AttachError, Attached, Blob, Frame, Symbols, Tier, attach};
+use profiler_unwinders::hotspot::{AttachError, Attached, Blob, Code, Frame, Symbols, attach};
 use profiler_unwinders::memory::{Memory, ProcessMemory};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 
@@ -115,9 +115,9 @@ fn compiled_methods_are_named_as_jcmd_names_them() {
         let Some((tier, functions)) = names.name(frame).filter(|_| !method.contains("/0x")) else { continue };
         assert_eq!(functions.last().unwrap().name, method, "{line}");
         let expected = match level {
-            0 => Tier::Native,
-            1..=3 => Tier::C1,
-            _ => Tier::C2,
+            0 => Code::Native,
+            1..=3 => Code::C1,
+            _ => Code::C2,
         };
         assert_eq!(tier, expected, "{line}");
         // another method's number: the one that was sampled is gone

@@ -18,7 +18,7 @@ use profiler_unwinders::process::{Clock, Process, ProcessTable, ScanError};
 use profiler_unwinders::publish::{Located, Publisher};
 use profiler_unwinders::reading::{Compiled, InHand, Opened, Reading, RowsError};
 use profiler_unwinders::runtime::{
-    AttachError, Attached, FrameName, Instance, Loader, Named, Piece, RuntimeError, Runtimes, loaders,
+    AttachError, Attached, FrameName, Instance, Loader, Named, Piece, RuntimeError, Runtimes, Tier, loaders,
 };
 use rustc_hash::FxHashMap;
 
@@ -121,7 +121,13 @@ impl TestReading {
             return Err(Arc::from("test: another object"));
         }
         let function = String::from_utf8_lossy(&name).into_owned().into();
-        Ok(vec![FrameName { function, file: "objects".into(), line: frame.position, start_line: 1 }])
+        Ok(vec![FrameName {
+            function,
+            file: "objects".into(),
+            line: frame.position,
+            start_line: 1,
+            tier: Some(Tier::C1),
+        }])
     }
 }
 
@@ -219,7 +225,8 @@ fn a_runtime_is_attached_once_named_while_it_lives_and_detached_with_its_image()
 
     let object = UserAddr(&raw const OBJECT as u64);
     let frame = RuntimeFrame { kind: KIND, object, position: 12, cookie: 77 };
-    let name = FrameName { function: "hello".into(), file: "objects".into(), line: 12, start_line: 1 };
+    let name =
+        FrameName { function: "hello".into(), file: "objects".into(), line: 12, start_line: 1, tier: Some(Tier::C1) };
     let frames = [
         frame,
         RuntimeFrame { cookie: 78, ..frame },

@@ -3,7 +3,7 @@
 use opentelemetry_proto::tonic::{common::v1::any_value, profiles::v1development as proto};
 use profiler_model::{
     FrameKind, Function, FunctionId, LabelValue, Line, Link, LinkId, Location, LocationId, Mapping, MappingId,
-    Profiles, StackId, StringId, attribute, builder::ProfileBuilder,
+    Profiles, StackId, StringId, Tier, attribute, builder::ProfileBuilder,
 };
 use rustc_hash::FxHashMap;
 
@@ -227,6 +227,7 @@ impl Dictionary {
                 }
                 (attribute::FRAME_JIT, "true") => jit = true,
                 (attribute::FRAME_GUESSED, "true") => model.guessed = true,
+                (attribute::FRAME_TIER, tier) => model.tier = Tier::of_value(tier),
                 _ => {}
             }
         }

@@ -188,6 +188,9 @@ impl<'a> Tables<'a> {
         if location.guessed {
             attributes.push(self.attribute(attribute::FRAME_GUESSED, Attribute::Bool(true), ""));
         }
+        if let Some(tier) = location.tier {
+            attributes.push(self.attribute(attribute::FRAME_TIER, Attribute::Text(tier.value().to_owned()), ""));
+        }
         let lines = location.lines.iter().map(|line| proto::Line {
             function_index: self.function(line.function),
             line: line.line.into(),

@@ -4,7 +4,7 @@
 
 use profiler_model::{
     AttributeValue, FrameKind, Function, Label, LabelValue, Line, Location, LocationId, Mapping, Process, Profile,
-    Profiles, Sample, StringId, Thread, ThreadId, ValueType, Values, builder::ProfileBuilder,
+    Profiles, Sample, StringId, Thread, ThreadId, Tier, ValueType, Values, builder::ProfileBuilder,
 };
 use rustc_hash::FxHashMap;
 
@@ -211,7 +211,8 @@ impl Decoder {
             (None, name) => FrameKind::Other(self.text("the kind of a pprof location", name)?),
             (Some(number), _) => FrameKind::of_number(number).unwrap_or_default(),
         };
-        let model = Location { kind, mapping, address: location.address, lines, guessed: location.guessed };
+        let tier = location.frame_tier.checked_sub(1).and_then(Tier::of_number);
+        let model = Location { kind, mapping, address: location.address, lines, guessed: location.guessed, tier };
         let model = self.builder.location(model);
         self.locations.insert(location.id, model);
         Ok(())

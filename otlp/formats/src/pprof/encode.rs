@@ -257,6 +257,7 @@ impl<W: Write> Encoder<'_, W> {
             frame_kind,
             frame_type,
             guessed: location.guessed,
+            frame_tier: location.tier.map_or(0, |tier| tier.number() + 1),
         };
         if let Some(mapping) = mapping {
             mapping.merge(&usage);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use profiler_model::{
     AttributeValue, FrameKind, Function, Label, LabelValue, Line, Location, Loss, Mapping, Measure, Origin, Process,
-    Profile, Profiles, Sample, Thread, ValueType, Values, builder::ProfileBuilder,
+    Profile, Profiles, Sample, Thread, Tier, ValueType, Values, builder::ProfileBuilder,
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -53,7 +53,7 @@ fn word() -> impl Strategy<Value = String> {
     "[a-z]{1,6}"
 }
 
-type LocationParts = (u8, Option<usize>, u64, Vec<(usize, u32, u32)>, bool);
+type LocationParts = (u8, Option<usize>, u64, Vec<(usize, u32, u32)>, bool, u8);
 
 /// Values, time and labels of a sample, and indices of its stack and thread.
 type SampleParts = (usize, Option<usize>, Option<u32>, Option<u64>, Vec<i64>, Vec<(String, Result<String, i64>)>);
@@ -107,7 +107,7 @@ pub fn profile() -> impl Strategy<Value = Profiles> {
     let mappings = vec((any::<u32>(), 1_u32.., any::<u32>(), name(), option::of(word()), option::of(word())), 1..4);
     let functions = vec((name(), name(), name(), any::<u16>()), 1..6);
     let lines = vec((0_usize..100, any::<u32>(), any::<u32>()), 0..4);
-    let locations = vec((0_u8..20, option::of(0_usize..100), any::<u64>(), lines, any::<bool>()), 1..10);
+    let locations = vec((0_u8..20, option::of(0_usize..100), any::<u64>(), lines, any::<bool>(), 0_u8..8), 1..10);
     let stacks = vec(vec(0_usize..100, 0..40), 1..8);
     let processes = vec((any::<u32>(), 0_u64..1 << 62, name(), name(), name(), vec((word(), word()), 0..3)), 1..4);
     let threads = vec((0_usize..100, prop_oneof![Just(0_u32), any::<u32>()], name()), 1..6);
@@ -242,7 +242,7 @@ pub fn profile() -> impl Strategy<Value = Profiles> {
 }
 
 fn location_of(
-    (kind, mapping, address, lines, guessed): LocationParts,
+    (kind, mapping, address, lines, guessed, tier): LocationParts,
     other: u32,
     mappings: &[u32],
     functions: &[u32],
@@ -258,6 +258,7 @@ fn location_of(
         address,
         lines: lines.into_iter().map(line).collect(),
         guessed,
+        tier: Tier::of_number(tier.into()),
     }
 }
 
@@ -354,7 +355,7 @@ fn location(profile: &Profiles, id: u32) -> String {
         FrameKind::Other(name) => text(name).to_owned(),
         known => format!("{known:?}"),
     };
-    format!("{kind} {mapping:?} {} {lines:?} {}", location.address, location.guessed)
+    format!("{kind} {mapping:?} {} {lines:?} {} {:?}", location.address, location.guessed, location.tier)
 }
 
 /// All of a profile that is no sample, in a form that compares. A profile without samples is none, where there is another.
@@ -411,7 +412,7 @@ pub fn small(count: u64) -> Profiles {
             Line { function: b.function(function), line: *line, column: 0 }
         });
         let lines = lines.collect();
-        b.location(Location { kind, mapping, address, lines, guessed: false })
+        b.location(Location { kind, mapping, address, lines, ..Location::default() })
     };
     let write = location(FrameKind::Kernel, Some(kernel), 0xffff_ffff_8100_1234, &[("ksys_write", "", 0)]);
     let libc_write = location(FrameKind::Native, Some(libc), 0x2_9000, &[("write", "", 0)]);

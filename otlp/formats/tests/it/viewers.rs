@@ -9,7 +9,9 @@ use profiler_formats::{
     format::{self, Format},
     speedscope, svg,
 };
-use profiler_model::{FrameKind, Function, Line, Location, Profiles, Sample, Values, builder::ProfileBuilder, summary};
+use profiler_model::{
+    FrameKind, Function, Line, Location, Profiles, Sample, Tier, Values, builder::ProfileBuilder, summary,
+};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -238,6 +240,29 @@ fn the_firefox_profiler_gets_threads_libraries_and_categories() {
     for expected in ["ksys_write", "core::ptr::read", "server::handle", "unwind: no mapping", "[libc.so.6+0x2a000]"] {
         assert!(strings.contains(&expected.into()), "{expected}: {strings:?}");
     }
+}
+
+#[test]
+fn the_firefox_profiler_gets_tiers_as_subcategories() {
+    let mut b: ProfileBuilder = crate::profiles::recording();
+    let name = b.string("com.acme.Shop.checkout");
+    let function = b.function(Function { name, ..Default::default() });
+    let lines = vec![Line { function, ..Default::default() }];
+    for tier in [None, Some(Tier::C1), Some(Tier::C2)] {
+        let location = b.location(Location { kind: FrameKind::Jvm, lines: lines.clone(), tier, ..Default::default() });
+        let stack = b.stack(&[location]);
+        b.profile_mut().samples.push(Sample { stack, ..Sample::default() });
+    }
+    let file = firefox(&b.finish());
+    let categories = file["meta"]["categories"].as_array().unwrap();
+    let of_jvm = categories.iter().position(|category| category["name"] == "JVM").unwrap();
+    assert_eq!(categories[of_jvm]["subcategories"], serde_json::json!(["Other", "C1", "C2"]));
+    let tables = [&file["shared"]["frameTable"], &file["threads"][0]["frameTable"]];
+    let table = tables.into_iter().find(|table| table["subcategory"].is_array()).expect("a table of frames");
+    let mut pairs: Vec<_> =
+        (0..3).map(|at| (table["category"][at].as_u64(), table["subcategory"][at].as_u64())).collect();
+    pairs.sort_unstable();
+    assert_eq!(pairs, [0, 1, 2].map(|tier| (Some(of_jvm as u64), Some(tier))));
 }
 
 #[test]

@@ -120,7 +120,7 @@
   function parse(bytes2) {
     const length = new DataView(bytes2.buffer, bytes2.byteOffset).getUint32(0, true);
     const meta = JSON.parse(new TextDecoder().decode(bytes2.subarray(4, 4 + length)));
-    if (meta.version !== 3) throw new Error(`the data is of version ${meta.version}; this viewer reads version 3`);
+    if (meta.version !== 4) throw new Error(`the data is of version ${meta.version}; this viewer reads version 4`);
     const columns = new Columns(bytes2, 4 + length);
     const { counts } = meta;
     const strings = meta.strings.map(plain);
@@ -146,7 +146,9 @@
       frame: columns.delta(counts.places),
       line: columns.plain(counts.places, new Float64Array(counts.places)),
       low: columns.delta(counts.places, new Float64Array(counts.places)),
-      high: columns.delta(counts.places, new Float64Array(counts.places))
+      high: columns.delta(counts.places, new Float64Array(counts.places)),
+      // One more than an index into meta.tiers; 0: not known.
+      tier: columns.plain(counts.places, new Uint8Array(counts.places))
     };
     const nodes = tree(columns, counts.nodes, places);
     const n = counts.rows;
@@ -174,7 +176,8 @@
       end: new Int32Array(n),
       frame: new Int32Array(n),
       place: new Int32Array(n),
-      several: new Uint8Array(n)
+      several: new Uint8Array(n),
+      tiers: new Uint8Array(n)
     };
     nodes.frame[0] = -1;
     nodes.place[0] = -1;
@@ -187,7 +190,8 @@
       path.push(i);
       const p = place[i - 1];
       nodes.several[i] = p % 2;
-      nodes.place[i] = Math.floor(p / 2);
+      nodes.tiers[i] = Math.floor(p / 2) % 2;
+      nodes.place[i] = Math.floor(p / 4);
       nodes.frame[i] = places.frame[nodes.place[i]];
     }
     while (path.length) nodes.end[path.pop()] = n;
@@ -376,6 +380,10 @@
     const origin2 = tree2.origin ? tree2.origin[node] : node;
     const place = origin2 >= 0 ? nodes.place[origin2] : -1;
     const line = place >= 0 && places.line[place] ? places.line[place] : 0;
+    if (place >= 0 && places.tier[place]) {
+      out.kind += `, ${profile.meta.tiers[places.tier[place] - 1] ?? "?"}`;
+      if (nodes.tiers[origin2] || tree2.merged) out.kind += " and perhaps otherwise";
+    }
     const more = origin2 >= 0 && (nodes.several[origin2] || tree2.merged);
     if (functions.file[fn]) {
       out.where = functions.file[fn] + (line ? `:${line}` : functions.line[fn] ? `:${functions.line[fn]}` : "");

@@ -64,7 +64,7 @@ export async function decode(text) {
 export function parse(bytes) {
   const length = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0, true);
   const meta = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
-  if (meta.version !== 3) throw new Error(`the data is of version ${meta.version}; this viewer reads version 3`);
+  if (meta.version !== 4) throw new Error(`the data is of version ${meta.version}; this viewer reads version 4`);
   const columns = new Columns(bytes, 4 + length);
   const { counts } = meta;
   const strings = meta.strings.map(plain);
@@ -93,6 +93,8 @@ export function parse(bytes) {
     line: columns.plain(counts.places, new Float64Array(counts.places)),
     low: columns.delta(counts.places, new Float64Array(counts.places)),
     high: columns.delta(counts.places, new Float64Array(counts.places)),
+    // One more than an index into meta.tiers; 0: not known.
+    tier: columns.plain(counts.places, new Uint8Array(counts.places)),
   };
   const nodes = tree(columns, counts.nodes, places);
   const n = counts.rows;
@@ -125,6 +127,7 @@ function tree(columns, count, places) {
     frame: new Int32Array(n),
     place: new Int32Array(n),
     several: new Uint8Array(n),
+    tiers: new Uint8Array(n),
   };
   nodes.frame[0] = -1;
   nodes.place[0] = -1;
@@ -137,7 +140,8 @@ function tree(columns, count, places) {
     path.push(i);
     const p = place[i - 1];
     nodes.several[i] = p % 2;
-    nodes.place[i] = Math.floor(p / 2);
+    nodes.tiers[i] = Math.floor(p / 2) % 2;
+    nodes.place[i] = Math.floor(p / 4);
     nodes.frame[i] = places.frame[nodes.place[i]];
   }
   while (path.length) nodes.end[path.pop()] = n;

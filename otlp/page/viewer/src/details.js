@@ -31,6 +31,10 @@ export function describe(profile, tree, node, scale, whole) {
   const origin = tree.origin ? tree.origin[node] : node;
   const place = origin >= 0 ? nodes.place[origin] : -1;
   const line = place >= 0 && places.line[place] ? places.line[place] : 0;
+  if (place >= 0 && places.tier[place]) {
+    out.kind += `, ${profile.meta.tiers[places.tier[place] - 1] ?? '?'}`;
+    if (nodes.tiers[origin] || tree.merged) out.kind += ' and perhaps otherwise';
+  }
   const more = origin >= 0 && (nodes.several[origin] || tree.merged);
   if (functions.file[fn]) {
     out.where = functions.file[fn] + (line ? `:${line}` : functions.line[fn] ? `:${functions.line[fn]}` : '');
