@@ -32,7 +32,7 @@ impl Session {
         if known.is_none_or(Process::wants_scan) || ended {
             self.scan(head.pid, now);
         }
-        let fate = if !self.chosen.all() && !self.is_chosen(sample) {
+        let fate = if self.launcher == Some(head.pid) || !self.chosen.all() && !self.is_chosen(sample) {
             Tally::Filtered
         } else if self.full.get(usize::from(head.source)).is_none_or(|&full| full) {
             Tally::OverBudget

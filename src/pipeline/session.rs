@@ -64,6 +64,8 @@ pub struct Session {
     /// Processes that were chosen by id, and their children; their tables are made before their first samples.
     eager: FxHashSet<u32>,
     is_eager: bool,
+    /// A process that has yet to become the command that is recorded.
+    pub(super) launcher: Option<u32>,
     pub(super) totals: Totals,
     pub(super) budgets: Budgets,
     /// Whether an interpreter's own C functions are shown where its functions call each other.
@@ -107,6 +109,7 @@ impl Session {
             images: Images::default(),
             rescans: FxHashMap::default(),
             is_eager: !eager.is_empty(),
+            launcher: None,
             eager,
             totals: Totals::default(),
             budgets: options.budgets,
@@ -116,6 +119,11 @@ impl Session {
             next_tidying: 0,
             sampler,
         })
+    }
+
+    /// Samples of `pid` count from its next exec on: until then it is not what is to be recorded.
+    pub fn begin_with_exec(&mut self, pid: u32) {
+        self.launcher = Some(pid);
     }
 
     /// Samples the same events at other rates, live. Samples tell what they are worth, so that [`Self::take_aggregate`] tells them
@@ -312,8 +320,14 @@ impl Session {
     }
 
     fn apply(&mut self, event: &Event, now: u64) {
-        if let Kind::Lost { lost } = event.kind {
-            self.totals.sideband_lost += lost;
+        match event.kind {
+            Kind::Lost { lost } => {
+                self.totals.sideband_lost += lost;
+                // The exec may be among them.
+                self.launcher = None;
+            }
+            Kind::Exec { .. } if self.launcher == Some(event.pid) => self.launcher = None,
+            _ => {}
         }
         let changes = self.processes.apply(event);
         if changes.ended {

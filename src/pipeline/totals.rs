@@ -13,8 +13,8 @@ profiler_bpf::counters! {
     struct Tallies:
     /// Samples kept.
     Kept,
-    /// Samples of processes that the rules refuse, which the kernel half took before it was told; not lost. It refused
-    /// [`Counter::Filtered`] more by itself.
+    /// Samples of processes that the rules refuse, which the kernel half took before it was told, and of a command before its exec;
+    /// not lost. It refused [`Counter::Filtered`] more by itself.
     Filtered,
     /// Samples dropped because they came in faster than they could be worked off.
     IntakeDropped,

@@ -140,6 +140,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if let Target::Processes(pids) = target {
         session.prepare(pids);
     }
+    if let Some(command) = &command {
+        session.begin_with_exec(command.id());
+    }
     // On a host with more work than CPUs a new process is known sooner so, and fewer of its samples need a copy of their stack.
     // Without the right to it nothing is worse than before.
     let _ = rustix::process::setpriority_process(None, PRIORITY);

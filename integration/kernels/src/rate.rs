@@ -13,6 +13,7 @@ use profiler_unwinders::process::Clock;
 
 use crate::error::Error;
 use crate::favour;
+use crate::judge::TICKS;
 
 /// Rates and for how long each, in CPU time of the program.
 const PHASES: [(u64, Duration); 3] =
@@ -97,10 +98,10 @@ fn check(phases: &[Phase], ticks: &[Tick]) -> Result<String, String> {
         if let Some(wrong) = own.iter().find(|tick| tick.period != period) {
             return Err(format!("a sample at {} Hz weighs {} ns instead of {period}", phase.hertz, wrong.period));
         }
-        // A change begins a new period, and an emulated CPU loses a tick here and there.
+        // A change begins a new period, and an emulated CPU loses ticks.
         let due = phase.cpu_ns as f64 / period as f64;
         let count = own.len() as f64;
-        if count < due * 0.9 - 3.0 || count > due * 1.05 + 3.0 {
+        if count < due * TICKS - 3.0 || count > due * 1.05 + 3.0 {
             return Err(format!(
                 "{count} samples at {} Hz in {} ms of CPU time",
                 phase.hertz,
@@ -112,7 +113,7 @@ fn check(phases: &[Phase], ticks: &[Tick]) -> Result<String, String> {
         used += phase.cpu_ns;
     }
     let ratio = weighed as f64 / used as f64;
-    if !(0.9..=1.1).contains(&ratio) {
+    if !(TICKS..=1.1).contains(&ratio) {
         return Err(format!("the samples weigh {weighed} ns where {used} ns were used"));
     }
     Ok(format!("{} samples, weighing {:.1} % of the CPU time", counts.join(" + "), ratio * 100.0))
@@ -167,6 +168,6 @@ mod tests {
         assert!(check(&[fast, slow], &ticks).is_ok_and(|line| line.contains("197 + 17 samples")));
         let heavy: Vec<Tick> = ticks.iter().map(|tick| Tick { period: 1_000_000_000 / 99, ..*tick }).collect();
         assert!(check(&[fast, slow], &heavy).is_err_and(|error| error.contains("weighs")));
-        assert!(check(&[fast, slow], &ticks[40..]).is_err_and(|error| error.contains("157 samples")));
+        assert!(check(&[fast, slow], &ticks[120..]).is_err_and(|error| error.contains("77 samples")));
     }
 }

@@ -15,7 +15,7 @@ use profiler_integration::environment::{
 };
 use profiler_integration::programs;
 use profiler_integration::recording::{Recorder, folder};
-use profiler_integration::rows::{rows, total};
+use profiler_integration::rows::{Row, rows, total};
 use rustix::process::Signal;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -216,6 +216,27 @@ fn root_the_commands_exit_code_is_ours() {
     assert_eq!(code(&profiler_says(&["record", "--", "sh", "-c", "exit 7"])), 7);
     assert_eq!(code(&profiler_says(&["record", "--", "true"])), 0);
     assert_eq!(code(&profiler_says(&["record", "--", "sh", "-c", "kill -TERM $$"])), 128 + 15);
+}
+
+/// What becomes the command is the profiler itself until its exec, which copies all arguments before the command is there.
+#[test]
+fn root_a_command_is_recorded_from_its_first_instruction_on() {
+    let test = "root_a_command_is_recorded_from_its_first_instruction_on";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    // As much as the kernel takes, nearly: 14 times 124 KB.
+    let long = "x".repeat(124_000);
+    let mut arguments = vec!["-c".to_owned(), "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done".to_owned()];
+    arguments.extend(std::iter::repeat_n(long, 14));
+    let recording = Recorder::new(2000).and_then(|recorder| recorder.run(Path::new("/bin/sh"), &arguments));
+    let rows = rows(&recording.unwrap_or_else(|error| panic!("{error}")).profile);
+    let command = |row: &&Row| row.thread == "sh";
+    assert!(total(rows.iter().filter(command)) > 0, "{rows:#?}");
+    let other: Vec<String> =
+        rows.iter().filter(|row| !command(row)).map(Row::describe).collect();
+    assert!(other.is_empty(), "{other:#?}");
 }
 
 #[test]
