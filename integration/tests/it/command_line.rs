@@ -234,8 +234,7 @@ fn root_a_command_is_recorded_from_its_first_instruction_on() {
     let rows = rows(&recording.unwrap_or_else(|error| panic!("{error}")).profile);
     let command = |row: &&Row| row.thread == "sh";
     assert!(total(rows.iter().filter(command)) > 0, "{rows:#?}");
-    let other: Vec<String> =
-        rows.iter().filter(|row| !command(row)).map(Row::describe).collect();
+    let other: Vec<String> = rows.iter().filter(|row| !command(row)).map(Row::describe).collect();
     assert!(other.is_empty(), "{other:#?}");
 }
 
