@@ -44,6 +44,8 @@ impl Tables {
                 rules: Region::in_memory(MAX_RULES as usize)?,
                 slabs: Vec::new(),
                 kernel_slabs: None,
+                ordered: None,
+                waited: 0,
             },
             instances: InstanceTable(Region::in_memory(MAX_INSTANCES)?),
         })
@@ -64,6 +66,8 @@ impl Tables {
                 rules: Region::of_map(maps.rules.as_fd(), MAX_RULES as usize)?,
                 slabs: Vec::new(),
                 kernel_slabs: Some(handle(&maps.slabs, "use the row slabs of")?),
+                ordered: None,
+                waited: 0,
             },
             instances: InstanceTable(Region::of_map(maps.instances.as_fd(), MAX_INSTANCES)?),
         })

@@ -44,6 +44,8 @@ pub struct Stats {
     pub failed: u64,
     /// Times that rows were left out because the byte budget or a table was full of what is in use.
     pub over_budget: u64,
+    /// Times that rows waited for memory that the kernel half can read; samples wait then, too.
+    pub waited: u64,
 }
 
 /// How many entries of the native unwinder's tables are in use.
@@ -90,6 +92,7 @@ impl Native {
             stats: Stats::default(),
         };
         shared.write_rules()?;
+        shared.slots.store.order(&mut shared.tables);
         Ok(Self(Arc::new(Mutex::new(shared))))
     }
 
@@ -101,7 +104,7 @@ impl Native {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = self.lock();
-        Stats { evicted: shared.slots.evicted, ..shared.stats }
+        Stats { evicted: shared.slots.evicted, waited: shared.tables.waited(), ..shared.stats }
     }
 
     /// How full the tables are.
@@ -279,6 +282,7 @@ impl Loader for Native {
         let mut shared = self.lock();
         let Shared { slots, tables, .. } = &mut *shared;
         slots.tidy(tables, now);
+        slots.store.order(tables);
     }
 }
 

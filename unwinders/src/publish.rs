@@ -59,6 +59,8 @@ pub struct Stats {
     pub failed: u64,
     /// Times that rows were left out because the byte budget or a table was full of what is in use.
     pub over_budget: u64,
+    /// Times that rows, and the samples that need them, waited for memory that the kernel half can read.
+    pub waited: u64,
     /// Times that a process's mappings did not all fit the kernel half's tables; what is in the others is unwound in user space.
     pub unpublished: u64,
     /// Times that a runtime was left out of a process: it has too many, or the kernel half's table was full.
@@ -183,6 +185,7 @@ impl Publisher {
             evicted: native.evicted,
             failed: native.failed + self.unopened,
             over_budget: native.over_budget,
+            waited: native.waited,
             unpublished: self.unpublished,
             runtimes_left_out: self.runtimes_left_out,
         }

@@ -330,6 +330,26 @@ fn root_rows_make_room_under_their_budget_and_stacks_stay_true() {
 }
 
 #[test]
+fn root_rows_of_a_large_program_wait_for_no_memory_of_the_kernel() {
+    let test = "root_rows_of_a_large_program_wait_for_no_memory_of_the_kernel";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let mut session = session(Targets::Processes(vec![std::process::id()]), 49, Budgets::default());
+    // No clock runs: a sample of this process would ask for its rows, when nothing may be ready yet.
+    let spare = |session: &mut Session| session.table_use().kernel.native.slabs;
+    assert!(run_until(&mut session, PATIENCE, |session| spare(session) > 1), "none are made ahead");
+    // This program: debug builds have several slabs of rows.
+    session.prepare(&[std::process::id()]);
+    let table = session.table_use().kernel.native;
+    assert!(table.rows > 65_536, "more than a slab holds: {table:?}");
+    assert_eq!(session.unwind_stats().waited, 0, "{table:?}");
+    let before = table.slabs;
+    assert!(run_until(&mut session, PATIENCE, |session| spare(session) > before), "used ones are made good");
+}
+
+#[test]
 fn root_tables_are_as_before_when_processes_have_ended() {
     let test = "root_tables_are_as_before_when_processes_have_ended";
     if !have_root(test) {

@@ -13,6 +13,8 @@ use crate::rows::UnwindRows;
 
 /// Bytes of a slab.
 const SLAB_BYTES: usize = SLAB_ROWS as usize * 4;
+/// Free slabs that are kept ready, 2 MiB: as many as the rows of a large program and its libraries need (Node.js: six).
+const SPARE_SLABS: usize = 8;
 
 /// The free places of all slabs and of the row pages.
 #[derive(Debug)]
@@ -85,6 +87,12 @@ impl RowStore {
 
     /// Writes the rows and their pages.
     pub(super) fn store(&mut self, tables: &mut RowTables, rows: &UnwindRows) -> Result<Placed, Refused> {
+        let stored = self.write(tables, rows);
+        self.order(tables);
+        stored
+    }
+
+    fn write(&mut self, tables: &mut RowTables, rows: &UnwindRows) -> Result<Placed, Refused> {
         let page_count = u32::try_from(rows.page_starts.len().saturating_sub(1)).map_err(|_| Refused::TooLarge)?;
         let first_page = u32::try_from(rows.first_page).map_err(|_| Refused::TooLarge)?;
         let total = rows.rows.len() as u64;
@@ -116,7 +124,7 @@ impl RowStore {
         rows: &UnwindRows,
         extents: &mut Vec<Extent>,
     ) -> Result<Vec<RowPage>, Refused> {
-        self.add_slabs(tables, (rows.rows.len() as u64).saturating_sub(self.free_rows()))?;
+        self.make_room(tables, rows.rows.len() as u64)?;
         let mut pages = Vec::with_capacity(rows.page_starts.len());
         let mut starts = rows.page_starts.as_slice();
         while let [first, rest @ ..] = starts
@@ -153,17 +161,52 @@ impl RowStore {
         self.slabs.iter_mut().enumerate().find_map(|(slab, ranges)| Some((slab, ranges.allocate(rows)?)))
     }
 
+    /// Room for `rows` more: what is free, what was ordered, and what has to be made now.
+    fn make_room(&mut self, tables: &mut RowTables, rows: u64) -> Result<(), Refused> {
+        self.take_ordered(tables, false)?;
+        if self.free_rows() < rows {
+            self.take_ordered(tables, true)?;
+        }
+        self.add_slabs(tables, rows.saturating_sub(self.free_rows()))
+    }
+
     /// Adds slabs for `rows` more, as far as the budget goes.
     fn add_slabs(&mut self, tables: &mut RowTables, rows: u64) -> Result<(), Refused> {
         let count = usize::try_from(rows.div_ceil(u64::from(SLAB_ROWS))).map_err(|_| Refused::TooLarge)?;
+        if count == 0 {
+            return Ok(());
+        }
+        let wanted = self.slabs.len() + count;
+        self.take_ordered(tables, true)?;
+        if self.slabs.len() >= wanted {
+            return Ok(());
+        }
         if self.slabs.len() + count > self.budget_slabs {
             return Err(Refused::Full);
         }
-        if count > 0 {
-            tables.add_slabs(count).map_err(|_| Refused::Full)?;
-            self.slabs.extend((0..count).map(|_| Ranges::new(SLAB_ROWS)));
-        }
+        tables.add_slabs(count).map_err(|_| Refused::Full)?;
+        self.note_slabs(tables);
         Ok(())
+    }
+
+    /// Has slabs made ahead, within the budget, so that the next executable's rows need not wait for them.
+    pub(super) fn order(&mut self, tables: &mut RowTables) {
+        // What was refused is tried again by whoever needs it.
+        if self.take_ordered(tables, false).is_ok_and(|pending| !pending) {
+            let free = self.free_rows() / u64::from(SLAB_ROWS);
+            let spare = SPARE_SLABS.saturating_sub(usize::try_from(free).unwrap_or(usize::MAX));
+            tables.order_slabs(spare.min(self.budget_slabs.saturating_sub(self.slabs.len())));
+        }
+    }
+
+    fn take_ordered(&mut self, tables: &mut RowTables, wait: bool) -> Result<bool, Refused> {
+        let pending = tables.take_ordered(wait).map_err(|_| Refused::Full)?;
+        self.note_slabs(tables);
+        Ok(pending)
+    }
+
+    fn note_slabs(&mut self, tables: &RowTables) {
+        self.slabs.resize_with(tables.slab_count(), || Ranges::new(SLAB_ROWS));
     }
 
     /// Takes a place back, which nothing may be reading any more.
@@ -236,6 +279,23 @@ mod tests {
             store.free(placed);
         }
         assert_eq!((store.used_rows(), store.used_pages()), (0, 0));
+    }
+
+    #[test]
+    fn slabs_are_made_ahead_within_the_budget() {
+        let mut tables = profiler_bpf::Tables::in_memory().unwrap().rows;
+        let mut store = RowStore::new((SPARE_SLABS + 3) * SLAB_BYTES);
+        store.order(&mut tables);
+        let placed = store.store(&mut tables, &rows(2, SLAB_ROWS, 1)).unwrap();
+        assert_eq!(store.slab_count(), SPARE_SLABS, "made before they were needed, and taken in");
+        let more = store.store(&mut tables, &rows(1, 10, 2)).unwrap();
+        assert_eq!(store.slab_count(), SPARE_SLABS + 2, "as many as were used");
+        store.order(&mut tables);
+        store.order(&mut tables);
+        assert_eq!(store.slab_count(), SPARE_SLABS + 3, "as many as there may be");
+        store.free(placed);
+        assert_reads_back(&tables, &more, 1, 10, 2);
+        assert_eq!(tables.waited(), 0);
     }
 
     #[test]
