@@ -60,7 +60,7 @@ pub use error::{CompileError, EvalError};
 pub use functions::{Function, Parameter, Takes, groups};
 pub use gates::Gates;
 pub use program::{Condition, Expression, MAX_WORK, Statement};
-pub use sequence::{Conditions, ErrorMode, Logic, RuleError, Statements};
+pub use sequence::{Conditions, ErrorMode, Logic, Outcome, RuleError, Statements};
 pub use syntax::{Comparison, Operator};
 pub use time::Time;
 pub use value::{Id, Map, Opaque, Value};

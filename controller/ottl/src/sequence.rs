@@ -57,6 +57,17 @@ impl fmt::Display for RuleError {
     }
 }
 
+/// What became of a rule on a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The condition held; a statement's editor ran.
+    Matched,
+    /// The condition did not hold.
+    Passed,
+    /// It failed.
+    Failed,
+}
+
 /// Statements, run in order.
 #[derive(Debug)]
 pub struct Statements<C: Context> {
@@ -76,9 +87,32 @@ impl<C: Context> Statements<C> {
     /// # Errors
     ///
     /// The first error under [`ErrorMode::Propagate`]; what earlier statements changed stays changed.
-    pub fn execute(&self, context: &mut C, mut ignored: impl FnMut(RuleError)) -> Result<(), RuleError> {
+    pub fn execute(&self, context: &mut C, ignored: impl FnMut(RuleError)) -> Result<(), RuleError> {
+        self.execute_observed(context, |_, _| {}, ignored)
+    }
+
+    /// As [`Statements::execute`]; `observe` is told what became of each that ran, by its place from 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`Statements::execute`].
+    pub fn execute_observed(
+        &self,
+        context: &mut C,
+        mut observe: impl FnMut(usize, Outcome),
+        mut ignored: impl FnMut(RuleError),
+    ) -> Result<(), RuleError> {
         for (index, statement) in self.statements.iter().enumerate() {
-            if let Err(error) = statement.execute(context) {
+            let result = statement.execute(context);
+            observe(
+                index,
+                match &result {
+                    Ok(true) => Outcome::Matched,
+                    Ok(false) => Outcome::Passed,
+                    Err(_) => Outcome::Failed,
+                },
+            );
+            if let Err(error) = result {
                 let error = || RuleError { index, text: statement.text().to_owned(), error: error.clone() };
                 match self.mode {
                     ErrorMode::Propagate => return Err(error()),
@@ -121,10 +155,33 @@ impl<C: Context> Conditions<C> {
     /// # Errors
     ///
     /// The first error under [`ErrorMode::Propagate`].
-    pub fn hold(&self, context: &C, mut ignored: impl FnMut(RuleError)) -> Result<bool, RuleError> {
+    pub fn hold(&self, context: &C, ignored: impl FnMut(RuleError)) -> Result<bool, RuleError> {
+        self.hold_observed(context, |_, _| {}, ignored)
+    }
+
+    /// As [`Conditions::hold`]; `observe` is told what became of each that was asked, by its place from 0.
+    ///
+    /// # Errors
+    ///
+    /// As [`Conditions::hold`].
+    pub fn hold_observed(
+        &self,
+        context: &C,
+        mut observe: impl FnMut(usize, Outcome),
+        mut ignored: impl FnMut(RuleError),
+    ) -> Result<bool, RuleError> {
         let mut held = false;
         for (index, condition) in self.conditions.iter().enumerate() {
-            match condition.holds(context) {
+            let result = condition.holds(context);
+            observe(
+                index,
+                match &result {
+                    Ok(true) => Outcome::Matched,
+                    Ok(false) => Outcome::Passed,
+                    Err(_) => Outcome::Failed,
+                },
+            );
+            match result {
                 Ok(true) if self.logic == Logic::Any => return Ok(true),
                 Ok(true) => held = true,
                 Ok(false) if self.logic == Logic::All => return Ok(false),

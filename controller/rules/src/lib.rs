@@ -29,4 +29,4 @@ pub use compact::compact;
 pub use cursor::Cursor;
 pub use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest as Request;
 pub use paths::{Accessor, Level};
-pub use run::{Done, RefusedRule, Rules};
+pub use run::{Done, RefusedRule, Rules, TIMED, Tally};

@@ -1,9 +1,11 @@
 //! Rules, compiled for a context, and run over a request.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
-use opentelemetry_proto::tonic::profiles::v1development::{Profile, Sample};
-use profiler_ottl::{CompileError, Conditions, ErrorMode, Gates, Language, Logic, RuleError, Statements, parse};
+use profiler_ottl::{
+    CompileError, Conditions, ErrorMode, Gates, Language, Logic, Outcome, RuleError, Statements, parse,
+};
 
 use crate::{
     Request,
@@ -33,22 +35,59 @@ pub struct Done {
     pub samples: u64,
 }
 
+/// What one rule did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Contexts that its condition held for; a statement without one ran on all.
+    pub matched: u64,
+    /// Samples that it dropped, as [`Done::samples`] counts them.
+    pub dropped: u64,
+    /// Contexts that it failed on.
+    pub errors: u64,
+    /// Time that it took, as estimated from one context in [`TIMED`].
+    pub time: Duration,
+}
+
+/// Looking at the clock costs as much as a short rule: one context in so many is timed.
+pub const TIMED: u32 = 32;
+
+impl Tally {
+    fn note(&mut self, outcome: Outcome, took: Option<Duration>) {
+        match outcome {
+            Outcome::Matched => self.matched += 1,
+            Outcome::Passed => {}
+            Outcome::Failed => self.errors += 1,
+        }
+        if let Some(took) = took {
+            self.time = self.time.saturating_add(took.saturating_mul(TIMED));
+        }
+    }
+}
+
 /// Statements or conditions of one context.
 #[derive(Debug)]
 pub struct Rules {
     level: Level,
     kind: Kind,
+    count: usize,
 }
 
 enum Kind {
-    Statements(Statements<Cursor>),
-    Filter { conditions: Conditions<Cursor>, drop: bool },
+    /// With how many conditions are given.
+    Statements {
+        given: Option<(usize, Conditions<Cursor>)>,
+        statements: Statements<Cursor>,
+    },
+    Filter {
+        conditions: Conditions<Cursor>,
+        drop: bool,
+    },
 }
 
 impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Statements(_) => "Statements",
+            Self::Statements { .. } => "Statements",
             Self::Filter { .. } => "Filter",
         })
     }
@@ -85,11 +124,34 @@ impl Rules {
         mode: ErrorMode,
         gates: Gates,
     ) -> Result<Self, RefusedRule> {
-        let names = each(rules, |rule| parse::statement(rule).map(|parsed| owned(parsed.first_names())))?;
+        Self::statements_given(level, &[] as &[&str], rules, mode, gates)
+    }
+
+    /// The same, on contexts that one of `conditions` holds for, if there are any. Conditions are counted before statements, of what is refused, fails,
+    /// or is tallied.
+    ///
+    /// # Errors
+    ///
+    /// The first that does not compile.
+    pub fn statements_given(
+        level: Option<Level>,
+        conditions: &[impl AsRef<str>],
+        rules: &[impl AsRef<str>],
+        mode: ErrorMode,
+        gates: Gates,
+    ) -> Result<Self, RefusedRule> {
+        let behind = |refused: RefusedRule| RefusedRule { index: refused.index + conditions.len(), ..refused };
+        let mut names = each(conditions, |rule| parse::condition(rule).map(|parsed| owned(parsed.first_names())))?;
+        names.extend(
+            each(rules, |rule| parse::statement(rule).map(|parsed| owned(parsed.first_names()))).map_err(behind)?,
+        );
         let level = inferred(level, &names);
         let language = Language::new(&level).with_gates(gates);
-        let statements = each(rules, |rule| language.statement(rule))?;
-        Ok(Self { level, kind: Kind::Statements(Statements::new(statements, mode)) })
+        let given = each(conditions, |rule| language.condition(rule))?;
+        let statements = each(rules, |rule| language.statement(rule)).map_err(behind)?;
+        let count = given.len() + statements.len();
+        let given = (!given.is_empty()).then(|| (given.len(), Conditions::new(given, mode, Logic::Any)));
+        Ok(Self { level, kind: Kind::Statements { given, statements: Statements::new(statements, mode) }, count })
     }
 
     /// Conditions of which one must hold for a context to be dropped, or, unless `drop`, kept. What has nothing in it around those contexts goes, too:
@@ -109,13 +171,21 @@ impl Rules {
         let level = inferred(level, &names);
         let language = Language::new(&level).with_gates(gates);
         let conditions = each(rules, |rule| language.condition(rule))?;
-        Ok(Self { level, kind: Kind::Filter { conditions: Conditions::new(conditions, mode, Logic::Any), drop } })
+        let count = conditions.len();
+        let conditions = Conditions::new(conditions, mode, Logic::Any);
+        Ok(Self { level, kind: Kind::Filter { conditions, drop }, count })
     }
 
     /// What they run on.
     #[must_use]
     pub fn level(&self) -> Level {
         self.level
+    }
+
+    /// How many rules there are: conditions, and then statements.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// Runs them over `request`, and leaves in its dictionary what is still referred to. Errors that end nothing are told to `ignored`.
@@ -134,23 +204,64 @@ impl Rules {
     /// # Errors
     ///
     /// As [`Rules::apply`].
-    pub fn apply_only(
+    pub fn apply_only(&self, request: Request, ignored: impl FnMut(RuleError)) -> Result<(Request, Done), RuleError> {
+        self.apply_counted(request, &mut [], ignored)
+    }
+
+    /// As [`Rules::apply_only`], and adds what each did to its place in `tallies`; what has no place there is not counted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rules::apply`]; until then it is counted.
+    pub fn apply_counted(
         &self,
         request: Request,
+        tallies: &mut [Tally],
         mut ignored: impl FnMut(RuleError),
     ) -> Result<(Request, Done), RuleError> {
         let mut cursor = Cursor::new(request);
         let mut done = Done::default();
         let mut gone: Vec<Place> = Vec::new();
+        let mut visited = 0_u32;
         let mut place = Place::default();
         self.visit(&mut cursor, Level::Resource, &mut place, &mut |cursor, place| {
             done.contexts += 1;
             cursor.go(place);
+            let mut last = (!tallies.is_empty() && visited.is_multiple_of(TIMED)).then(Instant::now);
+            visited = visited.wrapping_add(1);
+            let mut matched = None;
+            let mut observe = |index: usize, outcome| {
+                if outcome == Outcome::Matched {
+                    matched = Some(index);
+                }
+                let Some(tally) = tallies.get_mut(index) else { return };
+                let took = last.map(|last| last.elapsed());
+                tally.note(outcome, took);
+                if let Some(last) = &mut last {
+                    *last = Instant::now();
+                }
+            };
             match &self.kind {
-                Kind::Statements(statements) => statements.execute(cursor, &mut ignored),
+                Kind::Statements { given, statements } => {
+                    let mut before = 0;
+                    if let Some((conditions, given)) = given {
+                        before = *conditions;
+                        if !given.hold_observed(cursor, &mut observe, &mut ignored)? {
+                            return Ok(());
+                        }
+                    }
+                    let behind = |error: RuleError| RuleError { index: error.index + before, ..error };
+                    let observe = |index, outcome| observe(index + before, outcome);
+                    statements.execute_observed(cursor, observe, |error| ignored(behind(error))).map_err(behind)
+                }
                 Kind::Filter { conditions, drop } => {
-                    if conditions.hold(cursor, &mut ignored)? == *drop {
+                    if conditions.hold_observed(cursor, &mut observe, &mut ignored)? == *drop {
                         gone.push(place);
+                        let samples = cursor.samples(self.level);
+                        done.samples = done.samples.saturating_add(samples);
+                        if let Some(tally) = matched.and_then(|index| tallies.get_mut(index)) {
+                            tally.dropped = tally.dropped.saturating_add(samples);
+                        }
                     }
                     Ok(())
                 }
@@ -159,9 +270,7 @@ impl Rules {
         done.dropped = gone.len();
         let mut request = cursor.into_request();
         if matches!(self.kind, Kind::Filter { .. }) {
-            let before = samples(&request);
             remove(&mut request, self.level, &gone);
-            done.samples = before.saturating_sub(samples(&request));
         }
         Ok((request, done))
     }
@@ -197,26 +306,6 @@ impl Rules {
         }
         Ok(())
     }
-}
-
-/// The samples of `request`, as [`Done::samples`] counts them.
-fn samples(request: &Request) -> u64 {
-    let strings = request.dictionary.as_ref().map_or(&[][..], |dictionary| &dictionary.string_table);
-    let string =
-        |index: i32| usize::try_from(index).ok().and_then(|index| strings.get(index)).map_or("", String::as_str);
-    let profiles = request.resource_profiles.iter().flat_map(|all| &all.scope_profiles).flat_map(|all| &all.profiles);
-    let of_profile = |profile: &Profile| {
-        let of = profile.sample_type.unwrap_or_default();
-        let counts = string(of.type_strindex) == "samples" && string(of.unit_strindex) == "count";
-        let of_sample = |sample: &Sample| match sample.values.as_slice() {
-            values @ [_, ..] if counts => {
-                values.iter().map(|value| (*value).max(0).unsigned_abs()).fold(0, u64::saturating_add)
-            }
-            _ => sample.timestamps_unix_nano.len().max(1) as u64,
-        };
-        profile.samples.iter().map(of_sample).fold(0, u64::saturating_add)
-    };
-    profiles.map(of_profile).fold(0, u64::saturating_add)
 }
 
 /// Takes the contexts at `gone`, which are in order, out, and what is empty then, or was before, around them.
