@@ -8,8 +8,9 @@ use anyhow::Context;
 use clap::Args;
 use profiler_formats::otlp;
 use profiler_model::builder::ProfileBuilder;
-use profiler_model::{Loss, Origin, Profile, Profiles};
+use profiler_model::{Loss, Origin, Profile, Profiles, Sample, counts_samples};
 use profiler_ottl::{ErrorMode, Gates, RuleError};
+pub use profiler_rules::Request;
 use profiler_rules::{Rules, compact};
 use prost::Message;
 
@@ -106,30 +107,25 @@ impl Edits {
         if self.stages.is_empty() {
             return Ok(profiles);
         }
-        let mut request = otlp::request(&profiles);
-        let mut filtered = 0_u64;
-        for stage in &self.stages {
-            let mut errors = 0_u64;
-            let told = |error: RuleError| {
-                errors += 1;
-                if errors <= TOLD {
-                    eprintln!("profiler: a rule failed: {}", shown::lines(&error.to_string()));
+        edited(&profiles, |request| {
+            let (mut request, mut filtered) = (request, 0_u64);
+            for stage in &self.stages {
+                let mut errors = 0_u64;
+                let told = |error: RuleError| {
+                    errors += 1;
+                    if errors <= TOLD {
+                        eprintln!("profiler: a rule failed: {}", shown::lines(&error.to_string()));
+                    }
+                };
+                let (changed, done) = stage.apply_only(request, told)?;
+                request = changed;
+                filtered = filtered.saturating_add(done.samples);
+                if errors > TOLD {
+                    eprintln!("profiler: it failed {errors} times.");
                 }
-            };
-            let (changed, done) = stage.apply_only(request, told)?;
-            request = changed;
-            filtered = filtered.saturating_add(done.samples);
-            if errors > TOLD {
-                eprintln!("profiler: it failed {errors} times.");
             }
-        }
-        let whole = compact(&mut request);
-        anyhow::ensure!(
-            whole,
-            "a rule has written an index that leads nowhere, so that what it has taken away cannot be told apart; nothing is written"
-        );
-        let edited = otlp::decode(&request.encode_to_vec()).context("cannot read what rules have made")?;
-        Ok(completed(edited, &profiles, filtered))
+            Ok((request, filtered))
+        })
     }
 
     /// Says on standard error how many samples of `profiles` rules have dropped, if there are rules.
@@ -143,6 +139,34 @@ impl Edits {
 /// The loss of samples that rules dropped, for people.
 pub fn filtered(loss: &Loss) -> String {
     format!("Filtered by rules: {} samples.", loss.count)
+}
+
+/// What `edit` makes of `profiles`, and says how many samples it has dropped, which are a loss then. What nothing refers to any more is gone.
+///
+/// # Errors
+/// Those of `edit`, or it has made what cannot be written. Nothing is to be written then: nobody knows what would have been taken away.
+pub fn edited(
+    profiles: &Profiles,
+    edit: impl FnOnce(Request) -> anyhow::Result<(Request, u64)>,
+) -> anyhow::Result<Profiles> {
+    let (mut request, filtered) = edit(otlp::request(profiles))?;
+    let whole = compact(&mut request);
+    anyhow::ensure!(
+        whole,
+        "A rule has written an index that leads nowhere, so that what it has taken away cannot be told apart; nothing is written"
+    );
+    let edited = otlp::decode(&request.encode_to_vec()).context("What rules have made cannot be read")?;
+    Ok(completed(edited, profiles, filtered))
+}
+
+/// Samples of `profiles`, as they are counted where rules drop them.
+pub fn samples(profiles: &Profiles) -> u64 {
+    let of = |profile: &Profile| {
+        let counts = profile.sample_types.first().is_none_or(counts_samples);
+        let one = |sample: &Sample| if counts { sample.first_value() } else { 1 };
+        profile.samples.iter().map(one).fold(0, u64::saturating_add)
+    };
+    profiles.profiles.iter().map(of).fold(0, u64::saturating_add)
 }
 
 /// `edited` with what is said even if nothing is left, and with what was dropped among its losses.
@@ -175,7 +199,7 @@ fn completed(mut edited: Profiles, original: &Profiles, filtered: u64) -> Profil
 
 #[cfg(test)]
 mod tests {
-    use profiler_model::{AttributeValue, Measure, Process, Sample, Thread};
+    use profiler_model::{AttributeValue, Measure, Process, Thread};
 
     use super::*;
 

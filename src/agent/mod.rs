@@ -1,7 +1,7 @@
 //! `profiler agent`: samples for as long as it lives, a window at a time, and says how it is.
 //!
 //! ```text
-//!  this thread     step ─ ... ─ step ─ window ─┬─ publish.rs: name, assemble ─ sinks.rs: exporters, files
+//!  this thread     step ─ ... ─ step ─ window ─┬─ publish.rs: name, assemble ─ processors.rs: rules ─ sinks.rs: exporters, files
 //!                  step ─ ... ─ tick ───── detection.rs: series, detectors ─ log, /status
 //!  each second     configuration, kill switch, budgets ─> rate, targets, sinks;  state.rs ─> telemetry
 //! ```
@@ -9,6 +9,7 @@
 mod detection;
 mod managed;
 mod options;
+mod processors;
 mod publish;
 mod sampling;
 mod signals;
@@ -29,6 +30,7 @@ use profiler_resource::Resources;
 
 use self::detection::Detection;
 use self::managed::Managed;
+use self::processors::Processors;
 use self::publish::Publisher;
 use self::sampling::{Sampling, SamplingOptions};
 use self::signals::Signals;
@@ -123,9 +125,10 @@ impl Agent {
         let telemetry = telemetry.serve(vec![confined.clone()])?;
         let resources = Arc::new(Resources::start(options::resource(&config))?);
         let sinks = Sinks::start(&config.exporters)?;
-        let publisher =
-            Publisher::start(symbols(&config), names_budget(&config), Arc::clone(&resources), sinks.clone())
-                .context("cannot start the thread that publishes")?;
+        let processors = Processors::compile(&config.processors)?;
+        let way_out = (processors, sinks.clone());
+        let publisher = Publisher::start(symbols(&config), names_budget(&config), Arc::clone(&resources), way_out)
+            .context("cannot start the thread that publishes")?;
         let detection = Detection::start(&config.detection, Arc::clone(&resources))
             .context("cannot start the thread that detects changes")?;
         telemetry.set_detection(detection.page());
@@ -450,6 +453,7 @@ impl Agent {
 
     /// What ends something comes last, when nothing is left that may fail.
     fn apply_what_can_be_refused(&mut self, new: &Config, changes: &Changes) -> anyhow::Result<()> {
+        let processors = changes.processors.then(|| Processors::compile(&new.processors)).transpose()?;
         if changes.log {
             self.log.set_level(new.log.level.name())?;
         }
@@ -469,6 +473,9 @@ impl Agent {
             let sinks = self.sinks.changed(&new.exporters)?;
             self.publisher.set_sinks(sinks.clone());
             self.sinks = sinks;
+        }
+        if let Some(processors) = processors {
+            self.publisher.set_processors(processors);
         }
         Ok(())
     }

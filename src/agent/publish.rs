@@ -13,6 +13,7 @@ use profiler_resource::Resources;
 use profiler_symbolizer::Symbolizer;
 
 use super::ends_by;
+use super::processors::{Counts, Processors};
 use super::sinks::Sinks;
 use crate::pipeline::{Files, Image, NameLosses, Named, Names, Naming, Sampled, Unnamed, finish, origin};
 
@@ -28,6 +29,7 @@ enum Job {
     Jit(Vec<Image>),
     Name(Box<(Unnamed, Files)>, Answer),
     Sinks(Sinks),
+    Processors(Processors),
     Symbolizer(profiler_symbolizer::Options, usize),
     Forget,
 }
@@ -45,6 +47,8 @@ pub struct Report {
     pub last_took: Duration,
     /// Why kernel frames have no names, if that is so.
     pub kernel_trouble: Option<String>,
+    /// What rules did.
+    pub rules: Counts,
 }
 
 /// The thread's handle.
@@ -64,7 +68,7 @@ impl Publisher {
         options: profiler_symbolizer::Options,
         names_budget: usize,
         resources: Arc<Resources>,
-        sinks: Sinks,
+        (processors, sinks): (Processors, Sinks),
     ) -> std::io::Result<Self> {
         let (jobs, inbox) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -73,7 +77,19 @@ impl Publisher {
         let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
             let names = Names::kept(Symbolizer::new(options), names_budget);
             let name_losses = NameLosses::default();
-            Worker { names, names_budget, name_losses, resources, sinks, waiting: counter, report: told }.run(&inbox);
+            let rules = Counts::default();
+            Worker {
+                names,
+                names_budget,
+                name_losses,
+                resources,
+                processors,
+                rules,
+                sinks,
+                waiting: counter,
+                report: told,
+            }
+            .run(&inbox);
         })?;
         Ok(Self { jobs: Some(jobs), waiting, report, thread: Some(thread) })
     }
@@ -103,6 +119,11 @@ impl Publisher {
     /// Sends what follows elsewhere.
     pub fn set_sinks(&self, sinks: Sinks) {
         self.send(Job::Sinks(sinks));
+    }
+
+    /// Runs what follows through others.
+    pub fn set_processors(&self, processors: Processors) {
+        self.send(Job::Processors(processors));
     }
 
     /// Looks names up in another way from now on, and keeps up to `names_budget` bytes of them.
@@ -144,6 +165,8 @@ struct Worker {
     names_budget: usize,
     name_losses: NameLosses,
     resources: Arc<Resources>,
+    processors: Processors,
+    rules: Counts,
     sinks: Sinks,
     waiting: Arc<AtomicUsize>,
     report: Arc<Mutex<Report>>,
@@ -164,6 +187,7 @@ impl Worker {
                     report.names_bytes = self.names.bytes();
                     report.name_losses.clone_from(&self.name_losses.total);
                     report.kernel_trouble = kernel_trouble;
+                    report.rules.clone_from(&self.rules);
                 }
                 Job::Name(unnamed, answer) => {
                     let begun = Instant::now();
@@ -174,6 +198,10 @@ impl Worker {
                 Job::Sinks(sinks) => {
                     // Those that are gone have got every window up to now.
                     std::mem::replace(&mut self.sinks, sinks).retire_all_but(&self.sinks);
+                }
+                Job::Processors(processors) => {
+                    self.rules.keep(&processors);
+                    self.processors = processors;
                 }
                 Job::Symbolizer(options, names_budget) => {
                     self.names_budget = names_budget;
@@ -194,7 +222,10 @@ impl Worker {
         };
         let naming = Naming { names: &mut self.names, losses: &mut self.name_losses, resources: &self.resources };
         let profile = finish(window, naming, &[], describe, None);
-        if !profile.profiles.is_empty() {
+        if profile.profiles.is_empty() {
+            return;
+        }
+        if let Some(profile) = self.processors.apply(profile, &mut self.rules) {
             self.sinks.export(&profile);
         }
     }

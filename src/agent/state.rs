@@ -186,6 +186,8 @@ pub fn of(agent: &Agent) -> AgentState {
             unnamed: detection.unnamed,
             delay: Some(detection.delay),
         },
+        filtered_by_rules: report.rules.filtered.clone(),
+        rules: report.rules.by_rule.clone(),
         exporters: agent.sinks.stats().into_iter().map(|(name, stats)| exporter(name, stats)).collect(),
     }
 }

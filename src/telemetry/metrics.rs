@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use profiler_rules::Tally;
+
 use super::metric::{Description, Histogram, Snapshot};
 use super::usage::CpuTime;
 
@@ -17,6 +19,11 @@ descriptions! {
     SAMPLES = "profiler.samples", "{sample}", "Samples taken and kept, by what they are samples of";
     LOST = "profiler.samples.lost", "{sample}", "Samples lost, by reason and by what they were samples of";
     FILTERED = "profiler.samples.filtered", "{sample}", "Samples of processes that are not to be profiled, left out before unwinding";
+    FILTERED_BY_RULES = "profiler.filtered", "{sample}", "Samples that rules dropped, by processor and by why: a condition held, or a rule failed and took the window with it";
+    RULES_MATCHED = "profiler.rules.matched", "{context}", "Contexts (resources, scopes, profiles, samples) that a rule's condition held for, by processor and rule";
+    RULES_DROPPED = "profiler.rules.dropped", "{sample}", "Samples that a rule dropped, by processor and rule";
+    RULES_ERRORS = "profiler.rules.errors", "{error}", "Contexts that a rule failed on, by processor and rule";
+    RULES_TIME = "profiler.rules.time", "s", "Time that a rule took, estimated from one context in 32, by processor and rule";
     STACKS = "profiler.stacks", "{stack}", "User and kernel stacks unwound, by where: in the kernel, or finished in user space";
     FRAMES = "profiler.unwind.frames", "{frame}", "User frames unwound in the kernel, by where their rule was: in the cache of their CPU, or searched";
     UNFINISHED = "profiler.stacks.unfinished", "{stack}", "Stacks that do not reach the root of their thread, by reason; they are kept and marked";
@@ -71,6 +78,10 @@ pub struct AgentState {
     pub lost: BTreeMap<(String, &'static str), u64>,
     /// Samples that the choice of processes left out.
     pub filtered: u64,
+    /// Samples that rules dropped, by processor and by why.
+    pub filtered_by_rules: BTreeMap<(String, &'static str), u64>,
+    /// What rules did, by processor and rule.
+    pub rules: BTreeMap<(String, String), Tally>,
     /// User frames that the kernel half unwound, and those of them whose rule it searched.
     pub frames: (u64, u64),
     /// Stacks that user space finished; all others were unwound in the kernel.
@@ -222,6 +233,7 @@ fn samples(state: &AgentState, metrics: &mut Snapshot) {
         metrics.counter(LOST, &[("event", event), ("reason", reason)], count);
     }
     metrics.counter(FILTERED, &[], state.filtered);
+    rules(state, metrics);
     metrics.counter(STACKS, &[("unwound.in", "kernel")], state.all_samples().saturating_sub(state.continued));
     metrics.counter(STACKS, &[("unwound.in", "user")], state.continued);
     let (frames, searched) = state.frames;
@@ -243,6 +255,19 @@ fn samples(state: &AgentState, metrics: &mut Snapshot) {
     metrics.gauge(SET_ASIDE, &[], set_aside);
     for (reason, &count) in &state.name_trouble {
         metrics.counter(NAME_TROUBLE, &[("reason", reason)], count);
+    }
+}
+
+fn rules(state: &AgentState, metrics: &mut Snapshot) {
+    for ((processor, why), &count) in &state.filtered_by_rules {
+        metrics.counter(FILTERED_BY_RULES, &[("processor", processor), ("reason", why)], count);
+    }
+    for ((processor, rule), tally) in &state.rules {
+        let of: [(&'static str, &str); 2] = [("processor", processor), ("rule", rule)];
+        metrics.counter(RULES_MATCHED, &of, tally.matched);
+        metrics.counter(RULES_DROPPED, &of, tally.dropped);
+        metrics.counter(RULES_ERRORS, &of, tally.errors);
+        metrics.counter(RULES_TIME, &of, tally.time.as_secs_f64());
     }
 }
 

@@ -30,8 +30,13 @@ pub(super) enum Content {
     Map { values: Vec<(String, Shown)>, about: About },
     /// Further keys.
     Section { present: bool, entries: Vec<Entry>, exactly_one: &'static [&'static str] },
-    /// A list of groups of keys.
-    Sections { items: Vec<Vec<Entry>>, exactly_one: &'static [&'static str], remote: Items },
+    /// A list of groups of keys. One that has nothing but an item of the list `short` may be that item alone.
+    Sections {
+        items: Vec<Vec<Entry>>,
+        exactly_one: &'static [&'static str],
+        remote: Items,
+        short: Option<&'static str>,
+    },
 }
 
 /// A value as it may be shown.

@@ -38,6 +38,7 @@ mod model;
 mod nearest;
 mod origin;
 mod ownership;
+mod processors;
 mod reader;
 mod schema;
 mod sections;
@@ -63,11 +64,13 @@ pub use flags::Flags;
 pub use kind::Choice;
 pub use model::{
     Changes, Config, Connection, DetectedSeries, Detection, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter,
-    Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Opamp, OtlpExporter, Percent, Resource, Retry, Spool,
-    Symbols, Telemetry, TelemetryOtlp,
+    Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Opamp, OtlpExporter, Percent, Processor, ProcessorKind,
+    Resource, Retry, RuleGroup, Spool, Symbols, Telemetry, TelemetryOtlp,
 };
 pub use nearest::nearest;
 pub use origin::Origin;
+pub use profiler_ottl::ErrorMode;
+pub use profiler_rules::Level;
 pub use schema::{reference, schema};
 pub use units::parse_time;
 pub use watch::{Change, Watcher};

@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use profiler_limits::Limits;
+use profiler_ottl::{ErrorMode, Gates};
 use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
+use profiler_rules::{Level, RefusedRule, Rules};
 use profiler_targets::TargetRules;
 
 use super::endpoint::Endpoint;
@@ -79,6 +81,8 @@ pub struct Config {
     pub targets: TargetRules,
     /// What the Resource of a process says.
     pub resource: Resource,
+    /// What changes and filters profiles before they go anywhere, in order; names differ.
+    pub processors: Vec<Processor>,
     /// Where profiles go; at least one, names differ.
     pub exporters: Vec<Exporter>,
     /// What the agent tells about itself.
@@ -112,6 +116,8 @@ pub struct Changes {
     pub targets: bool,
     /// [`Config::resource`] or [`Config::labels`].
     pub resource: bool,
+    /// [`Config::processors`].
+    pub processors: bool,
     /// [`Config::exporters`].
     pub exporters: bool,
     /// [`Config::telemetry`].
@@ -139,6 +145,7 @@ impl Changes {
             (self.symbols, "symbols"),
             (self.targets, "targets"),
             (self.resource, "resource"),
+            (self.processors, "processors"),
             (self.exporters, "exporters"),
             (self.telemetry, "telemetry"),
             (self.log, "log"),
@@ -168,6 +175,7 @@ impl Config {
             symbols: self.symbols != new.symbols,
             targets: self.targets != new.targets,
             resource: self.resource != new.resource || self.labels != new.labels,
+            processors: self.processors != new.processors,
             exporters: self.exporters != new.exporters,
             telemetry: self.telemetry != new.telemetry,
             log: self.log != new.log,
@@ -252,6 +260,69 @@ pub enum KubernetesSource {
 impl Choice for KubernetesSource {
     const WORDS: &'static [(&'static str, Self)] =
         &[("off", Self::Off), ("auto", Self::Auto), ("kubelet", Self::Kubelet), ("api", Self::Api)];
+}
+
+/// One step on the way from a window to its receivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Processor {
+    /// Names it in logs and metrics.
+    pub name: String,
+    /// What it is.
+    pub kind: ProcessorKind,
+}
+
+/// The kinds of steps. All rules compile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessorKind {
+    /// Drops what a condition holds for: groups of conditions.
+    Filter(Vec<RuleGroup>),
+    /// Changes what is there: groups of statements.
+    Transform(Vec<RuleGroup>),
+}
+
+/// Rules in OTTL that run together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleGroup {
+    /// Its key and place: `profile_conditions[0]`.
+    pub place: String,
+    /// What they run on; none: the innermost that their paths name.
+    pub context: Option<Level>,
+    /// What becomes of their errors.
+    pub error_mode: ErrorMode,
+    /// Of a filter: any one drops. Of a transformation: one must hold, if there are any.
+    pub conditions: Vec<String>,
+    /// What is run, in order.
+    pub statements: Vec<String>,
+}
+
+impl RuleGroup {
+    /// Its rules, of a filter if `drops`, else of a transformation.
+    ///
+    /// # Errors
+    ///
+    /// One does not compile. None does if the configuration was loaded.
+    pub fn compile(&self, drops: bool) -> Result<Rules, RefusedRule> {
+        let gates = Gates::default();
+        if drops {
+            Rules::filter(self.context, &self.conditions, true, self.error_mode, gates)
+        } else {
+            Rules::statements_given(self.context, &self.conditions, &self.statements, self.error_mode, gates)
+        }
+    }
+}
+
+impl Choice for ErrorMode {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("ignore", Self::Ignore), ("silent", Self::Silent), ("propagate", Self::Propagate)];
+}
+
+impl Choice for Level {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("resource", Self::Resource),
+        ("scope", Self::Scope),
+        ("profile", Self::Profile),
+        ("profilesample", Self::Sample),
+    ];
 }
 
 /// One place where profiles go.

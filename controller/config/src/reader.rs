@@ -115,6 +115,11 @@ impl<'a> Reader<'a> {
         self.findings.problems.len()
     }
 
+    /// Whether this is of the remote configuration.
+    pub(super) fn is_remote(&self) -> bool {
+        self.is_remote
+    }
+
     /// Where this section is in the file.
     pub(super) fn origin(&self) -> Origin {
         self.at(self.place)
@@ -139,7 +144,7 @@ impl<'a> Reader<'a> {
         self.items.iter().find(|(there, _)| there.text == key).map(|(_, node)| node)
     }
 
-    fn mapping(&mut self, node: Option<&'a Node>, key: &str, is_remote: bool) -> &'a [(Key, Node)] {
+    fn mapping<'n>(&mut self, node: Option<&'n Node>, key: &str, is_remote: bool) -> &'n [(Key, Node)] {
         match node.map(|node| (&node.value, node)) {
             None | Some((Value::Nothing, _)) => &[],
             Some((Value::Map(items), _)) => items,
@@ -537,12 +542,12 @@ impl<'a> Reader<'a> {
         values
     }
 
-    fn nested<T>(
+    fn nested<'n, T>(
         &mut self,
         path: &str,
         name: &str,
         variables: bool,
-        (node, remote, is_remote): (Option<&'a Node>, Option<&'a Node>, bool),
+        (node, remote, is_remote): (Option<&'n Node>, Option<&'n Node>, bool),
         read: impl FnOnce(&mut Reader<'_>) -> T,
     ) -> (T, Vec<Entry>, &'static [&'static str]) {
         let items = self.mapping(node, path, is_remote);
@@ -612,6 +617,28 @@ impl<'a> Reader<'a> {
         remote: Items,
         doc: &'static str,
         name: impl Fn(&Node) -> Option<String>,
+        read: impl FnMut(&mut Reader<'_>) -> T,
+    ) -> Vec<T> {
+        self.groups(key, (remote, None), doc, name, read)
+    }
+
+    /// A list of groups of keys. An item that is one value stands for a group whose list `short` has that value alone; a list has either.
+    pub(super) fn short_sections<T>(
+        &mut self,
+        key: &'static str,
+        short: &'static str,
+        doc: &'static str,
+        read: impl FnMut(&mut Reader<'_>) -> T,
+    ) -> Vec<T> {
+        self.groups(key, (Items::Local, Some(short)), doc, |_| None, read)
+    }
+
+    fn groups<T>(
+        &mut self,
+        key: &'static str,
+        (remote, short): (Items, Option<&'static str>),
+        doc: &'static str,
+        name: impl Fn(&Node) -> Option<String>,
         mut read: impl FnMut(&mut Reader<'_>) -> T,
     ) -> Vec<T> {
         let nodes: &[Node] = match self.node(key) {
@@ -630,9 +657,18 @@ impl<'a> Reader<'a> {
         let mut values = Vec::new();
         let mut items = Vec::new();
         let mut alternatives: &'static [&'static str] = &[];
+        let is_one = |node: &Node| short.is_some() && matches!(node.value, Value::Scalar { .. });
+        if let Some(first) = nodes.first()
+            && let Some(other) = nodes.iter().find(|node| is_one(node) != is_one(first))
+        {
+            let message = format!("{} stands beside {}: a list has the one or the other", other.what(), first.what());
+            self.problem(self.at(Some(other.place)), key, message);
+        }
         for (index, node) in nodes.iter().enumerate() {
             let name = name(node).unwrap_or_else(|| index.to_string());
             let path = format!("{key}[{index}]");
+            let alone = short.filter(|_| is_one(node)).map(|short| node.clone().alone(short));
+            let node = alone.as_ref().unwrap_or(node);
             let (value, entries, exactly_one) =
                 self.nested(&path, &format!("{key}.{name}"), false, (Some(node), None, self.is_remote), &mut read);
             values.push(value);
@@ -660,7 +696,7 @@ impl<'a> Reader<'a> {
             items.push(entries);
             alternatives = exactly_one;
         }
-        let content = Content::Sections { items, exactly_one: alternatives, remote };
+        let content = Content::Sections { items, exactly_one: alternatives, remote, short };
         self.entries.push(Entry { key, doc, required: false, content });
         values
     }
@@ -674,6 +710,11 @@ impl<'a> Reader<'a> {
             items.push(entries);
         }
         value
+    }
+
+    /// Whether keys are asked for, and not values.
+    pub(super) fn is_schema(&self) -> bool {
+        self.sources.schema
     }
 
     /// Whether an exporter is there although the file has none.

@@ -55,8 +55,17 @@ fn property(entry: &Entry) -> Json {
             json!({ "type": ["object", "null"], "additionalProperties": scalar(about) })
         }
         Content::Section { entries, exactly_one, .. } => object(entries, exactly_one),
-        Content::Sections { items, exactly_one, .. } => {
+        Content::Sections { items, exactly_one, short, .. } => {
             let item = items.first().map_or_else(|| json!({}), |entries| object(entries, exactly_one));
+            let alone = short.and_then(|short| {
+                let list = items.first()?.iter().find(|entry| entry.key == short)?;
+                let Content::List { about, .. } = &list.content else { return None };
+                Some(scalar(about))
+            });
+            let item = match alone {
+                Some(alone) => json!({ "anyOf": [alone, item] }),
+                None => item,
+            };
             json!({ "type": ["array", "null"], "items": item })
         }
     };
@@ -130,7 +139,14 @@ fn tables(text: &mut String, path: &str, doc: &str, entries: &[Entry]) {
             }
             Content::Map { about, .. } => (format!("names with values: {}", about.what), "`{}`".to_owned()),
             Content::Section { .. } => ("[keys](#".to_owned() + &anchor(path, key, "") + ")", String::new()),
-            Content::Sections { .. } => ("list of [keys](#".to_owned() + &anchor(path, key, "[]") + ")", String::new()),
+            Content::Sections { short, .. } => {
+                let keys = format!("[keys](#{})", anchor(path, key, "[]"));
+                let what = match short {
+                    Some(short) => format!("list of texts, each as one of `{short}`, or of {keys}"),
+                    None => format!("list of {keys}"),
+                };
+                (what, String::new())
+            }
         };
         let variable = match (variables, variable(entry)) {
             (false, _) => String::new(),

@@ -1,4 +1,4 @@
-//! The keys of the file but for `exporters`: names, kinds, defaults and meanings.
+//! The keys of the file but for `exporters` and `processors`: names, kinds, defaults and meanings.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use super::model::{
     Resource, Symbols, Telemetry, TelemetryOtlp,
 };
 use super::nearest::nearest;
+use super::processors;
 use super::reader::Reader;
 use super::units;
 
@@ -68,6 +69,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Config {
         labels,
         targets: reader.section("targets", "Which processes are sampled; all by default", targets),
         resource: reader.section("resource", "What the Resource of a process says", resource),
+        processors: processors::read(reader),
         exporters: exporters::read(reader),
         telemetry: reader.section("telemetry", "What the agent tells about itself", telemetry),
         log: reader.section("log", "What is logged, to stderr", log),

@@ -97,6 +97,13 @@ impl Node {
         Self { place, value, count, text }
     }
 
+    /// A group of keys whose only one, `key`, is a list of this.
+    pub(super) fn alone(self, key: &str) -> Self {
+        let place = self.place;
+        let list = Self::new(place, Value::List(vec![self]));
+        Self::new(place, Value::Map(vec![(Key { text: key.to_owned(), place }, list)]))
+    }
+
     /// What the value is, for messages.
     #[must_use]
     pub fn what(&self) -> &'static str {

@@ -21,6 +21,7 @@ mod managed;
 mod native;
 mod outputs;
 mod processes;
+mod processors;
 mod python;
 mod reader;
 mod ring;

@@ -24,6 +24,7 @@ use profiler::telemetry::{
 use profiler_export::{Compression, ExporterOptions, Protocol};
 use profiler_integration::agent::{Agent, Configuration, Home};
 use profiler_integration::environment::{have_root, have_tools, one_at_a_time, python_with};
+use profiler_rules::Tally;
 use prost::Message;
 use rustix::process::Signal;
 use tonic::{Request, Response, Status};
@@ -44,6 +45,11 @@ fn state() -> AgentState {
             .into(),
         frames: (100, 30),
         filtered: 17,
+        filtered_by_rules: BTreeMap::from([(("filter/idle".to_owned(), "condition"), 11)]),
+        rules: BTreeMap::from([(
+            ("filter/idle".to_owned(), "sample_conditions[0]".to_owned()),
+            Tally { matched: 9, dropped: 11, errors: 1, time: Duration::from_millis(3) },
+        )]),
         continued: 250,
         unfinished: BTreeMap::from([("unwind: no mapping", 5)]),
         events_lost: 1,

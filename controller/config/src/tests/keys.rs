@@ -7,9 +7,9 @@ use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
 use profiler_targets::{Rule, TargetRules};
 
 use super::super::{
-    Config, Connection, DetectedSeries, Detection, Endpoint, Exporter, ExporterKind, FileFormat, FilesExporter, Jitter,
-    Kubernetes, KubernetesSource, Log, LogFormat, LogLevel, Opamp, OtlpExporter, Resource, Retry, Spool, Symbols,
-    Telemetry, TelemetryOtlp,
+    Config, Connection, DetectedSeries, Detection, Endpoint, ErrorMode, Exporter, ExporterKind, FileFormat,
+    FilesExporter, Jitter, Kubernetes, KubernetesSource, Level, Log, LogFormat, LogLevel, Opamp, OtlpExporter,
+    Processor, ProcessorKind, Resource, Retry, RuleGroup, Spool, Symbols, Telemetry, TelemetryOtlp,
 };
 use super::file;
 
@@ -40,6 +40,40 @@ fn tls() -> TlsOptions {
         key_file: Some("/tls/key.pem".into()),
         server_name: Some("collector".to_owned()),
     }
+}
+
+fn group(
+    place: &str,
+    context: Level,
+    error_mode: ErrorMode,
+    (conditions, statements): (&[&str], &[&str]),
+) -> RuleGroup {
+    let (conditions, statements) = (texts(conditions), texts(statements));
+    RuleGroup { place: place.to_owned(), context: Some(context), error_mode, conditions, statements }
+}
+
+fn processors() -> Vec<Processor> {
+    let idle =
+        [r#"attributes["service.name"] == "idle""#, r#"IsMatch(attributes["process.executable.name"], "^kworker")"#];
+    let filter = vec![
+        group("profile_conditions[0]", Level::Resource, ErrorMode::Silent, (&idle, &[])),
+        group(
+            "sample_conditions[0]",
+            Level::Sample,
+            ErrorMode::Ignore,
+            (&[r#"attributes["thread.name"] == "idle""#], &[]),
+        ),
+    ];
+    let transform = vec![group(
+        "profile_statements[0]",
+        Level::Resource,
+        ErrorMode::Propagate,
+        (&[r#"attributes["team"] == "web""#], &[r#"delete_key(attributes, "process.command_args")"#]),
+    )];
+    vec![
+        Processor { name: "filter/idle".to_owned(), kind: ProcessorKind::Filter(filter) },
+        Processor { name: "transform/redact".to_owned(), kind: ProcessorKind::Transform(transform) },
+    ]
 }
 
 fn everything() -> Config {
@@ -98,6 +132,7 @@ fn everything() -> Config {
                 labels: texts(&["app"]),
             },
         },
+        processors: processors(),
         exporters: vec![
             Exporter { name: "backend".to_owned(), kind: ExporterKind::Otlp(Box::new(otlp)) },
             Exporter { name: "local".to_owned(), kind: ExporterKind::Files(files) },

@@ -3,6 +3,7 @@
 mod documents;
 mod keys;
 mod layers;
+mod processors;
 mod refusals;
 mod remote;
 mod secrets;

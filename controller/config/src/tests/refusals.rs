@@ -20,7 +20,7 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
     refused("exporters:\n- otlp: {endpiont: x}", &["c.yaml:2:10: exporters[0].otlp: ", "did you mean endpoint?"]);
     refused("targets: {include: [{pid: [1]}]}", &["targets.include[0]: ", "did you mean pids?"]);
     refused("endpoint: http://x:1", &["there is no key \"endpoint\" here; there is exporters[].otlp.endpoint"]);
-    refused("processors: {}", &["there is no key \"processors\"; here may stand: rate, events, window, "]);
+    refused("sidecars: {}", &["there is no key \"sidecars\"; here may stand: rate, events, window, "]);
 }
 
 #[test]

@@ -9,14 +9,14 @@ use super::super::{Flags, Loaded, Remote, Symbols, load_remote, schema, sections
 use super::file;
 
 /// The host's `text` under the remote configuration `asked`.
-fn narrowed(text: &str, asked: &str) -> Loaded {
+pub(super) fn narrowed(text: &str, asked: &str) -> Loaded {
     let remote = Remote { name: "fleet".to_owned(), text: asked.to_owned() };
     load_remote(&Flags::default(), &|_| None, Some((Path::new("c.yaml"), text)), Some(&remote))
         .unwrap_or_else(|errors| panic!("{text}\n{errors}"))
 }
 
 /// What is said of `asked`, which changes nothing.
-fn refusal(text: &str, asked: &str) -> String {
+pub(super) fn refusal(text: &str, asked: &str) -> String {
     let loaded = narrowed(text, asked);
     let Some(errors) = loaded.refused else { panic!("taken:\n{asked}\n{}", loaded.describe()) };
     assert_eq!(loaded.config, file(text).config, "{asked}");

@@ -1,0 +1,286 @@
+//! The keys of `processors`: rules in OTTL, under the names that the Collector's own processors have.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use profiler_ottl::{ErrorMode, Gates};
+use profiler_rules::{Level, Rules};
+
+use super::errors::quoted;
+use super::kind::{self, Items, Kind};
+use super::model::{Processor, ProcessorKind, RuleGroup};
+use super::reader::Reader;
+use super::yaml::{Key, Node, Value};
+
+const FILTER: &str = "filter";
+const TRANSFORM: &str = "transform";
+/// The longest rule, bytes; what is longer OTTL refuses, too.
+const MAX_RULE: usize = 64 * 1024;
+/// Rules of all processors together: each may take 4 MiB for a regular expression, and some ms to compile.
+const MAX_RULES: usize = 512;
+/// Of these, rules of a remote configuration.
+const MAX_REMOTE: usize = 64;
+
+/// How many rules may follow; what is beyond is not even compiled.
+#[derive(Clone)]
+struct Room {
+    most: usize,
+    taken: Rc<Cell<usize>>,
+}
+
+impl Room {
+    fn new(most: usize) -> Self {
+        Self { most, taken: Rc::default() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.taken.get() > self.most
+    }
+
+    /// Has `check` say what is wrong with one more rule; the first that is too many is told, the others are passed over.
+    fn one_more(&self, check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        let taken = self.taken.get() + 1;
+        self.taken.set(taken);
+        if taken <= self.most {
+            check()
+        } else if taken == self.most + 1 {
+            Err(format!("is one rule more than the {} that run", self.most))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Reads `processors`. All their rules compile unless a problem was reported.
+pub(super) fn read(reader: &mut Reader<'_>) -> Vec<Processor> {
+    let (own, remote) = (Room::new(MAX_RULES), Room::new(MAX_REMOTE));
+    let processors = reader.sections(
+        "processors",
+        Items::Add,
+        "What changes and filters profiles before they go anywhere, in order, by rules in OTTL (docs/ottl.md). A remote \
+         configuration adds filters, behind all others",
+        name_of,
+        |reader| processor(reader, if reader.is_remote() { &remote } else { &own }),
+    );
+    let twice = |processor: &&Processor| processors.iter().filter(|other| other.name == processor.name).count() > 1;
+    if let Some(twice) = processors.iter().find(twice) {
+        let message = format!("two processors are named {}: give each a name of its own", quoted(&twice.name));
+        reader.problem(reader.origin(), "processors", message);
+    }
+    processors
+}
+
+/// The name of an item, before it is read.
+fn name_of(node: &Node) -> Option<String> {
+    let Value::Map(items) = &node.value else { return None };
+    let has = |name: &str| items.iter().find(|(Key { text, .. }, _)| text == name).map(|(_, node)| node);
+    match has("name").map(|node| &node.value) {
+        Some(Value::Scalar { text, .. }) => Some(text.clone()),
+        _ => [FILTER, TRANSFORM].into_iter().find(|name| has(name).is_some()).map(str::to_owned),
+    }
+}
+
+fn processor(reader: &mut Reader<'_>, room: &Room) -> Processor {
+    reader.exactly_one(&[FILTER, TRANSFORM]);
+    if reader.is_remote() && reader.is_present(TRANSFORM) {
+        let message = "is the host's own: a remote configuration adds filters, and nothing else";
+        reader.problem(reader.origin(), TRANSFORM, message);
+    }
+    let default = match (reader.is_remote(), reader.is_present(TRANSFORM)) {
+        (true, _) => "remote",
+        (false, true) => TRANSFORM,
+        (false, false) => FILTER,
+    };
+    let name = kind::text("1 to 64 of A-Z a-z 0-9 _ - /; differs from the others").checked(|name: &String| {
+        // As the Collector has them: `filter/by-team`.
+        let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
+        if name.len() <= 64 && name.chars().all(right) {
+            Ok(())
+        } else {
+            Err(format!("{} is no name: use 1 to 64 of A-Z a-z 0-9 _ - /", quoted(name)))
+        }
+    });
+    let name = reader.value(
+        "name",
+        name.local(),
+        default.to_owned(),
+        "Names the processor in logs and in metrics. By default `filter` or `transform`, after what it is",
+    );
+    let filter = reader.optional_section(
+        FILTER,
+        "Drops what a condition holds for, as the Collector's filterprocessor; what is left without samples goes, too",
+        |reader| filter(reader, room),
+    );
+    let transform = reader.optional_section(
+        TRANSFORM,
+        "Changes profiles by statements, as the Collector's transformprocessor",
+        |reader| transform(reader, room),
+    );
+    let kind = match (filter, transform) {
+        (_, Some(groups)) => ProcessorKind::Transform(groups),
+        // Without either it was refused by `exactly_one`; what stands here is not used.
+        (groups, None) => ProcessorKind::Filter(groups.unwrap_or_default()),
+    };
+    Processor { name, kind }
+}
+
+fn error_mode(reader: &mut Reader<'_>) -> ErrorMode {
+    reader.value(
+        "error_mode",
+        kind::choice().local(),
+        ErrorMode::Ignore,
+        "What becomes of a rule that fails on something: `ignore` counts and logs it and goes on, `silent` counts it and goes on, \
+         `propagate` drops the window, counted",
+    )
+}
+
+fn filter(reader: &mut Reader<'_>, room: &Room) -> Vec<RuleGroup> {
+    let mode = error_mode(reader);
+    let mut groups = reader.short_sections(
+        "profile_conditions",
+        "conditions",
+        "A profile that one of these conditions holds for is dropped; or the whole resource or scope, if its paths name no profile",
+        |reader| conditions(reader, mode, Level::Profile, room),
+    );
+    placed(&mut groups, "profile_conditions");
+    // From the outermost, as the Collector goes.
+    if !room.is_over() {
+        groups.sort_by_cached_key(|group| group.compile(true).map_or(Level::Profile, |rules| rules.level()));
+    }
+    let mut of_samples = reader.short_sections(
+        "sample_conditions",
+        "conditions",
+        "A sample that one of these conditions holds for is dropped. The Collector has none of these",
+        |reader| conditions(reader, mode, Level::Sample, room),
+    );
+    placed(&mut of_samples, "sample_conditions");
+    groups.extend(of_samples);
+    not_nothing(reader, &groups, "profile_conditions or sample_conditions");
+    groups
+}
+
+fn transform(reader: &mut Reader<'_>, room: &Room) -> Vec<RuleGroup> {
+    let mode = error_mode(reader);
+    let mut groups = reader.short_sections(
+        "profile_statements",
+        "statements",
+        "What is run, in order, each on every context that its paths name",
+        |reader| statements(reader, mode, room),
+    );
+    placed(&mut groups, "profile_statements");
+    not_nothing(reader, &groups, "profile_statements");
+    groups
+}
+
+fn placed(groups: &mut [RuleGroup], key: &str) {
+    for (at, group) in groups.iter_mut().enumerate() {
+        group.place = format!("{key}[{at}]");
+    }
+}
+
+fn not_nothing(reader: &mut Reader<'_>, groups: &[RuleGroup], keys: &str) {
+    if groups.is_empty() && !reader.is_schema() {
+        reader.problem(reader.origin(), "", format!("has no rules and would do nothing: give {keys}"));
+    }
+}
+
+/// The context of a group, and its own way with errors.
+fn head(reader: &mut Reader<'_>, mode: ErrorMode) -> (Option<Level>, ErrorMode) {
+    let context = reader.optional(
+        "context",
+        kind::choice::<Level>().local(),
+        "What the rules run on, once each; without it the innermost that their paths name. With it, its own paths may be bare",
+    );
+    let own = reader.optional("error_mode", kind::choice().local(), "As above, for these rules");
+    (context.map(|(context, _)| context), own.map_or(mode, |(mode, _)| mode))
+}
+
+fn conditions(reader: &mut Reader<'_>, mode: ErrorMode, innermost: Level, room: &Room) -> RuleGroup {
+    let (context, error_mode) = head(reader, mode);
+    let context = if innermost == Level::Sample { context.or(Some(innermost)) } else { context };
+    if let Some(context) = context
+        && (context > innermost || innermost == Level::Sample && context != innermost)
+    {
+        let right = if innermost == Level::Sample { "profile_conditions" } else { "sample_conditions" };
+        reader.problem(reader.origin(), "context", format!("{context} has no place here: {right} is for it"));
+    }
+    let before = reader.problems();
+    let check = move |text: &str| one(Rules::filter(context, &[text], true, error_mode, Gates::default()), innermost);
+    let conditions =
+        reader.list("conditions", rule(check, room).local(), Vec::new(), "Conditions in OTTL; one that holds suffices");
+    let group = RuleGroup { place: String::new(), context, error_mode, conditions, statements: Vec::new() };
+    together(reader, &group, true, (before, room));
+    group
+}
+
+fn statements(reader: &mut Reader<'_>, mode: ErrorMode, room: &Room) -> RuleGroup {
+    let (context, error_mode) = head(reader, mode);
+    let before = reader.problems();
+    let check =
+        move |text: &str| one(Rules::filter(context, &[text], true, error_mode, Gates::default()), Level::Sample);
+    let conditions = reader.list(
+        "conditions",
+        rule(check, room).local(),
+        Vec::new(),
+        "Conditions in OTTL; without one that holds, the statements do not run. None: they always do",
+    );
+    let check = move |text: &str| one(Rules::statements(context, &[text], error_mode, Gates::default()), Level::Sample);
+    let statements =
+        reader.list("statements", rule(check, room).local(), Vec::new(), "Statements in OTTL, run in order");
+    let group = RuleGroup { place: String::new(), context, error_mode, conditions, statements };
+    together(reader, &group, false, (before, room));
+    group
+}
+
+/// What is said of one rule, of which the place in the file is known.
+fn one(compiled: Result<Rules, profiler_rules::RefusedRule>, innermost: Level) -> Result<(), String> {
+    match compiled {
+        Ok(rules) if rules.level() > innermost => {
+            Err(format!("names a {}, and drops whole profiles here: sample_conditions is for it", rules.level()))
+        }
+        Ok(_) => Ok(()),
+        Err(refused) => {
+            let error = refused.error;
+            let line = if error.line() > 1 { format!("line {}, ", error.line()) } else { String::new() };
+            Err(format!("{} ({line}column {} of the rule)", error.message(), error.column()))
+        }
+    }
+}
+
+/// What is said of rules of one group that are right one by one.
+fn together(reader: &mut Reader<'_>, group: &RuleGroup, drops: bool, (before, room): (usize, &Room)) {
+    if reader.problems() != before || reader.is_schema() || room.is_over() {
+        return;
+    }
+    let rules = if drops { &group.conditions } else { &group.statements };
+    if rules.is_empty() {
+        let key = if drops { "conditions" } else { "statements" };
+        reader.problem(reader.origin(), key, "is empty: without rules a group does nothing");
+    } else if let Err(refused) = group.compile(drops) {
+        let error = refused.error;
+        let message = format!("in the context of all of them: {} (column {})", error.message(), error.column());
+        reader.problem(reader.origin(), "", message);
+    }
+}
+
+/// The text of a rule, which may have several lines.
+fn rule(check: impl Fn(&str) -> Result<(), String> + 'static, room: &Room) -> Kind<String> {
+    let room = room.clone();
+    let parse = move |text: &str| {
+        let text = text.trim_end();
+        if text.is_empty() {
+            return Err("is empty".to_owned());
+        }
+        if text.len() > MAX_RULE {
+            return Err(format!("is longer than {MAX_RULE} bytes"));
+        }
+        room.one_more(|| check(text)).map(|()| text.to_owned())
+    };
+    Kind {
+        parse: Box::new(parse),
+        show: String::clone,
+        schema: serde_json::json!({ "type": ["string", "boolean"] }),
+        what: "rule in OTTL".to_owned(),
+        secret: false,
+    }
+}

@@ -1,0 +1,207 @@
+//! Rules of the agent: they change while it runs, a wrong set changes nothing, and what they remove is nowhere.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use profiler_formats::otlp::ExportProfilesServiceRequest;
+use profiler_integration::agent::{Agent, Configuration, Home, otlp_exporter};
+use profiler_integration::children::{self, Running};
+use profiler_integration::collector::Protocol;
+use profiler_integration::environment::{have_root, have_tools, one_at_a_time};
+use profiler_integration::programs;
+use profiler_integration::proof::HERTZ;
+use profiler_integration::receiver::Receiver;
+use profiler_integration::recording::folder;
+use profiler_integration::seen::{plain, seen};
+use prost::Message;
+use rustix::process::Signal;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn load(program: &Path, ms: u32, service: &str) -> Running {
+    let mut command = Command::new(program);
+    command.args(["--ms", &ms.to_string()]).env("OTEL_SERVICE_NAME", service);
+    command.env("OTEL_RESOURCE_ATTRIBUTES", format!("team=team-of-{service}"));
+    children::start(&mut command).expect("it starts")
+}
+
+fn until(what: &str, agent: &Agent, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "{what} does not come:\n{}", agent.log());
+        sleep(Duration::from_millis(100));
+    }
+}
+
+/// What the resources of all samples say under `rules`, once each.
+fn sets(request: &ExportProfilesServiceRequest) -> Vec<String> {
+    let mut sets: Vec<_> = seen([request]).iter().map(|one| plain(&one.resource, "rules").to_owned()).collect();
+    sets.dedup();
+    sets.sort_unstable();
+    sets.dedup();
+    sets
+}
+
+#[test]
+fn root_rules_change_live_and_a_wrong_set_changes_nothing() {
+    let test = "root_rules_change_live_and_a_wrong_set_changes_nothing";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let rules = |set: &str, second: &str| {
+        let mut configuration = Configuration::new(HERTZ.into(), &["shares"], String::new());
+        configuration.more = format!(
+            "limits: {{cpu: 100%}}\nprocessors:\n- transform:\n    profile_statements:\n    \
+             - set(resource.attributes[\"rules\"], \"{set}\")\n    - {second}\n"
+        );
+        configuration
+    };
+    let fails = "set(profile.duration, -1)";
+    let mut agent = Agent::start(&rules("1", fails)).unwrap();
+    agent.wait("sampling", PATIENCE, |now| now.sum("profiler_sampling", &[]) > 0.0).unwrap();
+    // Killed with the test's end.
+    let _load = load(&programs::c("shares").build().unwrap(), 600_000, "shop");
+    let has = |agent: &Agent, set: &str, more_than: usize| {
+        let record = agent.home().record().unwrap();
+        record.iter().filter(|request| sets(request).contains(&set.to_owned())).count() > more_than
+    };
+    until("the first set", &agent, || has(&agent, "1", 0));
+    for set in ["2", "3", "4"] {
+        agent.home().configure(&rules(set, fails)).unwrap();
+        agent.signal(Signal::HUP);
+        until("the next set", &agent, || has(&agent, set, 0));
+    }
+    let errors = [("processor", "transform"), ("rule", "profile_statements[1]")];
+    agent.wait("errors", PATIENCE, |now| now.sum("profiler_rules_errors_total", &errors) > 0.0).unwrap();
+    let ran = [("processor", "transform"), ("rule", "profile_statements[0]")];
+    agent.wait("matches", PATIENCE, |now| now.sum("profiler_rules_matched_total", &ran) > 0.0).unwrap();
+    assert!(agent.log().contains("A rule failed, and was passed over"), "{}", agent.log());
+
+    // Told with its place and the nearest name; the set before it goes on.
+    agent.home().configure(&rules("5", "set(profile.period, Nw())")).unwrap();
+    agent.signal(Signal::HUP);
+    until("a refusal", &agent, || agent.log().contains("the running one stays"));
+    let log = agent.log();
+    for words in ["agent.yaml:", "processors[0].transform.profile_statements[1]", "did you mean Now?", "column 21"] {
+        assert!(log.contains(words), "no {words:?} in\n{log}");
+    }
+    let before = agent.home().record().unwrap().iter().filter(|request| sets(request) == ["4"]).count();
+    until("windows after the refusal", &agent, || has(&agent, "4", before + 1));
+
+    let (home, status, log) = agent.stop().unwrap();
+    assert!(status.success(), "{status}\n{log}");
+    let record = home.record().unwrap();
+    let mut last = "1".to_owned();
+    for request in &record {
+        // A window is of one set, and none is without.
+        let [set] = sets(request).try_into().unwrap_or_else(|sets| panic!("a window is of {sets:?}"));
+        assert!(set >= last && ["1", "2", "3", "4"].contains(&set.as_str()), "{set} after {last}");
+        last = set;
+    }
+    let ended = log.lines().find(|line| line.contains("The agent has ended")).expect("it has ended");
+    let taken = ended.split("samples=").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
+    let kept = seen(&record).len();
+    println!("{test}: {kept} samples in {} windows and parts", record.len());
+    assert_eq!(Some(kept), taken, "{ended}");
+}
+
+/// What is in `folder` and all below it, but for the configuration, and what the receiver got.
+fn bytes(folder: &Path, into: &mut Vec<(String, Vec<u8>)>) {
+    for entry in fs::read_dir(folder).expect("readable").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            bytes(&path, into);
+        } else if !path.to_string_lossy().contains("agent.yaml") {
+            into.push((path.display().to_string(), fs::read(&path).expect("readable")));
+        }
+    }
+}
+
+/// Everything that left an agent with `processors`, or lies in its folder.
+fn traces(test: &str, processors: &str, programs: &Path) -> Vec<(String, Vec<u8>)> {
+    let receiver = Receiver::start(Protocol::Http, "", None).unwrap();
+    let home = Home::new().unwrap();
+    let spool =
+        format!("    compression: none\n    spool: {{directory: {}/spool, max_size: 64MiB}}\n", home.path().display());
+    // Nobody listens at the second.
+    let exporters = otlp_exporter("sent", &receiver.endpoint(), "http/protobuf", "    compression: none\n")
+        + &otlp_exporter("kept", "http://127.0.0.1:1", "http/protobuf", &spool);
+    let mut configuration = Configuration::new(HERTZ.into(), &["shares", "dropped-7f3a"], exporters);
+    configuration.more = format!("limits: {{cpu: 100%}}\n{processors}");
+    let mut agent = home.start(&configuration, &[]).unwrap();
+    agent.wait("sampling", PATIENCE, |now| now.sum("profiler_sampling", &[]) > 0.0).unwrap();
+    let loads = [("shares", "secret-7f3a"), ("dropped-7f3a", "other-7f3a")]
+        .map(|(program, service)| load(&programs.join(program), 1500, service));
+    for load in loads {
+        load.wait(PATIENCE).unwrap();
+    }
+    if !processors.is_empty() {
+        let filtered = [("processor", "filter"), ("reason", "condition")];
+        agent.wait("what is dropped", PATIENCE, |now| now.sum("profiler_filtered_total", &filtered) > 0.0).unwrap();
+    }
+    agent
+        .wait("a spool and what was sent", PATIENCE, |now| {
+            now.delivered("sent") > 0 && now.sum("profiler_spool_records", &[("exporter", "kept")]) > 0.0
+        })
+        .unwrap();
+    let (home, status, log) = agent.stop().unwrap();
+    assert!(status.success(), "{test}: {status}\n{log}");
+    let mut all = Vec::new();
+    bytes(home.path(), &mut all);
+    for place in ["/record/", "/spool/", ".log"] {
+        assert!(
+            all.iter().any(|(path, bytes)| path.contains(place) && !bytes.is_empty()),
+            "{test}: nothing in {place}"
+        );
+    }
+    all.extend(receiver.requests().unwrap().iter().map(|request| ("sent".to_owned(), request.encode_to_vec())));
+    all
+}
+
+#[test]
+fn root_what_rules_remove_is_nowhere() {
+    let test = "root_what_rules_remove_is_nowhere";
+    if !have_root(test) || !have_tools(test, &["go"]) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let place = folder().unwrap();
+    children::copy_program(&programs::c("shares").build().unwrap(), &place.path().join("shares")).unwrap();
+    children::copy_program(&programs::c("crowd").build().unwrap(), &place.path().join("dropped-7f3a")).unwrap();
+    let rules = r#"processors:
+- filter:
+    profile_conditions: ['IsMatch(resource.attributes["process.executable.name"], "^dropped")']
+- transform:
+    profile_statements:
+    - context: resource
+      conditions: ['IsMatch(attributes["service.name"], "^secret")']
+      statements: ['set(attributes["service.name"], "hidden")', 'delete_key(attributes, "team")']
+"#;
+    let where_is = |traces: &[(String, Vec<u8>)], text: &str| -> Vec<String> {
+        let has = |bytes: &[u8]| bytes.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        traces.iter().filter(|(_, bytes)| has(bytes)).map(|(path, _)| path.clone()).collect()
+    };
+    let removed = ["secret-7f3a", "team-of-secret", "other-7f3a", "dropped-7f3a"];
+    // Without rules it is everywhere.
+    let without = traces(test, "", place.path());
+    for text in removed {
+        let found = where_is(&without, text);
+        for place in ["/record/", "/spool/", "sent"] {
+            assert!(found.iter().any(|path| path.contains(place)), "{test}: {text} is not in {place}: {found:?}");
+        }
+    }
+    let with = traces(test, rules, place.path());
+    for text in removed {
+        assert_eq!(where_is(&with, text), Vec::<String>::new(), "{test}: {text}");
+    }
+    for place in ["/record/", "/spool/", "sent"] {
+        assert!(
+            where_is(&with, "hidden").iter().any(|path| path.contains(place)),
+            "{test}: nothing is left in {place}"
+        );
+    }
+}

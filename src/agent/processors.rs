@@ -1,0 +1,174 @@
+//! Rules on a window before it goes anywhere: the `processors` of the configuration.
+//!
+//! What rules say of what they fail on may be what they were to remove, so nothing of it is logged: the rule's place and how often it failed.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context;
+use profiler_config::{ErrorMode, Processor, ProcessorKind};
+use profiler_model::Profiles;
+use profiler_rules::{Rules, Tally};
+
+use crate::once_a_minute;
+use crate::rules::{Request, edited, samples};
+
+/// Names of processors that samples are counted under; a configuration that changes without end has one more, for all others.
+const MAX_NAMES: usize = 1024;
+const OTHERS: &str = "others";
+
+/// Processors, compiled, in order.
+#[derive(Debug, Default)]
+pub struct Processors {
+    stages: Vec<Stage>,
+}
+
+/// Rules that run together.
+#[derive(Debug)]
+struct Stage {
+    processor: String,
+    mode: ErrorMode,
+    rules: Rules,
+    /// Where each of the rules is in the processor.
+    places: Vec<String>,
+}
+
+/// What processors did since the start.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Samples that rules dropped, by processor and by why.
+    pub filtered: BTreeMap<(String, &'static str), u64>,
+    /// By processor and rule, of those that are configured.
+    pub by_rule: BTreeMap<(String, String), Tally>,
+}
+
+/// Samples are dropped since a condition held, or with their window since something failed.
+const CONDITION: &str = "condition";
+const FAILED: &str = "failed";
+
+impl Counts {
+    /// Forgets rules that are no longer there.
+    pub fn keep(&mut self, processors: &Processors) {
+        self.by_rule.retain(|(processor, place), _| {
+            processors.stages.iter().any(|stage| stage.processor == *processor && stage.places.contains(place))
+        });
+    }
+
+    fn filter(&mut self, processor: &str, why: &'static str, samples: u64) {
+        if samples == 0 {
+            return;
+        }
+        let known = |counts: &Self, name: &str| counts.filtered.contains_key(&(name.to_owned(), why));
+        let room = self.filtered.len() < MAX_NAMES || known(self, processor);
+        let name = if room { processor } else { OTHERS };
+        let sum = self.filtered.entry((name.to_owned(), why)).or_default();
+        *sum = sum.saturating_add(samples);
+    }
+
+    fn add(&mut self, stage: &Stage, tallies: &[Tally]) {
+        for (place, tally) in stage.places.iter().zip(tallies) {
+            let sum = self.by_rule.entry((stage.processor.clone(), place.clone())).or_default();
+            sum.matched = sum.matched.saturating_add(tally.matched);
+            sum.dropped = sum.dropped.saturating_add(tally.dropped);
+            sum.errors = sum.errors.saturating_add(tally.errors);
+            sum.time = sum.time.saturating_add(tally.time);
+        }
+    }
+}
+
+impl Processors {
+    /// Those of a configuration.
+    ///
+    /// # Errors
+    /// A rule does not compile, which a configuration that was loaded has none of.
+    pub fn compile(processors: &[Processor]) -> anyhow::Result<Self> {
+        let mut stages = Vec::new();
+        for Processor { name, kind } in processors {
+            let (groups, drops) = match kind {
+                ProcessorKind::Filter(groups) => (groups, true),
+                ProcessorKind::Transform(groups) => (groups, false),
+            };
+            for group in groups {
+                let rules = group.compile(drops).with_context(|| format!("{} of processor {name}", group.place))?;
+                let places = match rules.count() {
+                    1 => vec![group.place.clone()],
+                    _ => {
+                        let of = |key: &'static str, count: usize| {
+                            let place = &group.place;
+                            (0..count).map(move |at| format!("{place}.{key}[{at}]"))
+                        };
+                        let (conditions, statements) = (group.conditions.len(), group.statements.len());
+                        of("conditions", conditions).chain(of("statements", statements)).collect()
+                    }
+                };
+                stages.push(Stage { processor: name.clone(), mode: group.error_mode, rules, places });
+            }
+        }
+        Ok(Self { stages })
+    }
+
+    /// What is left of a window; none if nothing is. What goes is counted.
+    pub fn apply(&self, window: Profiles, counts: &mut Counts) -> Option<Profiles> {
+        if self.stages.is_empty() {
+            return Some(window);
+        }
+        let (mut at, mut filtered) = ("", 0_u64);
+        let edit = |request| {
+            let mut request = request;
+            for stage in &self.stages {
+                at = &stage.processor;
+                let (changed, samples) = stage.run(request, counts)?;
+                request = changed;
+                filtered = filtered.saturating_add(samples);
+            }
+            Ok((request, filtered))
+        };
+        match edited(&window, edit) {
+            Ok(edited) => {
+                let is_something = edited.samples().next().is_some();
+                is_something.then_some(edited)
+            }
+            Err(error) => {
+                // Nobody knows what rules would have taken away. What conditions dropped before is counted.
+                counts.filter(at, FAILED, samples(&window).saturating_sub(filtered));
+                once_a_minute!(
+                    error,
+                    at,
+                    processor = at,
+                    "{error}. The window is dropped, and counted in profiler.filtered."
+                );
+                None
+            }
+        }
+    }
+}
+
+impl Stage {
+    /// The request after these rules, and the samples that they dropped.
+    fn run(&self, request: Request, counts: &mut Counts) -> anyhow::Result<(Request, u64)> {
+        let mut tallies = vec![Tally::default(); self.rules.count()];
+        let result = self.rules.apply_counted(request, &mut tallies, |_| {});
+        counts.add(self, &tallies);
+        let place = |index: usize| self.places.get(index).map_or("", String::as_str);
+        let (request, done) = result.map_err(|error| {
+            anyhow::anyhow!("A rule failed, and error_mode propagate drops what it failed on: {}", place(error.index))
+        })?;
+        counts.filter(&self.processor, CONDITION, done.samples);
+        if self.mode == ErrorMode::Ignore {
+            for (index, tally) in tallies.iter().enumerate().filter(|(_, tally)| tally.errors > 0) {
+                let (rule, failed, processor) = (place(index), tally.errors, &self.processor);
+                once_a_minute!(
+                    warn,
+                    &format!("{processor} {rule}"),
+                    processor,
+                    rule,
+                    failed,
+                    "A rule failed, and was passed over; `profiler ottl run` on a profile says why."
+                );
+            }
+        }
+        Ok((request, done.samples))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! What processors make of windows, and what they count.
+
+use std::process::Command;
+
+use profiler_config::RuleGroup;
+use profiler_formats::otlp;
+use profiler_model::builder::ProfileBuilder;
+use profiler_model::{AttributeValue, Measure, Process, Profile, Sample, Thread};
+
+use super::*;
+use crate::rules::FILTERED;
+
+/// Services `shop` and `cart`; of each three samples.
+fn window() -> Profiles {
+    let mut builder = ProfileBuilder::new();
+    let mut samples = Vec::new();
+    for (cpu, service) in (0..).zip(["shop", "cart"]) {
+        let (key, value) = (builder.string("service.name"), builder.string(service));
+        let attributes = vec![(key, AttributeValue::Text(value))];
+        let process = builder.process(Process { pid: Some(cpu + 1), attributes, ..Process::default() });
+        let name = builder.string(&format!("thread of {service}"));
+        let thread = Some(builder.thread(Thread { process, tid: cpu + 1, name }));
+        let sample = |at| Sample { thread, cpu: Some(cpu), time_unix_nanos: Some(at), ..Sample::default() };
+        samples.extend((10..13).map(sample));
+    }
+    builder.begin(Profile { samples, start_unix_nanos: 10, duration_nanos: 10, ..Profile::of(&Measure::cpu_clock(1)) });
+    builder.finish()
+}
+
+fn group(mode: ErrorMode, conditions: &[&str], statements: &[&str]) -> RuleGroup {
+    let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
+    RuleGroup {
+        place: "rules[0]".to_owned(),
+        context: None,
+        error_mode: mode,
+        conditions: owned(conditions),
+        statements: owned(statements),
+    }
+}
+
+fn filter(name: &str, mode: ErrorMode, conditions: &[&str]) -> Processor {
+    Processor { name: name.to_owned(), kind: ProcessorKind::Filter(vec![group(mode, conditions, &[])]) }
+}
+
+fn transform(name: &str, mode: ErrorMode, conditions: &[&str], statements: &[&str]) -> Processor {
+    Processor { name: name.to_owned(), kind: ProcessorKind::Transform(vec![group(mode, conditions, statements)]) }
+}
+
+fn compiled(processors: &[Processor]) -> Processors {
+    Processors::compile(processors).expect("right")
+}
+
+/// Fails on each sample: no thread has such a long name.
+const FAILS: &str = r#"Substring(profilesample.attributes["thread.name"], 0, 100) == "x""#;
+
+fn tally(counts: &Counts, processor: &str, place: &str) -> Tally {
+    counts.by_rule.get(&(processor.to_owned(), place.to_owned())).copied().unwrap_or_default()
+}
+
+fn dropped(counts: &Counts, processor: &str, why: &'static str) -> u64 {
+    counts.filtered.get(&(processor.to_owned(), why)).copied().unwrap_or(0)
+}
+
+#[test]
+fn without_processors_a_window_is_as_it_was() {
+    let mut counts = Counts::default();
+    assert_eq!(Processors::default().apply(window(), &mut counts), Some(window()));
+    assert!(counts.by_rule.is_empty() && counts.filtered.is_empty());
+}
+
+#[test]
+fn what_processors_take_away_is_counted_and_in_no_byte() {
+    let processors = compiled(&[
+        filter("filter", ErrorMode::Ignore, &["false", r#"resource.attributes["service.name"] == "cart""#]),
+        transform(
+            "transform",
+            ErrorMode::Ignore,
+            &[r#"resource.attributes["service.name"] == "shop""#],
+            &[r#"delete_key(profilesample.attributes, "thread.name")"#],
+        ),
+    ]);
+    let mut counts = Counts::default();
+    for _ in 0..2 {
+        let left = processors.apply(window(), &mut counts).expect("something");
+        assert_eq!(left.samples().count(), 3);
+        assert_eq!(
+            left.losses.iter().map(|loss| (loss.reason.as_str(), loss.count)).collect::<Vec<_>>(),
+            [(FILTERED, 3)]
+        );
+        let bytes = otlp::encode(&left);
+        let has = |text: &str| bytes.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+        assert!(has("shop") && !has("cart") && !has("thread of"));
+    }
+    assert_eq!(dropped(&counts, "filter", CONDITION), 6);
+    let of = |processor, place| {
+        let tally = tally(&counts, processor, place);
+        (tally.matched, tally.dropped, tally.errors)
+    };
+    assert_eq!(of("filter", "rules[0].conditions[0]"), (0, 0, 0));
+    assert_eq!(of("filter", "rules[0].conditions[1]"), (2, 6, 0));
+    // The three of a thread are one sample with three times.
+    assert_eq!(of("transform", "rules[0].conditions[0]"), (2, 0, 0));
+    assert_eq!(of("transform", "rules[0].statements[0]"), (2, 0, 0));
+    let time = tally(&counts, "transform", "rules[0].statements[0]").time;
+    assert!(!time.is_zero(), "no time was taken");
+}
+
+#[test]
+fn a_window_of_which_nothing_is_left_goes_nowhere() {
+    let mut counts = Counts::default();
+    assert_eq!(compiled(&[filter("all", ErrorMode::Ignore, &["true"])]).apply(window(), &mut counts), None);
+    assert_eq!(dropped(&counts, "all", CONDITION), 6);
+}
+
+#[test]
+fn a_rule_that_fails_is_counted_and_does_what_its_error_mode_says() {
+    let fails = r#"set(profile.duration, -1)"#;
+    for mode in [ErrorMode::Ignore, ErrorMode::Silent] {
+        let mut counts = Counts::default();
+        let processors = compiled(&[
+            filter("filter", mode, &[FAILS, r#"resource.attributes["service.name"] == "cart""#]),
+            transform("transform", mode, &[], &[fails, "set(profile.period, 7)"]),
+        ]);
+        let left = processors.apply(window(), &mut counts).expect("something");
+        // The next rule has run.
+        assert_eq!((left.samples().count(), left.profiles[0].period), (3, 7));
+        assert_eq!(tally(&counts, "filter", "rules[0].conditions[0]").errors, 2);
+        assert_eq!(tally(&counts, "transform", "rules[0].statements[0]").errors, 1);
+        assert_eq!(dropped(&counts, "filter", FAILED), 0);
+    }
+    // What a condition fails on, its statements do not run on.
+    let mut counts = Counts::default();
+    let set = "set(profilesample.attributes[\"thread.name\"], \"x\")";
+    let given = [FAILS, r#"resource.attributes["service.name"] == "shop""#];
+    let left = compiled(&[transform("given", ErrorMode::Silent, &given, &[set])]).apply(window(), &mut counts);
+    let bytes = otlp::encode(&left.expect("all"));
+    let has = |text: &str| bytes.windows(text.len()).any(|bytes| bytes == text.as_bytes());
+    assert!(has("thread of cart") && !has("thread of shop"));
+    assert_eq!(tally(&counts, "given", "rules[0].conditions[0]").errors, 2);
+    assert_eq!(tally(&counts, "given", "rules[0].statements[0]").matched, 1);
+
+    // Nobody knows what rules would have taken away: all of the window goes, and is counted.
+    let mut counts = Counts::default();
+    let processors = compiled(&[
+        filter("first", ErrorMode::Ignore, &[r#"resource.attributes["service.name"] == "shop""#]),
+        transform("second", ErrorMode::Propagate, &["true"], &["set(profile.period, 7)", fails]),
+    ]);
+    assert_eq!(processors.apply(window(), &mut counts), None);
+    assert_eq!(tally(&counts, "second", "rules[0].statements[1]").errors, 1);
+    assert_eq!((dropped(&counts, "first", CONDITION), dropped(&counts, "second", FAILED)), (3, 3));
+}
+
+#[test]
+fn an_index_that_leads_nowhere_drops_the_window() {
+    let mut counts = Counts::default();
+    let rule = ["set(profilesample.attribute_indices, [1000000])"];
+    let processors = compiled(&[transform("broken", ErrorMode::Ignore, &[], &rule)]);
+    assert_eq!(processors.apply(window(), &mut counts), None);
+    assert_eq!(dropped(&counts, "broken", FAILED), 6);
+}
+
+/// Sets of rules that never repeat, one after another: all samples are somewhere, and what is kept of the past is bounded.
+fn swapped(times: usize, counts: &mut Counts) {
+    for time in 0..times {
+        let name = format!("set-{}", counts.filtered.len() + counts.by_rule.len() + time);
+        let pattern = format!(r#"IsMatch(resource.attributes["service.name"], "^(cart|other{time}[a-z]+)$")"#);
+        let processors = compiled(&[
+            filter(&name, ErrorMode::Ignore, &[&pattern, "false"]),
+            transform("tag", ErrorMode::Ignore, &[], &[&format!("set(resource.attributes[\"set\"], \"{time}\")")]),
+        ]);
+        let before: u64 = counts.filtered.values().sum();
+        counts.keep(&processors);
+        let left = processors.apply(window(), counts).expect("something");
+        assert_eq!(left.samples().count() as u64 + counts.filtered.values().sum::<u64>() - before, 6);
+        assert_eq!(counts.by_rule.len(), 3);
+        assert!(counts.filtered.len() <= MAX_NAMES + 1);
+    }
+}
+
+/// In a process of its own, whose memory is nobody else's: the test below starts this one.
+#[test]
+fn rules_are_swapped_in_a_child() {
+    if std::env::var_os("PROFILER_TEST_SWAPS").is_none() {
+        return;
+    }
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").expect("readable");
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("a number") * 4096
+    };
+    let mut counts = Counts::default();
+    swapped(200, &mut counts);
+    let before = resident();
+    swapped(1000, &mut counts);
+    let after = resident();
+    println!("resident {before} bytes, {after} after 1,000 swaps");
+    assert!(after < before + (4 << 20), "{before} bytes became {after}");
+}
+
+#[test]
+fn a_thousand_sets_of_rules_lose_no_sample_and_leave_no_memory_behind() {
+    let mut child = Command::new(std::env::current_exe().expect("known"));
+    child.args(["--exact", "agent::processors::tests::rules_are_swapped_in_a_child", "--nocapture"]);
+    let output = child.env("PROFILER_TEST_SWAPS", "1").output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("after 1,000 swaps"), "{said}\n{output:?}");
+    println!("{said}");
+}
