@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use profiler_address::{ElfVaddr, FileOffset, KernelAddr, UserAddr};
+use profiler_bpf::abi::FrameKind;
 use profiler_bpf::record::{RuntimeFrame, UnwindEnd};
 use profiler_measure::Measure;
 use profiler_unwinders::executable::{Executable, ExecutableId};
@@ -159,6 +160,35 @@ pub struct Thread {
     pub comm: [u8; 16],
 }
 
+/// A runtime's frame that has no name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unnamed {
+    /// Why, in words.
+    pub why: Arc<str>,
+    /// How often its runtime was asked.
+    pub asked: u32,
+}
+
+/// A runtime is asked so often what a frame is. What it could not tell of a sample that was read late it may tell of the next.
+const MAX_ASKED: u32 = 3;
+
+/// A runtime's frame without its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Function {
+    kind: FrameKind,
+    object: UserAddr,
+    cookie: u32,
+}
+
+impl Function {
+    const fn of(frame: &RuntimeFrame) -> Self {
+        // The two highest bits of V8's cookies say what the place is.
+        let cookie =
+            if frame.kind.number() == FrameKind::V8.number() { frame.cookie & u32::MAX >> 2 } else { frame.cookie };
+        Self { kind: frame.kind, object: frame.object, cookie }
+    }
+}
+
 /// Everything sampled so far.
 #[derive(Debug, Default)]
 pub struct Aggregate {
@@ -179,7 +209,9 @@ pub struct Aggregate {
     /// What runtimes said of their frames when these were first seen, innermost function first; their processes may be gone since.
     pub names: FxHashMap<FrameId, Box<[FrameName]>>,
     /// Why those runtimes' frames have none that are not there.
-    pub unnamed: FxHashMap<FrameId, Arc<str>>,
+    pub unnamed: FxHashMap<FrameId, Unnamed>,
+    /// Of each function a frame that has names.
+    functions: FxHashMap<(ImageId, Function), FrameId>,
     /// Bytes of the texts in `names`.
     name_bytes: usize,
     path_ids: FxHashMap<Arc<[u8]>, PathId>,
@@ -236,7 +268,7 @@ impl Aggregate {
         let lists = vec(&self.frames) + vec(&self.stacks) + vec(&self.images) + vec(&self.threads);
         let samples: usize = self.series.iter().map(|series| vec(&series.samples)).sum();
         let ids = map(&self.frame_ids) + map(&self.stack_ids) + map(&self.image_ids) + map(&self.thread_ids);
-        let names = map(&self.names) + map(&self.unnamed) + self.name_bytes;
+        let names = map(&self.names) + map(&self.unnamed) + map(&self.functions) + self.name_bytes;
         lists + samples + ids + names + stacks + vec(&self.paths) + map(&self.path_ids) + map(&self.executables)
     }
 
@@ -260,30 +292,53 @@ impl Aggregate {
         })
     }
 
-    /// Whether a runtime's frame was seen before.
+    /// Whether a runtime need not be asked (again) what this frame is.
     #[must_use]
     pub fn knows(&self, image: ImageId, frame: RuntimeFrame) -> bool {
-        self.frame_ids.contains_key(&Frame::Runtime { image, frame })
+        self.frame_ids.get(&Frame::Runtime { image, frame }).is_some_and(|id| !self.may_be_named(*id))
     }
 
-    /// The id of a runtime's frame; `names` is asked when it is new here.
+    /// Whether a frame has no name, and its runtime is to be asked again when it is seen.
+    #[must_use]
+    pub fn may_be_named(&self, frame: FrameId) -> bool {
+        self.unnamed.get(&frame).is_some_and(|unnamed| unnamed.asked < MAX_ASKED)
+    }
+
+    /// The id of a runtime's frame; `names` is asked when it is new here, and some times more if it could not be named.
     pub fn runtime_frame(&mut self, image: ImageId, frame: RuntimeFrame, names: impl FnOnce() -> Named) -> FrameId {
-        let frame = Frame::Runtime { image, frame };
-        if let Some(&known) = self.frame_ids.get(&frame) {
+        if self.knows(image, frame)
+            && let Some(&known) = self.frame_ids.get(&Frame::Runtime { image, frame })
+        {
             return known;
         }
-        let id = self.frame(frame);
-        match names() {
+        let id = self.frame(Frame::Runtime { image, frame });
+        let why = match names() {
             Ok(names) => {
-                let bytes = |name: &FrameName| size_of::<FrameName>() + name.function.len() + name.file.len();
-                self.name_bytes += names.iter().map(bytes).sum::<usize>();
-                self.names.insert(id, names.into());
+                self.functions.entry((image, Function::of(&frame))).or_insert(id);
+                self.unnamed.remove(&id);
+                self.note_names(id, names);
+                return id;
             }
-            Err(why) => {
-                self.unnamed.insert(id, why);
-            }
+            Err(why) => why,
+        };
+        // Another place of it has a name: it is that function, of which the place is not known any more.
+        let outermost =
+            self.functions.get(&(image, Function::of(&frame))).and_then(|known| self.names.get(known)?.last());
+        if let Some(outermost) = outermost.filter(|_| frame.object.0 != 0) {
+            let name = FrameName { line: 0, tier: None, ..outermost.clone() };
+            self.unnamed.remove(&id);
+            self.note_names(id, vec![name]);
+            return id;
         }
+        let unnamed = self.unnamed.entry(id).or_insert_with(|| Unnamed { why: Arc::clone(&why), asked: 0 });
+        *unnamed = Unnamed { why, asked: unnamed.asked + 1 };
         id
+    }
+
+    fn note_names(&mut self, id: FrameId, names: Vec<FrameName>) {
+        let bytes = |name: &FrameName| size_of::<FrameName>() + name.function.len() + name.file.len();
+        self.name_bytes += names.iter().map(bytes).sum::<usize>();
+        self.names.insert(id, names.into());
     }
 
     /// The id of `path`.
@@ -336,8 +391,6 @@ impl Aggregate {
 
 #[cfg(test)]
 mod tests {
-    use profiler_bpf::abi::FrameKind;
-
     use super::*;
 
     #[test]
@@ -378,7 +431,43 @@ mod tests {
         assert_eq!(asked, 4);
         assert_eq!(*aggregate.names[&first], [name("inlined"), name("caller")]);
         assert_eq!(aggregate.names.len(), 2, "what has no name has no entry");
-        assert_eq!(&*aggregate.unnamed[&others[0]], "python: code object gone");
+        assert_eq!(&*aggregate.unnamed[&others[0]].why, "python: code object gone");
         assert!(aggregate.memory_bytes() > before + 3 * size_of::<FrameName>());
+    }
+
+    #[test]
+    fn what_could_not_be_named_is_asked_again_and_not_for_ever() {
+        let mut aggregate = Aggregate::default();
+        let frame =
+            |object, position, cookie| RuntimeFrame { kind: FrameKind::V8, object: UserAddr(object), position, cookie };
+        let name = |function: &str, line| FrameName {
+            function: function.into(),
+            file: "a.js".into(),
+            line,
+            start_line: 1,
+            tier: Some(profiler_unwinders::runtime::Tier::Interpreted),
+        };
+        let gone = || Err("v8: function gone".into());
+        let first = aggregate.runtime_frame(0, frame(0x1000, 3, 1), gone);
+        assert!(!aggregate.knows(0, frame(0x1000, 3, 1)) && aggregate.may_be_named(first), "it is asked again");
+        let again = aggregate.runtime_frame(0, frame(0x1000, 3, 1), || Ok(vec![name("inlined", 5), name("down", 7)]));
+        assert_eq!(first, again, "the samples that had it first get its name, too");
+        assert_eq!((&*aggregate.names[&first][0].function, aggregate.unnamed.len()), ("inlined", 0));
+
+        // The same function at a place that nobody can tell any more, and others.
+        let elsewhere = aggregate.runtime_frame(0, frame(0x1000, 9, 1 | 2 << 30), gone);
+        assert_eq!(*aggregate.names[&elsewhere], [FrameName { line: 0, tier: None, ..name("down", 7) }]);
+        for other in [(1, frame(0x1000, 9, 1)), (0, frame(0x2000, 9, 1)), (0, frame(0x1000, 9, 2)), (0, frame(0, 9, 1))]
+        {
+            let id = aggregate.runtime_frame(other.0, other.1, gone);
+            assert!(!aggregate.names.contains_key(&id), "{other:?}");
+            let mut asked = 1;
+            while !aggregate.knows(other.0, other.1) {
+                asked += 1;
+                assert_eq!(aggregate.runtime_frame(other.0, other.1, gone), id);
+            }
+            assert_eq!((asked, aggregate.unnamed[&id].asked), (MAX_ASKED, MAX_ASKED));
+            aggregate.runtime_frame(other.0, other.1, || unreachable!("often enough"));
+        }
     }
 }

@@ -235,7 +235,7 @@ fn location(
             Location { kind: FrameKind::Jit, mapping, address: address.0, lines, guessed, tier: None }
         }
         Frame::Runtime { frame, .. } => {
-            if let Some(why) = mappings.aggregate.unnamed.get(&id) {
+            if let Some(why) = mappings.aggregate.unnamed.get(&id).map(|unnamed| &unnamed.why) {
                 return marker(builder, why);
             }
             let names = mappings.aggregate.names.get(&id).map(|names| &**names).unwrap_or_default();

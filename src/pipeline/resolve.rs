@@ -58,9 +58,9 @@ impl Session {
                 stack
             }
             None => {
-                let (stack, finished) = self.resolve(sample, now);
+                let Resolved { stack, end: finished, is_final } = self.resolve(sample, now);
                 end = finished;
-                if let Some(key) = key {
+                if let Some(key) = key.filter(|_| is_final) {
                     self.window.remember(key, stack, self.budgets.raw_stacks);
                 }
                 stack
@@ -129,7 +129,7 @@ impl Session {
     }
 
     /// Finishes the stack if the kernel half could not, and says what each frame is.
-    fn resolve(&mut self, sample: &Sample<'_>, now: u64) -> (StackId, UnwindEnd) {
+    fn resolve(&mut self, sample: &Sample<'_>, now: u64) -> Resolved {
         let head = &sample.head;
         let mut user: Vec<UserFrame> = sample.user_frames().collect();
         let mut end = sample.end();
@@ -166,6 +166,7 @@ impl Session {
         };
         frames.extend(self.user_frames((head.pid, head.time), image, user, now));
         let aggregate = &mut self.window.aggregate;
+        let is_final = frames.iter().all(|frame| !aggregate.may_be_named(*frame));
         if !end.is_complete() {
             tracing::debug!(
                 pid = head.pid,
@@ -178,7 +179,7 @@ impl Session {
             );
             frames.push(aggregate.frame(Frame::Marker(end)));
         }
-        (aggregate.stack(&frames), end)
+        Resolved { stack: aggregate.stack(&frames), end, is_final }
     }
 
     /// What each of `user` is; those of a runtime are named where they are new.
@@ -209,16 +210,21 @@ impl Session {
                     (aggregate.frame(frame), if own { Part::Interpreter } else { Part::Other })
                 }
                 UserFrame::Runtime(frame) => {
-                    let gone = || Err(Arc::from("runtime: name not asked for"));
-                    let mut unnamed = None;
-                    let id = self.window.aggregate.runtime_frame(image, frame, || {
-                        let named = names.remove(&frame).unwrap_or_else(gone);
-                        unnamed = named.as_ref().err().cloned();
-                        named
-                    });
-                    if let Some(why) = unnamed {
-                        self.totals.count_unnamed(&why);
-                    }
+                    let aggregate = &mut self.window.aggregate;
+                    let id = match names.remove(&frame) {
+                        Some(named) => {
+                            let id = aggregate.runtime_frame(image, frame, || named);
+                            // Once for each frame, however often it is asked.
+                            if let Some(unnamed) = aggregate.unnamed.get(&id)
+                                && unnamed.asked == 1
+                            {
+                                self.totals.count_unnamed(&unnamed.why);
+                            }
+                            id
+                        }
+                        // It is known, or was further up.
+                        None => aggregate.frame(Frame::Runtime { image, frame }),
+                    };
                     let python = frame.kind == FrameKind::CPYTHON;
                     (id, if python { Part::Function } else { Part::Other })
                 }
@@ -349,6 +355,14 @@ impl Session {
             })
         })
     }
+}
+
+/// What a sample's stack is.
+struct Resolved {
+    stack: StackId,
+    end: UnwindEnd,
+    /// All that can be told of its frames was told: the same stack need not be looked at again.
+    is_final: bool,
 }
 
 /// The file in which the program's code starts; a library is none.

@@ -219,7 +219,10 @@ fn learn(
         }
         Place::Runtime(..) => match aggregate.names.get(&leaf).and_then(|names| names.first()) {
             Some(name) => Arc::clone(&name.function),
-            None => aggregate.unnamed.get(&leaf).map_or_else(|| "[runtime]".into(), |why| format!("[{why}]").into()),
+            None => aggregate
+                .unnamed
+                .get(&leaf)
+                .map_or_else(|| "[runtime]".into(), |unnamed| format!("[{}]", unnamed.why).into()),
         },
         Place::Unopened => "[file not readable]".into(),
         Place::Unmapped => "[unmapped]".into(),

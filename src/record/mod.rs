@@ -32,7 +32,8 @@ use crate::{confinement, exit};
 
 /// How often signals, the command and the clock are looked at.
 const STEP: Duration = Duration::from_millis(200);
-/// When the kernel's symbols are read.
+/// The kernel's symbols are read when no stack had to be finished here for so long: that takes up to 0.3 s, and what waits meanwhile is
+/// finished over memory that has moved on.
 const KERNEL_NAMES_AFTER: Duration = Duration::from_secs(1);
 /// Nice value of the thread that works off samples.
 const PRIORITY: i32 = -10;
@@ -155,6 +156,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     let (mut jit_images, mut jit_read) = (0, Instant::now());
     let (mut kernel_named, mut cut_short) = (false, false);
+    let (mut continued, mut calm_since) = (0, Instant::now());
     let mut forwarded = 0;
     loop {
         let elapsed = started.elapsed();
@@ -173,14 +175,16 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             session.jit_images().for_each(|image| names.prefetch(image));
             (jit_images, jit_read) = (images, Instant::now());
         }
-        // Reading the kernel's symbols takes a while, and at first there is better to do: the first samples of each process wait.
-        if !kernel_named && started.elapsed() > KERNEL_NAMES_AFTER {
-            kernel_named = true;
-            if let Some(trouble) = names.kernel_trouble() {
-                terminal.say(&format!("Kernel frames will have no names: {trouble}"));
-            }
+        let totals = session.totals();
+        if totals.continued != continued {
+            (continued, calm_since) = (totals.continued, Instant::now());
         }
-        terminal.update(started.elapsed(), &session.totals());
+        // If it is never calm, they are read at the end.
+        if !kernel_named && calm_since.elapsed() > KERNEL_NAMES_AFTER {
+            kernel_named = true;
+            tell_kernel_trouble(&mut names, &terminal);
+        }
+        terminal.update(started.elapsed(), &totals);
         if options.duration.is_some_and(|duration| started.elapsed() >= duration) {
             break;
         }
@@ -219,6 +223,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     // Naming can wait its turn.
     let _ = rustix::process::setpriority_process(None, 0);
+    if !kernel_named {
+        tell_kernel_trouble(&mut names, &terminal);
+    }
     terminal.finish();
 
     let span = Span { clock: session.read_clock(), begun, ended: Clock::monotonic_now() };
@@ -335,6 +342,13 @@ fn what(target: &Target) -> String {
             let whom = if *all { "all processes during " } else { "" };
             format!("{whom}command: {}", line.join(" "))
         }
+    }
+}
+
+/// Reads the kernel's symbols, and says if there are none.
+fn tell_kernel_trouble(names: &mut Names, terminal: &Terminal) {
+    if let Some(trouble) = names.kernel_trouble() {
+        terminal.say(&format!("Kernel frames will have no names: {trouble}"));
     }
 }
 

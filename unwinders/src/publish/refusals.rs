@@ -17,6 +17,8 @@ const FULL_PAUSE: Duration = Duration::from_secs(1);
 const PATIENCE: u32 = 16;
 /// It is counted as one that is not there when it was asked in vain so often: one that starts takes a few.
 const NEVER_READY: u32 = 50;
+/// Longest explanation that is logged, characters.
+const MAX_WHY: usize = 200;
 /// Pauses double up to this power.
 const MAX_DOUBLINGS: u32 = 6;
 
@@ -68,14 +70,15 @@ impl Refusals {
         };
         asked.for_good = pause.is_none();
         if let Some(reason) = reason {
-            asked.count(name, reason, counts);
+            asked.count(name, reason, &error.to_string(), counts);
         }
         pause
     }
 
     /// There are more of a kind than a process may have.
     pub(super) fn too_many(&mut self, id: ExecutableId, kind: FrameKind, counts: &mut Refused) {
-        self.asked.entry((id, kind)).or_default().count(name_of(kind), "too many in one process", counts);
+        let asked = self.asked.entry((id, kind)).or_default();
+        asked.count(name_of(kind), "too many in one process", "no more of a kind have names in one process", counts);
     }
 
     /// It was there after all.
@@ -88,7 +91,7 @@ impl Refusals {
         if let Some(unfollowed) = executable.unfollowed
             && self.unfollowed.insert(executable.id)
         {
-            *counts.entry((unfollowed.name(), "not followed")).or_default() += 1;
+            add(counts, unfollowed.name(), "not followed", unfollowed.why());
         }
     }
 
@@ -111,11 +114,21 @@ fn name_of(kind: FrameKind) -> &'static str {
 
 impl Asked {
     /// Once for each reason that comes to be.
-    fn count(&mut self, name: &'static str, reason: &'static str, counts: &mut Refused) {
+    fn count(&mut self, name: &'static str, reason: &'static str, why: &str, counts: &mut Refused) {
         if self.counted != Some(reason) {
             self.counted = Some(reason);
-            *counts.entry((name, reason)).or_default() += 1;
+            add(counts, name, reason, why);
         }
+    }
+}
+
+/// The first process of each kind is told: `profiler doctor -p PID` says the same of any.
+fn add(counts: &mut Refused, name: &'static str, reason: &'static str, why: &str) {
+    let count = counts.entry((name, reason)).or_default();
+    *count += 1;
+    if *count == 1 {
+        let why: String = why.chars().take(MAX_WHY).flat_map(char::escape_debug).collect();
+        tracing::info!(runtime = name, reason, %why, "Functions of a runtime have no names in some processes.");
     }
 }
 

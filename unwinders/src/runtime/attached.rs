@@ -1,15 +1,17 @@
 //! The sampling side of all runtimes that are read elsewhere: what was found out of a process is checked, and published to the kernel
 //! half.
 
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use profiler_address::UserAddr;
 use profiler_bpf::InstanceTable;
 use profiler_bpf::abi::{FrameKind, INSTANCE_BYTES, Instance as Bytes, MAX_INSTANCES};
+use rustc_hash::FxHasher;
 
 use super::{AttachError, Attached, Instance, Loader, MAX_OPAQUE, MAX_PIECES, Piece, RuntimeError};
 use crate::executable::{Executable, Mapper};
-use crate::maps::Mapping;
+use crate::maps::{Backing, Mapping};
 use crate::process::Process;
 use crate::ranges::Ranges;
 use crate::reading::Reading;
@@ -105,7 +107,8 @@ impl Loader for ReadLoader {
         tracing::debug!(pid = process.pid, about = %attached.about, "A runtime is attached.");
         let place = self.runtimes.publish(&attached.instance, now)?;
         let runtimes = self.runtimes.clone();
-        Ok(Some(Box::new(ReadInstance { runtimes, executable: Arc::clone(executable), place, attached, fresh: true })))
+        let executable = Arc::clone(executable);
+        Ok(Some(Box::new(ReadInstance { runtimes, executable, place, attached, seen: None })))
     }
 
     fn tidy(&mut self, now: u64) {
@@ -133,13 +136,31 @@ struct ReadInstance {
     executable: Arc<Executable>,
     place: u32,
     attached: Attached,
-    /// Its pieces were not asked for yet.
-    fresh: bool,
+    /// What its pieces may be in, as it was when they were told; none: they were not asked for yet.
+    seen: Option<u64>,
+}
+
+/// Tells mappings from others by those in which a runtime of `own` may have code: its executable's, and what no file holds.
+fn code_of(process: &Process, own: &[&Mapping]) -> u64 {
+    let file_of = |mapping: &Mapping| mapping.file().map(|(file, _)| file);
+    let files: Vec<_> = own.iter().filter_map(|mapping| file_of(mapping)).collect();
+    let mut hasher = FxHasher::default();
+    for mapping in process.mappings.iter() {
+        let file = file_of(mapping);
+        let is_made = matches!(mapping.backing, Backing::Anonymous | Backing::Replaced(_));
+        if is_made || file.is_some_and(|file| files.contains(&file)) {
+            (mapping.start, mapping.end, mapping.offset, file).hash(&mut hasher);
+        }
+    }
+    hasher.finish()
 }
 
 impl Instance for ReadInstance {
-    fn pieces(&mut self, process: &Process, _: &[&Mapping], reading: &mut dyn Reading, now: u64) -> Vec<Piece> {
-        if self.attached.grows && !std::mem::take(&mut self.fresh) {
+    fn pieces(&mut self, process: &Process, own: &[&Mapping], reading: &mut dyn Reading, now: u64) -> Vec<Piece> {
+        // Nobody is asked for what another library's mapping does not change.
+        let code = self.attached.grows.then(|| code_of(process, own));
+        let before = std::mem::replace(&mut self.seen, code);
+        if before.is_some() && before != code {
             match ask(&self.executable, process, reading) {
                 Ok(attached) if attached.instance == self.attached.instance => self.attached = attached,
                 Ok(attached) => {
@@ -176,5 +197,42 @@ impl Instance for ReadInstance {
 
     fn detach(self: Box<Self>, now: u64) {
         self.runtimes.release(self.place, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_address::FileOffset;
+
+    use super::*;
+    use crate::maps::FileId;
+    use crate::process::{Clock, ProcessTable};
+
+    #[test]
+    fn only_what_may_hold_a_runtimes_code_makes_it_be_asked_again() {
+        let mut processes = ProcessTable::new();
+        processes.scan(std::process::id(), Clock::monotonic_now()).unwrap();
+        let process = processes.get(std::process::id()).unwrap();
+        let mapping = |start: u64, backing| Mapping {
+            start: UserAddr(start),
+            end: UserAddr(start + 0x1000),
+            offset: FileOffset(0),
+            backing,
+        };
+        let file = |inode| Backing::File(FileId { major: 1, minor: 2, inode }, Arc::from(b"/opt/program".as_slice()));
+        let own = mapping(0x1000, file(7));
+        let code = |more: &[Mapping]| {
+            let mut process = process.clone();
+            for more in more {
+                Arc::make_mut(&mut process.mappings).insert(more.clone());
+            }
+            code_of(&process, &[&own])
+        };
+        let none = code(&[]);
+        assert_eq!(code(&[mapping(0x8000, file(8))]), none, "a library");
+        assert_ne!(code(&[mapping(0x8000, file(7))]), none, "another piece of its own");
+        let anonymous = code(&[mapping(0x8000, Backing::Anonymous)]);
+        assert_ne!(anonymous, none, "what a compiler may write to");
+        assert_ne!(code(&[mapping(0x9000, Backing::Anonymous)]), anonymous);
     }
 }

@@ -12,14 +12,16 @@ use rustc_hash::FxHashMap;
 
 use self::hashed::Hashed;
 
-/// Largest table of symbols that are not exported, or of their names, that is read, bytes.
+/// Largest table of symbols that are not exported, or of their names, that is looked through, bytes.
 const MAX_TABLE: u64 = 64 << 20;
 /// The same of those that are exported, where there is no hash of their names.
 const MAX_EXPORTED: u64 = 4 << 20;
 /// Bytes of a symbol.
 const SYMBOL: usize = 24;
-/// Places at which a name may end in another's: more are not looked at.
-const MAX_PLACES: usize = 64;
+/// Bytes of a table that are looked through at once: those of Node.js have 14 MB.
+const PIECE: usize = 256 << 10;
+/// Places at which names may end in others': more are not looked at.
+const MAX_PLACES: usize = 1024;
 
 /// A symbol that is defined in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,25 +93,85 @@ impl Symbols {
     }
 
     fn add(&mut self, elf: &Elf, table: &Section, names: &[&str], limit: u64) {
+        self.add_by_pieces(elf, table, names, (limit, PIECE));
+    }
+
+    /// Looks through a table of names of at most `limit` bytes, then through that of their symbols, `piece` bytes at a time.
+    fn add_by_pieces(&mut self, elf: &Elf, table: &Section, names: &[&str], (limit, piece): (u64, usize)) {
         let Some(strings) = elf.sections().get(table.link as usize) else { return };
-        let Ok(strings) = elf.data(strings, limit) else { return };
+        if strings.size > limit || table.size > limit {
+            return;
+        }
+        let mut missing: Vec<&str> = names.iter().copied().filter(|name| !self.0.contains_key(*name)).collect();
+        let ended = |name: &&str| [name.as_bytes(), &[0]].concat();
+        let texts: Vec<Vec<u8>> = missing.iter().map(ended).collect();
+        let longest = texts.iter().map(Vec::len).max().unwrap_or(0);
+        let finders: Vec<memmem::Finder<'_>> = texts.iter().map(memmem::Finder::new).collect();
         let mut wanted: FxHashMap<u32, &str> = FxHashMap::default();
-        for name in names.iter().filter(|name| !self.0.contains_key(**name)) {
-            let text = [name.as_bytes(), &[0]].concat();
-            for at in memmem::find_iter(&strings, &text).take(MAX_PLACES) {
-                if let Ok(at) = u32::try_from(at) {
-                    wanted.insert(at, name);
+        for at in (0..strings.size).step_by(piece) {
+            // What begins in a piece may end in the next.
+            let length = (strings.size - at).min((piece + longest) as u64);
+            let Ok(bytes) = elf.bytes.read_vec(strings.offset.0.saturating_add(at), length) else { return };
+            for (finder, name) in finders.iter().zip(&missing) {
+                for place in finder.find_iter(&bytes) {
+                    if wanted.len() >= MAX_PLACES {
+                        break;
+                    }
+                    if let Ok(place) = u32::try_from(at + place as u64) {
+                        wanted.insert(place, name);
+                    }
                 }
             }
         }
         if wanted.is_empty() {
             return;
         }
-        let Ok(symbols) = elf.data(table, limit) else { return };
-        for symbol in symbols.chunks_exact(SYMBOL) {
-            let Some(name) = wanted.get(&le::u32_in(symbol, 0)) else { continue };
-            let Some(symbol) = Symbol::of(symbol) else { continue };
-            self.0.entry((*name).to_owned()).or_insert(symbol);
+        let piece = (piece / SYMBOL).max(1) * SYMBOL;
+        for at in (0..table.size).step_by(piece) {
+            let length = (table.size - at).min(piece as u64);
+            let Ok(symbols) = elf.bytes.read_vec(table.offset.0.saturating_add(at), length) else { return };
+            for symbol in symbols.chunks_exact(SYMBOL) {
+                let Some(name) = wanted.get(&le::u32_in(symbol, 0)).copied() else { continue };
+                let Some(symbol) = Symbol::of(symbol) else { continue };
+                self.0.entry(name.to_owned()).or_insert(symbol);
+                missing.retain(|missing| *missing != name);
+            }
+            if missing.is_empty() {
+                return;
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::sync::Arc;
+
+    use profiler_elf::Bytes;
+
+    use super::*;
+
+    #[test]
+    fn symbols_are_found_wherever_pieces_of_their_tables_begin() {
+        let file = Arc::new(File::open("/proc/self/exe").unwrap());
+        let len = file.metadata().unwrap().len();
+        let elf = Elf::parse(Bytes::File { file, len }).unwrap();
+        let names = ["main", "_start", "rust_eh_personality", "there is none of this name"];
+        let table = elf.sections().iter().find(|section| section.kind == SHT_SYMTAB).unwrap();
+        let by_pieces = |piece| {
+            let mut found = Symbols::default();
+            found.add_by_pieces(&elf, table, &names, (MAX_TABLE, piece));
+            names.map(|name| found.get(name))
+        };
+        let whole = by_pieces(MAX_TABLE as usize);
+        assert_eq!(whole.map(|symbol| symbol.is_some()), [true, true, true, false]);
+        assert!(whole[..3].iter().flatten().all(|symbol| symbol.address.0 != 0));
+        for piece in [1009, PIECE] {
+            assert_eq!(by_pieces(piece), whole, "{piece}");
+        }
+        let mut found = Symbols::default();
+        found.add_by_pieces(&elf, table, &names, (table.size - 1, PIECE));
+        assert_eq!(found.get("main"), None, "a table that is too large is not read");
     }
 }
