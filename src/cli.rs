@@ -1,6 +1,7 @@
 //! The command line: what it looks like, and the way from arguments to an exit code.
 
 mod config;
+mod control;
 mod ottl;
 
 use std::ffi::OsString;
@@ -46,6 +47,8 @@ enum Command {
     /// Check the agent's configuration, or print its schema.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    /// Run the control server of a fleet of agents, or tell it what to do.
+    Control(control::ControlArgs),
     /// Check rules of the OpenTelemetry Transformation Language, or run them on OTLP profiles.
     #[command(subcommand)]
     Ottl(ottl::OttlCommand),
@@ -297,8 +300,13 @@ pub fn run() -> ExitCode {
         eprintln!("profiler: SIGXFSZ cannot be taken, and a limit on the size of files may end the process: {error}");
     }
     let cli = Cli::parse();
-    // The agent logs as its configuration says.
-    if !matches!(cli.command, Command::Agent(_)) {
+    // The agent logs as its configuration says, and the control server what people do.
+    let logs_itself = match &cli.command {
+        Command::Agent(_) => true,
+        Command::Control(args) => args.is_server(),
+        _ => false,
+    };
+    if !logs_itself {
         log(cli.verbose);
     }
     let result = match cli.command {
@@ -315,6 +323,7 @@ pub fn run() -> ExitCode {
             .map(|()| ExitCode::SUCCESS),
         Command::Detect(args) => detect(args),
         Command::Config(command) => command.run(cli.verbose),
+        Command::Control(args) => args.run(cli.verbose),
         Command::Ottl(command) => command.run(),
         Command::Reader { memory } => {
             profiler_reader::serve(memory).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)

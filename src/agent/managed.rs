@@ -254,6 +254,12 @@ impl Managed {
         if let Some(reason) = self.kept.why_not(&hash) {
             return self.failed(&hash, &reason);
         }
+        if self.kept.works(&hash) && agent.refused.is_none() {
+            // The server's answer crossed the report of it, or what was tried after it has failed.
+            self.kept.settled = Some((hash.clone(), None));
+            self.keep();
+            return self.status(&hash, RemoteConfigStatuses::Applied, "");
+        }
         let text = match text(offer) {
             Ok(text) => text,
             Err(reason) => return self.failed(&hash, &reason),

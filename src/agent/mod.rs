@@ -33,7 +33,7 @@ use self::managed::Managed;
 use self::processors::Processors;
 use self::publish::Publisher;
 use self::sampling::{Sampling, SamplingOptions};
-use self::signals::Signals;
+pub(crate) use self::signals::Signals;
 use self::sinks::Sinks;
 use self::state::OwnUse;
 use self::window::Windows;
@@ -573,7 +573,7 @@ fn names_budget(config: &Config) -> usize {
 }
 
 /// As many files as the host's owner allows: executables are kept open.
-fn raise_open_files() {
+pub(crate) fn raise_open_files() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -13,7 +13,7 @@ use std::{
 };
 
 pub use agent::{Agent, Offers};
-pub use event::{Event, OfferError};
+pub use event::{Event, OfferError, Refusal};
 
 use super::{
     instance::InstanceUid,
@@ -33,6 +33,8 @@ pub struct Connection {
     pub id: u64,
     /// Whether the server can send on it unasked: a WebSocket.
     pub stays: bool,
+    /// By whose credential it came, as the application numbers them; 0 is nobody's.
+    pub principal: u64,
 }
 
 /// How a server behaves.
@@ -76,7 +78,7 @@ pub struct Registry {
     events: VecDeque<Event>,
     /// Connections that have something to send, or are to be closed.
     woken: BTreeSet<u64>,
-    /// Connections whose agent has come back on another.
+    /// Connections whose agent has come back on another, or is not to be here any more.
     superseded: BTreeSet<u64>,
 }
 
@@ -104,7 +106,7 @@ impl Received {
 pub enum Outgoing {
     /// Send these; none is larger than may be.
     Send(Vec<ServerToAgent>),
-    /// Close: its agent has another connection.
+    /// Close: its agent has another connection, or was expelled.
     Close,
 }
 
@@ -156,7 +158,19 @@ impl Registry {
     /// The protobuf bytes of a message came on `connection` (`unix_time` after 1970). Every message is to be answered, by [`Self::answer`];
     /// what the events between make the server offer is then in the answer.
     pub fn received(&mut self, now: Instant, unix_time: Duration, connection: Connection, bytes: &[u8]) -> Received {
-        match self.take(now, unix_time, connection, bytes) {
+        self.received_if(now, unix_time, connection, bytes, |_| Ok(()))
+    }
+
+    /// As [`Self::received`], if `may_speak` says so of who sent it. Nothing is known of a message that is refused.
+    pub fn received_if(
+        &mut self,
+        now: Instant,
+        unix_time: Duration,
+        connection: Connection,
+        bytes: &[u8],
+        may_speak: impl FnOnce(InstanceUid) -> Result<(), Refusal>,
+    ) -> Received {
+        match self.take(now, unix_time, connection, bytes, may_speak) {
             Ok((uid, known_as, new_uid)) => Received(Ok((uid, known_as, new_uid))),
             Err(error) => Received(Err(error)),
         }
@@ -181,6 +195,7 @@ impl Registry {
         unix_time: Duration,
         connection: Connection,
         bytes: &[u8],
+        may_speak: impl FnOnce(InstanceUid) -> Result<(), Refusal>,
     ) -> Result<(InstanceUid, InstanceUid, Option<InstanceUid>), Box<ServerToAgent>> {
         let limit = self.options.limits.receive;
         let message = if bytes.len() > limit {
@@ -193,8 +208,16 @@ impl Registry {
         let uid = InstanceUid::from_wire(&message.instance_uid);
         let uid = uid.map_err(|error| bad_request(Vec::new(), &error.to_string()))?;
         if self.superseded.contains(&connection.id) {
-            let text = "the agent has another connection";
+            let text = "the agent has another connection, or is not admitted any more";
             return Err(Box::new(error(uid.to_wire(), ServerErrorResponseType::Unknown, text, None)));
+        }
+        match may_speak(uid) {
+            Ok(()) => {}
+            Err(Refusal::NotAdmitted(text)) => return Err(Box::new(bad_request(uid.to_wire(), text))),
+            Err(Refusal::Busy(wait)) => {
+                let text = "too many messages; come later";
+                return Err(Box::new(error(uid.to_wire(), ServerErrorResponseType::Unavailable, text, Some(wait))));
+            }
         }
         if !self.agents.contains_key(&uid) && !self.make_room() {
             let wait = Some(self.options.come_later);
@@ -251,6 +274,7 @@ impl Registry {
         }
         let former = agent.connection.replace(connection.id).filter(|&former| former != connection.id);
         agent.stays = connection.stays;
+        agent.principal = connection.principal;
         agent.sequence = Some(message.sequence_num);
         agent.last_seen = now;
         let was_connected = agent.is_connected;
@@ -339,6 +363,30 @@ impl Registry {
         let waiting = speakers.into_iter().filter(|uid| self.agents.get(uid).is_some_and(Agent::has_something));
         let waiting: Vec<_> = waiting.collect();
         Outgoing::Send(waiting.into_iter().map(|uid| self.message(uid, uid, None)).collect())
+    }
+
+    /// Closes the connections that agents for which `whose` holds have to themselves, as when their credential is no longer good.
+    pub fn expel(&mut self, whose: impl Fn(&Agent) -> bool) {
+        let agents = &self.agents;
+        let all = |speakers: &BTreeSet<InstanceUid>| speakers.iter().all(|uid| agents.get(uid).is_some_and(&whose));
+        for (&id, _) in self.connections.iter().filter(|(_, speakers)| all(speakers)) {
+            self.superseded.insert(id);
+            self.woken.insert(id);
+        }
+    }
+
+    /// Forgets what `uid` said of itself: its description, health, configuration and packages, if the application has what it needs of it.
+    /// What it says next is there again.
+    pub fn release(&mut self, uid: InstanceUid) {
+        if let Some(agent) = self.agents.get_mut(&uid) {
+            agent.release();
+        }
+    }
+
+    /// Forgets an agent that is not connected; whether there was one.
+    pub fn forget(&mut self, uid: InstanceUid) -> bool {
+        let is_gone = self.agents.get(&uid).is_some_and(|agent| !agent.is_connected);
+        is_gone && self.agents.remove(&uid).is_some()
     }
 
     /// Changes what `uid` is offered. On a connection that stays it goes out at once, otherwise with the next answer.

@@ -6,4 +6,4 @@ mod serve;
 mod websocket;
 
 pub use run::{Events, Handle, TransportOptions, start};
-pub use serve::{Application, Denial, Server, ServerOptions};
+pub use serve::{Application, Denial, Elsewhere, Server, ServerOptions};

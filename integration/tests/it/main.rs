@@ -11,6 +11,7 @@ mod collector;
 mod command_line;
 mod config;
 mod confinement;
+mod control;
 mod depth;
 mod detection;
 mod escapes;

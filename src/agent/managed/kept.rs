@@ -114,6 +114,15 @@ impl Kept {
         self.settled = Some((hash.to_vec(), None));
     }
 
+    /// Whether `hash` is of what works already.
+    pub fn works(&self, hash: &[u8]) -> bool {
+        match &self.applied {
+            Some((applied, _)) => applied == hash,
+            // The host's own alone, since a server said so.
+            None => self.settled.as_ref().is_some_and(|(settled, failed)| settled == hash && failed.is_none()),
+        }
+    }
+
     /// Why `hash` is not tried, if it is not.
     pub fn why_not(&self, hash: &[u8]) -> Option<String> {
         if let Some((_, reason)) = self.failed.iter().find(|(known, _)| known == hash) {
@@ -277,6 +286,19 @@ mod tests {
             kept.fail(&[2, hash], "x");
         }
         assert_eq!(kept.failed.len(), MAX_FAILED);
+    }
+
+    #[test]
+    fn what_works_is_known_by_its_hash_also_when_it_is_the_hosts_own_alone() {
+        let mut kept = Kept::new(InstanceUid::new([1; 16]));
+        assert!(!kept.works(&[1]));
+        kept.apply(&[1], Some("rate: 9".to_owned()));
+        kept.fail(&[2], "it is bad");
+        assert!(kept.works(&[1]) && !kept.works(&[2]));
+        kept.apply(&[3], None);
+        assert!(kept.works(&[3]) && !kept.works(&[1]));
+        kept.fail(&[2], "it is bad");
+        assert!(!kept.works(&[2]));
     }
 
     #[test]

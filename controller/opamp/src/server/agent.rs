@@ -44,6 +44,8 @@ pub struct Agent {
     pub connection_settings_status: Option<ConnectionSettingsStatus>,
     /// What it is to have.
     pub offers: Offers,
+    /// By whose credential it came last; see [`super::Connection::principal`].
+    pub principal: u64,
     pub(super) connection: Option<u64>,
     pub(super) stays: bool,
     pub(super) pending: Pending,
@@ -98,6 +100,7 @@ impl Agent {
             available_components: None,
             connection_settings_status: None,
             offers: Offers::default(),
+            principal: 0,
             connection: None,
             stays: false,
             pending: Pending::default(),
@@ -193,10 +196,23 @@ impl Agent {
         reported == Some(hash) || !reports.is_in(self.capabilities) && sent == Some(hash)
     }
 
+    /// What decides nothing here any more: what is kept of it is the application's to say.
+    pub(super) fn release(&mut self) {
+        (self.description, self.health, self.effective_config) = (None, None, None);
+        self.package_statuses = self.package_statuses.take().map(|statuses| PackageStatuses {
+            server_provided_all_packages_hash: statuses.server_provided_all_packages_hash,
+            ..PackageStatuses::default()
+        });
+        if let Some(components) = &mut self.available_components {
+            components.components.clear();
+        }
+    }
+
     /// The agent was started anew: what it does not say now, it does not have.
     pub(super) fn restarted(&mut self) {
         let former = std::mem::replace(self, Self::new(self.uid, self.last_seen));
         self.offers = former.offers;
+        self.principal = former.principal;
         self.is_connected = former.is_connected;
         self.connection = former.connection;
         self.stays = former.stays;

@@ -1,5 +1,7 @@
 //! What a server tells whoever runs it.
 
+use std::time::Duration;
+
 use crate::{
     instance::InstanceUid,
     messages::{ConnectionSettingsRequest, CustomMessage},
@@ -68,4 +70,13 @@ pub enum OfferError {
     /// One at a time.
     #[error("another custom message is still to be sent")]
     Pending,
+}
+
+/// Why an application does not take a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Who sent it may not speak, or not in this name; the agent is told why.
+    NotAdmitted(&'static str),
+    /// Too much of it came; it may come again after this time.
+    Busy(Duration),
 }

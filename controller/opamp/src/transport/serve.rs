@@ -6,7 +6,9 @@ mod websocket;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    future::{Future, ready},
     net::SocketAddr,
+    pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -14,8 +16,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ::http::{HeaderMap, request::Parts};
-use hyper::{server::conn::http1, service::service_fn, upgrade::OnUpgrade};
+use ::http::{HeaderMap, Request, Response, request::Parts};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -26,22 +30,44 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls};
 
-use crate::server::{Connection, Event, Registry};
+use crate::{
+    instance::InstanceUid,
+    server::{Connection, Event, Refusal, Registry},
+};
 
 /// Who may come, and what happens.
 pub trait Application: Send + Sync + 'static {
-    /// Whether a request, an upgrade to a WebSocket included, is let in: its headers say who it is from.
+    /// Whether a request, an upgrade to a WebSocket included, is let in, and by whose credential ([`Connection::principal`]): its headers
+    /// say who it is from.
     ///
     /// # Errors
     /// It is not.
-    fn admit(&self, head: &Parts, peer: SocketAddr) -> Result<(), Denial> {
+    fn admit(&self, head: &Parts, peer: SocketAddr) -> Result<u64, Denial> {
         let _ = (head, peer);
+        Ok(0)
+    }
+
+    /// Whether `uid` may speak by this credential. It is asked of every message, so that it may also be too much.
+    ///
+    /// # Errors
+    /// It may not; the message is not taken.
+    fn may_speak(&self, uid: InstanceUid, principal: u64) -> Result<(), Refusal> {
+        let _ = (uid, principal);
         Ok(())
+    }
+
+    /// A request for another path than OpAMP's, which no one has admitted; `None` says that there is nothing.
+    fn elsewhere(&self, request: Request<Incoming>, peer: SocketAddr) -> Elsewhere<'_> {
+        let _ = (request, peer);
+        Box::pin(ready(None))
     }
 
     /// Something happened. What it makes the registry offer is in the answer to the message that it came of. Other agents wait meanwhile.
     fn happened(&self, registry: &mut Registry, event: Event);
 }
+
+/// The answer to a request that is not OpAMP's.
+pub type Elsewhere<'a> = Pin<Box<dyn Future<Output = Option<Response<Full<Bytes>>>> + Send + 'a>>;
 
 /// A request that is not let in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,7 +181,10 @@ impl Server {
     ) -> crate::messages::ServerToAgent {
         let mut registry = locked(&self.registry);
         let received = match bytes {
-            Ok(bytes) => registry.received(Instant::now(), unix_time(), connection, bytes),
+            Ok(bytes) => {
+                let may_speak = |uid| self.application.may_speak(uid, connection.principal);
+                registry.received_if(Instant::now(), unix_time(), connection, bytes, may_speak)
+            }
             Err(problem) => registry.malformed(&problem),
         };
         self.settle(&mut registry);
@@ -164,8 +193,8 @@ impl Server {
         answer
     }
 
-    fn connection(&self, stays: bool) -> Connection {
-        Connection { id: self.next.fetch_add(1, Ordering::Relaxed), stays }
+    fn connection(&self, stays: bool, principal: u64) -> Connection {
+        Connection { id: self.next.fetch_add(1, Ordering::Relaxed), stays, principal }
     }
 
     /// Takes agents on `listener` until [`Self::stop`]; with TLS, and agents' certificates if it says so, where there is `tls`.
@@ -226,7 +255,7 @@ impl Server {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: SocketAddr,
     ) {
-        let upgrade: Arc<Mutex<Option<OnUpgrade>>> = Arc::default();
+        let upgrade: Arc<Mutex<Option<(OnUpgrade, u64)>>> = Arc::default();
         let service = service_fn(|request| {
             let (server, upgrade) = (Arc::clone(&self), Arc::clone(&upgrade));
             async move { Ok::<_, Infallible>(server.requested(request, peer, &upgrade).await) }
@@ -248,10 +277,10 @@ impl Server {
             tracing::debug!(%peer, %error, "the connection of an agent failed");
         }
         let upgrade = locked(&upgrade).take();
-        if let Some(upgrade) = upgrade
+        if let Some((upgrade, principal)) = upgrade
             && let Ok(upgraded) = upgrade.await
         {
-            self.websocket(upgraded, peer).await;
+            self.websocket(upgraded, principal, peer).await;
         }
     }
 }

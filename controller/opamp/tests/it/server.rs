@@ -11,15 +11,15 @@ use profiler_opamp::{
         ServerCapabilities, ServerErrorResponseType, ServerToAgent, ServerToAgentFlags, TelemetryConnectionSettings,
         server_error_response::Details,
     },
-    server::{Connection, Event, OfferError, Options, Outgoing, Registry},
+    server::{Connection, Event, OfferError, Options, Outgoing, Refusal, Registry},
     wire::WireError,
 };
 use prost::Message;
 
 use super::simulated::{SECOND, UID, all_capabilities, all_of_a_server, description, healthy};
 
-const SOCKET: Connection = Connection { id: 1, stays: true };
-const OTHER: Connection = Connection { id: 2, stays: true };
+const SOCKET: Connection = Connection { id: 1, stays: true, principal: 0 };
+const OTHER: Connection = Connection { id: 2, stays: true, principal: 0 };
 const UNIX_TIME: Duration = Duration::from_secs(1_700_000_000);
 
 struct Simulated {
@@ -50,7 +50,7 @@ impl Simulated {
     /// By plain HTTP.
     fn posts(&mut self, message: &AgentToServer) -> ServerToAgent {
         self.requests += 1;
-        self.says(Connection { id: self.requests, stays: false }, message)
+        self.says(Connection { id: self.requests, stays: false, principal: 0 }, message)
     }
 
     fn events(&mut self) -> Vec<Event> {
@@ -377,11 +377,11 @@ fn two_agents_of_one_name_are_told_apart_by_their_numbers() {
     simulated.says(OTHER, &first());
     // Then the original comes back, and the clone.
     simulated.registry.closed(SOCKET);
-    let third = Connection { id: 3, stays: true };
+    let third = Connection { id: 3, stays: true, principal: 0 };
     simulated.says(third, &report(5));
     simulated.registry.closed(OTHER);
     simulated.events();
-    let answer = simulated.says(Connection { id: 4, stays: true }, &report(2));
+    let answer = simulated.says(Connection { id: 4, stays: true, principal: 0 }, &report(2));
     let new = InstanceUid::from_wire(&answer.agent_identification.as_ref().unwrap().new_instance_uid).unwrap();
     assert_eq!(answer.instance_uid, UID.to_wire());
     let events = simulated.events();
@@ -502,7 +502,7 @@ fn a_request_for_a_certificate_is_handed_out_and_may_be_refused() {
 #[test]
 fn what_a_report_makes_the_server_offer_is_in_its_answer() {
     let mut simulated = Simulated::new(options());
-    let request = Connection { id: 9, stays: false };
+    let request = Connection { id: 9, stays: false, principal: 0 };
     let received = simulated.registry.received(simulated.now, UNIX_TIME, request, &first().encode_to_vec());
     assert_eq!(received.from(), Some(UID));
     simulated.registry.offer(UID, |offers| offers.remote_config = Some(config(&[1]))).unwrap();
@@ -533,7 +533,7 @@ fn there_is_room_for_so_many_agents_and_others_are_told_to_come_later() {
     let mut simulated = Simulated::new(Options { agents: 2, ..options() });
     simulated.says(SOCKET, &named(1));
     simulated.says(OTHER, &named(2));
-    let third = Connection { id: 3, stays: true };
+    let third = Connection { id: 3, stays: true, principal: 0 };
     let answer = simulated.says(third, &named(3));
     assert_eq!(error(&answer).0, ServerErrorResponseType::Unavailable);
     let Some(Details::RetryInfo(info)) = answer.error_response.unwrap().details else { panic!() };
@@ -543,4 +543,47 @@ fn there_is_room_for_so_many_agents_and_others_are_told_to_come_later() {
     assert_eq!(simulated.says(third, &named(3)).error_response, None);
     let known: Vec<_> = simulated.registry.agents().map(|agent| agent.uid).collect();
     assert_eq!(known, [InstanceUid::new([2; 16]), InstanceUid::new([3; 16])]);
+}
+
+#[test]
+fn a_message_that_the_application_refuses_changes_nothing() {
+    let mut simulated = connected();
+    let say = |simulated: &mut Simulated, connection, refusal| {
+        let bytes = report(2).encode_to_vec();
+        let received = simulated.registry.received_if(simulated.now, UNIX_TIME, connection, &bytes, |uid| {
+            assert_eq!(uid, UID);
+            Err(refusal)
+        });
+        assert_eq!(received.from(), None);
+        error(&simulated.registry.answer(received))
+    };
+    let before = simulated.registry.agent(UID).cloned().unwrap();
+    let stranger = Connection { id: 2, stays: true, principal: 9 };
+    let answer = say(&mut simulated, stranger, Refusal::NotAdmitted("not yours"));
+    assert_eq!(answer, (ServerErrorResponseType::BadRequest, "not yours".to_owned()));
+    let (kind, _) = say(&mut simulated, stranger, Refusal::Busy(SECOND));
+    assert_eq!(kind, ServerErrorResponseType::Unavailable);
+    assert_eq!(simulated.registry.agent(UID), Some(&before));
+    assert!(simulated.events().is_empty() && simulated.registry.woken().is_empty());
+}
+
+#[test]
+fn what_the_application_has_no_need_of_is_forgotten_and_offers_go_on() {
+    let mut simulated = connected();
+    simulated.registry.release(UID);
+    let agent = simulated.registry.agent(UID).unwrap();
+    assert!(agent.description.is_none() && agent.health.is_none() && agent.effective_config.is_none());
+    simulated.registry.offer(UID, |offers| offers.remote_config = Some(config(&[1]))).unwrap();
+    let pushed = simulated.pushed(SOCKET);
+    assert_eq!(pushed[0].remote_config, Some(config(&[1])));
+    assert!(!asks_for_all(&simulated.says(SOCKET, &report(1))), "it has said all");
+}
+
+#[test]
+fn an_agent_is_forgotten_when_it_is_gone() {
+    let mut simulated = connected();
+    assert!(!simulated.registry.forget(UID), "it is connected");
+    simulated.registry.closed(SOCKET);
+    assert!(simulated.registry.forget(UID) && simulated.registry.agent(UID).is_none());
+    assert!(!simulated.registry.forget(UID));
 }

@@ -6,6 +6,10 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use profiler_opamp::{
     BackoffOptions, InstanceUid, Settings,
     client::{Client, Event, Options},
@@ -14,11 +18,17 @@ use profiler_opamp::{
         RemoteConfigStatus, RemoteConfigStatuses, ServerToAgent,
     },
     server::{self, Registry},
-    transport::{Application, Denial, Events, Handle, Server, ServerOptions, TransportOptions, start},
+    transport::{Application, Denial, Elsewhere, Events, Handle, Server, ServerOptions, TransportOptions, start},
     wire,
 };
 use prost::Message as _;
-use tokio::{io::AsyncReadExt, net::TcpListener, sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinHandle,
+    time::timeout,
+};
 
 use super::simulated::{UID, all_capabilities, all_of_a_server, description, settings};
 
@@ -33,13 +43,23 @@ pub struct Told {
     pub denial: Arc<Mutex<Option<Denial>>>,
 }
 
+/// What [`Told`] calls the credential of all who come.
+const PRINCIPAL: u64 = 7;
+
 impl Application for Told {
-    fn admit(&self, head: &http::request::Parts, _peer: SocketAddr) -> Result<(), Denial> {
+    fn admit(&self, head: &http::request::Parts, _peer: SocketAddr) -> Result<u64, Denial> {
         if let Some(denial) = self.denial.lock().unwrap().take() {
             return Err(denial);
         }
         let given = head.headers.get("authorization").and_then(|value| value.to_str().ok());
-        if self.token.is_some() && given != self.token { Err(Denial::Unauthorized) } else { Ok(()) }
+        if self.token.is_some() && given != self.token { Err(Denial::Unauthorized) } else { Ok(PRINCIPAL) }
+    }
+
+    fn elsewhere(&self, request: Request<Incoming>, _peer: SocketAddr) -> Elsewhere<'_> {
+        Box::pin(async move {
+            let body = request.uri().path().strip_prefix("/other/")?.to_owned();
+            Some(Response::new(Full::<Bytes>::from(body)))
+        })
     }
 
     fn happened(&self, registry: &mut Registry, event: server::Event) {
@@ -334,4 +354,33 @@ async fn an_agent_that_is_dropped_leaves_and_its_server_notices() {
     drop((events, handle));
     timeout(LIMIT, task).await.unwrap().unwrap();
     running.until(|event, _| *event == server::Event::Disconnected(UID)).await;
+}
+
+#[tokio::test]
+async fn whose_credential_is_no_longer_good_is_sent_away_and_others_stay() {
+    let mut running = Running::start(None, None).await;
+    let [url, _] = urls(running.address);
+    let agent = Agent::start(settings(&url));
+    running.until(|event, _| matches!(event, server::Event::Connected(UID))).await;
+    let principal = |server: &Server| server.with(|registry| registry.agent(UID).unwrap().principal);
+    assert_eq!(principal(&running.server), PRINCIPAL);
+    running.server.with(|registry| registry.expel(|agent| agent.principal == PRINCIPAL + 1));
+    assert!(running.server.with(|registry| registry.agent(UID).unwrap().is_connected));
+    running.server.with(|registry| registry.expel(|agent| agent.principal == PRINCIPAL));
+    running.until(|event, _| matches!(event, server::Event::Disconnected(UID))).await;
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn other_paths_are_the_applications() {
+    let running = Running::start(None, None).await;
+    for (path, wanted) in [("/other/thing", "thing"), ("/nothing", "OpAMP is at /v1/opamp")] {
+        let mut stream = tokio::net::TcpStream::connect(running.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(LIMIT, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.trim_end().ends_with(wanted), "{answer}");
+        assert_eq!(answer.starts_with("HTTP/1.1 200"), path.starts_with("/other/"), "{answer}");
+    }
 }

@@ -25,26 +25,30 @@ impl Server {
         &self,
         mut request: Request<Incoming>,
         peer: SocketAddr,
-        upgrade: &Arc<Mutex<Option<OnUpgrade>>>,
+        upgrade: &Arc<Mutex<Option<(OnUpgrade, u64)>>>,
     ) -> Answer {
         if request.uri().path() != self.options.path {
+            if let Some(answer) = self.application.elsewhere(request, peer).await {
+                return answer;
+            }
             return plain(StatusCode::NOT_FOUND, &format!("OpAMP is at {}", self.options.path));
         }
         let on_upgrade = hyper::upgrade::on(&mut request);
         let (head, body) = request.into_parts();
-        if let Err(denial) = self.application.admit(&head, peer) {
-            return denied(&denial);
-        }
+        let principal = match self.application.admit(&head, peer) {
+            Ok(principal) => principal,
+            Err(denial) => return denied(&denial),
+        };
         // As the specification tells the transports apart.
         let content_type =
             head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let media_type = content_type.split(';').next().unwrap_or_default().trim();
         if media_type.eq_ignore_ascii_case("application/x-protobuf") {
-            return self.posted(&head, body).await;
+            return self.posted(&head, body, principal).await;
         }
         match accept_key(&head) {
             Ok(key) => {
-                *locked(upgrade) = Some(on_upgrade);
+                *locked(upgrade) = Some((on_upgrade, principal));
                 let mut answer = plain(StatusCode::SWITCHING_PROTOCOLS, "");
                 let headers = answer.headers_mut();
                 headers.clear();
@@ -65,7 +69,7 @@ impl Server {
     }
 
     /// A message by plain HTTP.
-    async fn posted(&self, head: &Parts, body: Incoming) -> Answer {
+    async fn posted(&self, head: &Parts, body: Incoming, principal: u64) -> Answer {
         if head.method != Method::POST {
             let mut answer = plain(StatusCode::METHOD_NOT_ALLOWED, "messages are sent by POST");
             answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
@@ -93,8 +97,8 @@ impl Server {
         if matches!(message, Err(WireError::TooLarge { .. })) {
             return too_large();
         }
-        let answer =
-            self.answered(self.connection(false), message.as_ref().map(|bytes| &**bytes).map_err(Clone::clone));
+        let answer = self
+            .answered(self.connection(false, principal), message.as_ref().map(|bytes| &**bytes).map_err(Clone::clone));
         let Ok(body) = wire::body(&answer, limits.send) else {
             return plain(StatusCode::INTERNAL_SERVER_ERROR, "the answer would be too large");
         };

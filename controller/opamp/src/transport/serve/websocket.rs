@@ -32,8 +32,8 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 const PINGS: u32 = 3;
 
 impl Server {
-    pub(super) async fn websocket(&self, upgraded: Upgraded, peer: SocketAddr) {
-        let connection = self.connection(true);
+    pub(super) async fn websocket(&self, upgraded: Upgraded, principal: u64, peer: SocketAddr) {
+        let connection = self.connection(true, principal);
         let bell = Arc::new(Notify::new());
         locked(&self.bells).insert(connection.id, Arc::clone(&bell));
         let limit = self.with(|registry| registry.options().limits.receive);

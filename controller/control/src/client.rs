@@ -1,0 +1,102 @@
+//! A client of the REST interface, for the command line.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, header};
+use profiler_http::{Connection, Destination, Url, Version};
+use profiler_receiver::{Secret, TlsOptions};
+use serde_json::Value;
+
+/// Bytes of an answer.
+const MAX_ANSWER: usize = 64 << 20;
+/// How long a connection, and an answer, may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server, and who speaks to it.
+#[derive(Clone, Debug)]
+pub struct Client {
+    url: Url,
+    tls: TlsOptions,
+    token: Secret,
+}
+
+/// Why there is no answer, or none that helps.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ClientError {
+    /// The URL of the server.
+    #[error("{0:?} is no URL of a control server, such as http://127.0.0.1:4320: {1}")]
+    Url(String, String),
+    /// No connection, or it broke.
+    #[error("the control server does not answer: {0}; does `profiler control serve` run there?")]
+    Connection(String),
+    /// It said no.
+    #[error("{text} (HTTP {status})")]
+    Refused {
+        /// HTTP's number.
+        status: u16,
+        /// Its reason.
+        text: String,
+    },
+}
+
+impl Client {
+    /// A client of the server at `url`.
+    ///
+    /// # Errors
+    /// It is no URL.
+    pub fn new(url: &str, tls: TlsOptions, token: Secret) -> Result<Self, ClientError> {
+        let parsed = Url::parse(url, |_| 4320)
+            .map_err(|problem| ClientError::Url(profiler_receiver::hide_secrets(url), problem))?;
+        Ok(Self { url: parsed, tls, token })
+    }
+
+    /// Asks for `path`, which may have a query, with `body` if there is one.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+        let asked = tokio::time::timeout(PATIENCE * 2, self.asked(method, path, body)).await;
+        asked.unwrap_or_else(|_| Err(ClientError::Connection("it took too long".to_owned())))
+    }
+
+    async fn asked(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, ClientError> {
+        let failed = |problem: String| ClientError::Connection(problem);
+        let to =
+            Destination::new(self.url.clone(), Version::Http1, &self.tls).map_err(|error| failed(error.to_string()))?;
+        let mut connection = Connection::open(&to, PATIENCE).await.map_err(failed)?;
+        let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        let mut request =
+            Request::builder().method(method).uri(path).body(bytes).map_err(|error| failed(error.to_string()))?;
+        let mut token = HeaderValue::try_from(format!("Bearer {}", self.token.expose()))
+            .map_err(|_| failed("the token has characters that no token has".to_owned()))?;
+        token.set_sensitive(true);
+        request.headers_mut().insert(header::AUTHORIZATION, token);
+        if body.is_some() {
+            request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let answer = connection.send(request).await.map_err(|error| failed(error.to_string()))?;
+        let status = answer.status();
+        let bytes = answer.into_body().whole(MAX_ANSWER).await.map_err(|error| failed(error.to_string()))?;
+        let value: Option<Value> = serde_json::from_slice(&bytes).ok();
+        if !status.is_success() {
+            let text = value.as_ref().and_then(|value| value["error"].as_str()).map(str::to_owned);
+            let text = text.unwrap_or_else(|| profiler_http::excerpt(&bytes));
+            return Err(ClientError::Refused { status: status.as_u16(), text });
+        }
+        value.ok_or_else(|| failed("what it says is no JSON: is it a control server?".to_owned()))
+    }
+}
+
+/// `text` as it may be in a path or a query.
+#[must_use]
+pub fn encoded(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => encoded.push(char::from(byte)),
+            _ => encoded.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    encoded
+}
