@@ -32,9 +32,10 @@ pub const SHF_EXECINSTR: u64 = 4;
 pub const SHF_COMPRESSED: u64 = 0x800;
 
 const PT_LOAD: u32 = 1;
-const PT_INTERP: u32 = 3;
-const PT_NOTE: u32 = 4;
-const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
+pub(crate) const PT_DYNAMIC: u32 = 2;
+pub(crate) const PT_INTERP: u32 = 3;
+pub(crate) const PT_NOTE: u32 = 4;
+pub(crate) const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
 
 /// The kernel maps no more than 64 KiB of program headers: 1,170 of them.
 const MAX_PROGRAM_HEADERS: u64 = 1_170;
@@ -43,8 +44,8 @@ const MAX_SECTIONS: u64 = 100_000;
 const MAX_SECTION_NAMES: u64 = 4 << 20;
 const MAX_SECTION_NAME: usize = 64;
 /// Areas of notes looked at, and bytes of each.
-const MAX_NOTE_AREAS: usize = 64;
-const MAX_NOTES: u64 = 64 << 10;
+pub(crate) const MAX_NOTE_AREAS: usize = 64;
+pub(crate) const MAX_NOTES: u64 = 64 << 10;
 /// Longest path of a dynamic linker (`PATH_MAX`).
 const MAX_INTERPRETER: u64 = 4096;
 const PAGE: u64 = 4096;
@@ -301,8 +302,13 @@ impl Headers {
         (self.gnu_build_id, self.go_build_id) = (gnu, go);
     }
 
-    fn programs_of(&self, kind: u32) -> impl Iterator<Item = &Segment> {
+    pub(crate) fn programs_of(&self, kind: u32) -> impl Iterator<Item = &Segment> {
         self.programs.iter().filter(move |header| header.kind == kind).map(|header| &header.segment)
+    }
+
+    /// How many program headers there are.
+    pub(crate) const fn program_count(&self) -> usize {
+        self.programs.len()
     }
 
     /// `e_machine`; see [`MACHINE_X86_64`].

@@ -153,19 +153,24 @@ impl<'a> ElfImage<'a> {
             return Some(EhFrame { bytes, address: section.address, exact: true });
         }
         let header = self.eh_frame_header()?;
-        let mut cursor = Cursor::new(self.bytes_from(header)?);
-        let (version, encoding) = (cursor.u8()?, cursor.u8()?);
-        cursor.skip(2)?;
-        let at = header.0.wrapping_add(4);
-        // Linkers write a 4-byte pc-relative pointer; gdb and libgcc accept more, no file has been seen that needs it.
-        let address = match (version, encoding) {
-            (1, 0x1b) => at.wrapping_add_signed(i64::from(cursor.u32()?.cast_signed())),
-            (1, 0x1c | 0x14) => at.wrapping_add(cursor.u64()?),
-            (1, 0x03) => u64::from(cursor.u32()?),
-            (1, 0x00 | 0x04) => cursor.u64()?,
-            _ => return None,
-        };
-        let address = ElfVaddr(address);
+        let address = eh_frame_of(self.bytes_from(header)?, header)?;
         Some(EhFrame { bytes: self.bytes_from(address)?, address, exact: false })
     }
+}
+
+/// Where `.eh_frame` is loaded, as `.eh_frame_hdr` says, which is loaded at `address`.
+pub(crate) fn eh_frame_of(header: &[u8], address: ElfVaddr) -> Option<ElfVaddr> {
+    let mut cursor = Cursor::new(header);
+    let (version, encoding) = (cursor.u8()?, cursor.u8()?);
+    cursor.skip(2)?;
+    let at = address.0.wrapping_add(4);
+    // Linkers write a 4-byte pc-relative pointer; gdb and libgcc accept more, no file has been seen that needs it.
+    let frames = match (version, encoding) {
+        (1, 0x1b) => at.wrapping_add_signed(i64::from(cursor.u32()?.cast_signed())),
+        (1, 0x1c | 0x14) => at.wrapping_add(cursor.u64()?),
+        (1, 0x03) => u64::from(cursor.u32()?),
+        (1, 0x00 | 0x04) => cursor.u64()?,
+        _ => return None,
+    };
+    Some(ElfVaddr(frames))
 }

@@ -10,6 +10,8 @@
 //!                                                    └─ Pieces ── ElfImage: parts of the file in memory  (unwind rows)
 //! ```
 //!
+//! A file that may not be read is [`restore`]d, as far as a process has it mapped.
+//!
 //! Only 64-bit little-endian files are read. Not here: symbols, DWARF, unwind rows.
 #![forbid(unsafe_code)]
 
@@ -25,6 +27,7 @@ pub mod le;
 mod notes;
 mod paged;
 mod pieces;
+mod restore;
 
 pub use bytes::{Bytes, ReadError};
 pub use cursor::Cursor;
@@ -36,3 +39,4 @@ pub use headers::{
 pub use image::{EhFrame, ElfImage};
 pub use paged::Paged;
 pub use pieces::Pieces;
+pub use restore::{Restored, restore};

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use profiler_address::{ElfVaddr, FileOffset};
-use profiler_elf::{Bytes, Elf, ElfImage, Pieces};
+use profiler_elf::{Bytes, Elf, ElfImage, Pieces, restore};
 use profiler_unwinders::rows::{RuleDictionary, compile};
 
 fuzz_target!(|data: &[u8]| {
@@ -23,6 +23,16 @@ fuzz_target!(|data: &[u8]| {
         if let (Some(part), Some(whole)) = (parts.bytes_from(segment.vaddr), image.bytes_from(segment.vaddr)) {
             assert!(whole.starts_with(part));
         }
+    }
+    // As if it were mapped: what comes back is a file again, which says no more than was there.
+    if let Ok(restored) = restore(data, 0x5555_0000_0000) {
+        assert!(restored.bytes() <= (64 << 20) + (1 << 20) && restored.size < u64::MAX);
+        let mut end = 0;
+        for (at, piece) in &restored.pieces {
+            assert!(*at >= end && !piece.is_empty());
+            end = at + piece.len() as u64;
+        }
+        assert_eq!(end, restored.size);
     }
     let _ = image.section_content(".debug_frame", 1 << 20);
     let _ = image.to_vaddr(FileOffset(data.len() as u64 / 2));

@@ -325,6 +325,12 @@ impl Client {
         (Target::Process(pid), if self.patience.counts_users() { user_of(pid) } else { None })
     }
 
+    /// As readers are told of it. Of one at which a reader stood still nothing is read that can do without.
+    fn process(&self, process: &Mapper<'_>) -> wire::Process {
+        let restore = process.restore && !self.patience.has_struck(Target::Process(process.pid));
+        wire::Process::of(&Mapper { restore, ..*process })
+    }
+
     /// Something of a file: if the reader does not know it, it is told and asked again.
     fn ask_of(
         &mut self,
@@ -428,7 +434,7 @@ impl Client {
             } else {
                 let target = self.process_target(process.pid);
                 let mappings = Mappings::of(chunk.iter().copied());
-                let request = Request::Open { process: wire::Process::of(process), mappings };
+                let request = Request::Open { process: self.process(process), mappings };
                 match self.ask(target, &request, 0) {
                     Ok((Answer::Opened(found), _)) if found.len() == chunk.len() => {
                         for (found, mapping) in found.into_iter().zip(chunk) {
@@ -545,7 +551,7 @@ impl Reading for Reader {
         let mut client = self.lock();
         let target = client.process_target(process.pid);
         let mappings = Mappings::of([mapping].into_iter());
-        let request = Request::IsMadeCode { process: wire::Process::of(process), mappings };
+        let request = Request::IsMadeCode { process: client.process(process), mappings };
         match client.ask(target, &request, 0) {
             Ok((Answer::IsMadeCode(made), _)) => made,
             Ok(_) => {
@@ -584,7 +590,7 @@ impl Reading for Reader {
     ) -> Result<Attached, AttachError> {
         let mut client = self.lock();
         let request = Request::Attach {
-            process: wire::Process::of(process),
+            process: client.process(process),
             id: executable.id.0,
             mappings: Mappings::of(mappings.iter().copied()),
         };

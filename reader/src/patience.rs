@@ -99,6 +99,11 @@ impl Patience {
         pause
     }
 
+    /// Whether a reader stood still or died at `target`, not long ago.
+    pub(crate) fn has_struck(&self, target: Target) -> bool {
+        self.aside.contains_key(&target)
+    }
+
     /// Somebody waited `took` for a target of `user`. Root owns the host and what it costs.
     pub(crate) fn charge(&mut self, user: u32, took: Duration, now: Instant) {
         if user == 0 || took < CHEAP {

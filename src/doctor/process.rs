@@ -54,7 +54,7 @@ fn findings(pid: u32, scan: &Scan, reading: &mut dyn Reading) -> Vec<Finding> {
     if scan.stat.kthread {
         return vec![ok("process", format!("{pid} is a thread of the kernel: kernel stacks"))];
     }
-    let mapper = Mapper { pid, alive: true, exe: &scan.exe, parent: scan.stat.parent };
+    let mapper = Mapper { pid, alive: true, exe: &scan.exe, parent: scan.stat.parent, restore: true };
     let mapped: Vec<&Mapping> = scan.mappings.iter().collect();
     let opened = reading.open(&mapper, &mapped).executables;
     let mut executables: BTreeMap<u32, Arc<Executable>> = BTreeMap::new();
@@ -106,10 +106,15 @@ fn process(pid: u32, scan: &Scan, program: Option<&Arc<Executable>>) -> Finding 
 
 /// By what its file is told from others.
 fn build(executable: &Executable) -> String {
-    match (&executable.build_id_gnu, &executable.build_id_go) {
+    let id = match (&executable.build_id_gnu, &executable.build_id_go) {
         (Some(id), _) => format!("build id {id}"),
         (None, Some(id)) => format!("Go build id {}", id.escape_debug()),
-        (None, None) => format!("without build id, htlhash {}", executable.htlhash),
+        (None, None) => "without build id".to_owned(),
+    };
+    match (executable.build_id_htlhash(), &*id) {
+        (Some(htlhash), "without build id") => format!("{id}, htlhash {htlhash}"),
+        (Some(_), _) => id,
+        (None, _) => format!("{id}, its file may not be read: exported names only, from memory"),
     }
 }
 

@@ -180,7 +180,7 @@ impl Mappings<'_> {
             file_offset: offset,
             file: builder.string(&executable.path_text()),
             build_id_gnu: builder.string(executable.build_id_gnu.as_deref().unwrap_or("")),
-            build_id_htlhash: builder.string(&executable.htlhash),
+            build_id_htlhash: builder.string(executable.build_id_htlhash().unwrap_or("")),
             build_id_go: builder.string(executable.build_id_go.as_deref().unwrap_or("")),
         };
         let mapping = builder.mapping(mapping);

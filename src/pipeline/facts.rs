@@ -35,7 +35,7 @@ pub fn sampled_facts<'a>(image: &'a Image, comm: &'a str) -> ProcessFacts<'a> {
         cgroup: image.cgroup.as_deref(),
         build_id_gnu: executable.and_then(|executable| executable.build_id_gnu.as_deref()),
         build_id_go: executable.and_then(|executable| executable.build_id_go.as_deref()),
-        build_id_htlhash: executable.map(|executable| executable.htlhash.as_str()),
+        build_id_htlhash: executable.and_then(|executable| executable.build_id_htlhash()),
         ..ProcessFacts::default()
     }
 }

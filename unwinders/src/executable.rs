@@ -16,6 +16,7 @@ mod known;
 mod open;
 mod registry;
 mod replaced;
+mod restored;
 mod vdso;
 
 use std::borrow::Cow;
@@ -58,6 +59,8 @@ pub enum Format {
     Elf32,
     /// The kernel's vDSO, a 64-bit ELF image without a file.
     Vdso,
+    /// A 64-bit ELF file that may not be read: what a process has mapped of it, without what is not loaded.
+    Restored,
     /// Something else that is mapped as code: .NET assemblies, caches of JIT compilers, damaged ELF files.
     Other,
 }
@@ -77,9 +80,9 @@ pub struct Executable {
     pub build_id_gnu: Option<String>,
     /// Go build id.
     pub build_id_go: Option<String>,
-    /// `process.executable.build_id.htlhash`: 32 hexadecimal digits.
+    /// [`htlhash`] of the content: 32 hexadecimal digits. Of what was restored it is not the file's: [`Self::build_id_htlhash`].
     pub htlhash: String,
-    /// `PT_LOAD` segments; empty for what is not [`Format::Elf64`] or [`Format::Vdso`].
+    /// `PT_LOAD` segments; empty for what is no 64-bit ELF file.
     pub segments: Vec<Segment>,
     /// The file is a 32-bit one.
     pub is_32bit: bool,
@@ -112,13 +115,21 @@ pub struct Mapper<'a> {
     pub exe: &'a [u8],
     /// Process id of the parent, which mostly lives in the same container; 0 if unknown.
     pub parent: u32,
+    /// Its memory may be read in the place of files that may not. That can take as long as who serves the file likes.
+    pub restore: bool,
 }
 
 impl<'a> Mapper<'a> {
     /// What of `process` matters here.
     #[must_use]
     pub fn of(process: &'a Process) -> Self {
-        Self { pid: process.pid, alive: process.ended.is_none(), exe: &process.exe, parent: process.parent }
+        Self {
+            pid: process.pid,
+            alive: process.ended.is_none(),
+            exe: &process.exe,
+            parent: process.parent,
+            restore: true,
+        }
     }
 }
 
@@ -127,6 +138,12 @@ impl Executable {
     #[must_use]
     pub fn path_text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.path)
+    }
+
+    /// `process.executable.build_id.htlhash`, if the whole file could be read.
+    #[must_use]
+    pub fn build_id_htlhash(&self) -> Option<&str> {
+        (self.format != Format::Restored).then_some(self.htlhash.as_str())
     }
 
     /// The open file; `None` for the vDSO, and when it was closed to make room ([`Executables::file`] opens it again).
@@ -192,6 +209,13 @@ impl Executable {
         let start = code().map(|segment| segment.vaddr).min()?;
         let end = code().map(|segment| segment.vaddr.0.saturating_add(segment.memory_size)).max()?;
         Some((start, ElfVaddr(end)))
+    }
+}
+
+impl OpenError {
+    /// Whether the file is there and mapped, and only may not be read.
+    const fn leaves_memory(&self) -> bool {
+        matches!(self, Self::Unbounded { .. } | Self::Denied { .. } | Self::Read { .. })
     }
 }
 

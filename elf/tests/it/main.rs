@@ -3,3 +3,4 @@
 mod go;
 mod go_search;
 mod image;
+mod restore;

@@ -29,4 +29,5 @@ mod ring;
 mod rules;
 mod session;
 mod telemetry;
+mod unreadable;
 mod unusual_stacks;

@@ -67,7 +67,8 @@ impl ImageBytes {
 fn add(elf: &Elf, pieces: &mut Pieces) -> Result<(), ReadError> {
     pieces.add(&elf.bytes, wanted(elf), MAX_READ_BYTES)?;
     // What no function covers of a program whose code was too large to be read: its instructions tell how it is unwound.
-    let left_out = |s: &Section| s.flags & (SHF_ALLOC | SHF_EXECINSTR) == SHF_ALLOC | SHF_EXECINSTR;
+    let code = SHF_ALLOC | SHF_EXECINSTR;
+    let left_out = |s: &Section| s.flags & code == code && s.kind != SHT_NOBITS;
     let large = elf.sections().iter().any(|section| left_out(section) && section.size > SMALL_SECTION);
     if !large || elf.entry().0 == 0 || elf.is_go() {
         return Ok(());

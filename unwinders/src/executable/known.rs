@@ -66,7 +66,7 @@ impl Revision {
     }
 }
 
-const FORMATS: [Format; 4] = [Format::Elf64, Format::Elf32, Format::Vdso, Format::Other];
+const FORMATS: [Format; 5] = [Format::Elf64, Format::Elf32, Format::Vdso, Format::Other, Format::Restored];
 
 impl Known {
     pub(super) fn of(executable: &Executable) -> Self {

@@ -33,7 +33,7 @@ const MAX_CANDIDATES: usize = 8;
 /// The registry of executables.
 #[derive(Debug)]
 pub struct Executables {
-    entries: FxHashMap<ExecutableId, Entry>,
+    pub(super) entries: FxHashMap<ExecutableId, Entry>,
     by_key: FxHashMap<FileKey, ExecutableId>,
     by_content: FxHashMap<Candidate, Vec<ExecutableId>>,
     digests: Digests,
@@ -43,6 +43,8 @@ pub struct Executables {
     /// kernel gives its number to no other.
     safe_devices: FxHashMap<(u32, u32), ExecutableId>,
     vdso: Option<Arc<Executable>>,
+    /// Those whose file may not be read, by what maps print of it and a hash of its first page.
+    pub(super) restored: FxHashMap<(FileId, Digest), ExecutableId>,
     /// What is known of those that are runtimes.
     runtimes: FxHashMap<ExecutableId, Result<Arc<dyn Data>, AttachError>>,
     max_executables: usize,
@@ -53,21 +55,21 @@ pub struct Executables {
 }
 
 #[derive(Debug)]
-struct Entry {
-    executable: Arc<Executable>,
-    keys: Vec<FileKey>,
+pub(super) struct Entry {
+    pub(super) executable: Arc<Executable>,
+    pub(super) keys: Vec<FileKey>,
     content: Candidate,
     /// Of all its bytes, once they were compared with another file's.
-    digest: Option<Digest>,
+    pub(super) digest: Option<Digest>,
     last_use: u64,
     /// Where the file was seen mapped: pid, start, end.
-    mappers: Vec<(u32, UserAddr, UserAddr)>,
+    pub(super) mappers: Vec<(u32, UserAddr, UserAddr)>,
 }
 
 /// Files that agree in all of this may have the same content: whether they do, [`Digests`] tells. All of it is claimed, or covers the
 /// ends of a file only; a build id is whatever its linker was told.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Candidate {
+pub(super) struct Candidate {
     size: u64,
     htlhash: String,
     build_id_gnu: Option<String>,
@@ -75,7 +77,7 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn new(key: &FileKey, identity: &Identity) -> Self {
+    pub(super) fn new(key: &FileKey, identity: &Identity) -> Self {
         Self {
             size: key.size,
             htlhash: identity.htlhash.clone(),
@@ -109,6 +111,7 @@ impl Executables {
             by_file: FxHashMap::default(),
             safe_devices: FxHashMap::default(),
             vdso: None,
+            restored: FxHashMap::default(),
             runtimes: FxHashMap::default(),
             max_executables: executables.max(1),
             max_open_files: open_files.max(1),
@@ -193,7 +196,13 @@ impl Executables {
         }
         let safe = self.safe_devices.get(&(id.major, id.minor)).and_then(|known| self.entries.get(known));
         let safe = safe.is_some_and(|entry| entry.executable.is_open());
-        let (file, key) = open::open_mapped(process, mapping, safe)?;
+        let (file, key) = match open::open_mapped(process, mapping, safe) {
+            Ok(found) => found,
+            Err(error) if process.alive && process.restore && error.leaves_memory() => {
+                return self.open_restored(process, mapping, (id, path)).map_err(|_| error);
+            }
+            Err(error) => return Err(error),
+        };
         let file = Arc::new(file);
         if let Some(&known) = self.by_key.get(&key)
             && let Some(executable) = self.reuse(known, mapper, Some(Arc::clone(&file)))
@@ -216,21 +225,33 @@ impl Executables {
         }
         let digest = digest.or_else(|| self.digests.at_leisure(&file, &key));
         self.make_room();
-        self.last_id = self.last_id.wrapping_add(1).max(1);
-        let executable = Arc::new(new_executable(
-            ExecutableId(self.last_id),
-            Arc::clone(path),
-            key.size,
-            identity,
-            Content::File(Mutex::new(Some(file))),
-        ));
-        self.open_files += 1;
+        let file = Content::File(Mutex::new(Some(file)));
+        let executable = self.enter(Arc::clone(path), key, identity, content.clone(), file, digest, mapper);
         self.by_key.insert(key, executable.id);
-        self.by_content.entry(content.clone()).or_default().push(executable.id);
+        self.by_content.entry(content).or_default().push(executable.id);
         self.note_file(id, &key, executable.id);
         if id.major == 0 {
             self.safe_devices.insert((id.major, id.minor), executable.id);
         }
+        self.close_some();
+        Ok(executable)
+    }
+
+    /// Makes an entry with an open file.
+    #[allow(clippy::too_many_arguments)] // the fields of one entry
+    pub(super) fn enter(
+        &mut self,
+        path: Arc<[u8]>,
+        key: FileKey,
+        identity: Identity,
+        content: Candidate,
+        file: Content,
+        digest: Option<Digest>,
+        mapper: (u32, UserAddr, UserAddr),
+    ) -> Arc<Executable> {
+        self.last_id = self.last_id.wrapping_add(1).max(1);
+        let executable = Arc::new(new_executable(ExecutableId(self.last_id), path, key.size, identity, file));
+        self.open_files += 1;
         let entry = Entry {
             executable: Arc::clone(&executable),
             keys: vec![key],
@@ -240,8 +261,7 @@ impl Executables {
             mappers: vec![mapper],
         };
         self.entries.insert(executable.id, entry);
-        self.close_some();
-        Ok(executable)
+        executable
     }
 
     /// The executable whose code anonymous memory is a copy of, in the place of `file`.
@@ -309,6 +329,15 @@ impl Executables {
             let source = io::Error::new(io::ErrorKind::NotFound, "it has no file, or was forgotten");
             return Err(OpenError::Read { path: path(), source });
         };
+        if executable.format == Format::Restored {
+            entry.last_use = self.uses;
+            let failed = |source| OpenError::Read { path: path(), source };
+            let file = self.restore_again(executable.id).map_err(failed)?;
+            executable.set_file(Some(Arc::clone(&file)));
+            self.open_files += 1;
+            self.close_some();
+            return Ok(file);
+        }
         let keys = &entry.keys;
         let (digest, digests) = (entry.digest, &mut self.digests);
         let mut right =
@@ -403,9 +432,11 @@ impl Executables {
             build_id_gnu: executable.build_id_gnu.clone(),
             build_id_go: executable.build_id_go.clone(),
         };
-        self.by_content.entry(content.clone()).or_default().push(id);
         let keys: Vec<FileKey> = known.keys.into_iter().take(MAX_KEYS).collect();
-        self.by_key.extend(keys.iter().map(|key| (*key, id)));
+        if executable.format != Format::Restored {
+            self.by_content.entry(content.clone()).or_default().push(id);
+            self.by_key.extend(keys.iter().map(|key| (*key, id)));
+        }
         let mappers = known.mappers.into_iter().take(MAX_MAPPERS);
         let entry = Entry {
             executable: Arc::new(Executable { content: Content::File(Mutex::new(None)), ..executable }),
@@ -489,7 +520,7 @@ impl Executables {
     }
 
     /// Notes another use, and takes the file where the known one was closed.
-    fn reuse(
+    pub(super) fn reuse(
         &mut self,
         id: ExecutableId,
         mapper: (u32, UserAddr, UserAddr),
@@ -521,7 +552,7 @@ impl Executables {
     }
 
     /// Closes the least recently used files while there are too many; an eighth at once, so that it is seldom.
-    fn close_some(&mut self) {
+    pub(super) fn close_some(&mut self) {
         if self.open_files <= self.max_open_files {
             return;
         }
@@ -560,7 +591,7 @@ impl Executables {
     }
 
     /// Forgets the least recently used executables that nobody else holds while there are too many.
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         if self.entries.len() < self.max_executables {
             return;
         }
@@ -586,6 +617,10 @@ impl Executables {
             }
         }
         self.safe_devices.retain(|_, known| *known != id);
+        if entry.executable.format == Format::Restored {
+            self.restored.retain(|_, known| *known != id);
+            return;
+        }
         for key in entry.keys {
             self.by_key.remove(&key);
             let file = FileId { major: key.device.0, minor: key.device.1, inode: key.inode };
