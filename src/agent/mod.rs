@@ -195,9 +195,7 @@ impl Agent {
             self.sampling.step(left.map_or(STEP, |left| left.min(STEP)));
             self.telemetry.health().beat();
             self.notifier.step();
-            for image in self.sampling.new_images() {
-                self.resources.learn(&process_facts(&image, &image.comm.to_text()));
-            }
+            self.learn();
             if self.publisher.is_ready()
                 && let Some(images) = self.sampling.new_jit_images()
             {
@@ -498,11 +496,19 @@ impl Agent {
         }
     }
 
+    /// Reads what the processes that are new say of themselves, while they live.
+    fn learn(&mut self) {
+        for image in self.sampling.new_images() {
+            self.resources.learn(&process_facts(&image, &image.comm.to_text()));
+        }
+    }
+
     /// Sends what is left, as far as it can be sent in time.
     fn finish(mut self) {
         self.notifier.stopping();
         self.telemetry.health().not_ready("shutting down");
         self.sampling.finish();
+        self.learn();
         self.publish();
         self.detection.finish();
         self.publisher.finish(LAST_WINDOWS);

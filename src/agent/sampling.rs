@@ -31,6 +31,8 @@ pub struct Sampling {
     /// Of sessions that have ended.
     past: Totals,
     past_stats: Stats,
+    /// Processes that only the last samples of a session have told of.
+    late_images: Vec<ImageFacts>,
     /// As of the last window.
     told: losses::Told,
     /// `CLOCK_MONOTONIC`, ns.
@@ -123,6 +125,7 @@ impl Sampling {
             options,
             past: Totals::default(),
             past_stats: Stats::default(),
+            late_images: Vec::new(),
             told: losses::Told::new(),
             window_begun: 0,
             cut: Vec::new(),
@@ -290,7 +293,8 @@ impl Sampling {
 
     /// Processes that were sampled for the first time since the last call.
     pub fn new_images(&mut self) -> Vec<ImageFacts> {
-        self.session.as_mut().map(Session::new_images).unwrap_or_default()
+        let new = self.session.as_mut().map(Session::new_images).unwrap_or_default();
+        std::mem::take(&mut self.late_images).into_iter().chain(new).collect()
     }
 
     /// The processes that run code of a JIT, when there are more of them than at the last call, and at least once a second: what an
@@ -434,6 +438,7 @@ impl Sampling {
         {
             tracing::error!(%error, "The last samples are lost.");
         }
+        self.late_images.extend(self.session.as_mut().map(Session::new_images).unwrap_or_default());
         self.cut();
         (self.past, self.past_stats) = (self.totals(), self.unwind_stats());
         self.session = None;

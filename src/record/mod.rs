@@ -166,9 +166,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             cut_short = true;
             break;
         }
-        for image in session.new_images() {
-            resources.learn(&process_facts(&image, &image.comm.to_text()));
-        }
+        learn(&mut session, &resources);
         // Often enough to have the names of a process that ends, seldom enough to cost nothing.
         let images = session.jit_images().count();
         if images > jit_images || (images > 0 && jit_read.elapsed() >= JIT_NAMES) {
@@ -221,6 +219,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         eprintln!("profiler: the last samples are lost: {error}");
         cut_short = true;
     }
+    // On a busy host a process may be in the last samples only.
+    learn(&mut session, &resources);
     // Naming can wait its turn.
     let _ = rustix::process::setpriority_process(None, 0);
     if !kernel_named {
@@ -266,6 +266,13 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let code = command.as_mut().map_or(Ok(0), Launched::exit_code)?;
     failed |= cut_short || written.iter().any(|written| written.instead_of.is_some());
     Ok(ExitCode::from(if code == 0 && failed { exit::FAILURE } else { code }))
+}
+
+/// Reads what the processes that are new say of themselves, while they live.
+fn learn(session: &mut Session, resources: &Resources) {
+    for image in session.new_images() {
+        resources.learn(&process_facts(&image, &image.comm.to_text()));
+    }
 }
 
 /// The target with processes in place of the threads that were given for them.
