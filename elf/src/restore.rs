@@ -17,7 +17,7 @@ use crate::le::{u32_in, u64_in};
 use crate::{Error, ReadError};
 
 /// Most bytes taken of one file.
-const MAX_BYTES: u64 = 64 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 /// Largest file, with its holes.
 const MAX_SIZE: u64 = 1 << 46;
 /// Bytes from the entry point on.
@@ -28,6 +28,8 @@ const MAX_DYNAMIC: u64 = 512;
 const MAX_CODE: usize = 64;
 /// Bytes read at once.
 const CHUNK: u64 = 256 << 10;
+/// Bytes of a hash table's chains read at once.
+const CHAIN: u64 = 4096;
 /// Bytes of a symbol.
 const SYMBOL: u64 = 24;
 
@@ -64,7 +66,7 @@ impl Restored {
 /// Restores the file of which `mapped` has, by offset in the file, what is mapped; the byte at offset 0 at `start` in the process.
 ///
 /// # Errors
-/// It is no 64-bit little-endian ELF file, some of it cannot be read, or is larger than is taken (64 MiB).
+/// It is no 64-bit little-endian ELF file, some of it cannot be read, or is larger than is taken (16 MiB).
 pub fn restore(mapped: &(impl Source + ?Sized), start: u64) -> Result<Restored, Error> {
     let headers = Headers::read(mapped)?;
     let first = headers.segments().iter().find(|segment| segment.to_vaddr(FileOffset(0)).is_some());
@@ -261,7 +263,9 @@ impl<S: Source + ?Sized> File<'_, S> {
         for segment in self.headers.segments().iter().filter(|segment| segment.executable()).take(MAX_CODE) {
             let Segment { vaddr, offset, file_size, .. } = *segment;
             self.make(".text", SHT_NOBITS, offset.0, file_size, vaddr.0);
-            self.sections.iter_mut().next_back().into_iter().for_each(|made| made.flags |= SHF_EXECINSTR);
+            if let Some(made) = self.sections.last_mut() {
+                made.flags |= SHF_EXECINSTR;
+            }
         }
     }
 
@@ -286,24 +290,22 @@ impl<S: Source + ?Sized> File<'_, S> {
             // No symbol is exported; those that are imported are nobody's functions.
             return Ok((first, chains));
         }
-        let (mut chain, mut link) = (last - first, Vec::new());
+        let mut chain = last - first;
         loop {
-            let size = chains + (chain + 1) * 4;
+            let size = chains.saturating_add(chain.saturating_add(1).saturating_mul(4));
             if size > self.left {
                 return Err(too_large(size));
             }
-            if link.is_empty() {
-                link = self.mapped.read_up_to(at + chains + chain * 4, 4096).map_err(Error::read("a hash table"))?;
-                if link.len() < 4 {
-                    return Err(Error::Malformed("hash table: a chain has no end"));
+            let links = self.mapped.read_up_to(at + chains + chain * 4, CHAIN).map_err(Error::read("a hash table"))?;
+            let links = links.chunks_exact(4);
+            let count = links.len() as u64;
+            match links.map(|link| u32_in(link, 0)).position(|link| link & 1 == 1) {
+                Some(end) => {
+                    chain += end as u64 + 1;
+                    return Ok((first + chain, chains + chain * 4));
                 }
-            }
-            let ends = u32_in(&link, 0) & 1 == 1;
-            link.drain(..4);
-            link.truncate(link.len() & !3);
-            chain += 1;
-            if ends {
-                return Ok((first + chain, chains + chain * 4));
+                None if count == 0 => return Err(Error::Malformed("hash table: a chain has no end")),
+                None => chain += count,
             }
         }
     }
@@ -357,7 +359,7 @@ impl<S: Source + ?Sized> File<'_, S> {
     }
 }
 
-/// Pieces in their order; what two of them have is the first one's.
+/// Pieces in their order; what two of them have is that one's which begins first, and of two that begin together the older one's.
 fn apart(mut pieces: Vec<(u64, Vec<u8>)>) -> Vec<(u64, Vec<u8>)> {
     // Stable: the ELF header came first.
     pieces.sort_by_key(|(at, _)| *at);

@@ -199,7 +199,7 @@ impl Client {
             }
             let known: Vec<Known> = self.mirror.values().map(Mirrored::known).collect();
             self.mirror.values_mut().for_each(|mirrored| mirrored.is_open = false);
-            let begin = borsh::to_vec(&Request::Begin { last: self.last_id, known });
+            let begin = borsh::to_vec(&(false, Request::Begin { last: self.last_id, known }));
             let started = begin.and_then(|begin| {
                 let mut process = Process::start(&self.options.program, &self.options.arguments)?;
                 let begun = process.ask(&begin, 0).and_then(|(body, _)| match borsh::from_slice(&body) {
@@ -260,7 +260,10 @@ impl Client {
             self.stats.troubles.refused += 1;
             return Err(NoAnswer::SetAside(until));
         }
-        let body = borsh::to_vec(request).map_err(|error| NoAnswer::Nobody(error.to_string()))?;
+        reap(&mut self.left);
+        // Not of a target at which a reader stood still before; and who was left behind may have memory that only his end gives back.
+        let may_restore = self.left.is_empty() && !self.patience.has_struck(target);
+        let body = borsh::to_vec(&(may_restore, request)).map_err(|error| NoAnswer::Nobody(error.to_string()))?;
         let mut asked = self.run()?.ask(&body, max_rest);
         if matches!(asked, Err(Failed::Died)) {
             // Somebody may have killed it: only who does that to the next one too is to blame.
@@ -323,12 +326,6 @@ impl Client {
     fn process_target(&self, pid: u32) -> (Target, Option<u32>) {
         // Of most requests nobody asks whose they are.
         (Target::Process(pid), if self.patience.counts_users() { user_of(pid) } else { None })
-    }
-
-    /// As readers are told of it. Of one at which a reader stood still nothing is read that can do without.
-    fn process(&self, process: &Mapper<'_>) -> wire::Process {
-        let restore = process.restore && !self.patience.has_struck(Target::Process(process.pid));
-        wire::Process::of(&Mapper { restore, ..*process })
     }
 
     /// Something of a file: if the reader does not know it, it is told and asked again.
@@ -434,7 +431,7 @@ impl Client {
             } else {
                 let target = self.process_target(process.pid);
                 let mappings = Mappings::of(chunk.iter().copied());
-                let request = Request::Open { process: self.process(process), mappings };
+                let request = Request::Open { process: wire::Process::of(process), mappings };
                 match self.ask(target, &request, 0) {
                     Ok((Answer::Opened(found), _)) if found.len() == chunk.len() => {
                         for (found, mapping) in found.into_iter().zip(chunk) {
@@ -551,7 +548,7 @@ impl Reading for Reader {
         let mut client = self.lock();
         let target = client.process_target(process.pid);
         let mappings = Mappings::of([mapping].into_iter());
-        let request = Request::IsMadeCode { process: client.process(process), mappings };
+        let request = Request::IsMadeCode { process: wire::Process::of(process), mappings };
         match client.ask(target, &request, 0) {
             Ok((Answer::IsMadeCode(made), _)) => made,
             Ok(_) => {
@@ -590,7 +587,7 @@ impl Reading for Reader {
     ) -> Result<Attached, AttachError> {
         let mut client = self.lock();
         let request = Request::Attach {
-            process: client.process(process),
+            process: wire::Process::of(process),
             id: executable.id.0,
             mappings: Mappings::of(mappings.iter().copied()),
         };

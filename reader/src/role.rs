@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use profiler_address::UserAddr;
 use profiler_bpf::abi::FrameKind;
@@ -31,6 +32,8 @@ pub const SUBCOMMAND: &str = "__reader";
 const MAX_EXECUTABLES: usize = 8192;
 /// Files kept open.
 const MAX_OPEN_FILES: usize = 512;
+/// How long the memory of a process may be read, in the place of files that may not, for one request.
+const RESTORING: Duration = Duration::from_secs(1);
 /// Nice value: who samples waits for it.
 const PRIORITY: i32 = -10;
 
@@ -50,8 +53,9 @@ pub fn serve(memory: Option<u64>) -> io::Result<()> {
         confined,
     };
     while let Some(body) = channel::read(&mut socket)? {
-        let request = borsh::from_slice(&body)?;
+        let (may_restore, request) = borsh::from_slice(&body)?;
         drop(body);
+        role.executables.restore_for(if may_restore { RESTORING } else { Duration::ZERO });
         let (answer, rest) = role.answer(request);
         channel::write(&mut socket, &borsh::to_vec(&answer)?, &rest)?;
         if let Some(file) = role.file.take() {

@@ -171,17 +171,15 @@ pub(crate) struct Process {
     pub alive: bool,
     pub exe: Vec<u8>,
     pub parent: u32,
-    pub restore: bool,
 }
 
 impl Process {
     pub(crate) fn of(mapper: &Mapper<'_>) -> Self {
-        let Mapper { pid, alive, exe, parent, restore } = *mapper;
-        Self { pid, alive, exe: exe.to_vec(), parent, restore }
+        Self { pid: mapper.pid, alive: mapper.alive, exe: mapper.exe.to_vec(), parent: mapper.parent }
     }
 
     pub(crate) fn mapper(&self) -> Mapper<'_> {
-        Mapper { pid: self.pid, alive: self.alive, exe: &self.exe, parent: self.parent, restore: self.restore }
+        Mapper { pid: self.pid, alive: self.alive, exe: &self.exe, parent: self.parent }
     }
 }
 

@@ -54,7 +54,7 @@ fn findings(pid: u32, scan: &Scan, reading: &mut dyn Reading) -> Vec<Finding> {
     if scan.stat.kthread {
         return vec![ok("process", format!("{pid} is a thread of the kernel: kernel stacks"))];
     }
-    let mapper = Mapper { pid, alive: true, exe: &scan.exe, parent: scan.stat.parent, restore: true };
+    let mapper = Mapper { pid, alive: true, exe: &scan.exe, parent: scan.stat.parent };
     let mapped: Vec<&Mapping> = scan.mappings.iter().collect();
     let opened = reading.open(&mapper, &mapped).executables;
     let mut executables: BTreeMap<u32, Arc<Executable>> = BTreeMap::new();

@@ -115,21 +115,13 @@ pub struct Mapper<'a> {
     pub exe: &'a [u8],
     /// Process id of the parent, which mostly lives in the same container; 0 if unknown.
     pub parent: u32,
-    /// Its memory may be read in the place of files that may not. That can take as long as who serves the file likes.
-    pub restore: bool,
 }
 
 impl<'a> Mapper<'a> {
     /// What of `process` matters here.
     #[must_use]
     pub fn of(process: &'a Process) -> Self {
-        Self {
-            pid: process.pid,
-            alive: process.ended.is_none(),
-            exe: &process.exe,
-            parent: process.parent,
-            restore: true,
-        }
+        Self { pid: process.pid, alive: process.ended.is_none(), exe: &process.exe, parent: process.parent }
     }
 }
 

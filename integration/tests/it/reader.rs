@@ -60,7 +60,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 
 fn open(reader: &mut Reader, pid: u32, scan: &Scan) -> Opened {
     let files: Vec<&Mapping> = scan.mappings.iter().filter(|mapping| mapping.file().is_some()).collect();
-    reader.open(&Mapper { pid, alive: true, exe: &scan.exe, parent: 0, restore: true }, &files)
+    reader.open(&Mapper { pid, alive: true, exe: &scan.exe, parent: 0 }, &files)
 }
 
 /// The program of `pid`, if it can be opened.

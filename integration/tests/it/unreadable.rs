@@ -110,7 +110,7 @@ fn exporting() -> PathBuf {
 fn open(reader: &mut Reader, pid: u32) -> Option<(Vec<u8>, Opened)> {
     let scan = reader.scan(pid).ok()?;
     let files: Vec<&Mapping> = scan.mappings.iter().filter(|mapping| mapping.file().is_some()).collect();
-    let opened = reader.open(&Mapper { pid, alive: true, exe: &scan.exe, parent: 0, restore: true }, &files);
+    let opened = reader.open(&Mapper { pid, alive: true, exe: &scan.exe, parent: 0 }, &files);
     Some((scan.exe, opened))
 }
 
@@ -156,17 +156,35 @@ fn root_another_reader_restores_what_the_last_one_had() {
     let served = Served::start(&exporting(), &["--ms", "60000"]);
     let mut reader = Reader::start(Options::of_program(profiler().to_owned(), 64 << 20)).expect("a reader");
     let program = |reader: &mut Reader| {
-        let (exe, opened) = open(reader, served.pid()).expect("its mappings");
-        let found = opened.executables.into_iter().flatten().find(|executable| *executable.path == *exe);
-        found.expect("the program is restored")
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some((exe, opened)) = open(reader, served.pid())
+                && let Some(found) = opened.executables.into_iter().flatten().find(|one| *one.path == *exe)
+            {
+                return found;
+            }
+            assert!(Instant::now() < until, "the program is not restored");
+            sleep(Duration::from_millis(100));
+        }
     };
     let first = program(&mut reader);
     assert_eq!((first.format, first.build_id_htlhash()), (Format::Restored, None));
-    let rows = reader.rows(&first, usize::MAX).expect("rows");
-    assert_eq!(program(&mut reader).id, first.id, "known again by its first page");
+    // Who serves it may not get a CPU in time.
+    let rows_of = |reader: &mut Reader| {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match reader.rows(&first, usize::MAX) {
+                Ok(rows) => return rows,
+                Err(error) => assert!(Instant::now() < until, "{error}"),
+            }
+            sleep(Duration::from_millis(100));
+        }
+    };
+    let rows = rows_of(&mut reader);
     let pid = Pid::from_raw(reader.stats().pid.expect("a reader").cast_signed()).expect("a pid");
     kill_process(pid, Signal::KILL).expect("it is there");
-    assert_eq!(reader.rows(&first, usize::MAX).expect("rows"), rows, "under the same id");
+    assert_eq!(program(&mut reader).id, first.id, "another reader knows it by its content");
+    assert_eq!(rows_of(&mut reader), rows);
     // Nothing of the process is read any more.
     served.signal_server(Signal::STOP);
     assert_eq!(reader.rows(&first, usize::MAX).expect("rows"), rows);
@@ -196,7 +214,8 @@ fn root_memory_that_waits_for_a_server_is_given_up_and_the_rest_is_read() {
     let (_, opened) = open(&mut reader, served.pid()).expect("its mappings can be read");
     println!("{test}: {:?}", begun.elapsed());
     assert!(opened.executables.iter().all(Result::is_err) && opened.again_at.is_some());
-    assert_eq!(reader.stats().troubles.given_up, 1);
+    let given_up = reader.stats().troubles.given_up;
+    assert!(given_up >= 1);
     let until = Instant::now() + PATIENCE;
     let (exe, opened) = loop {
         assert!(Instant::now() < until, "it is tried again");
@@ -205,7 +224,7 @@ fn root_memory_that_waits_for_a_server_is_given_up_and_the_rest_is_read() {
             _ => sleep(Duration::from_millis(50)),
         }
     };
-    assert_eq!(reader.stats().troubles.given_up, 1, "what made it wait is left alone");
+    assert_eq!(reader.stats().troubles.given_up, given_up, "what made it wait is left alone");
     let files: Vec<_> = opened.executables.iter().flatten().map(|executable| executable.path_text()).collect();
     assert!(files.iter().any(|file| file.contains("libc.so")), "{files:?}");
     assert!(!files.iter().any(|file| file.as_bytes() == exe), "{files:?}");

@@ -54,9 +54,14 @@ impl FileKey {
         Ok(Self::new(&stat(file)?))
     }
 
+    /// The file as maps print it, where they and `stat` agree of it.
+    pub(super) const fn file_id(&self) -> FileId {
+        FileId { major: self.device.0, minor: self.device.1, inode: self.inode }
+    }
+
     /// Whether it is `id` beyond doubt.
     pub(super) fn is(&self, id: FileId) -> bool {
-        self.device == (id.major, id.minor) && self.inode == id.inode
+        self.file_id() == id
     }
 
     /// The same inode, unwritten since unless its times were set back; it may have been renamed, linked or unlinked.

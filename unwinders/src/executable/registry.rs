@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use profiler_address::UserAddr;
 use rustc_hash::FxHashMap;
@@ -43,8 +44,10 @@ pub struct Executables {
     /// kernel gives its number to no other.
     safe_devices: FxHashMap<(u32, u32), ExecutableId>,
     vdso: Option<Arc<Executable>>,
-    /// Those whose file may not be read, by what maps print of it and a hash of its first page.
-    pub(super) restored: FxHashMap<(FileId, Digest), ExecutableId>,
+    /// Those whose file may not be read, by what maps print of it.
+    pub(super) restored: FxHashMap<FileId, Vec<ExecutableId>>,
+    /// Until then the memory of processes may be read in the place of files that may not.
+    pub(super) restore_until: Option<Instant>,
     /// What is known of those that are runtimes.
     runtimes: FxHashMap<ExecutableId, Result<Arc<dyn Data>, AttachError>>,
     max_executables: usize,
@@ -61,7 +64,7 @@ pub(super) struct Entry {
     content: Candidate,
     /// Of all its bytes, once they were compared with another file's.
     pub(super) digest: Option<Digest>,
-    last_use: u64,
+    pub(super) last_use: u64,
     /// Where the file was seen mapped: pid, start, end.
     pub(super) mappers: Vec<(u32, UserAddr, UserAddr)>,
 }
@@ -112,6 +115,7 @@ impl Executables {
             safe_devices: FxHashMap::default(),
             vdso: None,
             restored: FxHashMap::default(),
+            restore_until: None,
             runtimes: FxHashMap::default(),
             max_executables: executables.max(1),
             max_open_files: open_files.max(1),
@@ -152,7 +156,7 @@ impl Executables {
                 + executable.segments.capacity() * size_of::<Segment>()
                 + entry.mappers.capacity() * size_of::<(u32, UserAddr, UserAddr)>()
         };
-        self.entries.values().map(entry).sum()
+        self.entries.values().map(entry).sum::<usize>() + usize::try_from(self.restored_bytes()).unwrap_or(usize::MAX)
     }
 
     /// Files that are open now.
@@ -198,7 +202,7 @@ impl Executables {
         let safe = safe.is_some_and(|entry| entry.executable.is_open());
         let (file, key) = match open::open_mapped(process, mapping, safe) {
             Ok(found) => found,
-            Err(error) if process.alive && process.restore && error.leaves_memory() => {
+            Err(error) if process.alive && self.may_restore() && error.leaves_memory() => {
                 return self.open_restored(process, mapping, (id, path)).map_err(|_| error);
             }
             Err(error) => return Err(error),
@@ -433,7 +437,9 @@ impl Executables {
             build_id_go: executable.build_id_go.clone(),
         };
         let keys: Vec<FileKey> = known.keys.into_iter().take(MAX_KEYS).collect();
-        if executable.format != Format::Restored {
+        if executable.format == Format::Restored {
+            keys.iter().take(1).for_each(|key| self.restored.entry(key.file_id()).or_default().push(id));
+        } else {
             self.by_content.entry(content.clone()).or_default().push(id);
             self.by_key.extend(keys.iter().map(|key| (*key, id)));
         }
@@ -582,7 +588,7 @@ impl Executables {
         orphans.len()
     }
 
-    fn close(&mut self, id: ExecutableId) {
+    pub(super) fn close(&mut self, id: ExecutableId) {
         if let Some(entry) = self.entries.get(&id) {
             entry.executable.set_file(None);
             self.open_files = self.open_files.saturating_sub(1);
@@ -618,12 +624,15 @@ impl Executables {
         }
         self.safe_devices.retain(|_, known| *known != id);
         if entry.executable.format == Format::Restored {
-            self.restored.retain(|_, known| *known != id);
+            self.restored.retain(|_, known| {
+                known.retain(|known| *known != id);
+                !known.is_empty()
+            });
             return;
         }
         for key in entry.keys {
             self.by_key.remove(&key);
-            let file = FileId { major: key.device.0, minor: key.device.1, inode: key.inode };
+            let file = key.file_id();
             if self.by_file.get(&file) == Some(&id) {
                 self.by_file.remove(&file);
             }

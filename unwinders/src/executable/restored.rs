@@ -2,14 +2,16 @@
 //!
 //! A file system that a user serves (FUSE: `AppImage`, rootless containers) may not be opened by anybody else, or lets who reads
 //! wait for ever. The process has the file mapped all the same, and its memory may be read; a page of it that nobody has touched yet
-//! is still asked of the file system, so this is done where somebody may be given up for it, and only while [`Mapper::restore`] says so.
-//! What comes back is put into memory at once ([`profiler_elf::restore`]) and is never asked of the process again.
+//! is still asked of the file system, so this is done where somebody may be given up for it, when that one says so, and for so long
+//! ([`Executables::restore_for`]). What comes back ([`profiler_elf::restore`]) is kept in memory, within a budget.
 
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
+use profiler_bpf::memory::read_of;
 use profiler_elf::{ReadError, Restored, Source, contain, restore};
 use sha2::{Digest as _, Sha256};
 
@@ -19,24 +21,28 @@ use super::open::FileKey;
 use super::registry::Candidate;
 use super::{Content, Executable, ExecutableId, Executables, Format, Mapper};
 use crate::maps::{self, FileId, Keep, Mapping};
-use crate::memory::{Memory, ProcessMemory};
 
-/// Bytes by which a file is known again.
-const HEAD: u64 = 4096;
-/// Most bytes of all that were restored and are open.
-const MAX_OPEN_BYTES: u64 = 256 << 20;
+/// Most bytes of all that were restored and are open; beyond it those go that were not used for longest. They are in no limit of the
+/// allocator's.
+const MAX_OPEN_BYTES: u64 = if cfg!(test) { 64 << 10 } else { 32 << 20 };
+/// Bytes read at once.
+const READ: usize = 64 << 10;
+/// Pieces of one file in one process; linkers make five.
+const MAX_PIECES: usize = 1024;
 
 /// Pieces of a file that are in a process's memory.
 #[derive(Debug)]
 struct Mapped {
-    memory: ProcessMemory,
+    pid: u32,
+    /// Nothing is read after that.
+    until: Instant,
     /// Offset in the file, address, bytes; by address.
     pieces: Vec<(u64, u64, u64)>,
 }
 
 impl Mapped {
     /// What `pid` has mapped of the file `id`, with what is mapped at `address`.
-    fn find(pid: u32, id: FileId, address: u64) -> io::Result<Self> {
+    fn find(pid: u32, id: FileId, address: u64, until: Instant) -> io::Result<Self> {
         let maps = BufReader::new(File::open(format!("/proc/{pid}/maps"))?);
         let parsed = maps::parse(maps, Keep::All)?;
         let of_file = parsed.mappings.iter().filter(|mapping| mapping.file().is_some_and(|(file, _)| file == id));
@@ -48,20 +54,19 @@ impl Mapped {
         pieces.drain(..first);
         let next = pieces.iter().skip(1).position(|(offset, ..)| *offset == 0);
         pieces.truncate(next.map_or(pieces.len(), |next| next + 1));
-        Ok(Self { memory: ProcessMemory::open(pid)?, pieces })
+        if pieces.len() > MAX_PIECES {
+            return Err(io::Error::other(format!("{} pieces of it are mapped", pieces.len())));
+        }
+        Ok(Self { pid, until, pieces })
     }
 
-    /// Hash of the file's first page, in which are its headers and, as a rule, its build id.
-    fn head(&self) -> io::Result<Digest> {
-        Ok(Sha256::digest(self.read_up_to(0, HEAD).map_err(io::Error::other)?).into())
-    }
-
-    fn restore(&self) -> io::Result<(File, u64, Digest)> {
+    fn restore(&self) -> io::Result<(Restored, Digest)> {
         let start = self.pieces.first().map_or(0, |(_, start, _)| *start);
         let restored =
             contain::contain(|| restore(self, start)).ok_or_else(|| io::Error::other("its parser panicked"))?;
         let restored = restored.map_err(io::Error::other)?;
-        Ok((written(&restored)?, restored.size, digest(&restored)))
+        let digest = digest(&restored);
+        Ok((restored, digest))
     }
 }
 
@@ -79,7 +84,13 @@ impl Source for Mapped {
             let within = at - offset;
             let length = usize::try_from(length - within).unwrap_or(usize::MAX).min(rest.len());
             let piece = rest.get_mut(..length).unwrap_or_default();
-            self.memory.read(start.saturating_add(within), piece)?;
+            // By pages, since each may be a wait.
+            for (page, piece) in piece.chunks_mut(READ).enumerate() {
+                if Instant::now() >= self.until {
+                    return Err(io::Error::from(io::ErrorKind::TimedOut).into());
+                }
+                read_of(self.pid, start.saturating_add(within).saturating_add((page * READ) as u64), piece)?;
+            }
             done += length;
         }
         Ok(done)
@@ -111,6 +122,16 @@ pub(super) const fn key(id: FileId, size: u64) -> FileKey {
 }
 
 impl Executables {
+    /// For so long, from now on, the memory of processes may be read in the place of files that may not. That can take as long as who
+    /// serves the file likes; not at all unless this is called.
+    pub fn restore_for(&mut self, time: Duration) {
+        self.restore_until = Some(Instant::now() + time).filter(|_| !time.is_zero());
+    }
+
+    pub(super) fn may_restore(&self) -> bool {
+        self.restore_until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// The executable that `mapping` of `process` maps, from what is mapped of it.
     pub(super) fn open_restored(
         &mut self,
@@ -118,24 +139,32 @@ impl Executables {
         mapping: &Mapping,
         (id, path): (FileId, &Arc<[u8]>),
     ) -> io::Result<Arc<Executable>> {
-        let mapped = Mapped::find(process.pid, id, mapping.start.0)?;
-        let head = mapped.head()?;
         let mapper = (process.pid, mapping.start, mapping.end);
-        if let Some(known) = self.restored.get(&(id, head)).copied()
+        let of_file = self.restored.get(&id).cloned().unwrap_or_default();
+        let is_known = |known: &&ExecutableId| self.entries.get(*known).is_some_and(|e| e.mappers.contains(&mapper));
+        if let Some(known) = of_file.iter().find(is_known).copied()
             && let Some(executable) = self.reuse(known, mapper, None)
         {
             return Ok(executable);
         }
-        self.room_for_restored()?;
-        let (file, size, digest) = mapped.restore()?;
-        let file = Arc::new(file);
-        let identity = Identity { format: Format::Restored, ..Identity::read(&file, size)? };
-        let key = key(id, size);
+        // Device numbers are given again, and who serves a file may serve everybody another one: only its content tells what it is.
+        let (restored, digest) = Mapped::find(process.pid, id, mapping.start.0, self.until()?)?.restore()?;
+        let is_same = |known: &&ExecutableId| self.entries.get(*known).is_some_and(|e| e.digest == Some(digest));
+        if let Some(known) = of_file.iter().find(is_same).copied()
+            && let Some(executable) = self.reuse(known, mapper, None)
+        {
+            return Ok(executable);
+        }
+        let file = Arc::new(self.hold(&restored)?);
+        let identity = contain::contain(|| Identity::read(&file, restored.size));
+        let identity = identity.unwrap_or_else(|| Err(io::Error::other("its parser panicked")))?;
+        let identity = Identity { format: Format::Restored, ..identity };
+        let key = key(id, restored.size);
         let content = Candidate::new(&key, &identity);
         self.make_room();
         let file = Content::File(Mutex::new(Some(file)));
         let executable = self.enter(Arc::clone(path), key, identity, content, file, Some(digest), mapper);
-        self.restored.insert((id, head), executable.id);
+        self.restored.entry(id).or_default().push(executable.id);
         self.close_some();
         Ok(executable)
     }
@@ -143,28 +172,123 @@ impl Executables {
     /// The same file again, for an executable whose file was closed to make room.
     pub(super) fn restore_again(&mut self, id: ExecutableId) -> io::Result<Arc<File>> {
         let gone = || io::Error::new(io::ErrorKind::NotFound, "nobody who maps it is left");
-        self.room_for_restored()?;
+        let until = self.until()?;
         let entry = self.entries.get(&id).ok_or_else(gone)?;
-        let key = entry.keys.first().ok_or_else(gone)?;
-        let file = FileId { major: key.device.0, minor: key.device.1, inode: key.inode };
+        let file = entry.keys.first().ok_or_else(gone)?.file_id();
         let found = entry.mappers.iter().rev().find_map(|(pid, start, _)| {
-            let (restored, _, digest) = Mapped::find(*pid, file, start.0).and_then(|mapped| mapped.restore()).ok()?;
+            let (restored, digest) =
+                Mapped::find(*pid, file, start.0, until).and_then(|mapped| mapped.restore()).ok()?;
             (Some(digest) == entry.digest).then_some(restored)
         });
-        found.map(Arc::new).ok_or_else(gone)
+        self.hold(&found.ok_or_else(gone)?).map(Arc::new)
     }
 
-    fn room_for_restored(&self) -> io::Result<()> {
-        let open = self.entries.values().map(|entry| &entry.executable).filter(|e| e.format == Format::Restored);
-        let bytes: u64 = open.filter_map(|executable| executable.file()?.metadata().ok()).map(|m| allocated(&m)).sum();
-        if bytes < MAX_OPEN_BYTES {
-            return Ok(());
+    fn until(&self) -> io::Result<Instant> {
+        let not_now = || io::Error::other("its file may not be read, and the memory of who maps it not for now");
+        self.restore_until.ok_or_else(not_now)
+    }
+
+    /// Bytes of all that were restored and are open.
+    pub(super) fn restored_bytes(&self) -> u64 {
+        self.open_restored_files().map(|(_, _, bytes)| bytes).sum()
+    }
+
+    /// Those that are open, with their last use and how many bytes they have.
+    fn open_restored_files(&self) -> impl Iterator<Item = (u64, ExecutableId, u64)> {
+        self.restored.values().flatten().filter_map(|id| {
+            let entry = self.entries.get(id)?;
+            let bytes = entry.executable.file()?.metadata().ok()?.blocks() * 512;
+            Some((entry.last_use, *id, bytes))
+        })
+    }
+
+    /// Puts what was restored into memory; what was not used for longest makes room for it.
+    fn hold(&mut self, restored: &Restored) -> io::Result<File> {
+        let mut open: Vec<_> = self.open_restored_files().collect();
+        open.sort_unstable();
+        let mut bytes = open.iter().map(|(_, _, bytes)| bytes).sum::<u64>() + restored.bytes();
+        for (_, id, size) in open {
+            if bytes <= MAX_OPEN_BYTES {
+                break;
+            }
+            self.close(id);
+            bytes -= size;
         }
-        Err(io::Error::other(format!("{bytes} bytes of files that were read from memory are open already")))
+        written(restored)
     }
 }
 
-fn allocated(metadata: &std::fs::Metadata) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    metadata.blocks() * 512
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// This process's mappings of code of files, and what is restored of each.
+    fn own(executables: &mut Executables) -> Vec<(Mapping, Arc<Executable>)> {
+        let maps = BufReader::new(File::open("/proc/self/maps").unwrap());
+        let mappings = maps::parse(maps, Keep::Executable).unwrap().mappings;
+        let mappings = mappings.into_iter().filter(|mapping| mapping.file().is_some());
+        mappings.map(|mapping| (mapping.clone(), open(executables, &mapping).unwrap())).collect()
+    }
+
+    fn open(executables: &mut Executables, mapping: &Mapping) -> io::Result<Arc<Executable>> {
+        let process = Mapper { pid: std::process::id(), alive: true, exe: b"", parent: 0 };
+        executables.open_restored(&process, mapping, mapping.file().unwrap())
+    }
+
+    fn patient() -> Executables {
+        let mut executables = Executables::new();
+        executables.restore_for(Duration::from_secs(600));
+        executables
+    }
+
+    #[test]
+    fn what_was_not_used_for_longest_makes_room_and_comes_back() {
+        let mut executables = patient();
+        let own = own(&mut executables);
+        assert!(own.len() >= 3, "a program, libc and the loader");
+        let open = own.iter().filter(|(_, executable)| executable.is_open()).count();
+        // The program alone is larger than what is kept.
+        assert!(open >= 1 && open < own.len(), "{open} of {}", own.len());
+        for (_, executable) in &own {
+            assert_eq!(executable.format, Format::Restored);
+            let file = executables.file(executable).unwrap().metadata().unwrap();
+            assert_eq!(file.len(), executable.size);
+            assert!(executables.restored_bytes() <= MAX_OPEN_BYTES.max(file.blocks() * 512));
+            assert_eq!(executables.open_files(), own.iter().filter(|(_, executable)| executable.is_open()).count());
+        }
+    }
+
+    #[test]
+    fn only_who_is_known_to_map_it_or_has_the_same_content_is_the_same() {
+        let mut executables = patient();
+        let own = own(&mut executables);
+        let (mapping, first) = own.last().unwrap();
+        assert_eq!(open(&mut executables, mapping).unwrap().id, first.id);
+        let forget = |executables: &mut Executables, digest| {
+            let entry = executables.entries.get_mut(&first.id).unwrap();
+            entry.mappers.clear();
+            entry.digest = digest;
+        };
+        let digest = executables.entries[&first.id].digest;
+        forget(&mut executables, digest);
+        assert_eq!(open(&mut executables, mapping).unwrap().id, first.id, "the same content");
+        forget(&mut executables, Some([0; 32]));
+        assert_ne!(open(&mut executables, mapping).unwrap().id, first.id, "the same number of another file");
+    }
+
+    #[test]
+    fn nothing_is_read_without_leave_or_beyond_its_time() {
+        let mut executables = patient();
+        let own = own(&mut executables);
+        let (mapping, closed) = own.iter().find(|(_, executable)| !executable.is_open()).unwrap();
+        for time in [Duration::ZERO, Duration::from_nanos(1)] {
+            executables.restore_for(time);
+            assert!(executables.file(closed).is_err());
+            executables.entries.get_mut(&closed.id).unwrap().mappers.clear();
+            assert!(open(&mut executables, mapping).is_err());
+        }
+        executables.restore_for(Duration::from_secs(600));
+        assert_eq!(open(&mut executables, mapping).unwrap().id, closed.id);
+        assert!(executables.file(closed).is_ok());
+    }
 }
