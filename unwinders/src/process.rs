@@ -14,8 +14,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use rustc_hash::FxHashMap;
-
 pub use cgroup::Cgroup;
 pub use clock::Clock;
 pub use procfs::ScanError;
@@ -23,7 +21,7 @@ pub use table::{Changes, ProcessTable, Retired};
 
 use crate::maps::MappingSet;
 
-/// Threads of one process whose names are remembered; the others go by the name of the process.
+/// Threads of one process that are looked at.
 pub const MAX_THREADS: usize = 1 << 16;
 
 /// A kernel `comm`: the name of a thread, at most 15 bytes.
@@ -112,8 +110,6 @@ pub struct Process {
     pub container_inherited: bool,
     /// The process's id in its own (innermost) pid namespace; `pid` until read.
     pub namespace_pid: u32,
-    /// The address space is a 32-bit one.
-    pub is_32bit: bool,
     /// See [`AddressSpace`]; `None` until read ([`ProcessTable::read_address_space`]).
     pub address_space: Option<AddressSpace>,
     /// Process id of the parent; 0 if unknown or none.
@@ -130,26 +126,10 @@ pub struct Process {
     live_threads: Option<u32>,
     /// `/proc` is to be read (again): events were lost, or never told.
     wants_scan: bool,
-    threads: FxHashMap<u32, Thread>,
     last_event: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Thread {
-    comm: Comm,
-    ended: bool,
-}
-
 impl Process {
-    /// Name of the thread `tid` where the table has learnt it; see also [`ProcessTable::thread_comm`].
-    #[must_use]
-    pub fn thread(&self, tid: u32) -> Option<Comm> {
-        if tid == self.pid {
-            return Some(self.comm);
-        }
-        self.threads.get(&tid).map(|thread| thread.comm)
-    }
-
     /// Whether what is known has a gap that only [`ProcessTable::scan`] can fill.
     #[must_use]
     pub fn wants_scan(&self) -> bool {
@@ -160,19 +140,5 @@ impl Process {
     #[must_use]
     pub fn exe_text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.exe)
-    }
-
-    fn set_address_space(&mut self, space: AddressSpace) {
-        self.address_space = Some(space);
-        // A 64-bit program's stack is at the top of 47 or more bits.
-        self.is_32bit = space.start_stack != 0 && space.start_stack <= u64::from(u32::MAX);
-    }
-
-    fn name_thread(&mut self, tid: u32, comm: Comm) {
-        if tid == self.pid {
-            self.comm = comm;
-        } else if self.threads.len() < MAX_THREADS || self.threads.contains_key(&tid) {
-            self.threads.insert(tid, Thread { comm, ended: false });
-        }
     }
 }

@@ -255,15 +255,6 @@ pub fn thread_ids(pid: u32) -> Vec<u32> {
     entries.take(super::MAX_THREADS).filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
-/// The name of a thread now.
-///
-/// # Errors
-/// If the thread has ended.
-pub fn thread_comm(pid: u32, tid: u32) -> Result<Comm, ScanError> {
-    let text = read_small(pid, &format!("/proc/{pid}/task/{tid}/comm"))?;
-    Ok(Comm::new(text.strip_suffix(b"\n").unwrap_or(&text)))
-}
-
 /// The path of a process's program, without ` (deleted)`; `None` for kernel threads.
 #[must_use]
 pub fn exe_path(pid: u32) -> Option<Vec<u8>> {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::procfs;
-use super::{Cgroup, Clock, Comm, Process, Thread};
+use super::{Cgroup, Clock, Comm, Process};
 use crate::maps::{Mapping, MappingSet};
 use paths::PathInterner;
 
@@ -87,7 +87,6 @@ pub struct ProcessTable {
     clock: Clock,
     /// Ended images in the order of their ends.
     graves: VecDeque<(u64, Retired)>,
-    ended_threads: VecDeque<(u64, u32, u32)>,
     evicted: Vec<Retired>,
     to_scan: VecDeque<u32>,
     queued: FxHashSet<u32>,
@@ -124,7 +123,6 @@ impl ProcessTable {
             last_serial: 0,
             clock,
             graves: VecDeque::new(),
-            ended_threads: VecDeque::new(),
             evicted: Vec::new(),
             to_scan: VecDeque::new(),
             queued: FxHashSet::default(),
@@ -175,11 +173,8 @@ impl ProcessTable {
     /// Bytes that the table takes, to within a few per cent; takes a walk over all of it.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let images = || self.slots.values().flat_map(|slot| slot.past.iter().chain([&slot.current]));
-        let threads: usize = images().map(|image| image.threads.capacity() * size_of::<(u32, Thread)>()).sum();
         self.images * size_of::<Process>()
             + self.slots.capacity() * (size_of::<Slot>() - size_of::<Process>() + 8)
-            + threads
             + self.count_mappings() * size_of::<Mapping>()
             + self.paths.bytes
             + self.graves.capacity() * size_of::<(u64, Retired)>()
@@ -259,16 +254,6 @@ impl ProcessTable {
             self.graves.pop_front();
             self.forget(retired);
         }
-        while let Some(&(time, pid, tid)) = self.ended_threads.front()
-            && time.saturating_add(self.grace) <= now
-        {
-            self.ended_threads.pop_front();
-            if let Some(slot) = self.slots.get_mut(&pid)
-                && slot.current.threads.get(&tid).is_some_and(|thread| thread.ended)
-            {
-                slot.current.threads.remove(&tid);
-            }
-        }
         let much = self.crowded || self.mapped_since_count >= MAX_ALL_MAPPINGS / 16;
         if much && now.saturating_sub(self.counted_at) >= COUNT_EVERY_NS {
             self.crowded = self.count_mappings() > MAX_ALL_MAPPINGS;
@@ -304,7 +289,6 @@ impl ProcessTable {
             container_id: None,
             container_inherited: true,
             namespace_pid: 0,
-            is_32bit: false,
             address_space: None,
             parent: 0,
             kthread: false,
@@ -313,7 +297,6 @@ impl ProcessTable {
             scanned_at: 0,
             live_threads: None,
             wants_scan: false,
-            threads: FxHashMap::default(),
             last_event: 0,
         }
     }

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use profiler_address::UserAddr;
 use profiler_bpf::sideband::{Event, Kind, Mmap};
-use rustc_hash::FxHashMap;
 
 use super::{Changes, MAX_MAPPINGS_WHEN_CROWDED, ProcessTable, SAME_START_NS, Slot};
 use crate::maps::{Backing, FileId, Mapping};
@@ -43,8 +42,6 @@ impl ProcessTable {
         let Some(process) = self.living(event, changes) else { return };
         if event.time >= process.scanned_at {
             process.live_threads = process.live_threads.map(|threads| threads.saturating_add(1));
-            // The id may have been another thread's.
-            process.threads.remove(&event.tid);
         }
     }
 
@@ -60,7 +57,6 @@ impl ProcessTable {
         }
         let mut child = match self.get_at(parent_pid, event.time).or_else(|| self.get(parent_pid)) {
             Some(parent) => Process {
-                threads: FxHashMap::default(),
                 mappings_version: u32::from(!parent.mappings.is_empty()),
                 wants_scan: parent.wants_scan,
                 ..parent.clone()
@@ -119,9 +115,7 @@ impl ProcessTable {
             current.mappings = Arc::default();
             current.mappings_version = 0;
             current.address_space = None;
-            current.is_32bit = false;
             current.kthread = false;
-            current.threads.clear();
             current.live_threads = Some(1);
             // From here on the events tell everything but the control group.
             current.wants_scan &= current.cgroup.is_none();
@@ -134,8 +128,9 @@ impl ProcessTable {
 
     fn named(&mut self, event: &Event, comm: Comm, changes: &mut Changes) {
         let Some(process) = self.living(event, changes) else { return };
-        if event.tid != event.pid || event.time >= process.scanned_at {
-            process.name_thread(event.tid, comm);
+        // Samples bring their threads' names with them.
+        if event.tid == event.pid && event.time >= process.scanned_at {
+            process.comm = comm;
             changes.name = true;
         }
     }
@@ -188,10 +183,6 @@ impl ProcessTable {
         let process = &mut slot.current;
         if process.ended.is_some() || event.time < process.image_start {
             return;
-        }
-        if let Some(thread) = process.threads.get_mut(&event.tid) {
-            thread.ended = true;
-            self.ended_threads.push_back((event.time, event.pid, event.tid));
         }
         if event.time < process.scanned_at {
             return;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{Changes, MAX_MAPPINGS_WHEN_CROWDED, ProcessTable, SAME_START_NS};
 use crate::maps::{Backing, Mapping, MappingSet};
-use crate::process::procfs::{self, Place, Scan, ScanError, Stat};
-use crate::process::{AddressSpace, Cgroup, Comm, Process};
+use crate::process::procfs::{Place, Scan, ScanError, Stat};
+use crate::process::{AddressSpace, Cgroup, Process};
 
 /// Different control groups remembered.
 const MAX_CGROUPS: usize = 4096;
@@ -87,7 +87,6 @@ impl ProcessTable {
             slot.current.serial = fresh_serial;
             slot.current.image_start = now;
             slot.current.mappings_version = 0;
-            slot.current.threads.clear();
             changes.new_image = true;
         }
         let process = &mut slot.current;
@@ -107,7 +106,7 @@ impl ProcessTable {
         process.scanned_at = now;
         process.wants_scan = false;
         if let Some(space) = space {
-            process.set_address_space(space);
+            process.address_space = Some(space);
         }
         // A zombie has no memory any more, but its last samples are still to be resolved.
         if !dead {
@@ -175,14 +174,14 @@ impl ProcessTable {
             return Err(ScanError::Gone { pid });
         }
         let space = stat.image().ok_or(ScanError::Executing { pid })?;
-        process.set_address_space(space);
+        process.address_space = Some(space);
         Ok(space)
     }
 
     /// Notes what identifies the image in memory when another source than `/proc` told it (a sample's own record).
     pub fn set_address_space(&mut self, pid: u32, space: AddressSpace) {
         if let Some(slot) = self.slots.get_mut(&pid) {
-            slot.current.set_address_space(space);
+            slot.current.address_space = Some(space);
         }
     }
 
@@ -218,19 +217,5 @@ impl ProcessTable {
         let cgroup = Arc::new(cgroup);
         self.cgroups.insert(Arc::clone(&cgroup.path), Arc::clone(&cgroup));
         cgroup
-    }
-
-    /// The name of a thread now, read from `/proc` once where no event has told it; the process's own name if the thread is gone.
-    pub fn thread_comm(&mut self, pid: u32, tid: u32) -> Comm {
-        let Some(slot) = self.slots.get_mut(&pid) else { return Comm::default() };
-        if let Some(comm) = slot.current.thread(tid) {
-            return comm;
-        }
-        let comm = match slot.current.ended {
-            None => procfs::thread_comm(pid, tid).unwrap_or(slot.current.comm),
-            Some(_) => slot.current.comm,
-        };
-        slot.current.name_thread(tid, comm);
-        comm
     }
 }

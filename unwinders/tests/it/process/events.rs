@@ -81,9 +81,7 @@ fn a_program_starts_maps_its_files_and_ends() {
     assert_eq!((process.start_time_ns, process.start_unix_ns, process.parent), (110, 1_000_010, OTHER));
     assert_eq!(process.address_space, None);
     table.set_address_space(PID, AddressSpace { start_code: 0x1000, start_stack: 0x7ffc_0000_0000 });
-    assert!(!table.get(PID).unwrap().is_32bit);
-    table.set_address_space(PID, AddressSpace { start_code: 0x804_9000, start_stack: 0xffff_d000 });
-    assert!(table.get(PID).unwrap().is_32bit, "its stack is below 4 GiB");
+    assert_eq!(table.get(PID).unwrap().address_space.unwrap().start_code, 0x1000);
     let serial = table.get(PID).unwrap().serial;
 
     assert!(table.apply(&exit(30, PID, PID)).ended);
@@ -194,7 +192,6 @@ fn another_thread_than_the_main_one_executes() {
     );
     let process = table.get(PID).unwrap();
     assert_eq!((process.ended, process.comm.as_bytes()), (None, &b"next"[..]));
-    assert_eq!(process.thread(PID + 10), None, "that thread id is gone");
     assert!(table.apply(&exit(9, PID, PID)).ended);
 }
 
@@ -213,27 +210,16 @@ fn an_exec_after_the_main_threads_exit_revives_a_process_of_unknown_threads() {
 }
 
 #[test]
-fn threads_have_names_until_a_while_after_their_end() {
+fn a_process_has_the_name_of_its_main_thread() {
     let mut table = table();
     all(
         &mut table,
         &[fork(1, PID, 7), exec(2, PID, "main"), thread(3, PID, PID + 1), comm(4, PID, PID + 1, "worker-1")],
     );
-    assert_eq!(table.thread_comm(PID, PID + 1).as_bytes(), b"worker-1");
-    assert_eq!(
-        table.thread_comm(PID, PID + 2).as_bytes(),
-        b"main",
-        "an unknown thread that is gone has its process's name"
-    );
-    table.apply(&exit(5, PID, PID + 1));
-    table.retire(6);
-    assert_eq!(table.get(PID).unwrap().thread(PID + 1).unwrap().as_bytes(), b"worker-1");
-    table.retire(5 + 5 * SECOND);
-    assert_eq!(table.get(PID).unwrap().thread(PID + 1), None);
+    assert_eq!(table.get(PID).unwrap().comm.as_bytes(), b"main");
     let changes = table.apply(&comm(6 * SECOND, PID, PID, "a name that is too long"));
     assert!(changes.name);
     assert_eq!(table.get(PID).unwrap().comm.as_bytes(), b"a name that is ");
-    assert_eq!(table.get(PID).unwrap().thread(PID).unwrap().as_bytes(), b"a name that is ");
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn a_running_program_is_known_by_one_scan() {
     assert_eq!(process.comm.as_bytes(), b"sleep");
     assert_eq!(process.parent, std::process::id());
     assert!(process.exe_text().ends_with("/sleep"));
-    assert!(!process.is_32bit && !process.kthread && process.ended.is_none() && !process.wants_scan());
+    assert!(!process.kthread && process.ended.is_none() && !process.wants_scan());
     assert_eq!(process.namespace_pid, sleep.pid());
     assert!(process.cgroup.is_some());
     let code = process.address_space.unwrap().start_code;
@@ -136,23 +136,6 @@ fn after_an_exec_told_by_events_the_address_space_is_read_alone() {
 }
 
 #[test]
-fn a_thread_that_nobody_told_of_has_its_name_read() {
-    let (sender, receiver) = std::sync::mpsc::channel::<()>();
-    let (tell, tid) = std::sync::mpsc::channel();
-    let thread = std::thread::Builder::new().name("a worker".to_owned()).spawn(move || {
-        tell.send(rustix::thread::gettid().as_raw_pid() as u32).unwrap();
-        let _ = receiver.recv();
-    });
-    let tid = tid.recv().unwrap();
-    let pid = std::process::id();
-    let mut table = scanned(pid);
-    assert_eq!(table.thread_comm(pid, tid).as_bytes(), b"a worker");
-    drop(sender);
-    thread.unwrap().join().unwrap();
-    assert_eq!(table.thread_comm(pid, tid).as_bytes(), b"a worker", "and is remembered");
-}
-
-#[test]
 fn the_main_thread_ends_before_the_others() {
     let directory = tempfile::tempdir().unwrap();
     let source = "#include <pthread.h>\n#include <unistd.h>\n\
@@ -213,7 +196,7 @@ fn root_kernel_threads_are_told_apart() {
     let mut table = ProcessTable::new();
     table.scan(pid, Clock::monotonic_now()).unwrap();
     let process = table.get(pid).unwrap();
-    assert!(process.kthread && process.mappings.is_empty() && process.exe.is_empty() && !process.is_32bit);
+    assert!(process.kthread && process.mappings.is_empty() && process.exe.is_empty());
 }
 
 #[test]
