@@ -212,16 +212,7 @@ impl Session {
                 UserFrame::Runtime(frame) => {
                     let aggregate = &mut self.window.aggregate;
                     let id = match names.remove(&frame) {
-                        Some(named) => {
-                            let id = aggregate.runtime_frame(image, frame, || named);
-                            // Once for each frame, however often it is asked.
-                            if let Some(unnamed) = aggregate.unnamed.get(&id)
-                                && unnamed.asked == 1
-                            {
-                                self.totals.count_unnamed(&unnamed.why);
-                            }
-                            id
-                        }
+                        Some(named) => aggregate.runtime_frame(image, frame, || named),
                         // It is known, or was further up.
                         None => aggregate.frame(Frame::Runtime { image, frame }),
                     };

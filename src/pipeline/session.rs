@@ -513,6 +513,7 @@ impl Session {
         }
         self.full.fill(false);
         let taken = self.window.take();
+        self.totals.count_unnamed(&taken);
         let processes = &self.processes;
         self.reading.close_orphans(&|pid| processes.get(pid).is_some_and(|process| process.ended.is_none()), &|id| {
             taken.executables.contains_key(&id)

@@ -228,14 +228,19 @@ fn learn(
         Place::Unmapped => "[unmapped]".into(),
         Place::Marker(end) => format!("[{}]", end.reason()).into(),
     };
-    known.insert(place);
     tick.named.push((place, name));
+    // What its runtime is to be asked again has this name until it has a better one: nobody waits for what may never come.
+    if !aggregate.may_be_named(leaf) {
+        known.insert(place);
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use profiler_bpf::abi::FrameKind;
     use profiler_measure::Measure;
     use profiler_unwinders::process::Comm;
+    use profiler_unwinders::runtime::{FrameName, Named};
 
     use super::super::aggregate::{RawSample, Series, Thread};
     use super::*;
@@ -308,6 +313,34 @@ mod tests {
         tap.look(&second);
         assert!(tap.take_unnamed().is_none() && tap.take().samples == 2);
         assert_eq!(tap.take().samples, 0);
+    }
+
+    #[test]
+    fn a_name_that_comes_at_the_second_asking_takes_the_place_of_the_reason_why_there_was_none() {
+        let mut tap = Tap::default();
+        let mut window = Aggregate::default();
+        let id = window.image(image(7));
+        window.thread(Thread { image: id, tid: 1, comm: [0; 16] });
+        let frame = |cookie| RuntimeFrame { kind: FrameKind::V8, object: UserAddr(0x1000), position: 3, cookie };
+        let gone = || -> Named { Err("v8: function gone".into()) };
+        let name = || -> Named {
+            let function = "handle".into();
+            Ok(vec![FrameName { function, file: "a.js".into(), line: 5, start_line: 1, tier: None }])
+        };
+        let mut told = |window: &mut Aggregate, frame, names: &dyn Fn() -> Named| {
+            let leaf = window.runtime_frame(id, frame, names);
+            let stack = window.stack(&[leaf]);
+            add(window, Measure::cpu_clock(10), &[stack]);
+            tap.look(window);
+            let named = tap.take().named;
+            named.into_iter().map(|(_, name)| name.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(told(&mut window, frame(1), &gone), ["[v8: function gone]"], "nobody waits for it");
+        assert_eq!(told(&mut window, frame(1), &name), ["handle"]);
+        assert!(told(&mut window, frame(1), &name).is_empty(), "known");
+        for left in [1, 1, 1, 0] {
+            assert_eq!(told(&mut window, frame(2), &gone).len(), left, "asked often enough");
+        }
     }
 
     #[test]

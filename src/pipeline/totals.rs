@@ -6,6 +6,8 @@ use profiler_bpf::{Counter, Counters};
 use profiler_unwinders::publish::Refused;
 use profiler_unwinders::reading::Troubles;
 
+use super::aggregate::{Aggregate, Unnamed};
+
 profiler_bpf::counters! {
     /// What this side counts of a source, beside what the kernel half does.
     pub enum Tally,
@@ -40,7 +42,7 @@ pub struct Totals {
     pub sources: BTreeMap<String, SourceTotals>,
     /// Samples whose stack is not whole, by reason.
     pub incomplete: BTreeMap<&'static str, u64>,
-    /// Frames of runtimes that have no name, by why, as they were first seen.
+    /// Frames of runtimes that have no name in what was taken, by why; each once in each window.
     pub unnamed: BTreeMap<String, u64>,
     /// Runtimes that have no part in their process, by name and reason: each once for a process and reason.
     pub refused: Refused,
@@ -58,10 +60,12 @@ pub struct Totals {
 const MAX_REASONS: usize = 64;
 
 impl Totals {
-    /// Counts a runtime's frame that has no name.
-    pub(super) fn count_unnamed(&mut self, why: &str) {
-        let known = self.unnamed.len() < MAX_REASONS || self.unnamed.contains_key(why);
-        *self.unnamed.entry(if known { why } else { "runtime: other reasons" }.to_owned()).or_default() += 1;
+    /// Counts the runtimes' frames of `taken` that have no name: how often a runtime was asked tells nothing of what is in the profile.
+    pub(super) fn count_unnamed(&mut self, taken: &Aggregate) {
+        for Unnamed { why, .. } in taken.unnamed.values() {
+            let known = self.unnamed.len() < MAX_REASONS || self.unnamed.contains_key(&**why);
+            *self.unnamed.entry(if known { &**why } else { "runtime: other reasons" }.to_owned()).or_default() += 1;
+        }
     }
 
     /// Samples with unfinished stacks.
@@ -108,5 +112,38 @@ impl Totals {
         self.sideband_lost += more.sideband_lost;
         self.refused_mappings += more.refused_mappings;
         self.reading.add(&more.reading);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_address::UserAddr;
+    use profiler_bpf::abi::FrameKind;
+    use profiler_bpf::record::RuntimeFrame;
+    use profiler_unwinders::runtime::{FrameName, Named};
+
+    use super::*;
+
+    #[test]
+    fn what_was_named_at_the_second_asking_is_no_frame_without_a_name() {
+        let mut aggregate = Aggregate::default();
+        let frame = |cookie| RuntimeFrame { kind: FrameKind::V8, object: UserAddr(0x1000), position: 3, cookie };
+        let gone = || -> Named { Err("v8: function gone".into()) };
+        let name = FrameName { function: "f".into(), file: "a.js".into(), line: 5, start_line: 1, tier: None };
+        for cookie in 1..=5 {
+            aggregate.runtime_frame(0, frame(cookie), gone);
+        }
+        for cookie in 1..=3 {
+            aggregate.runtime_frame(0, frame(cookie), || Ok(vec![name.clone()]));
+        }
+        // Of one that is asked for the last time, too.
+        for _ in 0..3 {
+            aggregate.runtime_frame(0, frame(4), gone);
+        }
+        let mut totals = Totals::default();
+        totals.count_unnamed(&aggregate);
+        assert_eq!(totals.unnamed, BTreeMap::from([("v8: function gone".to_owned(), 2)]));
+        totals.count_unnamed(&Aggregate::default());
+        assert_eq!(totals.unnamed["v8: function gone"], 2);
     }
 }

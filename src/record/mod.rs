@@ -229,8 +229,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     terminal.finish();
 
     let span = Span { clock: session.read_clock(), begun, ended: Clock::monotonic_now() };
-    let totals = session.totals();
     let aggregate = session.take_aggregate();
+    // What has no name is counted when it is taken.
+    let totals = session.totals();
     let files = files(&aggregate, session.reading());
     let losses = losses::of(&totals, &session.unwind_stats());
     let sampled = Sampled { aggregate, files, span, losses };

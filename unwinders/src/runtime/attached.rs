@@ -155,23 +155,36 @@ fn code_of(process: &Process, own: &[&Mapping]) -> u64 {
     hasher.finish()
 }
 
+impl ReadInstance {
+    /// Takes over what `ask` says where what its pieces may be in is other than it was. Without an answer it is asked again at the next look.
+    fn renew(
+        &mut self,
+        code: Option<u64>,
+        now: u64,
+        ask: impl FnOnce(&Executable) -> Result<Attached, RuntimeError>,
+    ) -> Result<(), RuntimeError> {
+        let has_changed = self.seen.is_some() && self.seen != code;
+        if has_changed {
+            let attached = ask(&self.executable)?;
+            if attached.instance != self.attached.instance {
+                // Nothing published is rewritten while it may be read.
+                let place = self.runtimes.publish(&attached.instance, now)?;
+                self.runtimes.release(self.place, now);
+                self.place = place;
+            }
+            self.attached = attached;
+        }
+        self.seen = code;
+        Ok(())
+    }
+}
+
 impl Instance for ReadInstance {
     fn pieces(&mut self, process: &Process, own: &[&Mapping], reading: &mut dyn Reading, now: u64) -> Vec<Piece> {
         // Nobody is asked for what another library's mapping does not change.
         let code = self.attached.grows.then(|| code_of(process, own));
-        let before = std::mem::replace(&mut self.seen, code);
-        if before.is_some() && before != code {
-            match ask(&self.executable, process, reading) {
-                Ok(attached) if attached.instance == self.attached.instance => self.attached = attached,
-                Ok(attached) => {
-                    // Nothing published is rewritten while it may be read.
-                    if let Ok(place) = self.runtimes.publish(&attached.instance, now) {
-                        self.runtimes.release(self.place, now);
-                        (self.place, self.attached) = (place, attached);
-                    }
-                }
-                Err(error) => tracing::debug!(pid = process.pid, %error, "A runtime stays as it was."),
-            }
+        if let Err(error) = self.renew(code, now, |executable| ask(executable, process, reading)) {
+            tracing::debug!(pid = process.pid, %error, "A runtime stays as it was.");
         }
         let piece = |&(start, end): &(u64, u64)| Piece {
             start: UserAddr(start),
@@ -207,6 +220,48 @@ mod tests {
     use super::*;
     use crate::maps::FileId;
     use crate::process::{Clock, ProcessTable};
+
+    #[test]
+    fn a_runtime_that_gave_no_answer_is_asked_again_at_the_next_look() {
+        let mut processes = ProcessTable::new();
+        processes.scan(std::process::id(), Clock::monotonic_now()).unwrap();
+        let process = processes.get(std::process::id()).unwrap();
+        let mut executables = crate::executable::Executables::new();
+        let opened = process.mappings.iter().find_map(|mapping| executables.open_of(&Mapper::of(process), mapping).ok());
+        let runtimes = Runtimes::new(profiler_bpf::Tables::in_memory().unwrap().instances);
+        let told = |instance: u8, end| Attached {
+            instance: vec![instance],
+            pieces: vec![(0x1000, end)],
+            opaque: Vec::new(),
+            about: String::new(),
+            grows: true,
+        };
+        let mut instance = ReadInstance {
+            runtimes: runtimes.clone(),
+            executable: opened.expect("its own program"),
+            place: runtimes.publish(&[1], 0).unwrap(),
+            attached: told(1, 0x2000),
+            seen: None,
+        };
+        let never = |_: &Executable| unreachable!("nothing has changed");
+        let later = |_: &Executable| Err(RuntimeError::NotReady("set aside".to_owned(), crate::runtime::LATER));
+        instance.renew(Some(1), 0, never).unwrap();
+        instance.renew(Some(1), 0, never).unwrap();
+        assert!(instance.renew(Some(2), 0, later).is_err());
+        assert_eq!(instance.attached.pieces, [(0x1000, 0x2000)], "it stays as it was");
+        instance.renew(Some(2), 0, |_| Ok(told(1, 0x3000))).unwrap();
+        assert_eq!(instance.attached.pieces, [(0x1000, 0x3000)]);
+        instance.renew(Some(2), 0, never).unwrap();
+
+        // Where the table has no room for what was told, either.
+        let place = instance.place;
+        while runtimes.publish(&[0], 0).is_ok() {}
+        assert!(instance.renew(Some(3), 0, |_| Ok(told(2, 0x4000))).is_err());
+        assert_eq!((instance.place, instance.attached.instance[0]), (place, 1));
+        runtimes.release(place + 1, 0);
+        instance.renew(Some(3), 2 * REUSE_AFTER_NS, |_| Ok(told(2, 0x4000))).unwrap();
+        assert_eq!((instance.place, instance.attached.instance[0]), (place + 1, 2));
+    }
 
     #[test]
     fn only_what_may_hold_a_runtimes_code_makes_it_be_asked_again() {
