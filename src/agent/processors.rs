@@ -3,9 +3,12 @@
 //! What rules say of what they fail on may be what they were to remove, so nothing of it is logged: the rule's place and how often it failed.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
 
 use anyhow::Context;
 use profiler_config::{ErrorMode, Processor, ProcessorKind};
+use profiler_elf::contain::{contain, fault};
 use profiler_model::Profiles;
 use profiler_rules::{Rules, Tally};
 
@@ -30,6 +33,8 @@ struct Stage {
     rules: Rules,
     /// Where each of the rules is in the processor.
     places: Vec<String>,
+    /// Tells the rules from those that were at these places before.
+    texts: u64,
 }
 
 /// What processors did since the start.
@@ -46,10 +51,15 @@ const CONDITION: &str = "condition";
 const FAILED: &str = "failed";
 
 impl Counts {
-    /// Forgets rules that are no longer there.
-    pub fn keep(&mut self, processors: &Processors) {
+    /// Forgets what rules of `before` did that are not the same in `after`: what is at their places now begins at 0.
+    pub fn keep(&mut self, before: &Processors, after: &Processors) {
         self.by_rule.retain(|(processor, place), _| {
-            processors.stages.iter().any(|stage| stage.processor == *processor && stage.places.contains(place))
+            let texts = |of: &Processors| {
+                let mut stages = of.stages.iter();
+                let stage = stages.find(|stage| stage.processor == *processor && stage.places.contains(place));
+                stage.map(|stage| stage.texts)
+            };
+            texts(before).is_some_and(|then| texts(after) == Some(then))
         });
     }
 
@@ -100,29 +110,37 @@ impl Processors {
                         of("conditions", conditions).chain(of("statements", statements)).collect()
                     }
                 };
-                stages.push(Stage { processor: name.clone(), mode: group.error_mode, rules, places });
+                let mut texts = DefaultHasher::new();
+                format!("{group:?}").hash(&mut texts);
+                let (processor, texts) = (name.clone(), texts.finish());
+                stages.push(Stage { processor, mode: group.error_mode, rules, places, texts });
             }
         }
         Ok(Self { stages })
     }
 
-    /// What is left of a window; none if nothing is. What goes is counted.
-    pub fn apply(&self, window: Profiles, counts: &mut Counts) -> Option<Profiles> {
+    /// What is left of a window; none if nothing is. What goes is counted, and all of it goes if the rules take more CPU time than `within`.
+    pub fn apply(&self, window: Profiles, within: Duration, counts: &mut Counts) -> Option<Profiles> {
         if self.stages.is_empty() {
             return Some(window);
         }
         let (mut at, mut filtered) = ("", 0_u64);
+        // Of the time of this thread: on a busy host rules take no more of it, and no longer.
+        let end = cpu_time().saturating_add(within);
+        let is_late = || cpu_time() >= end;
         let edit = |request| {
             let mut request = request;
             for stage in &self.stages {
                 at = &stage.processor;
-                let (changed, samples) = stage.run(request, counts)?;
+                let (changed, samples) = stage.run(request, &is_late, counts)?;
                 request = changed;
                 filtered = filtered.saturating_add(samples);
             }
             Ok((request, filtered))
         };
-        match edited(&window, edit) {
+        // What rules read (names of threads, environments, paths) is in the hands of any user.
+        let made = contain(|| edited(&window, edit));
+        match made.unwrap_or_else(|| Err(anyhow::anyhow!("A rule panicked, which is a defect of the profiler"))) {
             Ok(edited) => {
                 let is_something = edited.samples().next().is_some();
                 is_something.then_some(edited)
@@ -142,16 +160,25 @@ impl Processors {
     }
 }
 
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 impl Stage {
     /// The request after these rules, and the samples that they dropped.
-    fn run(&self, request: Request, counts: &mut Counts) -> anyhow::Result<(Request, u64)> {
+    fn run(&self, request: Request, is_late: &dyn Fn() -> bool, counts: &mut Counts) -> anyhow::Result<(Request, u64)> {
+        fault("rules");
         let mut tallies = vec![Tally::default(); self.rules.count()];
-        let result = self.rules.apply_counted(request, &mut tallies, |_| {});
+        let result = self.rules.apply_counted(request, &mut tallies, is_late, |_| {});
         counts.add(self, &tallies);
         let place = |index: usize| self.places.get(index).map_or("", String::as_str);
         let (request, done) = result.map_err(|error| {
             anyhow::anyhow!("A rule failed, and error_mode propagate drops what it failed on: {}", place(error.index))
         })?;
+        // What else they would have taken away, nobody knows.
+        anyhow::ensure!(!done.is_late, "The rules take too long, and what comes behind would wait for them");
         counts.filter(&self.processor, CONDITION, done.samples);
         if self.mode == ErrorMode::Ignore {
             for (index, tally) in tallies.iter().enumerate().filter(|(_, tally)| tally.errors > 0) {

@@ -160,6 +160,12 @@ impl Publisher {
     }
 }
 
+/// CPU time that rules may take on a window that is so long (ns): a quarter of it, so that they never fall behind, and less than what is left for
+/// the last windows when the agent ends.
+fn rules_time(window: u64) -> Duration {
+    Duration::from_nanos(window / 4).clamp(Duration::from_secs(1), Duration::from_secs(4))
+}
+
 struct Worker {
     names: Names,
     names_budget: usize,
@@ -200,7 +206,7 @@ impl Worker {
                     std::mem::replace(&mut self.sinks, sinks).retire_all_but(&self.sinks);
                 }
                 Job::Processors(processors) => {
-                    self.rules.keep(&processors);
+                    self.rules.keep(&self.processors, &processors);
                     self.processors = processors;
                 }
                 Job::Symbolizer(options, names_budget) => {
@@ -221,11 +227,12 @@ impl Worker {
             origin(frequency, "all processes".to_owned())
         };
         let naming = Naming { names: &mut self.names, losses: &mut self.name_losses, resources: &self.resources };
+        let within = rules_time(window.span.ended.saturating_sub(window.span.begun));
         let profile = finish(window, naming, &[], describe, None);
         if profile.profiles.is_empty() {
             return;
         }
-        if let Some(profile) = self.processors.apply(profile, &mut self.rules) {
+        if let Some(profile) = self.processors.apply(profile, within, &mut self.rules) {
             self.sinks.export(&profile);
         }
     }

@@ -16,44 +16,73 @@ const FILTER: &str = "filter";
 const TRANSFORM: &str = "transform";
 /// The longest rule, bytes; what is longer OTTL refuses, too.
 const MAX_RULE: usize = 64 * 1024;
-/// Rules of all processors together: each may take 4 MiB for a regular expression, and some ms to compile.
+/// Rules of all processors together.
 const MAX_RULES: usize = 512;
 /// Of these, rules of a remote configuration.
 const MAX_REMOTE: usize = 64;
+/// What the regular expressions of all rules may count as, bytes: they are compiled on the thread that samples, and kept.
+const MAX_PATTERNS: usize = 64 << 20;
+/// Of a remote configuration.
+const MAX_REMOTE_PATTERNS: usize = 8 << 20;
 
-/// How many rules may follow; what is beyond is not even compiled.
+/// What rules may follow; what is beyond is not even compiled.
 #[derive(Clone)]
 struct Room {
     most: usize,
+    most_bytes: usize,
+    /// One that is refused ends it: who made the others may want them to take long, too.
+    all_or_none: bool,
     taken: Rc<Cell<usize>>,
+    bytes: Rc<Cell<usize>>,
+    has_refused: Rc<Cell<bool>>,
 }
 
 impl Room {
-    fn new(most: usize) -> Self {
-        Self { most, taken: Rc::default() }
+    fn own() -> Self {
+        Self {
+            most: MAX_RULES,
+            most_bytes: MAX_PATTERNS,
+            all_or_none: false,
+            taken: Rc::default(),
+            bytes: Rc::default(),
+            has_refused: Rc::default(),
+        }
+    }
+
+    fn remote() -> Self {
+        Self { most: MAX_REMOTE, most_bytes: MAX_REMOTE_PATTERNS, all_or_none: true, ..Self::own() }
     }
 
     fn is_over(&self) -> bool {
-        self.taken.get() > self.most
+        let is_full = self.taken.get() > self.most || self.bytes.get() > self.most_bytes;
+        is_full || self.all_or_none && self.has_refused.get()
     }
 
-    /// Has `check` say what is wrong with one more rule; the first that is too many is told, the others are passed over.
-    fn one_more(&self, check: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-        let taken = self.taken.get() + 1;
-        self.taken.set(taken);
-        if taken <= self.most {
-            check()
-        } else if taken == self.most + 1 {
-            Err(format!("is one rule more than the {} that run", self.most))
-        } else {
-            Ok(())
+    /// Has `check` say what is wrong with one more rule, or what its regular expressions count as; the first that is too many is told, the others are
+    /// passed over.
+    fn one_more(&self, check: impl FnOnce() -> Result<usize, String>) -> Result<(), String> {
+        if self.is_over() {
+            return Ok(());
         }
+        self.taken.set(self.taken.get() + 1);
+        if self.is_over() {
+            return Err(format!("is one rule more than the {} that run", self.most));
+        }
+        let bytes = check().inspect_err(|_| self.has_refused.set(true))?;
+        self.bytes.set(self.bytes.get().saturating_add(bytes));
+        if self.is_over() {
+            return Err(format!(
+                "has one regular expression too many: those of all rules may take {} bytes",
+                self.most_bytes
+            ));
+        }
+        Ok(())
     }
 }
 
 /// Reads `processors`. All their rules compile unless a problem was reported.
 pub(super) fn read(reader: &mut Reader<'_>) -> Vec<Processor> {
-    let (own, remote) = (Room::new(MAX_RULES), Room::new(MAX_REMOTE));
+    let (own, remote) = (Room::own(), Room::remote());
     let processors = reader.sections(
         "processors",
         Items::Add,
@@ -232,13 +261,13 @@ fn statements(reader: &mut Reader<'_>, mode: ErrorMode, room: &Room) -> RuleGrou
     group
 }
 
-/// What is said of one rule, of which the place in the file is known.
-fn one(compiled: Result<Rules, profiler_rules::RefusedRule>, innermost: Level) -> Result<(), String> {
+/// What is said of one rule, of which the place in the file is known, or what its regular expressions count as.
+fn one(compiled: Result<Rules, profiler_rules::RefusedRule>, innermost: Level) -> Result<usize, String> {
     match compiled {
         Ok(rules) if rules.level() > innermost => {
             Err(format!("names a {}, and drops whole profiles here: sample_conditions is for it", rules.level()))
         }
-        Ok(_) => Ok(()),
+        Ok(rules) => Ok(rules.pattern_bytes()),
         Err(refused) => {
             let error = refused.error;
             let line = if error.line() > 1 { format!("line {}, ", error.line()) } else { String::new() };
@@ -264,7 +293,7 @@ fn together(reader: &mut Reader<'_>, group: &RuleGroup, drops: bool, (before, ro
 }
 
 /// The text of a rule, which may have several lines.
-fn rule(check: impl Fn(&str) -> Result<(), String> + 'static, room: &Room) -> Kind<String> {
+fn rule(check: impl Fn(&str) -> Result<usize, String> + 'static, room: &Room) -> Kind<String> {
     let room = room.clone();
     let parse = move |text: &str| {
         let text = text.trim_end();

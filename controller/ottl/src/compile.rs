@@ -9,6 +9,7 @@ use crate::{
     functions::{self, Function, Literal, Literals, Prepared, Takes},
     gates::Gates,
     parse,
+    pattern::Patterns,
     program::{Argument, Cond, Condition, Expr, Expression, Invocation, KeyExpr, Lambda, Local, Reference, Statement},
     syntax::{self, ArgumentValue, ExpressionKind, LambdaBody, Place},
     value::{Map, Value},
@@ -50,7 +51,7 @@ impl<'p, P: Paths> Language<'p, P> {
             }
             None => None,
         };
-        Ok(Statement { text: text.to_owned(), call, condition })
+        Ok(Statement { text: text.to_owned(), call, condition, pattern_bytes: compiler.patterns.taken() })
     }
 
     /// Compiles a condition.
@@ -60,7 +61,9 @@ impl<'p, P: Paths> Language<'p, P> {
     /// As [`Language::statement`].
     pub fn condition<C: Context<Accessor = P::Accessor>>(&self, text: &str) -> Result<Condition<C>, CompileError> {
         let parsed = parse::condition(text)?;
-        Ok(Condition { text: text.to_owned(), condition: self.compiler(text).condition(&parsed)? })
+        let mut compiler = self.compiler(text);
+        let condition = compiler.condition(&parsed)?;
+        Ok(Condition { text: text.to_owned(), condition, pattern_bytes: compiler.patterns.taken() })
     }
 
     /// Compiles an expression.
@@ -74,7 +77,7 @@ impl<'p, P: Paths> Language<'p, P> {
     }
 
     fn compiler<'t>(&self, text: &'t str) -> Compiler<'_, 't, P> {
-        Compiler { text, paths: self.paths, gates: self.gates, locals: Vec::new() }
+        Compiler { text, paths: self.paths, gates: self.gates, locals: Vec::new(), patterns: Patterns::default() }
     }
 }
 
@@ -84,6 +87,7 @@ struct Compiler<'p, 't, P> {
     gates: Gates,
     /// The parameters of the lambdas around.
     locals: Vec<Vec<Option<String>>>,
+    patterns: Patterns,
 }
 
 type Compiled<T> = Result<T, CompileError>;
@@ -99,7 +103,7 @@ impl<P: Paths> Compiler<'_, '_, P> {
             return self.error(&call.name_place, unknown_function(&call.name, editor));
         };
         let arguments = self.arguments(call, function)?;
-        let prepared = (function.prepare)(&literals(&arguments)).or_else(|(at, message)| {
+        let prepared = (function.prepare)(&literals(&arguments, &self.patterns)).or_else(|(at, message)| {
             let parameter = function.parameters.get(at).map_or("", |parameter| parameter.name);
             let named = |argument: &&syntax::Argument| {
                 argument.name.as_deref().is_some_and(|name| plain(name) == plain(parameter))
@@ -420,7 +424,7 @@ fn borrowed<A>(expression: &Expr<A>) -> Option<&Value<'static>> {
     }
 }
 
-fn literals<A>(arguments: &[Argument<A>]) -> Literals<'_> {
+fn literals<'l, A>(arguments: &'l [Argument<A>], patterns: &'l Patterns) -> Literals<'l> {
     let values = arguments
         .iter()
         .map(|argument| match argument {
@@ -430,7 +434,7 @@ fn literals<A>(arguments: &[Argument<A>]) -> Literals<'_> {
             Argument::Function(_) | Argument::Lambda(_) => Literal::Dynamic,
         })
         .collect();
-    Literals { values }
+    Literals { values, patterns }
 }
 
 fn describe(expression: &syntax::Expression) -> &'static str {

@@ -4,6 +4,7 @@ use std::{borrow::Cow, fmt};
 
 use crate::{
     error::EvalError,
+    pattern::Patterns,
     text,
     value::{Map, Value},
 };
@@ -156,6 +157,8 @@ pub(crate) enum Prepared {
 /// The arguments of a call that are literal.
 pub(crate) struct Literals<'l> {
     pub values: Vec<Literal<'l>>,
+    /// Those of the whole rule.
+    pub patterns: &'l Patterns,
 }
 
 pub(crate) enum Literal<'l> {

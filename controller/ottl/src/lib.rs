@@ -65,5 +65,7 @@ pub use syntax::{Comparison, Operator};
 pub use time::Time;
 pub use value::{Id, Map, Opaque, Value};
 
+/// The most bytes that the regular expressions of one rule may count as, compiled.
+pub const MAX_PATTERNS: usize = pattern::MAX_OF_RULE;
 /// The most bytes of a text that a function makes.
 pub const MAX_TEXT: usize = 4 << 20;

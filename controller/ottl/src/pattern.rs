@@ -3,7 +3,11 @@
 //! Both engines take linear time, and agree on most of the syntax; what differs is rewritten here: `\d`, `\w`, `\s` and `\b` are of ASCII, `\Q…\E`
 //! quotes, octal escapes are characters, brackets and ampersands in a class stand for themselves.
 
-use std::fmt::Write;
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    fmt::Write,
+};
 
 use regex::{Captures, Regex, RegexBuilder};
 
@@ -11,33 +15,121 @@ use regex::{Captures, Regex, RegexBuilder};
 pub(crate) const MAX_LENGTH: usize = 8 * 1024;
 /// Bytes of a compiled pattern, and of what it remembers while it searches.
 const MAX_SIZE: usize = 4 << 20;
+/// Of a pattern that is made while a rule runs.
+const MAX_MADE: usize = 1 << 20;
+/// All that one rule has, and makes while it runs.
+pub(crate) const MAX_OF_RULE: usize = 8 << 20;
+/// What a pattern is compiled within and counts as, the first that does: the library does not tell how much it took.
+const SIZES: [usize; 3] = [128 << 10, MAX_MADE, MAX_SIZE];
+/// Patterns made while rules run that are kept, a thread: as many as one rule can make.
+const KEPT: usize = MAX_OF_RULE / MAX_MADE;
 /// The most times that Go lets a part be repeated by number.
 const MAX_REPEAT: u32 = 1000;
 
-/// Compiles `pattern`.
-pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
-    compile_long(pattern, MAX_LENGTH)
+/// Compiles the patterns of one rule, and counts what they take.
+#[derive(Debug, Default)]
+pub(crate) struct Patterns {
+    taken: Cell<usize>,
 }
 
-/// Compiles `pattern`, which is at most `most` bytes long.
-pub(crate) fn compile_long(pattern: &str, most: usize) -> Result<Regex, String> {
-    if pattern.len() > most {
-        return Err(format!("a regular expression is at most {most} bytes long"));
+impl Patterns {
+    /// Bytes that they count as.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.get()
     }
-    let rewritten =
-        Rewriter { letters: pattern.chars().collect(), at: 0, out: String::new(), repeated: false }.whole()?;
-    RegexBuilder::new(&rewritten).size_limit(MAX_SIZE).dfa_size_limit(MAX_SIZE).nest_limit(100).build().map_err(
-        |error| match error {
-            regex::Error::CompiledTooBig(limit) => format!("the regular expression needs more than {limit} bytes"),
-            other => {
+
+    /// Compiles `pattern`, which is at most `most` bytes long.
+    pub(crate) fn compile(&self, pattern: &str, most: usize) -> Result<Regex, String> {
+        let left = MAX_OF_RULE.saturating_sub(self.taken.get());
+        match sized(pattern, most, left) {
+            Ok((regex, size)) => self.take(size).map(|()| regex),
+            Err(Refused::TooBig) if left < MAX_SIZE => Err(over()),
+            Err(refused) => Err(refused.told(MAX_SIZE)),
+        }
+    }
+
+    /// Counts one that is made while the rule runs.
+    pub(crate) fn reserve(&self) -> Result<(), String> {
+        self.take(MAX_MADE)
+    }
+
+    fn take(&self, size: usize) -> Result<(), String> {
+        let taken = self.taken.get().saturating_add(size);
+        if taken > MAX_OF_RULE {
+            return Err(over());
+        }
+        self.taken.set(taken);
+        Ok(())
+    }
+}
+
+thread_local! {
+    static MADE: RefCell<VecDeque<(String, Result<Regex, String>)>> = const { RefCell::new(VecDeque::new()) };
+}
+
+/// Compiles `pattern`, which is at most `most` bytes long, while a rule runs. Some are kept: on the next context it may be the same.
+pub(crate) fn made(pattern: &str, most: usize) -> Result<Regex, String> {
+    if pattern.len() > most {
+        return Err(too_long(most));
+    }
+    MADE.with_borrow_mut(|kept| {
+        if let Some(known) = kept.iter().position(|(text, _)| text == pattern).and_then(|at| kept.remove(at)) {
+            let regex = known.1.clone();
+            kept.push_back(known);
+            return regex;
+        }
+        let compiled = sized(pattern, most, MAX_MADE).map(|(regex, _)| regex).map_err(|refused| refused.told(MAX_MADE));
+        if kept.len() >= KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((pattern.to_owned(), compiled.clone()));
+        compiled
+    })
+}
+
+/// Why a pattern is not compiled.
+#[derive(Debug)]
+enum Refused {
+    TooBig,
+    Wrong(String),
+}
+
+impl Refused {
+    fn told(self, limit: usize) -> String {
+        match self {
+            Self::TooBig => format!("the regular expression needs more than {limit} bytes"),
+            Self::Wrong(message) => message,
+        }
+    }
+}
+
+fn over() -> String {
+    format!("the regular expressions of one rule need more than {MAX_OF_RULE} bytes")
+}
+
+fn too_long(most: usize) -> String {
+    format!("a regular expression is at most {most} bytes long")
+}
+
+/// Compiles `pattern` within the first of [`SIZES`] that does and is no more than `limit`.
+fn sized(pattern: &str, most: usize, limit: usize) -> Result<(Regex, usize), Refused> {
+    if pattern.len() > most {
+        return Err(Refused::Wrong(too_long(most)));
+    }
+    let letters = pattern.chars().collect();
+    let rewritten = Rewriter { letters, at: 0, out: String::new(), repeated: false }.whole().map_err(Refused::Wrong)?;
+    for size in SIZES.into_iter().filter(|size| *size <= limit) {
+        match RegexBuilder::new(&rewritten).size_limit(size).dfa_size_limit(size).nest_limit(100).build() {
+            Ok(regex) => return Ok((regex, size)),
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            Err(other) => {
                 let text = other.to_string();
-                format!(
-                    "not a regular expression: {}",
-                    text.lines().last().unwrap_or(&text).trim_start_matches("error: ")
-                )
+                let last = text.lines().last().unwrap_or(&text).trim_start_matches("error: ");
+                return Err(Refused::Wrong(format!("not a regular expression: {last}")));
             }
-        },
-    )
+        }
+    }
+    Err(Refused::TooBig)
 }
 
 struct Rewriter {
@@ -380,4 +472,49 @@ pub(crate) fn replace<E>(
     }
     replaced.push_str(text.get(last..).unwrap_or_default());
     Ok(replaced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_made_while_a_rule_runs_is_compiled_once_and_a_bounded_number_is_kept() {
+        let kept = || MADE.with_borrow(|kept| kept.iter().map(|(text, _)| text.clone()).collect::<Vec<_>>());
+        for _ in 0..3 {
+            assert!(made("^a+$", MAX_LENGTH).unwrap().is_match("aa"));
+            // What is wrong takes as long to compile.
+            assert!(made("(a", MAX_LENGTH).is_err() && made("((a{1000}){1000}){1000}", MAX_LENGTH).is_err());
+            assert!(made(&"a".repeat(MAX_LENGTH + 1), MAX_LENGTH).is_err(), "not kept");
+        }
+        assert_eq!(kept(), ["^a+$", "(a", "((a{1000}){1000}){1000}"]);
+        for count in 0..2 * KEPT {
+            made(&format!("b{{{count}}}"), MAX_LENGTH).unwrap();
+            made("^a+$", MAX_LENGTH).unwrap();
+            assert!(kept().len() <= KEPT && kept().contains(&"^a+$".to_owned()), "what is used stays");
+        }
+    }
+
+    #[test]
+    fn the_patterns_of_a_rule_count_together() {
+        let patterns = Patterns::default();
+        for count in 1..=4 {
+            patterns.compile("^(shop|cart)$", MAX_LENGTH).unwrap();
+            assert_eq!(patterns.taken(), count * SIZES[0]);
+        }
+        // What one counts as is enough for it.
+        for pattern in ["a", r"\pL", r"\pL{30}", "(?:a|b){900}"] {
+            let (_, size) = sized(pattern, MAX_LENGTH, MAX_SIZE).expect(pattern);
+            assert!(RegexBuilder::new(pattern).size_limit(size).build().is_ok(), "{pattern}");
+        }
+        for _ in 0..6 {
+            patterns.reserve().unwrap();
+        }
+        let before = patterns.taken();
+        let error = patterns.compile(r"\pL{300}", MAX_LENGTH).unwrap_err();
+        assert!(error.contains("of one rule need more than 8388608 bytes"), "{error}");
+        assert_eq!(patterns.taken(), before);
+        let error = Patterns::default().compile("((a{1000}){1000}){1000}", MAX_LENGTH).unwrap_err();
+        assert!(error.contains("the regular expression needs more than 4194304 bytes"), "{error}");
+    }
 }

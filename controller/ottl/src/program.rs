@@ -361,12 +361,14 @@ pub struct Statement<C: Context> {
     pub(crate) text: String,
     pub(crate) call: Invocation<C::Accessor>,
     pub(crate) condition: Option<Cond<C::Accessor>>,
+    pub(crate) pattern_bytes: usize,
 }
 
 /// A condition, compiled.
 pub struct Condition<C: Context> {
     pub(crate) text: String,
     pub(crate) condition: Cond<C::Accessor>,
+    pub(crate) pattern_bytes: usize,
 }
 
 /// An expression, compiled.
@@ -380,6 +382,12 @@ impl<C: Context> Statement<C> {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Bytes that its regular expressions count as, those that it makes while it runs included: [`MAX_PATTERNS`](crate::MAX_PATTERNS) at most.
+    #[must_use]
+    pub fn pattern_bytes(&self) -> usize {
+        self.pattern_bytes
     }
 
     /// Runs it on `context`; whether its condition held.
@@ -409,6 +417,12 @@ impl<C: Context> Condition<C> {
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Bytes that its regular expressions count as, those that it makes while it runs included: [`MAX_PATTERNS`](crate::MAX_PATTERNS) at most.
+    #[must_use]
+    pub fn pattern_bytes(&self) -> usize {
+        self.pattern_bytes
     }
 
     /// Whether it holds for `context`.

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use profiler_ottl::{
-    CompileError, Conditions, ErrorMode, Gates, Language, Logic, Outcome, RuleError, Statements, parse,
+    CompileError, Condition, Conditions, ErrorMode, Gates, Language, Logic, Outcome, RuleError, Statement, Statements,
+    parse,
 };
 
 use crate::{
@@ -33,6 +34,8 @@ pub struct Done {
     pub dropped: usize,
     /// The samples that went with them: what counts samples says how many, else each time or entry is one.
     pub samples: u64,
+    /// The time was over before all had been run on; those that are not among `contexts` are as they were.
+    pub is_late: bool,
 }
 
 /// What one rule did.
@@ -44,24 +47,30 @@ pub struct Tally {
     pub dropped: u64,
     /// Contexts that it failed on.
     pub errors: u64,
-    /// Time that it took, as estimated from one context in [`TIMED`].
+    /// Time that it took, as estimated from the first context and one in [`TIMED`] behind it.
     pub time: Duration,
 }
 
+/// After so many rules it is asked whether the time is over: to ask costs as much as some short rules.
+const ASKED: usize = 16;
+
 /// Looking at the clock costs as much as a short rule: one context in so many is timed.
-pub const TIMED: u32 = 32;
+pub const TIMED: usize = 32;
 
 impl Tally {
-    fn note(&mut self, outcome: Outcome, took: Option<Duration>) {
+    fn note(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Matched => self.matched += 1,
             Outcome::Passed => {}
             Outcome::Failed => self.errors += 1,
         }
-        if let Some(took) = took {
-            self.time = self.time.saturating_add(took.saturating_mul(TIMED));
-        }
     }
+}
+
+/// The time that `contexts` took, of which `timed` took `took`.
+fn estimated(took: Duration, contexts: usize, timed: usize) -> Duration {
+    let nanos = took.as_nanos().saturating_mul(contexts as u128) / timed.max(1) as u128;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 /// Statements or conditions of one context.
@@ -70,6 +79,7 @@ pub struct Rules {
     level: Level,
     kind: Kind,
     count: usize,
+    pattern_bytes: usize,
 }
 
 enum Kind {
@@ -150,8 +160,11 @@ impl Rules {
         let given = each(conditions, |rule| language.condition(rule))?;
         let statements = each(rules, |rule| language.statement(rule)).map_err(behind)?;
         let count = given.len() + statements.len();
+        let of_given = given.iter().map(Condition::pattern_bytes);
+        let pattern_bytes = of_given.chain(statements.iter().map(Statement::pattern_bytes)).sum();
         let given = (!given.is_empty()).then(|| (given.len(), Conditions::new(given, mode, Logic::Any)));
-        Ok(Self { level, kind: Kind::Statements { given, statements: Statements::new(statements, mode) }, count })
+        let kind = Kind::Statements { given, statements: Statements::new(statements, mode) };
+        Ok(Self { level, kind, count, pattern_bytes })
     }
 
     /// Conditions of which one must hold for a context to be dropped, or, unless `drop`, kept. What has nothing in it around those contexts goes, too:
@@ -172,8 +185,9 @@ impl Rules {
         let language = Language::new(&level).with_gates(gates);
         let conditions = each(rules, |rule| language.condition(rule))?;
         let count = conditions.len();
+        let pattern_bytes = conditions.iter().map(Condition::pattern_bytes).sum();
         let conditions = Conditions::new(conditions, mode, Logic::Any);
-        Ok(Self { level, kind: Kind::Filter { conditions, drop }, count })
+        Ok(Self { level, kind: Kind::Filter { conditions, drop }, count, pattern_bytes })
     }
 
     /// What they run on.
@@ -186,6 +200,12 @@ impl Rules {
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Bytes that their regular expressions count as; [`profiler_ottl::MAX_PATTERNS`] at most of each rule.
+    #[must_use]
+    pub fn pattern_bytes(&self) -> usize {
+        self.pattern_bytes
     }
 
     /// Runs them over `request`, and leaves in its dictionary what is still referred to. Errors that end nothing are told to `ignored`.
@@ -205,10 +225,11 @@ impl Rules {
     ///
     /// As [`Rules::apply`].
     pub fn apply_only(&self, request: Request, ignored: impl FnMut(RuleError)) -> Result<(Request, Done), RuleError> {
-        self.apply_counted(request, &mut [], ignored)
+        self.apply_counted(request, &mut [], &|| false, ignored)
     }
 
-    /// As [`Rules::apply_only`], and adds what each did to its place in `tallies`; what has no place there is not counted.
+    /// As [`Rules::apply_only`], and adds what each did to its place in `tallies`; what has no place there is not counted. It ends soon after `is_late`
+    /// says that the time is over, and says so in what it has done.
     ///
     /// # Errors
     ///
@@ -217,27 +238,41 @@ impl Rules {
         &self,
         request: Request,
         tallies: &mut [Tally],
+        is_late: &dyn Fn() -> bool,
         mut ignored: impl FnMut(RuleError),
     ) -> Result<(Request, Done), RuleError> {
         let mut cursor = Cursor::new(request);
         let mut done = Done::default();
         let mut gone: Vec<Place> = Vec::new();
-        let mut visited = 0_u32;
+        // Of the contexts that are timed, by rule.
+        let mut took = vec![Duration::ZERO; tallies.len()];
+        let mut timed = 0_usize;
+        let mut unasked = ASKED;
         let mut place = Place::default();
-        self.visit(&mut cursor, Level::Resource, &mut place, &mut |cursor, place| {
+        let visited = self.visit(&mut cursor, Level::Resource, &mut place, &mut |cursor, place| {
+            if unasked >= ASKED {
+                unasked = 0;
+                done.is_late = done.is_late || is_late();
+            }
+            if done.is_late {
+                return Ok(());
+            }
+            unasked += self.count.max(1);
+            let mut last = (!tallies.is_empty() && done.contexts.is_multiple_of(TIMED)).then(Instant::now);
+            timed += usize::from(last.is_some());
             done.contexts += 1;
             cursor.go(place);
-            let mut last = (!tallies.is_empty() && visited.is_multiple_of(TIMED)).then(Instant::now);
-            visited = visited.wrapping_add(1);
             let mut matched = None;
             let mut observe = |index: usize, outcome| {
                 if outcome == Outcome::Matched {
                     matched = Some(index);
                 }
                 let Some(tally) = tallies.get_mut(index) else { return };
-                let took = last.map(|last| last.elapsed());
-                tally.note(outcome, took);
-                if let Some(last) = &mut last {
+                tally.note(outcome);
+                if let Some(last) = &mut last
+                    && let Some(took) = took.get_mut(index)
+                {
+                    *took += last.elapsed();
                     *last = Instant::now();
                 }
             };
@@ -266,7 +301,11 @@ impl Rules {
                     Ok(())
                 }
             }
-        })?;
+        });
+        for (tally, took) in tallies.iter_mut().zip(took) {
+            tally.time = tally.time.saturating_add(estimated(took, done.contexts, timed));
+        }
+        visited?;
         done.dropped = gone.len();
         let mut request = cursor.into_request();
         if matches!(self.kind, Kind::Filter { .. }) {

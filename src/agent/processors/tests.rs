@@ -10,6 +10,9 @@ use profiler_model::{AttributeValue, Measure, Process, Profile, Sample, Thread};
 use super::*;
 use crate::rules::FILTERED;
 
+/// More CPU time than any of these takes.
+const LONG: Duration = Duration::from_secs(600);
+
 /// Services `shop` and `cart`; of each three samples.
 fn window() -> Profiles {
     let mut builder = ProfileBuilder::new();
@@ -64,7 +67,7 @@ fn dropped(counts: &Counts, processor: &str, why: &'static str) -> u64 {
 #[test]
 fn without_processors_a_window_is_as_it_was() {
     let mut counts = Counts::default();
-    assert_eq!(Processors::default().apply(window(), &mut counts), Some(window()));
+    assert_eq!(Processors::default().apply(window(), LONG, &mut counts), Some(window()));
     assert!(counts.by_rule.is_empty() && counts.filtered.is_empty());
 }
 
@@ -81,7 +84,7 @@ fn what_processors_take_away_is_counted_and_in_no_byte() {
     ]);
     let mut counts = Counts::default();
     for _ in 0..2 {
-        let left = processors.apply(window(), &mut counts).expect("something");
+        let left = processors.apply(window(), LONG, &mut counts).expect("something");
         assert_eq!(left.samples().count(), 3);
         assert_eq!(
             left.losses.iter().map(|loss| (loss.reason.as_str(), loss.count)).collect::<Vec<_>>(),
@@ -108,7 +111,7 @@ fn what_processors_take_away_is_counted_and_in_no_byte() {
 #[test]
 fn a_window_of_which_nothing_is_left_goes_nowhere() {
     let mut counts = Counts::default();
-    assert_eq!(compiled(&[filter("all", ErrorMode::Ignore, &["true"])]).apply(window(), &mut counts), None);
+    assert_eq!(compiled(&[filter("all", ErrorMode::Ignore, &["true"])]).apply(window(), LONG, &mut counts), None);
     assert_eq!(dropped(&counts, "all", CONDITION), 6);
 }
 
@@ -121,7 +124,7 @@ fn a_rule_that_fails_is_counted_and_does_what_its_error_mode_says() {
             filter("filter", mode, &[FAILS, r#"resource.attributes["service.name"] == "cart""#]),
             transform("transform", mode, &[], &[fails, "set(profile.period, 7)"]),
         ]);
-        let left = processors.apply(window(), &mut counts).expect("something");
+        let left = processors.apply(window(), LONG, &mut counts).expect("something");
         // The next rule has run.
         assert_eq!((left.samples().count(), left.profiles[0].period), (3, 7));
         assert_eq!(tally(&counts, "filter", "rules[0].conditions[0]").errors, 2);
@@ -132,7 +135,7 @@ fn a_rule_that_fails_is_counted_and_does_what_its_error_mode_says() {
     let mut counts = Counts::default();
     let set = "set(profilesample.attributes[\"thread.name\"], \"x\")";
     let given = [FAILS, r#"resource.attributes["service.name"] == "shop""#];
-    let left = compiled(&[transform("given", ErrorMode::Silent, &given, &[set])]).apply(window(), &mut counts);
+    let left = compiled(&[transform("given", ErrorMode::Silent, &given, &[set])]).apply(window(), LONG, &mut counts);
     let bytes = otlp::encode(&left.expect("all"));
     let has = |text: &str| bytes.windows(text.len()).any(|bytes| bytes == text.as_bytes());
     assert!(has("thread of cart") && !has("thread of shop"));
@@ -145,9 +148,20 @@ fn a_rule_that_fails_is_counted_and_does_what_its_error_mode_says() {
         filter("first", ErrorMode::Ignore, &[r#"resource.attributes["service.name"] == "shop""#]),
         transform("second", ErrorMode::Propagate, &["true"], &["set(profile.period, 7)", fails]),
     ]);
-    assert_eq!(processors.apply(window(), &mut counts), None);
+    assert_eq!(processors.apply(window(), LONG, &mut counts), None);
     assert_eq!(tally(&counts, "second", "rules[0].statements[1]").errors, 1);
     assert_eq!((dropped(&counts, "first", CONDITION), dropped(&counts, "second", FAILED)), (3, 3));
+}
+
+#[test]
+fn rules_that_take_too_long_cost_their_window() {
+    let mut counts = Counts::default();
+    let first = filter("first", ErrorMode::Ignore, &[r#"resource.attributes["service.name"] == "shop""#]);
+    let processors = compiled(&[first, transform("second", ErrorMode::Silent, &[], &["set(profile.period, 7)"])]);
+    assert_eq!(processors.apply(window(), Duration::ZERO, &mut counts), None);
+    assert_eq!((dropped(&counts, "first", FAILED), dropped(&counts, "first", CONDITION)), (6, 0));
+    assert_eq!(processors.apply(window(), LONG, &mut counts).expect("something").samples().count(), 3);
+    assert_eq!((dropped(&counts, "first", FAILED), dropped(&counts, "first", CONDITION)), (6, 3));
 }
 
 #[test]
@@ -155,12 +169,34 @@ fn an_index_that_leads_nowhere_drops_the_window() {
     let mut counts = Counts::default();
     let rule = ["set(profilesample.attribute_indices, [1000000])"];
     let processors = compiled(&[transform("broken", ErrorMode::Ignore, &[], &rule)]);
-    assert_eq!(processors.apply(window(), &mut counts), None);
+    assert_eq!(processors.apply(window(), LONG, &mut counts), None);
     assert_eq!(dropped(&counts, "broken", FAILED), 6);
+}
+
+#[test]
+fn a_rule_that_takes_the_place_of_another_begins_at_0() {
+    let mut counts = Counts::default();
+    let cart = r#"resource.attributes["service.name"] == "cart""#;
+    let set = |condition| {
+        let stays = transform("stays", ErrorMode::Ignore, &[], &["set(profile.period, 7)"]);
+        compiled(&[filter("filter", ErrorMode::Ignore, &[condition, "false"]), stays])
+    };
+    let (first, second) = (set(cart), set("false"));
+    first.apply(window(), LONG, &mut counts).expect("something");
+    let ran = tally(&counts, "stays", "rules[0]");
+    counts.keep(&first, &second);
+    assert_eq!((ran.matched, ran), (1, tally(&counts, "stays", "rules[0]")), "it is the same in both");
+    assert_eq!(tally(&counts, "filter", "rules[0].conditions[0]"), Tally::default());
+    second.apply(window(), LONG, &mut counts).expect("something");
+    assert_eq!(tally(&counts, "filter", "rules[0].conditions[0]").matched, 0);
+    assert_eq!(dropped(&counts, "filter", CONDITION), 3, "of the processor, whatever its rules");
+    counts.keep(&second, &Processors::default());
+    assert!(counts.by_rule.is_empty());
 }
 
 /// Sets of rules that never repeat, one after another: all samples are somewhere, and what is kept of the past is bounded.
 fn swapped(times: usize, counts: &mut Counts) {
+    let mut before = Processors::default();
     for time in 0..times {
         let name = format!("set-{}", counts.filtered.len() + counts.by_rule.len() + time);
         let pattern = format!(r#"IsMatch(resource.attributes["service.name"], "^(cart|other{time}[a-z]+)$")"#);
@@ -168,12 +204,13 @@ fn swapped(times: usize, counts: &mut Counts) {
             filter(&name, ErrorMode::Ignore, &[&pattern, "false"]),
             transform("tag", ErrorMode::Ignore, &[], &[&format!("set(resource.attributes[\"set\"], \"{time}\")")]),
         ]);
-        let before: u64 = counts.filtered.values().sum();
-        counts.keep(&processors);
-        let left = processors.apply(window(), counts).expect("something");
-        assert_eq!(left.samples().count() as u64 + counts.filtered.values().sum::<u64>() - before, 6);
+        let filtered: u64 = counts.filtered.values().sum();
+        counts.keep(&before, &processors);
+        let left = processors.apply(window(), LONG, counts).expect("something");
+        assert_eq!(left.samples().count() as u64 + counts.filtered.values().sum::<u64>() - filtered, 6);
         assert_eq!(counts.by_rule.len(), 3);
         assert!(counts.filtered.len() <= MAX_NAMES + 1);
+        before = processors;
     }
 }
 
@@ -204,4 +241,26 @@ fn a_thousand_sets_of_rules_lose_no_sample_and_leave_no_memory_behind() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("after 1,000 swaps"), "{said}\n{output:?}");
     println!("{said}");
+}
+
+/// In a process of its own, in which rules panic: the test below starts this one.
+#[test]
+fn rules_panic_in_a_child() {
+    if std::env::var_os("PROFILER_FAULT").is_none_or(|at| at != "rules") {
+        return;
+    }
+    profiler_elf::contain::end_process_on_panic();
+    let mut counts = Counts::default();
+    let processors = compiled(&[filter("broken", ErrorMode::Silent, &["false"])]);
+    assert_eq!(processors.apply(window(), LONG, &mut counts), None);
+    println!("failed {}", dropped(&counts, "broken", FAILED));
+}
+
+#[test]
+fn a_rule_that_panics_costs_its_window_and_is_counted() {
+    let mut child = Command::new(std::env::current_exe().expect("known"));
+    child.args(["--exact", "agent::processors::tests::rules_panic_in_a_child", "--nocapture"]);
+    let output = child.env("PROFILER_FAULT", "rules").output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("failed 6"), "{said}\n{output:?}");
 }

@@ -227,7 +227,8 @@ mod tests {
         processes.scan(std::process::id(), Clock::monotonic_now()).unwrap();
         let process = processes.get(std::process::id()).unwrap();
         let mut executables = crate::executable::Executables::new();
-        let opened = process.mappings.iter().find_map(|mapping| executables.open_of(&Mapper::of(process), mapping).ok());
+        let opened =
+            process.mappings.iter().find_map(|mapping| executables.open_of(&Mapper::of(process), mapping).ok());
         let runtimes = Runtimes::new(profiler_bpf::Tables::in_memory().unwrap().instances);
         let told = |instance: u8, end| Attached {
             instance: vec![instance],

@@ -158,4 +158,14 @@ fn a_configuration_from_elsewhere_adds_filters_and_nothing_else() {
         &format!("processors: [{{filter: {{sample_conditions: [{many}]}}}}]"),
         &["one rule more than the 64 that run"],
     );
+    // Few rules, of which each has many patterns, and one that is large: all are kept, and compiled by the thread that samples.
+    let one =
+        |pattern: &str, times: usize| format!("'{}'", vec![format!(r#"IsMatch("", "{pattern}")"#); times].join(" or "));
+    let of = |rules: &[String]| format!("processors: [{{filter: {{sample_conditions: [{}]}}}}]", rules.join(", "));
+    refused(&of(&[one(r"\\pL{30}", 500)]), &["sample_conditions[0]", "expressions of one rule need more than"]);
+    let rules: Vec<_> = (0..64).map(|at| one(&format!("a{at}"), 20)).collect();
+    refused(&of(&rules), &["one regular expression too many: those of all rules may take 8388608 bytes"]);
+    // The first that is wrong is told, and the others are not compiled.
+    let said = refused_remote(own, &of(&["'Nw() == 1'".to_owned(), "'Nw() == 2'".to_owned()]));
+    assert_eq!(said.matches("did you mean Now?").count(), 1, "{said}");
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Args, Function, Literals, Prepared, Takes, editor, may, needs};
 use crate::{
     error::EvalError,
-    pattern,
+    pattern::{self, MAX_LENGTH},
     text::attribute,
     time::Time,
     value::{Map, Value},
@@ -93,12 +93,13 @@ pub(super) fn edited(map: Map) -> Edited {
     Ok(Some(Value::map(map)))
 }
 
-/// The regular expression of argument `at`, if it is literal.
+/// The regular expression of argument `at`, if it is literal; if not, there is room for it.
 pub(super) fn regex_of(literals: &Literals<'_>, at: usize) -> Prepare {
-    match literals.text(at) {
-        Some(text) => pattern::compile(text).map(Prepared::Regex).map_err(|message| (at, message)),
-        None => Ok(Prepared::Nothing),
-    }
+    let prepared = match literals.text(at) {
+        Some(text) => literals.patterns.compile(text, MAX_LENGTH).map(Prepared::Regex),
+        None => literals.patterns.reserve().map(|()| Prepared::Nothing),
+    };
+    prepared.map_err(|message| (at, message))
 }
 
 pub(super) fn regex_second(literals: &Literals<'_>) -> Prepare {
@@ -109,7 +110,7 @@ pub(super) fn regex_second(literals: &Literals<'_>) -> Prepare {
 pub(super) fn regex(args: &Args<'_, '_>, at: usize) -> Result<regex::Regex, EvalError> {
     match args.prepared {
         Prepared::Regex(regex) => Ok(regex.clone()),
-        _ => pattern::compile(&args.text(at)?).map_err(EvalError::new),
+        _ => pattern::made(&args.text(at)?, MAX_LENGTH).map_err(EvalError::new),
     }
 }
 

@@ -58,7 +58,12 @@ fn reference() -> &'static Regex {
 }
 
 impl Grok {
-    fn new(text: &str, named_only: bool, own: &HashMap<String, String>) -> Result<Self, String> {
+    fn new(
+        text: &str,
+        named_only: bool,
+        own: &HashMap<String, String>,
+        compile: impl FnOnce(&str, usize) -> Result<Regex, String>,
+    ) -> Result<Self, String> {
         let mut kinds = HashMap::new();
         let mut expanded = text.to_owned();
         for _ in 0..100 {
@@ -91,7 +96,7 @@ impl Grok {
                 break;
             }
         }
-        let regex = pattern::compile_long(&expanded, MAX_EXPANDED)?;
+        let regex = compile(&expanded, MAX_EXPANDED)?;
         if named_only && regex.capture_names().flatten().next().is_none() {
             return Err("the pattern needs a group with a name".to_owned());
         }
@@ -141,12 +146,14 @@ fn prepare(literals: &Literals<'_>) -> Result<Prepared, (usize, String)> {
         }
     }
     let named_only = matches!(literals.get(2), Some(Value::Bool(true)));
-    match literals.text(1) {
+    let prepared = match literals.text(1) {
         Some(text) => {
-            Grok::new(text, named_only, &own).map(|grok| Prepared::Grok(Box::new(grok))).map_err(|message| (1, message))
+            let compile = |text: &str, most| literals.patterns.compile(text, most);
+            Grok::new(text, named_only, &own, compile).map(|grok| Prepared::Grok(Box::new(grok)))
         }
-        None => Ok(Prepared::Nothing),
-    }
+        None => literals.patterns.reserve().map(|()| Prepared::Nothing),
+    };
+    prepared.map_err(|message| (1, message))
 }
 
 fn extract<'a>(args: &Args<'_, 'a>) -> Result<Value<'a>, EvalError> {
@@ -155,6 +162,6 @@ fn extract<'a>(args: &Args<'_, 'a>) -> Result<Value<'a>, EvalError> {
     }
     let own = if args.given(3) { args.texts(3)? } else { Vec::new() };
     let own = own.iter().map(|text| definition(text)).collect::<Result<_, _>>().map_err(EvalError::new)?;
-    let grok = Grok::new(&args.text(1)?, args.bool_or(2, false)?, &own).map_err(EvalError::new)?;
+    let grok = Grok::new(&args.text(1)?, args.bool_or(2, false)?, &own, pattern::made).map_err(EvalError::new)?;
     grok.extract(&args.text(0)?).map(Value::map)
 }

@@ -1,6 +1,6 @@
 //! Rules that are made to take long, much, or the program down.
 
-use profiler_ottl::{Map, Value};
+use profiler_ottl::{MAX_PATTERNS, Map, Value};
 use proptest::prelude::*;
 
 use crate::attributes::{Attributes, language, statement};
@@ -34,6 +34,26 @@ fn large_patterns_are_refused() {
     let mut context = Attributes { map: Map::from_iter([("a".to_owned(), Value::text("a".repeat(50_000) + "!"))]) };
     assert!(rule.execute(&mut context).unwrap());
     assert!(matches!(context.map.get("b"), Some(Value::Bool(false))));
+}
+
+#[test]
+fn the_patterns_of_one_rule_are_bounded_together() {
+    let rule = |pattern: &str, times: usize| {
+        let one = format!(r#"IsMatch("", "{pattern}")"#);
+        language().condition::<Attributes>(&vec![one; times].join(" or "))
+    };
+    for (pattern, times) in [(r"\\pL{30}", 1000), ("a", 1000)] {
+        let error = rule(pattern, times).unwrap_err();
+        assert!(error.message().contains("of one rule need more than"), "{error}");
+    }
+    let patterns = rule("a", 40).unwrap().pattern_bytes();
+    assert!(patterns > 0 && patterns <= MAX_PATTERNS, "{patterns}");
+    // Those that are made while it runs, too.
+    let made = |times| {
+        let rule = vec![r#"IsMatch("", attributes["a"])"#; times].join(" or ");
+        language().condition::<Attributes>(&rule)
+    };
+    assert!(made(5).is_ok() && made(500).is_err());
 }
 
 #[test]

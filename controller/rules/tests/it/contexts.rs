@@ -1,7 +1,9 @@
 //! The paths of each context, read and written.
 
+use std::{cell::Cell, time::Instant};
+
 use profiler_ottl::{ErrorMode, Gates};
-use profiler_rules::{Level, Request, Rules};
+use profiler_rules::{Level, Request, Rules, Tally};
 
 use crate::made::{filter, request, run};
 
@@ -177,4 +179,38 @@ fn what_is_dropped_takes_what_is_empty_with_it() {
             "{level}"
         );
     }
+}
+
+#[test]
+fn rules_end_soon_after_the_time_is_over() {
+    let mut many = request();
+    let profile = many.resource_profiles[0].scope_profiles[0].profiles[0].clone();
+    many.resource_profiles[0].scope_profiles[0].profiles = vec![profile; 1000];
+    let rules = Rules::filter(Some(Level::Profile), &["true"], true, ErrorMode::Propagate, Gates::default());
+    let rules = rules.expect("right");
+    let asked = Cell::new(0);
+    let is_late = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 10
+    };
+    let (left, done) = rules.apply_counted(many.clone(), &mut [], &is_late, |_| {}).expect("right");
+    assert!(done.is_late && asked.get() == 11 && (11..500).contains(&done.contexts), "{done:?}");
+    assert_eq!(left.resource_profiles[0].scope_profiles[0].profiles.len(), 1000 - done.contexts, "as they were");
+    let (_, done) = rules.apply_counted(many, &mut [], &|| false, |_| {}).expect("right");
+    assert!(!done.is_late && done.contexts == 1000);
+}
+
+#[test]
+fn a_rule_on_one_context_takes_no_longer_than_all() {
+    // To compile that takes most of the time.
+    let condition = r#"IsMatch(name, Concat(["(?:a|b){900}", ""], ""))"#;
+    let rules =
+        Rules::filter(Some(Level::Scope), &[condition], true, ErrorMode::Propagate, Gates::default()).expect("right");
+    let mut tallies = [Tally::default()];
+    let begun = Instant::now();
+    let (_, done) = rules.apply_counted(request(), &mut tallies, &|| false, |_| {}).expect("right");
+    let all = begun.elapsed();
+    assert_eq!(done.contexts, 1);
+    let time = tallies[0].time;
+    assert!(!time.is_zero() && time <= all, "{time:?} of {all:?}");
 }
