@@ -106,15 +106,20 @@ fn process(pid: u32, scan: &Scan, program: Option<&Arc<Executable>>) -> Finding 
 
 /// By what its file is told from others.
 fn build(executable: &Executable) -> String {
-    let id = match (&executable.build_id_gnu, &executable.build_id_go) {
-        (Some(id), _) => format!("build id {id}"),
-        (None, Some(id)) => format!("Go build id {}", id.escape_debug()),
-        (None, None) => "without build id".to_owned(),
-    };
-    match (executable.build_id_htlhash(), &*id) {
-        (Some(htlhash), "without build id") => format!("{id}, htlhash {htlhash}"),
-        (Some(_), _) => id,
-        (None, _) => format!("{id}, its file may not be read: exported names only, from memory"),
+    let Executable { build_id_gnu, build_id_go, .. } = executable;
+    identity(build_id_gnu.as_deref(), build_id_go.as_deref(), executable.build_id_htlhash())
+}
+
+/// The same of its build ids and, if its file could be read, the hash of that.
+fn identity(gnu: Option<&str>, go: Option<&str>, htlhash: Option<&str>) -> String {
+    let id = gnu.map(|id| format!("build id {id}")).or_else(|| Some(format!("Go build id {}", go?.escape_debug())));
+    match (id, htlhash) {
+        (Some(id), Some(_)) => id,
+        (None, Some(htlhash)) => format!("without build id, htlhash {htlhash}"),
+        (id, None) => {
+            let id = id.as_deref().unwrap_or("without build id");
+            format!("{id}, its file may not be read: exported names only, from memory")
+        }
     }
 }
 
@@ -189,4 +194,23 @@ fn native(executables: &BTreeMap<u32, Arc<Executable>>, reading: &mut dyn Readin
     let more = if without.len() > NAMED { " ..." } else { "" };
     let detail = format!("{} of {files} files have no unwind information: {}{more}", without.len(), names.join(", "));
     limited("unwinding", detail, "their frames are followed by frame pointer: build them with -fno-omit-frame-pointer")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_told_by_its_build_id_or_its_hash() {
+        for (gnu, go, htlhash, told) in [
+            (Some("ab"), Some("x/y"), Some("12"), "build id ab"),
+            (None, Some("x\u{1b}y"), Some("12"), "Go build id x\\u{1b}y"),
+            (None, None, Some("12"), "without build id, htlhash 12"),
+            (Some("ab"), None, None, "build id ab, its file may not be read"),
+            (None, None, None, "without build id, its file may not be read"),
+        ] {
+            let text = identity(gnu, go, htlhash);
+            assert_eq!(text.split(": ").next(), Some(told), "{text}");
+        }
+    }
 }

