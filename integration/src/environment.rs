@@ -10,6 +10,9 @@ pub use profiler_need::{find, have, have_by_chance, have_root, have_tools, pytho
 /// Path of the binary under test; without it cargo builds one.
 pub const BINARY: &str = "PROFILER_BIN";
 
+/// Path of a binary built for debugging, which has the faults that tests can ask for; without it cargo builds one.
+pub const DEBUG_BINARY: &str = "PROFILER_DEBUG_BIN";
+
 /// The repository.
 #[must_use]
 pub fn repository() -> PathBuf {
@@ -34,13 +37,17 @@ pub fn profiler() -> &'static Path {
     PROFILER.get_or_init(|| env::var_os(BINARY).map_or_else(profiler_with_faults, PathBuf::from))
 }
 
-/// The `profiler` with the faults that tests can ask for: built for debugging, whatever [`BINARY`] is.
+/// The `profiler` with the faults that tests can ask for: built for debugging, whatever [`BINARY`] is; [`DEBUG_BINARY`], or one that
+/// cargo builds now.
 ///
 /// # Panics
 ///
 /// If it cannot be built.
 #[must_use]
 pub fn profiler_with_faults() -> PathBuf {
+    if let Some(built) = env::var_os(DEBUG_BINARY) {
+        return built.into();
+    }
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
     build.args(["build", "--quiet", "--locked", "-p", "profiler"]).current_dir(repository());
