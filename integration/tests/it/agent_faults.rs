@@ -187,7 +187,7 @@ fn play(protocol: Protocol, script: &str, timeout: &str) -> Played {
         accepted: receiver.requests().unwrap(),
     };
     let (published, accepted) = (seen(&played.record).len() as u64, seen(&played.accepted).len() as u64);
-    assert!(published > 300, "{published} samples");
+    assert!(published > 100, "{published} samples");
     // Nothing is ever lost in between: what was published and did not arrive is in a counter.
     let given_up = played.metrics.rejected(OUT) + played.metrics.dropped(OUT);
     assert_eq!(published, accepted + given_up, "{}", played.metrics);

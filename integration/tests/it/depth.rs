@@ -21,7 +21,7 @@ fn root_a_stack_of_1500_frames_is_cut_and_says_so() {
     let recorded = record_command(HERTZ, &file, &["--ms", "1000", "--depth", "1500"]).expect("a recording");
     let groups = ["hot_a", "hot_b", "hot_c", "hot_d"];
     let rows: Vec<_> = recorded.own_rows().into_iter().filter(|row| group_of(row, &groups).is_some()).collect();
-    assert!(total(&rows) > 300, "{} samples", total(&rows));
+    assert!(total(&rows) > 100, "{} samples", total(&rows));
     for row in &rows {
         // The kernel's frames come on top, as many as an interrupt has.
         let frames = row.frames.iter().filter(|frame| frame.kind == FrameKind::Native).count();

