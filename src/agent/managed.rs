@@ -420,8 +420,11 @@ fn description(resource: &[(String, String)], uid: InstanceUid) -> AgentDescript
 }
 
 fn config(text: &str) -> EffectiveConfig {
-    let object =
-        AgentConfigObject { body: text.into(), content_type: "text/yaml".to_owned(), ..AgentConfigObject::default() };
+    let object = AgentConfigObject {
+        body: text.to_owned().into(),
+        content_type: "text/yaml".to_owned(),
+        ..AgentConfigObject::default()
+    };
     EffectiveConfig { config_map: Some(AgentConfigMap { config_map: [(String::new(), object)].into() }) }
 }
 
@@ -432,7 +435,7 @@ fn text(offer: AgentRemoteConfig) -> Result<Option<String>, String> {
     if objects.next().is_some() {
         return Err("there are several configurations in it; this agent has one".to_owned());
     }
-    String::from_utf8(object.body).map(Some).map_err(|_| "the configuration is not UTF-8".to_owned())
+    String::from_utf8(object.body.into()).map(Some).map_err(|_| "the configuration is not UTF-8".to_owned())
 }
 
 fn component(problem: Option<String>, status: &str) -> ComponentHealth {

@@ -11,7 +11,11 @@ use hyper::body::Incoming;
 use profiler_opamp::server::Registry;
 use serde_json::{Value, json};
 
-use crate::{core::Core, problem::Problem, token::Role};
+use crate::{
+    core::Core,
+    problem::Problem,
+    token::{Role, Token},
+};
 
 /// Bytes of a request's body.
 const MAX_BODY: usize = 2 << 20;
@@ -103,8 +107,8 @@ pub fn routes() -> Vec<Route> {
 
 /// A request whose body is here.
 pub(crate) struct Ready {
-    head: http::request::Parts,
-    body: Bytes,
+    pub head: http::request::Parts,
+    pub body: Bytes,
 }
 
 /// Reads the body of a request, within bounds, if it `is_known` who sends it: strangers have no memory here.
@@ -135,34 +139,36 @@ pub(crate) fn answer(core: &mut Core, registry: &mut Registry, ready: Ready, now
         return Err(Problem::Method(methods.join(", ")));
     };
     let action = format!("{} {}", route.method, route.path);
-    let who = match route.role {
-        None => "anybody".to_owned(),
-        Some(role) => admitted(core, &head.headers, role, &action, now)?,
+    let (who, principal) = match route.role {
+        None => ("anybody".to_owned(), 0),
+        Some(role) => {
+            let token = admitted(core, &head.headers, role, &action, now)?;
+            (token.written_name(), token.principal())
+        }
     };
     let call = Call { who, parts: parts.clone(), query: query(head.uri.query().unwrap_or_default()), body, now };
     let result = (route.handler)(core, registry, &call);
     if let Err(problem) = &result
         && route.method != Method::GET
     {
-        core.note(now, &call.who, &action, path, Err(&problem.to_string()));
+        core.refused(now, (&call.who, principal), &action, path, &problem.to_string());
     }
     result
 }
 
-/// Who it is, if it may do this.
-fn admitted(core: &mut Core, headers: &http::HeaderMap, role: Role, action: &str, now: i64) -> Result<String, Problem> {
+/// Whose token it is, if it may do this.
+fn admitted(core: &mut Core, headers: &http::HeaderMap, role: Role, action: &str, now: i64) -> Result<Token, Problem> {
     let token = crate::token::bearer(headers).and_then(|text| core.token(text)).cloned();
     let Some(token) = token else {
         core.unauthorized(now, action);
         return Err(Problem::Unauthorized);
     };
-    let who = format!("{}#{}", token.name, token.id);
     if token.role.covers(role) {
-        return Ok(who);
+        return Ok(token);
     }
-    core.counters.forbidden += 1;
-    let text = format!("this needs the role {}; the token {who} has {}", role.name(), token.role.name());
-    core.note(now, &who, action, "", Err(&text));
+    let (needed, who, has) = (role.name(), token.written_name(), token.role.name());
+    let text = format!("this needs the role {needed}; the token {who} has {has}");
+    core.forbidden(now, &token, action, &text);
     Err(Problem::Forbidden(text))
 }
 

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use profiler_opamp::{
     InstanceUid,
     messages::{AgentConfigMap, AgentConfigObject, AgentRemoteConfig},
@@ -23,6 +24,7 @@ use crate::{
 mod orders;
 mod pace;
 mod reports;
+mod room;
 mod walk;
 
 use pace::{Pace, Rate};
@@ -35,7 +37,8 @@ mod tests;
 /// Agents that are known.
 pub const MAX_AGENTS: usize = 20_000;
 
-/// What agents have written down in the audit log, of each kind: whoever wants to fill it cannot.
+/// What the holder of a token is not let do, and what agents cause, as the audit log has it, of each kind and token: whoever wants to
+/// fill it cannot, and hides nothing that others do.
 const NOTES: Rate = Rate { burst: 100, interval: 1000 };
 /// What people without a token have written down.
 const STRANGERS: Rate = Rate { burst: 1, interval: 1000 };
@@ -67,12 +70,21 @@ pub struct Core {
     store: Store,
     members: BTreeMap<InstanceUid, Member>,
     rollouts: BTreeMap<i64, Rollout>,
-    revisions: BTreeMap<i64, Arc<Revision>>,
+    /// As they were read, and each text as all of its offers share it.
+    revisions: BTreeMap<i64, (Arc<Revision>, Bytes)>,
     /// What agents have failed with: by the hash, then the agent.
     failures: BTreeMap<String, BTreeMap<InstanceUid, String>>,
     tokens: BTreeMap<i64, Token>,
     /// Agents of which more is known than is on disk.
     unkept: BTreeSet<InstanceUid>,
+    /// When each agent was last written, ms since 1970.
+    kept_at: BTreeMap<InstanceUid, i64>,
+    /// Rollouts that a gate has stopped and that are not on disk so, and what the audit log is to have of that.
+    unwritten: BTreeMap<i64, Option<Entry>>,
+    /// The database did not take the last write.
+    is_failing: bool,
+    /// When to try again then, ms since 1970, and how long after the last attempt that is, ms.
+    retry: (i64, i64),
     /// Something happened that a rollout may wait for.
     stirred: bool,
     /// When rollouts were last looked at, ms since 1970.
@@ -83,8 +95,10 @@ pub struct Core {
     speaking: BTreeMap<InstanceUid, Pace>,
     /// How often agents that are not known come, by token.
     coming: BTreeMap<u64, Pace>,
-    /// What agents have written down, by its kind, and how often it was not.
-    noted: BTreeMap<&'static str, (Pace, u64)>,
+    /// What was written down as often as it may be, by its kind and the token, and how often it was not.
+    noted: BTreeMap<(&'static str, u64), (Pace, u64)>,
+    /// Agents that may be known at once.
+    places: usize,
     /// Bytes of effective configurations that are kept.
     config_bytes: usize,
     /// What happened.
@@ -98,7 +112,7 @@ impl std::fmt::Debug for Core {
 }
 
 impl Core {
-    /// As `store` has it.
+    /// As `store` has it. What it has of a time that is still to come was written with a clock that was ahead: gates would wait for it.
     ///
     /// # Errors
     /// It cannot be read.
@@ -107,6 +121,10 @@ impl Core {
         let mut config_bytes = 0;
         for (uid, mut member) in store.agents()? {
             member.connected = false;
+            member.last_seen = member.last_seen.min(now);
+            for assignment in &mut member.assignments {
+                assignment.since = assignment.since.min(now - 1);
+            }
             if let Ok(uid) = uid.parse() {
                 config_bytes += member.config_bytes();
                 members.insert(uid, member);
@@ -118,7 +136,11 @@ impl Core {
                 failures.entry(hash).or_default().insert(uid, error);
             }
         }
-        let rollouts = store.rollouts()?.into_iter().map(|rollout| (rollout.id, rollout)).collect();
+        let rollouts = store.rollouts()?.into_iter().map(|mut rollout| {
+            rollout.well_since = rollout.well_since.map(|since| since.min(now));
+            (rollout.id, rollout)
+        });
+        let rollouts = rollouts.collect();
         let tokens = store.tokens()?.into_iter().map(|token| (token.id, token)).collect();
         Ok(Self {
             store,
@@ -128,12 +150,17 @@ impl Core {
             failures,
             tokens,
             unkept: BTreeSet::new(),
+            kept_at: BTreeMap::new(),
+            unwritten: BTreeMap::new(),
+            is_failing: false,
+            retry: (0, 0),
             stirred: true,
             looked: 0,
             started: now,
             speaking: BTreeMap::new(),
             coming: BTreeMap::new(),
             noted: BTreeMap::new(),
+            places: MAX_AGENTS,
             config_bytes,
             counters: Counters::default(),
         })
@@ -186,16 +213,20 @@ impl Core {
     /// # Errors
     /// There is none with this number.
     pub fn revision(&mut self, id: i64) -> Result<Arc<Revision>, Problem> {
-        if let Some(revision) = self.revisions.get(&id) {
-            return Ok(Arc::clone(revision));
+        self.revision_and_body(id).map(|(revision, _)| revision)
+    }
+
+    fn revision_and_body(&mut self, id: i64) -> Result<(Arc<Revision>, Bytes), Problem> {
+        if let Some(known) = self.revisions.get(&id) {
+            return Ok(known.clone());
         }
         let revision = self.store.revision(id)?.ok_or_else(|| Problem::Missing(format!("revision {id}")))?;
-        let revision = Arc::new(revision);
+        let known = (Arc::new(revision.clone()), Bytes::from(revision.text));
         if self.revisions.len() >= 256 {
             self.revisions.clear();
         }
-        self.revisions.insert(id, Arc::clone(&revision));
-        Ok(revision)
+        self.revisions.insert(id, known.clone());
+        Ok(known)
     }
 
     /// Writes down that `who` did something, or was not let.
@@ -206,16 +237,16 @@ impl Core {
         self.kept(written);
     }
 
-    /// Writes down what an agent caused, or somebody without a token, as often as `rate` allows: they may do it as often as they like.
+    /// Writes down what an agent caused or somebody was not let do, as often as the rate allows: they may do it as often as they like.
     fn note_rarely(
         &mut self,
-        (now, rate): (i64, Rate),
+        now: i64,
+        (kind, principal, rate): (&'static str, u64, Rate),
         who: &str,
-        action: &'static str,
-        object: &str,
+        (action, object): (&str, &str),
         done: Result<&str, &str>,
     ) {
-        let (pace, left_out) = self.noted.entry(action).or_default();
+        let (pace, left_out) = self.noted.entry((kind, principal)).or_default();
         if pace.step(rate, now).is_err() {
             *left_out += 1;
             return;
@@ -235,10 +266,34 @@ impl Core {
     pub fn unauthorized(&mut self, now: i64, what: &str) {
         self.counters.unauthorized += 1;
         let reason = "no token, or none that is good here";
-        self.note_rarely((now, STRANGERS), "nobody", "unauthorized", what, Err(reason));
+        self.note_rarely(now, ("unauthorized", 0, STRANGERS), "nobody", ("unauthorized", what), Err(reason));
+    }
+
+    /// The role of a token does not allow what its holder asked for.
+    pub(crate) fn forbidden(&mut self, now: i64, token: &Token, action: &str, reason: &str) {
+        self.counters.forbidden += 1;
+        let (who, principal) = (token.written_name(), token.principal());
+        self.note_rarely(now, ("forbidden", principal, NOTES), &who, (action, ""), Err(reason));
+    }
+
+    /// Somebody asked for something that is not done.
+    pub(crate) fn refused(&mut self, now: i64, (who, principal): (&str, u64), action: &str, object: &str, why: &str) {
+        self.note_rarely(now, ("refused", principal, NOTES), who, (action, object), Err(why));
+    }
+
+    /// Whether the database answers, and took the last write.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check(&self) -> Result<(), Problem> {
+        if self.is_failing {
+            return Err(Problem::Internal("the database does not take what is to be written; see the log".to_owned()));
+        }
+        self.store.check()
     }
 
     fn kept(&mut self, written: Result<(), Problem>) {
+        self.is_failing = written.is_err();
         if let Err(error) = written {
             self.counters.lost_writes += 1;
             tracing::error!(%error, "What happened could not be written down.");
@@ -249,7 +304,7 @@ impl Core {
     #[must_use]
     pub fn token_name(&self, principal: u64) -> String {
         let token = i64::try_from(principal).ok().and_then(|id| self.tokens.get(&id));
-        token.map_or("nobody".to_owned(), |token| format!("{}#{}", token.name, token.id))
+        token.map_or("nobody".to_owned(), Token::written_name)
     }
 }
 
@@ -283,15 +338,19 @@ pub fn hash(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
 }
 
-/// A configuration for an agent; nothing is its own alone.
-fn remote(revision: Option<&Revision>) -> AgentRemoteConfig {
-    let object = revision.map(|revision| AgentConfigObject {
-        body: revision.text.clone().into(),
+/// The hash of a configuration for an agent; nothing is its own alone.
+fn remote_hash(revision: Option<&Revision>) -> Vec<u8> {
+    revision.map_or_else(|| hash(OWN).to_vec(), |revision| token::unhex(&revision.hash))
+}
+
+/// A configuration for an agent.
+fn remote(body: Option<Bytes>, config_hash: Vec<u8>) -> AgentRemoteConfig {
+    let object = body.map(|body| AgentConfigObject {
+        body,
         content_type: "text/yaml".to_owned(),
         ..AgentConfigObject::default()
     });
     let config_map = object.into_iter().map(|object| (String::new(), object)).collect();
-    let config_hash = revision.map_or_else(|| hash(OWN).to_vec(), |revision| token::unhex(&revision.hash));
     AgentRemoteConfig { config: Some(AgentConfigMap { config_map }), config_hash }
 }
 

@@ -45,6 +45,9 @@ pub struct Member {
     pub effective_config: Option<String>,
     /// What became of the configuration that it was last offered.
     pub config: Option<ConfigStatus>,
+    /// The hash of the last configuration that it said works, in hexadecimal: what it goes back to when it fails with another one.
+    #[serde(default)]
+    pub(crate) applied: Option<String>,
     /// Bits of [`AgentCapabilities`].
     pub capabilities: u64,
     /// The number of the token that it came by.
@@ -53,6 +56,9 @@ pub struct Member {
     pub connected: bool,
     /// When it last said something, ms since 1970.
     pub last_seen: i64,
+    /// It has said something since this process began.
+    #[serde(skip)]
+    pub(crate) is_heard: bool,
     /// What it is to have: the last of these. Those before are what it goes back to.
     pub assignments: Vec<Assignment>,
     /// It was given a configuration once. If it is to have none now, it gets its own back.
@@ -86,6 +92,7 @@ impl Member {
     pub(crate) fn update(&mut self, agent: &Agent, now: i64) {
         self.connected = agent.is_connected;
         self.last_seen = now;
+        self.is_heard = true;
         self.capabilities = agent.capabilities;
         self.token = i64::try_from(agent.principal).unwrap_or_default();
         if let Some(description) = &agent.description {
@@ -121,6 +128,9 @@ impl Member {
                 status: word.to_owned(),
                 error: shortened(&status.error_message, ERROR_BYTES),
             });
+            if let Some(applied) = self.config.as_ref().filter(|status| status.status == "APPLIED") {
+                self.applied = Some(applied.hash.clone());
+            }
         }
     }
 
@@ -149,6 +159,12 @@ impl Member {
     pub fn can_be_managed(&self) -> bool {
         AgentCapabilities::AcceptsRemoteConfig.is_in(self.capabilities)
             && AgentCapabilities::ReportsRemoteConfig.is_in(self.capabilities)
+    }
+
+    /// Whether it can be given a configuration now: it is connected and does not say that it is unwell.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.connected && self.healthy != Some(false)
     }
 
     /// What it is to have.

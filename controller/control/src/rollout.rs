@@ -108,6 +108,12 @@ impl Plan {
         }
         Ok(())
     }
+
+    /// Whether all agents that it is for are to have it in the end, and those that come later, too.
+    #[must_use]
+    pub fn is_for_all(&self) -> bool {
+        self.steps.last().is_some_and(|step| step.weight >= 100.0)
+    }
 }
 
 /// How far a rollout is.
@@ -118,7 +124,7 @@ pub enum Phase {
     Running,
     /// It waits for somebody.
     Paused,
-    /// All steps are walked. Agents that come later get the revision, too.
+    /// All steps are walked. Agents that come later get the revision, too, if the last step had all.
     Done,
     /// Nobody has the revision by it any more.
     Reverted,
@@ -147,6 +153,9 @@ pub struct Rollout {
     pub well_since: Option<i64>,
     /// Why it is paused or reverted.
     pub reason: Option<String>,
+    /// How its agents were when it was done or reverted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Counts>,
 }
 
 /// How an agent is with the revision.
@@ -200,7 +209,7 @@ pub enum Change {
 }
 
 /// How many agents of a rollout are how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// The selector means them and they can take it.
     pub eligible: usize,
@@ -233,6 +242,7 @@ impl Rollout {
             step_began: now,
             well_since: None,
             reason: None,
+            ended: None,
         }
     }
 

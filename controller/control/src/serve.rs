@@ -192,7 +192,9 @@ pub async fn serve(
     let control =
         Arc::new(Control { core: Mutex::new(core), server: OnceLock::new(), allow_any_agent: options.allow_any_agent });
     let limits = Limits { receive: MAX_MESSAGE, send: MAX_ANSWER };
-    let registry = Registry::new(server::Options { limits, agents: MAX_AGENTS, ..server::Options::default() });
+    // Who has room is for the core to say, which knows whose they are.
+    let agents = MAX_AGENTS + 1000;
+    let registry = Registry::new(server::Options { limits, agents, ..server::Options::default() });
     // Beside as many agents as may be there is room for people.
     let transport = ServerOptions { connections: MAX_AGENTS + 1000, ..ServerOptions::default() };
     let server = Server::new(registry, Door(Arc::clone(&control)), transport);
@@ -225,26 +227,32 @@ fn failed(path: &Path, what: &'static str) -> impl FnOnce(io::Error) -> ServeErr
     move |source| ServeError::File { path, what, source }
 }
 
-/// At the first start there is nobody yet who could make a token. It is in its file before it is good, so that there is none that
-/// nobody has.
+/// At the first start there is nobody yet who could make a token. It is in a file before it is good, so that there is none that nobody
+/// has, and takes the place of the one before when it is: a server that is killed in between finishes that at its next start.
 fn first_token(core: &mut Core, folder: &Path, is_wanted: bool) -> Result<Option<PathBuf>, ServeError> {
+    let path = folder.join(ADMIN_TOKEN);
+    let new = folder.join("admin.token.new");
+    let settle = || fs::rename(&new, &path).and_then(|()| fs::File::open(folder)?.sync_all());
+    let is_good = |text: &str| core.token(text.trim()).is_some_and(|token| token.role == Role::Admin);
+    if fs::read_to_string(&new).is_ok_and(|text| is_good(&text)) {
+        settle().map_err(failed(&path, "written"))?;
+        return Ok(Some(path));
+    }
     if !is_wanted && core.tokens().any(|token| token.role == Role::Admin && token.revoked.is_none()) {
         return Ok(None);
     }
-    let path = folder.join(ADMIN_TOKEN);
-    let new = folder.join("admin.token.new");
     let write = |text: &str| {
         let _ = fs::remove_file(&new);
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         writeln!(file, "{text}")?;
         file.sync_all()?;
-        fs::rename(&new, &path)?;
         fs::File::open(folder)?.sync_all()
     };
     let give = |text: &str| {
-        write(text).map_err(|error| Problem::Internal(format!("{} cannot be written: {error}", path.display())))
+        write(text).map_err(|error| Problem::Internal(format!("{} cannot be written: {error}", new.display())))
     };
     core.make_token_for(now(), "server", "admin", Role::Admin, give)?;
+    settle().map_err(failed(&path, "written"))?;
     Ok(Some(path))
 }
 
@@ -263,4 +271,40 @@ fn server_config(certificate: &Path, key: &Path) -> Result<Arc<rustls::ServerCon
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, private));
     config.map(Arc::new).map_err(|error| wrong(certificate, format!("with {}: {error}", key.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn core(folder: &Path) -> Core {
+        Core::new(Store::open(&folder.join("control.sqlite")).unwrap(), now()).unwrap()
+    }
+
+    fn is_good(folder: &Path) -> bool {
+        let text = fs::read_to_string(folder.join(ADMIN_TOKEN)).unwrap_or_default();
+        core(folder).token(text.trim()).is_some_and(|token| token.role == Role::Admin)
+    }
+
+    #[test]
+    fn the_admins_token_is_in_its_file_whenever_the_server_was_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (folder, new) = (folder.path(), folder.path().join("admin.token.new"));
+        first_token(&mut core(folder), folder, false).unwrap().unwrap();
+        let first = fs::read_to_string(folder.join(ADMIN_TOKEN)).unwrap();
+        assert!(is_good(folder) && !new.exists());
+        assert_eq!(first_token(&mut core(folder), folder, false).unwrap(), None);
+        // Killed before the next token was good: the one before is as it was.
+        fs::write(&new, "profctl_2_00\n").unwrap();
+        assert_eq!(first_token(&mut core(folder), folder, false).unwrap(), None);
+        assert!(is_good(folder) && fs::read_to_string(folder.join(ADMIN_TOKEN)).unwrap() == first);
+        // Killed after that: the next start has it in its place.
+        first_token(&mut core(folder), folder, true).unwrap().unwrap();
+        let second = fs::read_to_string(folder.join(ADMIN_TOKEN)).unwrap();
+        fs::rename(folder.join(ADMIN_TOKEN), &new).unwrap();
+        fs::write(folder.join(ADMIN_TOKEN), first).unwrap();
+        first_token(&mut core(folder), folder, false).unwrap().unwrap();
+        assert!(is_good(folder) && !new.exists());
+        assert_eq!(fs::read_to_string(folder.join(ADMIN_TOKEN)).unwrap(), second);
+    }
 }

@@ -14,8 +14,17 @@ use crate::{
 
 /// The form of the tables; a newer one is not touched.
 const FORM: i64 = 1;
-/// Entries of the audit log that are kept.
-const AUDIT_ENTRIES: i64 = 100_000;
+/// Entries of the audit log that are kept of what was done, and as many of what was refused or agents have caused: the one does not
+/// push out the other.
+const AUDIT_ENTRIES: i64 = 50_000;
+/// After so many new ones the oldest are deleted.
+const AUDIT_TRIM: i64 = 64;
+/// What was refused, or agents have caused.
+macro_rules! caused {
+    () => {
+        "(outcome = 'refused' OR action IN ('agent.enrol', 'agent.rename', 'config.failed'))"
+    };
+}
 /// Entries of a list that are given at once.
 pub const PAGE: usize = 1000;
 
@@ -34,6 +43,13 @@ CREATE TABLE IF NOT EXISTS audit (
     id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL,
     object TEXT NOT NULL, outcome TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
 ";
+const INDEXES: &str = concat!(
+    "CREATE INDEX IF NOT EXISTS audit_caused ON audit (id) WHERE ",
+    caused!(),
+    "; CREATE INDEX IF NOT EXISTS audit_done ON audit (id) WHERE NOT ",
+    caused!(),
+    "; CREATE INDEX IF NOT EXISTS revisions_name ON revisions (name, id);"
+);
 
 /// The database.
 #[derive(Debug)]
@@ -126,7 +142,7 @@ impl Store {
                 format!("{} was written by a newer version (form {form}, this one knows {FORM})", path.display());
             return Err(Problem::Internal(text));
         }
-        self.connection.execute_batch(&format!("BEGIN; {TABLES} PRAGMA user_version = {FORM}; COMMIT;"))?;
+        self.connection.execute_batch(&format!("BEGIN; {TABLES} {INDEXES} PRAGMA user_version = {FORM}; COMMIT;"))?;
         Ok(self)
     }
 
@@ -208,24 +224,58 @@ impl Store {
         Ok(self.connection.prepare_cached(sql)?.query_row([id], revision).optional()?)
     }
 
-    /// The newest first; of one configuration, if it is named.
+    /// The newest first, without their texts; of one configuration, if it is named.
     pub(crate) fn revisions(&self, name: Option<&str>) -> Result<Vec<Revision>, Problem> {
-        let sql = "SELECT id, name, text, hash, created, author, note FROM revisions
-                   WHERE ?1 IS NULL OR name = ?1 ORDER BY id DESC LIMIT ?2";
-        self.all(sql, params![name, PAGE as i64], revision)
+        let of = if name.is_some() { "name = ?1" } else { "?1 IS NULL" };
+        let sql = format!(
+            "SELECT id, name, '', hash, created, author, note FROM revisions WHERE {of} ORDER BY id DESC LIMIT ?2"
+        );
+        self.all(&sql, params![name, PAGE as i64], revision)
     }
 
-    pub(crate) fn put_agent(&self, uid: &str, member: &Member) -> Result<(), Problem> {
+    /// The number of the newest of a configuration; 0 if there is none.
+    pub(crate) fn newest_revision(&self, name: &str) -> Result<i64, Problem> {
+        let sql = "SELECT coalesce(max(id), 0) FROM revisions WHERE name = ?";
+        Ok(self.connection.prepare_cached(sql)?.query_row([name], |row| row.get(0))?)
+    }
+
+    /// How many there are, of all configurations. None is ever deleted.
+    pub(crate) fn revision_count(&self) -> Result<i64, Problem> {
+        let sql = "SELECT count(*) FROM revisions";
+        Ok(self.connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+    }
+
+    /// Writes what is there already: whether something can be written.
+    pub(crate) fn try_write(&self) -> Result<(), Problem> {
+        Ok(self.connection.pragma_update(None, "user_version", FORM)?)
+    }
+
+    /// Whether the database answers.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        Ok(self.connection.prepare_cached("SELECT 1 FROM sqlite_schema")?.query_row([], |_| Ok(()))?)
+    }
+
+    /// How many bytes that is.
+    pub(crate) fn put_agent(&self, uid: &str, member: &Member) -> Result<usize, Problem> {
         let document = text(member)?;
         let sql = "INSERT INTO agents (uid, document) VALUES (?1, ?2) ON CONFLICT (uid) DO UPDATE SET document = ?2";
         self.connection.prepare_cached(sql)?.execute(params![uid, document])?;
-        Ok(())
+        Ok(document.len())
     }
 
     pub(crate) fn remove_agent(&self, uid: &str) -> Result<(), Problem> {
         self.connection.execute("DELETE FROM agents WHERE uid = ?", [uid])?;
         self.connection.execute("DELETE FROM failures WHERE uid = ?", [uid])?;
         Ok(())
+    }
+
+    /// Has what is known of agent `from` known of `to`, in one go.
+    pub(crate) fn rename_agent(&self, from: &str, to: &str, member: &Member) -> Result<(), Problem> {
+        self.whole(|store| {
+            store.put_agent(to, member)?;
+            store.connection.execute("UPDATE OR REPLACE failures SET uid = ?2 WHERE uid = ?1", [from, to])?;
+            store.remove_agent(from)
+        })
     }
 
     pub(crate) fn agents(&self) -> Result<Vec<(String, Member)>, Problem> {
@@ -268,8 +318,32 @@ impl Store {
         let Entry { at, who, action, object, outcome, detail, .. } = entry;
         let sql = "INSERT INTO audit (at, who, action, object, outcome, detail) VALUES (?, ?, ?, ?, ?, ?)";
         self.connection.prepare_cached(sql)?.execute(params![at, who, action, object, outcome, detail])?;
-        let sql = "DELETE FROM audit WHERE id <= ? - ?";
-        self.connection.prepare_cached(sql)?.execute([self.connection.last_insert_rowid(), AUDIT_ENTRIES])?;
+        if self.connection.last_insert_rowid() % AUDIT_TRIM == 0 {
+            self.trim_audit(AUDIT_ENTRIES)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the oldest entries of each of the two kinds, but for `kept`.
+    pub(crate) fn trim_audit(&self, kept: i64) -> Result<(), Problem> {
+        for sql in [
+            concat!(
+                "DELETE FROM audit WHERE ",
+                caused!(),
+                " AND id <= (SELECT id FROM audit WHERE ",
+                caused!(),
+                " ORDER BY id DESC LIMIT 1 OFFSET ?)"
+            ),
+            concat!(
+                "DELETE FROM audit WHERE NOT ",
+                caused!(),
+                " AND id <= (SELECT id FROM audit WHERE NOT ",
+                caused!(),
+                " ORDER BY id DESC LIMIT 1 OFFSET ?)"
+            ),
+        ] {
+            self.connection.prepare_cached(sql)?.execute([kept])?;
+        }
         Ok(())
     }
 

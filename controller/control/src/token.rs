@@ -65,6 +65,18 @@ impl Token {
     pub fn is_of(&self, secret: &str) -> bool {
         self.revoked.is_none() && bool::from(hash(secret).ct_eq(&self.hash))
     }
+
+    /// How the audit log names who came by it.
+    #[must_use]
+    pub fn written_name(&self) -> String {
+        format!("{}#{}", self.name, self.id)
+    }
+
+    /// Its number, as connections of agents have it; 0 is nobody's.
+    #[must_use]
+    pub fn principal(&self) -> u64 {
+        u64::try_from(self.id).unwrap_or_default()
+    }
 }
 
 /// The secret half of a new token: 256 bits of the system's randomness, in hexadecimal.

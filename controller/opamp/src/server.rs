@@ -101,6 +101,18 @@ impl Received {
     }
 }
 
+/// Who sends a message.
+struct Name {
+    /// As it says.
+    uid: InstanceUid,
+    /// As it is to be called from now on.
+    new_uid: Option<InstanceUid>,
+    /// Another agent has the name `uid`, which keeps it.
+    is_double: bool,
+    /// The number of the last message in the name of `uid`.
+    before: Option<u64>,
+}
+
 /// What a connection has to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outgoing {
@@ -161,14 +173,15 @@ impl Registry {
         self.received_if(now, unix_time, connection, bytes, |_| Ok(()))
     }
 
-    /// As [`Self::received`], if `may_speak` says so of who sent it. Nothing is known of a message that is refused.
+    /// As [`Self::received`], if `may_speak` says so of who sent it, and of the name that it is to have from now on if it gets another.
+    /// Nothing is known of a message that is refused.
     pub fn received_if(
         &mut self,
         now: Instant,
         unix_time: Duration,
         connection: Connection,
         bytes: &[u8],
-        may_speak: impl FnOnce(InstanceUid) -> Result<(), Refusal>,
+        may_speak: impl FnMut(InstanceUid) -> Result<(), Refusal>,
     ) -> Received {
         match self.take(now, unix_time, connection, bytes, may_speak) {
             Ok((uid, known_as, new_uid)) => Received(Ok((uid, known_as, new_uid))),
@@ -195,7 +208,7 @@ impl Registry {
         unix_time: Duration,
         connection: Connection,
         bytes: &[u8],
-        may_speak: impl FnOnce(InstanceUid) -> Result<(), Refusal>,
+        mut may_speak: impl FnMut(InstanceUid) -> Result<(), Refusal>,
     ) -> Result<(InstanceUid, InstanceUid, Option<InstanceUid>), Box<ServerToAgent>> {
         let limit = self.options.limits.receive;
         let message = if bytes.len() > limit {
@@ -211,20 +224,33 @@ impl Registry {
             let text = "the agent has another connection, or is not admitted any more";
             return Err(Box::new(error(uid.to_wire(), ServerErrorResponseType::Unknown, text, None)));
         }
-        match may_speak(uid) {
-            Ok(()) => {}
-            Err(Refusal::NotAdmitted(text)) => return Err(Box::new(bad_request(uid.to_wire(), text))),
+        let mut admitted = |name| match may_speak(name) {
+            Ok(()) => Ok(()),
+            Err(Refusal::NotAdmitted(text)) => Err(Box::new(bad_request(uid.to_wire(), text))),
             Err(Refusal::Busy(wait)) => {
                 let text = "too many messages; come later";
-                return Err(Box::new(error(uid.to_wire(), ServerErrorResponseType::Unavailable, text, Some(wait))));
+                Err(Box::new(error(uid.to_wire(), ServerErrorResponseType::Unavailable, text, Some(wait))))
             }
+        };
+        admitted(uid)?;
+        let before = self.agents.get(&uid).and_then(|agent| agent.sequence);
+        // Numbers only go up, but for an agent that starts anew or repeats its last request. Two that count each for itself are two
+        // agents: a machine was cloned with the other's identity.
+        let is_double = before.is_some_and(|last| message.sequence_num > 1 && message.sequence_num < last);
+        let is_nameless = message.flags & AgentToServerFlags::RequestInstanceUid as u64 != 0;
+        let is_known = self.agents.contains_key(&uid);
+        let new_uid = (is_double || is_nameless).then(|| InstanceUid::generate(unix_time, &mut *self.random));
+        if let Some(new) = new_uid.filter(|_| is_known) {
+            admitted(new)?;
         }
-        if !self.agents.contains_key(&uid) && !self.make_room() {
+        // The other of a double is one more.
+        if (!is_known || is_double) && !self.make_room() {
             let wait = Some(self.options.come_later);
             let text = "the server has as many agents as it can have";
             return Err(Box::new(error(uid.to_wire(), ServerErrorResponseType::Unavailable, text, wait)));
         }
-        let (known_as, new_uid) = self.report(now, unix_time, connection, uid, message);
+        let name = Name { uid, new_uid, is_double, before };
+        let known_as = self.report(now, connection, &name, message);
         Ok((uid, known_as, new_uid))
     }
 
@@ -239,24 +265,17 @@ impl Registry {
         true
     }
 
+    /// Takes what an agent said; how it is named from now on.
     fn report(
         &mut self,
         now: Instant,
-        unix_time: Duration,
         connection: Connection,
-        uid: InstanceUid,
+        &Name { uid, new_uid, is_double, before }: &Name,
         mut message: AgentToServer,
-    ) -> (InstanceUid, Option<InstanceUid>) {
-        let before = self.agents.get(&uid).and_then(|agent| agent.sequence);
-        // Numbers only go up, but for an agent that starts anew or repeats its last request. Two that count each for itself are two
-        // agents: a machine was cloned with the other's identity.
-        let is_double = before.is_some_and(|last| message.sequence_num > 1 && message.sequence_num < last);
+    ) -> InstanceUid {
         let is_gap = before.is_some_and(|last| message.sequence_num != last.wrapping_add(1));
-        let is_nameless = message.flags & AgentToServerFlags::RequestInstanceUid as u64 != 0;
         let mut known_as = uid;
-        let mut new_uid = None;
-        if is_double || is_nameless {
-            let new = InstanceUid::generate(unix_time, &mut *self.random);
+        if let Some(new) = new_uid {
             let known = if is_double { None } else { self.agents.remove(&uid) };
             let agent = known.unwrap_or_else(|| Agent::new(new, now));
             self.agents.insert(new, Agent { uid: new, ..agent });
@@ -264,7 +283,7 @@ impl Registry {
                 speakers.remove(&uid);
             }
             self.events.push_back(Event::Renamed { from: uid, to: new, is_double });
-            (known_as, new_uid) = (new, Some(new));
+            known_as = new;
         }
         let accepts = self.options.capabilities;
         let agent = self.agents.entry(known_as).or_insert_with(|| Agent::new(known_as, now));
@@ -319,7 +338,7 @@ impl Registry {
         {
             self.events.push_back(Event::ConnectionSettingsRequest { from: known_as, request });
         }
-        (known_as, new_uid)
+        known_as
     }
 
     /// `connection` has ended, with a goodbye or without: whoever spoke on it is gone.
@@ -375,11 +394,11 @@ impl Registry {
         }
     }
 
-    /// Forgets what `uid` said of itself: its description, health, configuration and packages, if the application has what it needs of it.
-    /// What it says next is there again.
+    /// Forgets what `uid` said of itself: its description, health, configuration, packages, and of the rest what is larger than it has to
+    /// be, if the application has what it needs of it. What it says next is there again.
     pub fn release(&mut self, uid: InstanceUid) {
         if let Some(agent) = self.agents.get_mut(&uid) {
-            agent.release();
+            agent.release(&self.options.custom_capabilities);
         }
     }
 

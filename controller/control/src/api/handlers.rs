@@ -11,7 +11,7 @@ use crate::{
     labels::Selector,
     metrics,
     problem::Problem,
-    rollout::{Plan, Rollout},
+    rollout::{Counts, Plan, Rollout},
     store::{PAGE, Revision},
     token::Role,
 };
@@ -49,7 +49,7 @@ impl Call {
 }
 
 pub(super) fn healthz(core: &mut Core, _: &mut Registry, _: &Call) -> Answer {
-    core.store().revisions(Some(""))?;
+    core.check()?;
     Ok(Reply::Text("text/plain; charset=utf-8", "ok\n".to_owned()))
 }
 
@@ -121,7 +121,6 @@ pub(super) fn forget(core: &mut Core, registry: &mut Registry, call: &Call) -> A
 
 pub(super) fn revisions(core: &mut Core, _: &mut Registry, call: &Call) -> Answer {
     let all = core.store().revisions(call.query.get("name").map(String::as_str))?;
-    // Without the texts: there may be many.
     let all = all.into_iter().map(|Revision { id, name, hash, created, by, note, .. }| {
         json!({"id": id, "name": name, "hash": hash, "created": created, "by": by, "note": note})
     });
@@ -159,10 +158,16 @@ pub(super) fn retry(core: &mut Core, _: &mut Registry, call: &Call) -> Answer {
     Reply::made(core.retry(call.now, &call.who, call.id()?)?)
 }
 
+/// A rollout, and how its agents are now.
 fn told(core: &mut Core, rollout: &Rollout, now: i64) -> Result<Value, Problem> {
     let counts = core.counts(rollout, now)?;
+    with_counts(rollout, counts)
+}
+
+fn with_counts(rollout: &Rollout, counts: Counts) -> Result<Value, Problem> {
     let mut value = serde_json::to_value(rollout).map_err(|error| Problem::Internal(error.to_string()))?;
     if let Some(object) = value.as_object_mut() {
+        object.remove("ended");
         object.insert("agents".to_owned(), json!(counts));
     }
     Ok(value)
@@ -172,7 +177,12 @@ pub(super) fn rollouts(core: &mut Core, _: &mut Registry, call: &Call) -> Answer
     let mut newest: Vec<_> = core.rollouts().cloned().collect();
     newest.reverse();
     newest.truncate(call.limit()?.min(100));
-    let all = newest.iter().map(|rollout| told(core, rollout, call.now)).collect::<Result<Vec<_>, _>>()?;
+    // All agents are looked at for one that is under way. There are few of these.
+    let all = newest.iter().map(|rollout| match rollout.ended {
+        Some(counts) => with_counts(rollout, counts),
+        None => told(core, rollout, call.now),
+    });
+    let all = all.collect::<Result<Vec<_>, _>>()?;
     Reply::json(json!({"rollouts": all}))
 }
 

@@ -17,6 +17,8 @@ pub const MAX_TEXT: usize = 1 << 20;
 /// Bytes of a name, and of a note or a reason.
 const MAX_NAME: usize = 100;
 const MAX_NOTE: usize = 1000;
+/// Revisions, of all configurations.
+const MAX_REVISIONS: i64 = 10_000;
 /// Rollouts that are under way at once.
 const MAX_ROLLOUTS: usize = 20;
 /// Tokens, with those that are revoked.
@@ -64,7 +66,7 @@ impl Core {
         if note.len() > MAX_NOTE {
             return Err(Problem::Invalid(format!("a note has at most {MAX_NOTE} bytes")));
         }
-        let newest = self.store.revisions(Some(name))?.first().map_or(0, |revision| revision.id);
+        let newest = self.store.newest_revision(name)?;
         if let Some(parent) = parent.filter(|&parent| parent != newest) {
             let text =
                 format!("the newest revision of {name} is {newest}, not {parent}: somebody has saved one meanwhile");
@@ -75,6 +77,10 @@ impl Core {
     }
 
     fn add(&mut self, now: i64, revision: Revision) -> Result<Revision, Problem> {
+        if self.store.revision_count()? >= MAX_REVISIONS {
+            let text = format!("there are {MAX_REVISIONS} revisions, as many as are kept; none is ever deleted");
+            return Err(Problem::Conflict(text));
+        }
         let (id, note) = self.store.whole(|store| {
             let id = store.add_revision(&revision)?;
             let note = entry(now, &revision.by, "config.save", &format!("revision {id}"), Ok(&revision.name));
@@ -131,7 +137,7 @@ impl Core {
         let rollout = Rollout::new(id, plan, who.to_owned(), now);
         let text = format!("revision {} to {:?}", rollout.plan.revision, rollout.plan.selector.to_string());
         let note = entry(now, who, "rollout.start", &format!("rollout {id}"), Ok(&text));
-        self.settle(registry, rollout.clone(), &[], now, Some(note))?;
+        self.settle(registry, rollout.clone(), &[], now, Some(note), false)?;
         Ok(rollout)
     }
 
@@ -166,7 +172,7 @@ impl Core {
             Verb::Revert => rollout.revert(said)?,
         }
         let note = entry(now, who, verb.action(), &format!("rollout {id}"), Ok(reason));
-        self.settle(registry, rollout.clone(), &[], now, Some(note))?;
+        self.settle(registry, rollout.clone(), &[], now, Some(note), false)?;
         Ok(rollout)
     }
 

@@ -7,12 +7,12 @@ use profiler_opamp::{
     server::{Event, Refusal, Registry},
 };
 
-use super::{Core, MAX_AGENTS, NOTES, Rate, remote};
+use super::{Core, NOTES, Rate, remote, remote_hash, room::Room};
 use crate::{
     fleet::{Assignment, Member},
     rollout::Phase,
     store::Failure,
-    token::{Role, Token},
+    token::{Role, hex},
 };
 
 /// Messages of an agent: it reports what changes, and otherwise every half minute.
@@ -25,6 +25,12 @@ const FULL: Duration = Duration::from_secs(300);
 const KEEP_SEEN: i64 = 300_000;
 /// Bytes of effective configurations that are kept, of all agents.
 const MAX_CONFIG_BYTES: usize = 256 << 20;
+
+/// The number of the time of [`KEEP_SEEN`] that `at` is in. Each agent has its own: not all are due at once.
+fn seen_in(uid: InstanceUid, at: i64) -> i64 {
+    let [.., a, b, c, d] = *uid.as_bytes();
+    (at + i64::from(u32::from_be_bytes([a, b, c, d])) % KEEP_SEEN) / KEEP_SEEN
+}
 
 impl Core {
     /// Something happened with an agent.
@@ -40,28 +46,19 @@ impl Core {
                 }
             }
             Event::Renamed { from, to, is_double } => {
-                if !is_double && let Some(member) = self.members.get(from).cloned() {
-                    let written = self.store.whole(|store| {
-                        store.remove_agent(&from.to_string())?;
-                        store.put_agent(&to.to_string(), &member)
-                    });
-                    self.kept(written);
-                    self.forgotten(*from);
-                    self.config_bytes += member.config_bytes();
-                    self.members.insert(*to, member);
+                if !is_double {
+                    self.renamed(*from, *to);
                 }
                 let why = if *is_double { "two agents have this name" } else { "it asked for a name" };
-                self.note_rarely(
-                    (now, NOTES),
-                    "server",
-                    "agent.rename",
-                    &from.to_string(),
-                    Ok(&format!("{to}: {why}")),
-                );
+                let principal = registry.agent(*to).map_or(0, |agent| agent.principal);
+                let (from, text) = (from.to_string(), format!("{to}: {why}"));
+                self.note_rarely(now, ("rename", principal, NOTES), "server", ("agent.rename", &from), Ok(&text));
             }
             Event::TooLarge { to, bytes } => {
                 let text = format!("{bytes} bytes are too many");
-                self.note_rarely((now, NOTES), "server", "agent.offer", &to.to_string(), Err(&text));
+                let principal = registry.agent(*to).map_or(0, |agent| agent.principal);
+                let to = to.to_string();
+                self.note_rarely(now, ("offer", principal, NOTES), "server", ("agent.offer", &to), Err(&text));
             }
             Event::Custom { .. } | Event::ConnectionSettingsRequest { .. } => {}
         }
@@ -87,15 +84,16 @@ impl Core {
                 self.counters.too_many += 1;
                 return Err(too_often(wait));
             }
-            let is_full = self.members.len() >= MAX_AGENTS && self.oldest_gone(principal).is_none();
-            return if is_full { Err(Refusal::Busy(FULL)) } else { Ok(()) };
+            let has_room = self.room(principal, now) != Room::None;
+            return if has_room { Ok(()) } else { Err(Refusal::Busy(FULL)) };
         };
         let owner = u64::try_from(member.token).unwrap_or_default();
         if self.holder(owner).is_some_and(|owner| Some(owner) != self.holder(principal)) {
             self.counters.stolen += 1;
             let (who, owner) = (self.token_name(principal), self.token_name(owner));
             let reason = format!("it belongs to the token {owner}");
-            self.note_rarely((now, NOTES), &who, "agent.speak", &uid.to_string(), Err(&reason));
+            let uid = uid.to_string();
+            self.note_rarely(now, ("speak", principal, NOTES), &who, ("agent.speak", &uid), Err(&reason));
             return Err(Refusal::NotAdmitted("this instance_uid belongs to an agent that came by another token"));
         }
         self.speaking.entry(uid).or_default().step(SPEAKING, now).map_err(|wait| {
@@ -104,20 +102,13 @@ impl Core {
         })
     }
 
-    /// The name that an agent's token stands for, if that name has a good one.
-    fn holder(&self, principal: u64) -> Option<&str> {
-        let id = i64::try_from(principal).ok()?;
-        let token = self.tokens.get(&id).filter(|token| token.role == Role::Agent)?;
-        let is_good = |other: &&Token| other.role == Role::Agent && other.revoked.is_none() && other.name == token.name;
-        self.tokens.values().find(is_good).map(|token| token.name.as_str())
-    }
-
     fn reported(&mut self, registry: &mut Registry, uid: InstanceUid, now: i64) {
         self.counters.reports += 1;
         let Some(agent) = registry.agent(uid) else { return };
         let is_new = !self.members.contains_key(&uid);
-        if is_new && !self.make_room(agent.principal) {
-            return;
+        if is_new && !self.make_room(agent.principal, now) {
+            // Nobody has bounded what it said.
+            return registry.release(uid);
         }
         let before = self.members.get(&uid).cloned().unwrap_or_default();
         let mut after = before.clone();
@@ -133,12 +124,13 @@ impl Core {
         registry.release(uid);
         if is_new {
             let (name, host) = (self.token_name(principal), after.labels.get("host.name").cloned().unwrap_or_default());
-            self.note_rarely((now, NOTES), &name, "agent.enrol", &uid.to_string(), Ok(&host));
+            let uid = uid.to_string();
+            self.note_rarely(now, ("enrol", principal, NOTES), &name, ("agent.enrol", &uid), Ok(&host));
         }
         let differs = Member { last_seen: before.last_seen, ..after.clone() } != before;
         self.stirred |= differs;
         // That it was heard again is worth a write now and then.
-        if differs || is_new || now / KEEP_SEEN != before.last_seen / KEEP_SEEN {
+        if differs || is_new || seen_in(uid, now) != seen_in(uid, before.last_seen) {
             self.unkept.insert(uid);
         }
         if let Some(status) =
@@ -152,26 +144,29 @@ impl Core {
         }
     }
 
-    /// Forgets the agent that left longest ago, if there are as many as may be: one that came by the same token, so that nobody has others
-    /// forgotten.
-    fn make_room(&mut self, principal: u64) -> bool {
-        if self.members.len() < MAX_AGENTS {
-            return true;
+    /// What is known of an agent is known of it by its new name: also how often it has spoken, and what it has failed with.
+    fn renamed(&mut self, from: InstanceUid, to: InstanceUid) {
+        let Some(member) = self.members.remove(&from) else { return };
+        let written = self.store.rename_agent(&from.to_string(), &to.to_string(), &member);
+        self.kept_at.remove(&from);
+        if self.unkept.remove(&from) || written.is_err() {
+            self.unkept.insert(to);
         }
-        let Some(uid) = self.oldest_gone(principal) else { return false };
-        self.forget_member(uid);
-        true
-    }
-
-    pub(super) fn oldest_gone(&self, principal: u64) -> Option<InstanceUid> {
-        let is_its = |member: &Member| u64::try_from(member.token) == Ok(principal);
-        let gone = self.members.iter().filter(|(_, member)| !member.connected && is_its(member));
-        gone.min_by_key(|(_, member)| member.last_seen).map(|(uid, _)| *uid)
+        self.kept(written);
+        self.members.insert(to, member);
+        if let Some(pace) = self.speaking.remove(&from) {
+            self.speaking.insert(to, pace);
+        }
+        for agents in self.failures.values_mut() {
+            if let Some(error) = agents.remove(&from) {
+                agents.insert(to, error);
+            }
+        }
     }
 
     /// Nothing is known of an agent any more.
-    fn forget_member(&mut self, uid: InstanceUid) {
-        let written = self.store.remove_agent(&uid.to_string());
+    pub(super) fn forget_member(&mut self, uid: InstanceUid) {
+        let written = self.store.whole(|store| store.remove_agent(&uid.to_string()));
         self.forgotten(uid);
         self.kept(written);
     }
@@ -182,6 +177,7 @@ impl Core {
             self.config_bytes = self.config_bytes.saturating_sub(member.config_bytes());
         }
         self.unkept.remove(&uid);
+        self.kept_at.remove(&uid);
         self.speaking.remove(&uid);
         self.failures.retain(|_, agents| {
             agents.remove(&uid);
@@ -203,41 +199,72 @@ impl Core {
         let written = self.store.add_failure(&failure);
         self.kept(written);
         self.failures.entry(hash.to_owned()).or_default().insert(uid, error.to_owned());
-        self.note_rarely((now, NOTES), &format!("agent {uid}"), "config.failed", hash, Ok(error));
+        let principal = self.members.get(&uid).map_or(0, |member| u64::try_from(member.token).unwrap_or_default());
+        let who = format!("agent {uid}");
+        self.note_rarely(now, ("failed", principal, NOTES), &who, ("config.failed", hash), Ok(error));
     }
 
-    /// An agent that has nothing gets what was rolled out to those like it.
+    /// An agent gets what was rolled out to all like it, if it came later, or was away or unwell meanwhile: the newest that it has not
+    /// failed with.
     fn welcome(&mut self, uid: InstanceUid, now: i64) {
-        let Some(member) = self.members.get(&uid).filter(|member| member.can_be_managed()) else { return };
-        if !member.assignments.is_empty() {
-            return;
-        }
-        let done = self.rollouts.values().rev().filter(|rollout| rollout.phase == Phase::Done);
-        let Some(rollout) = done.into_iter().find(|rollout| rollout.plan.selector.matches(&member.labels)) else {
+        let Some(member) = self.members.get(&uid).filter(|member| member.can_be_managed() && member.is_ready()) else {
             return;
         };
-        let assignment = Assignment { revision: rollout.plan.revision, rollout: rollout.id, since: now };
+        let last = member.assignment().map_or(0, |assignment| assignment.rollout);
+        if self.is_under_way(last) {
+            return;
+        }
+        let newer = self.rollouts.range(last + 1..).rev().map(|(_, rollout)| rollout);
+        let done = newer.filter(|rollout| {
+            rollout.phase == Phase::Done && rollout.plan.is_for_all() && rollout.plan.selector.matches(&member.labels)
+        });
+        let plans: Vec<_> = done.map(|rollout| (rollout.id, rollout.plan.revision)).collect();
         let mut member = member.clone();
-        member.assign(assignment);
+        let Some((rollout, revision)) = plans.into_iter().find(|&(_, revision)| !self.has_failed_with(revision, uid))
+        else {
+            return;
+        };
+        member.assign(Assignment { revision, rollout, since: now });
         if let Err(error) = self.store.put_agent(&uid.to_string(), &member) {
             return self.kept(Err(error));
         }
         self.members.insert(uid, member);
     }
 
-    /// Has the registry offer an agent what it is to have, but for what it has failed with.
+    fn has_failed_with(&mut self, revision: i64, uid: InstanceUid) -> bool {
+        self.revision(revision).is_ok_and(|revision| self.has_failed(&revision.hash, uid))
+    }
+
+    /// Has the registry offer an agent what it is to have: of what it was assigned the last that it has not failed with, and if there is
+    /// no such, its own. One that has failed with all that it was assigned, and never had anything that works, runs its own: it is not
+    /// asked to try that, and goes on saying what it has failed with.
     pub(super) fn offer(&mut self, registry: &mut Registry, uid: InstanceUid) {
         let Some(member) = self.members.get(&uid).filter(|member| member.can_be_managed()) else { return };
-        let (assignment, is_managed) = (member.assignment(), member.is_managed);
-        let offer = match assignment.map(|assignment| self.revision(assignment.revision)) {
-            Some(Ok(revision)) if self.has_failed(&revision.hash, uid) => None,
-            Some(Ok(revision)) => Some(remote(Some(&revision))),
-            Some(Err(error)) => return self.kept(Err(error)),
-            None => is_managed.then(|| remote(None)),
-        };
-        if registry.agent(uid).is_none_or(|agent| agent.offers.remote_config == offer) {
+        let own = hex(&remote_hash(None));
+        let has_failed = member.config.as_ref().is_some_and(|status| status.status == "FAILED");
+        let runs_own = has_failed
+            && !member.assignments.is_empty()
+            && member.applied.as_ref().is_none_or(|applied| *applied == own);
+        let (assignments, is_managed) = (member.assignments.clone(), member.is_managed);
+        let mut wanted = None;
+        for assignment in assignments.iter().rev() {
+            match self.revision_and_body(assignment.revision) {
+                Ok((revision, _)) if self.has_failed(&revision.hash, uid) => {}
+                Ok(known) => {
+                    wanted = Some(known);
+                    break;
+                }
+                Err(error) => return self.kept(Err(error)),
+            }
+        }
+        let (revision, body) = wanted.unzip();
+        let is_offered = revision.is_some() || is_managed && !runs_own;
+        let hash = is_offered.then(|| remote_hash(revision.as_deref()));
+        let Some(agent) = registry.agent(uid) else { return };
+        if agent.offers.remote_config.as_ref().map(|offer| &offer.config_hash) == hash.as_ref() {
             return;
         }
+        let offer = hash.map(|hash| remote(body, hash));
         if let Err(error) = registry.offer(uid, |offers| offers.remote_config = offer) {
             tracing::warn!(%uid, %error, "An agent cannot be offered its configuration.");
         }

@@ -14,7 +14,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    labels::Selector,
     rollout::{Gates, OnFailure, Phase, Plan, Step},
     token::Role,
 };
@@ -109,16 +108,18 @@ impl World {
             agent.token = self.token;
         }
         agent.connection = Some(self.connections);
-        let attributes = [
-            ("host.name", format!("host-{number}")),
-            ("env", if number.is_multiple_of(2) { "prod" } else { "test" }.into()),
-        ];
-        let attributes = attributes.map(|(key, value)| KeyValue {
-            key: key.to_owned(),
-            value: Some(AnyValue { value: Some(Value::StringValue(value)) }),
+        let env = if number.is_multiple_of(2) { "prod" } else { "test" };
+        self.describes(number, &[("host.name", &format!("host-{number}")), ("env", env)]);
+    }
+
+    /// An agent says its labels.
+    fn describes(&mut self, number: u8, labels: &[(&str, &str)]) {
+        let attributes = labels.iter().map(|(key, value)| KeyValue {
+            key: (*key).to_owned(),
+            value: Some(AnyValue { value: Some(Value::StringValue((*value).to_owned())) }),
         });
         let description =
-            AgentDescription { non_identifying_attributes: attributes.into(), ..AgentDescription::default() };
+            AgentDescription { non_identifying_attributes: attributes.collect(), ..AgentDescription::default() };
         let answer =
             self.says(number, AgentToServer { agent_description: Some(description), ..AgentToServer::default() });
         self.hears(number, &answer);
@@ -230,9 +231,20 @@ impl World {
     }
 
     fn start(&mut self, revision: i64, weights: &[f64], on_failure: OnFailure) -> Result<i64, Problem> {
+        self.start_for("", revision, weights, on_failure)
+    }
+
+    /// For the agents that `selector` means.
+    fn start_for(
+        &mut self,
+        selector: &str,
+        revision: i64,
+        weights: &[f64],
+        on_failure: OnFailure,
+    ) -> Result<i64, Problem> {
         let steps = weights.iter().map(|&weight| Step { weight, soak_seconds: 5 }).collect();
         let gates = Gates { lost_seconds: 20, answer_seconds: 30, ..Gates::default() };
-        let plan = Plan { revision, selector: Selector::default(), steps, gates, on_failure };
+        let plan = Plan { revision, selector: selector.parse().unwrap(), steps, gates, on_failure };
         let started = self.core.as_mut().unwrap().start(&mut self.registry, self.now, "op", plan)?;
         self.settle();
         Ok(started.id)

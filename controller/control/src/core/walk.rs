@@ -12,6 +12,15 @@ use crate::{
 
 /// How often rollouts are looked at while nothing happens, ms.
 const IDLE_MS: i64 = 1000;
+/// The shortest and the longest time between two attempts to write to a database that fails, ms.
+const RETRIES: [i64; 2] = [1000, 60_000];
+/// An agent is written down at most so often, ms; what it is to have at once.
+const KEEP_EVERY: i64 = 5000;
+/// Bytes of agents that are written at once, with each tick, and little more.
+const KEEP_BYTES: usize = 1 << 20;
+/// How long agents may take to come back after this server was away, ms: the longest time between two attempts of theirs, 300 s and
+/// half as much by chance.
+const COMING_BACK: i64 = 450_000;
 
 impl Core {
     /// Goes on with rollouts and writes down what is known. To be called a few times a second.
@@ -21,7 +30,13 @@ impl Core {
             self.looked = now;
             self.walk_all(registry, now);
         }
-        self.keep();
+        let (next, pause) = self.retry;
+        if self.is_failing && (next - pause..next).contains(&now) {
+            return;
+        }
+        self.keep_some(now);
+        let pause = if self.is_failing { (pause * 2).clamp(RETRIES[0], RETRIES[1]) } else { 0 };
+        self.retry = (now + pause, pause);
     }
 
     fn walk_all(&mut self, registry: &mut Registry, now: i64) {
@@ -40,22 +55,53 @@ impl Core {
         }
     }
 
-    /// Writes down what agents said.
+    /// Writes down all that agents said, and what could not be written before.
     pub fn keep(&mut self) {
-        if self.unkept.is_empty() {
+        let all = self.unkept.iter().copied().collect();
+        self.write(all, usize::MAX, self.looked);
+    }
+
+    /// Writes down what agents said, each as seldom and all together as much as the disk is to be busy with them: those first of whom it
+    /// was done longest ago.
+    pub(super) fn keep_some(&mut self, now: i64) {
+        let at = |uid: &InstanceUid| self.kept_at.get(uid).copied().unwrap_or_default();
+        let due = self.unkept.iter().map(|uid| (at(uid), *uid)).filter(|(at, _)| (now - at).abs() >= KEEP_EVERY);
+        let mut due: Vec<_> = due.collect();
+        due.sort_unstable();
+        self.write(due.into_iter().map(|(_, uid)| uid).collect(), KEEP_BYTES, now);
+    }
+
+    pub(super) fn write(&mut self, agents: Vec<InstanceUid>, most: usize, now: i64) {
+        if agents.is_empty() && self.unwritten.is_empty() && !self.is_failing {
             return;
         }
         let written = self.store.whole(|store| {
-            for uid in &self.unkept {
-                if let Some(member) = self.members.get(uid) {
-                    store.put_agent(&uid.to_string(), member)?;
-                }
+            if self.is_failing {
+                store.try_write()?;
             }
-            Ok(())
+            for (id, note) in &self.unwritten {
+                self.rollouts.get(id).map_or(Ok(()), |rollout| store.put_rollout(rollout))?;
+                note.as_ref().map_or(Ok(()), |note| store.note(note))?;
+            }
+            let (mut done, mut bytes) = (Vec::new(), 0);
+            for uid in agents {
+                if bytes >= most {
+                    break;
+                }
+                if let Some(member) = self.members.get(&uid) {
+                    bytes += store.put_agent(&uid.to_string(), member)?;
+                }
+                done.push(uid);
+            }
+            Ok(done)
         });
-        if written.is_ok() {
-            self.unkept.clear();
-        }
+        let written = written.map(|done| {
+            self.unwritten.clear();
+            for uid in done {
+                self.unkept.remove(&uid);
+                self.kept_at.insert(uid, now);
+            }
+        });
         self.kept(written);
     }
 
@@ -82,19 +128,27 @@ impl Core {
         };
         let note = entry(now, "server", action, &format!("rollout {id}"), Ok(&text));
         let note = (change != Change::Soak).then_some(note);
-        self.settle(registry, rollout, &assigned, now, note).ok()?;
+        // That a gate fell holds also if it cannot be written, as when the disk is full: agents are not to wait for room on it. A server
+        // that ends before it is written finds the same again.
+        let is_safe = change == Change::Stopped;
+        self.settle(registry, rollout, &assigned, now, note, is_safe).ok()?;
         Some(change)
     }
 
-    /// Has a rollout as it is now, who is to have what by it, and what the audit log says of it, on disk in one go, then offers it.
+    /// Has a rollout as it is now, who is to have what by it, and what the audit log says of it, on disk in one go, then offers it; what
+    /// `is_safe` also if it cannot be written now.
     pub(super) fn settle(
         &mut self,
         registry: &mut Registry,
-        rollout: Rollout,
+        mut rollout: Rollout,
         assigned: &[InstanceUid],
         now: i64,
         note: Option<Entry>,
+        is_safe: bool,
     ) -> Result<(), Problem> {
+        if !rollout.is_under_way() {
+            rollout.ended = Some(self.counts(&rollout, now)?);
+        }
         let mut changed = Vec::new();
         let assignment = Assignment { revision: rollout.plan.revision, rollout: rollout.id, since: now };
         for uid in assigned {
@@ -115,11 +169,15 @@ impl Core {
         let written = self.store.whole(|store| {
             store.put_rollout(&rollout)?;
             note.as_ref().map_or(Ok(()), |note| store.note(note))?;
-            changed.iter().try_for_each(|(uid, member)| store.put_agent(&uid.to_string(), member))
+            changed.iter().try_for_each(|(uid, member)| store.put_agent(&uid.to_string(), member).map(drop))
         });
         if let Err(error) = written {
             self.kept(Err(error.clone()));
-            return Err(error);
+            if !is_safe {
+                return Err(error);
+            }
+            self.unwritten.insert(rollout.id, note.clone());
+            self.unkept.extend(changed.iter().map(|(uid, _)| *uid));
         }
         note.iter().for_each(told);
         self.rollouts.insert(rollout.id, rollout);
@@ -142,8 +200,12 @@ impl Core {
         let revision = self.revision(rollout.plan.revision)?;
         let failures = self.failures.get(&revision.hash);
         let eligible = self.members.iter().filter(|(_, member)| {
-            member.assignment().is_some_and(|assignment| assignment.rollout == rollout.id)
-                || member.can_be_managed() && rollout.plan.selector.matches(&member.labels)
+            let last = member.assignment().map(|assignment| assignment.rollout);
+            last == Some(rollout.id)
+                // Who is in another rollout that is under way stays there: the two would take it from each other for ever.
+                || !last.is_some_and(|last| self.is_under_way(last))
+                    && member.can_be_managed()
+                    && rollout.plan.selector.matches(&member.labels)
         });
         let seats = eligible.map(|(uid, member)| {
             let mine = member.assignment().filter(|assignment| assignment.rollout == rollout.id);
@@ -152,6 +214,11 @@ impl Core {
             Seat { uid: *uid, standing }
         });
         Ok(seats.collect())
+    }
+
+    /// Whether the rollout with this number is.
+    pub(super) fn is_under_way(&self, rollout: i64) -> bool {
+        self.rollouts.get(&rollout).is_some_and(Rollout::is_under_way)
     }
 
     /// How the agents of a rollout are.
@@ -173,15 +240,15 @@ fn standing(
     started: i64,
 ) -> Standing {
     let Some(assignment) = mine else {
-        return Standing::Outside { is_ready: member.connected && member.healthy != Some(false) };
+        return Standing::Outside { is_ready: member.is_ready() };
     };
     if let Some(error) = failure {
         return Standing::Failed(error.clone());
     }
+    // What happened while this server was not there is nobody's fault, nor is how long it takes agents to notice that it is back.
     if !member.connected {
-        // What happened while this server was not there is nobody's fault.
-        let since = member.last_seen.max(started).max(assignment.since);
-        return Standing::Gone { for_ms: now - since };
+        let since = if member.is_heard { member.last_seen } else { started + COMING_BACK };
+        return Standing::Gone { for_ms: now - since.max(assignment.since) };
     }
     match member.config.as_ref().filter(|status| status.hash == hash).map(|status| status.status.as_str()) {
         Some("APPLIED") if member.healthy == Some(false) => {
@@ -189,6 +256,7 @@ fn standing(
             Standing::Unhealthy(reason.cloned().unwrap_or_default())
         }
         Some("APPLIED") => Standing::Well,
-        _ => Standing::Waiting { since: assignment.since.max(started) },
+        _ if assignment.since < started => Standing::Waiting { since: started + COMING_BACK },
+        _ => Standing::Waiting { since: assignment.since },
     }
 }

@@ -13,6 +13,10 @@ use crate::{
     },
 };
 
+/// Bytes of an error that are kept of an agent that was [`super::Registry::release`]d, and of a hash that is none of an offer.
+const ERROR_BYTES: usize = 2 << 10;
+const HASH_BYTES: usize = 64;
+
 /// What is known of an agent, as it last said.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Agent {
@@ -196,16 +200,35 @@ impl Agent {
         reported == Some(hash) || !reports.is_in(self.capabilities) && sent == Some(hash)
     }
 
-    /// What decides nothing here any more: what is kept of it is the application's to say.
-    pub(super) fn release(&mut self) {
+    /// What decides nothing here any more: what is kept of it is the application's to say. Of the custom capabilities those remain that
+    /// the server has, too, of errors a beginning, and of hashes those that can be one of an offer: the rest is as large as the agent
+    /// likes.
+    pub(super) fn release(&mut self, own_capabilities: &[String]) {
         (self.description, self.health, self.effective_config) = (None, None, None);
+        let offers = &self.offers;
+        if let Some(status) = &mut self.remote_config_status {
+            let offered = offers.remote_config.as_ref().map(|offer| &offer.config_hash);
+            (status.error_message, status.last_remote_config_hash) =
+                (beginning(&status.error_message), kept_hash(&status.last_remote_config_hash, offered));
+        }
+        if let Some(status) = &mut self.connection_settings_status {
+            let offered = offers.connection_settings.as_ref().map(|offer| &offer.hash);
+            (status.error_message, status.last_connection_settings_hash) =
+                (beginning(&status.error_message), kept_hash(&status.last_connection_settings_hash, offered));
+        }
+        let offered = offers.packages.as_ref().map(|offer| &offer.all_packages_hash);
         self.package_statuses = self.package_statuses.take().map(|statuses| PackageStatuses {
-            server_provided_all_packages_hash: statuses.server_provided_all_packages_hash,
+            server_provided_all_packages_hash: kept_hash(&statuses.server_provided_all_packages_hash, offered),
             ..PackageStatuses::default()
         });
-        if let Some(components) = &mut self.available_components {
-            components.components.clear();
+        if let Some(custom) = &mut self.custom_capabilities {
+            let its = &custom.capabilities;
+            custom.capabilities = own_capabilities.iter().filter(|own| its.contains(own)).cloned().collect();
         }
+        self.available_components = self.available_components.take().and_then(|components| {
+            let hash = kept_hash(&components.hash, None);
+            (!hash.is_empty()).then(|| AvailableComponents { hash, ..AvailableComponents::default() })
+        });
     }
 
     /// The agent was started anew: what it does not say now, it does not have.
@@ -217,6 +240,17 @@ impl Agent {
         self.connection = former.connection;
         self.stays = former.stays;
     }
+}
+
+/// What is kept of an error that an agent reports.
+fn beginning(text: &str) -> String {
+    let end = (0..=ERROR_BYTES.min(text.len())).rev().find(|&end| text.is_char_boundary(end));
+    text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
+}
+
+/// A hash that an agent reports, if it is one: that of an offer, or at most as long as hashes are.
+fn kept_hash(hash: &Vec<u8>, offered: Option<&Vec<u8>>) -> Vec<u8> {
+    if hash.len() <= HASH_BYTES || offered == Some(hash) { hash.clone() } else { Vec::new() }
 }
 
 impl Offers {

@@ -1,6 +1,7 @@
 //! A server: both transports on one port.
 
 mod http;
+mod strangers;
 mod websocket;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -29,6 +30,8 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls};
+
+use strangers::{Stranger, Strangers};
 
 use crate::{
     instance::InstanceUid,
@@ -88,13 +91,14 @@ pub enum Denial {
 pub struct ServerOptions {
     /// The path of both transports.
     pub path: String,
-    /// Connections at once; more wait to be taken.
+    /// Connections at once; more wait to be taken. When more than half of them are of nobody who was let in, those of them that have
+    /// lasted longest end.
     pub connections: usize,
-    /// How long TLS, a request's head, its body, or the sending of a message may take.
+    /// How long TLS, the first request, a request's body, the first message on a WebSocket, or the sending of one may take.
     pub patience: Duration,
     /// How often a WebSocket on which nothing comes is asked whether it is still there. After three times it is not.
     pub ping: Duration,
-    /// Agents over HTTP that are silent for longer are gone.
+    /// Agents over HTTP that are silent for longer are gone, and so are their connections.
     pub silence: Duration,
     /// How long agents have to close their WebSockets when the server ends.
     pub close: Duration,
@@ -121,6 +125,7 @@ pub struct Server {
     /// Of the connections that stay.
     bells: Mutex<BTreeMap<u64, Arc<Notify>>>,
     next: AtomicU64,
+    strangers: Arc<Strangers>,
     stopping: watch::Sender<bool>,
 }
 
@@ -142,12 +147,14 @@ impl Server {
     /// A server that does not listen yet.
     #[must_use]
     pub fn new(registry: Registry, application: impl Application, options: ServerOptions) -> Arc<Self> {
+        let strangers = Strangers::new(options.connections / 2, options.patience / 6);
         Arc::new(Self {
             registry: Mutex::new(registry),
             application: Box::new(application),
             options,
             bells: Mutex::default(),
             next: AtomicU64::new(0),
+            strangers,
             stopping: watch::Sender::new(false),
         })
     }
@@ -204,21 +211,27 @@ impl Server {
         let mut connections = JoinSet::new();
         let mut stopping = self.stopping.subscribe();
         let mut looks = interval(self.options.silence / 4 + Duration::from_millis(1));
+        let mut thins = interval(self.options.patience / 30 + Duration::from_millis(1));
         loop {
-            let place = tokio::select! {
-                place = Arc::clone(&places).acquire_owned() => place,
-                () = told(&mut stopping) => break,
+            // Also while there is no place.
+            let accepted = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                listener.accept().await.map(|accepted| (place, accepted))
             };
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                accepted = accepted => accepted,
                 _ = looks.tick() => {
                     self.with(|registry| registry.expire(Instant::now(), self.options.silence));
+                    continue;
+                }
+                _ = thins.tick() => {
+                    self.strangers.thin(Instant::now());
                     continue;
                 }
                 Some(_) = connections.join_next(), if !connections.is_empty() => continue,
                 () = told(&mut stopping) => break,
             };
-            let (stream, peer) = match accepted {
+            let (place, (stream, peer)) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     // No more descriptors, say: some will be free again.
@@ -229,15 +242,23 @@ impl Server {
             };
             let _ = stream.set_nodelay(true);
             let (server, acceptor) = (Arc::clone(&self), acceptor.clone());
+            let stranger = Arc::new(self.strangers.enter(Instant::now()));
             connections.spawn(async move {
                 let _place = place;
-                match acceptor {
-                    None => server.connected(stream, peer).await,
-                    Some(acceptor) => match timeout(server.options.patience, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => server.connected(stream, peer).await,
-                        Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS with an agent"),
-                        Err(_) => tracing::debug!(%peer, "no TLS with an agent in time"),
-                    },
+                let leaves = Arc::clone(&stranger);
+                let served = async {
+                    match acceptor {
+                        None => server.connected(stream, peer, stranger).await,
+                        Some(acceptor) => match timeout(server.options.patience, acceptor.accept(stream)).await {
+                            Ok(Ok(stream)) => server.connected(stream, peer, stranger).await,
+                            Ok(Err(error)) => tracing::debug!(%peer, %error, "no TLS with an agent"),
+                            Err(_) => tracing::debug!(%peer, "no TLS with an agent in time"),
+                        },
+                    }
+                };
+                tokio::select! {
+                    () = served => {}
+                    () = leaves.sent_away() => tracing::debug!(%peer, "too many have not said who they are"),
                 }
             });
         }
@@ -254,11 +275,15 @@ impl Server {
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         peer: SocketAddr,
+        stranger: Arc<Stranger>,
     ) {
+        let asked = Arc::new(AtomicBool::new(false));
+        let has_asked = Arc::clone(&asked);
         let upgrade: Arc<Mutex<Option<(OnUpgrade, u64)>>> = Arc::default();
         let service = service_fn(|request| {
-            let (server, upgrade) = (Arc::clone(&self), Arc::clone(&upgrade));
-            async move { Ok::<_, Infallible>(server.requested(request, peer, &upgrade).await) }
+            has_asked.store(true, Ordering::Relaxed);
+            let (server, upgrade, stranger) = (Arc::clone(&self), Arc::clone(&upgrade), Arc::clone(&stranger));
+            async move { Ok::<_, Infallible>(server.requested(request, peer, &upgrade, &stranger).await) }
         });
         let mut builder = http1::Builder::new();
         // Between two requests, an agent's connection rests for as long as it polls.
@@ -267,7 +292,11 @@ impl Server {
         tokio::pin!(connection);
         let mut stopping = self.stopping.subscribe();
         let served = tokio::select! {
+            biased;
             served = &mut connection => served,
+            () = unasked(&asked, self.options.patience) => {
+                return tracing::debug!(%peer, "no request in time");
+            }
             () = told(&mut stopping) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -282,6 +311,14 @@ impl Server {
         {
             self.websocket(upgraded, principal, peer).await;
         }
+    }
+}
+
+/// Waits for `patience`, and on if something was asked by then.
+async fn unasked(asked: &AtomicBool, patience: Duration) {
+    sleep(patience).await;
+    if asked.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
     }
 }
 

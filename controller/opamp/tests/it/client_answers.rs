@@ -14,8 +14,8 @@ use profiler_opamp::{
 use super::simulated::{SECOND, Simulated, UID, answer, description, exact};
 
 fn offer(hash: &[u8]) -> AgentRemoteConfig {
-    let object =
-        AgentConfigObject { body: b"rate: 9".to_vec(), content_type: "text/yaml".into(), ..Default::default() };
+    let body = b"rate: 9".as_slice().into();
+    let object = AgentConfigObject { body, content_type: "text/yaml".into(), ..Default::default() };
     let config = AgentConfigMap { config_map: [(String::new(), object)].into() };
     AgentRemoteConfig { config: Some(config), config_hash: hash.to_vec() }
 }

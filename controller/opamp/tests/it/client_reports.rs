@@ -21,7 +21,7 @@ fn is_bare(message: &AgentToServer) -> bool {
 }
 
 fn config(bytes: usize) -> EffectiveConfig {
-    let object = AgentConfigObject { body: vec![b'x'; bytes], ..Default::default() };
+    let object = AgentConfigObject { body: vec![b'x'; bytes].into(), ..Default::default() };
     EffectiveConfig { config_map: Some(AgentConfigMap { config_map: [(String::new(), object)].into() }) }
 }
 

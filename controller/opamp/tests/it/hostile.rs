@@ -39,7 +39,7 @@ async fn small_server() -> Running {
     Running::with(options, None, None, None).await
 }
 
-async fn asked(address: SocketAddr, request: Request<Bytes>) -> (Response<()>, Bytes) {
+pub async fn asked(address: SocketAddr, request: Request<Bytes>) -> (Response<()>, Bytes) {
     let url = Url::parse(&format!("http://{address}"), |_| 80).unwrap();
     let destination = Destination::new(url, Version::Http1, &Default::default()).unwrap();
     let mut connection = Connection::open(&destination, LIMIT).await.unwrap();
@@ -48,11 +48,11 @@ async fn asked(address: SocketAddr, request: Request<Bytes>) -> (Response<()>, B
     (Response::from_parts(head, ()), body)
 }
 
-fn post() -> http::request::Builder {
+pub fn post() -> http::request::Builder {
     Request::post("/v1/opamp").header(header::CONTENT_TYPE, "application/x-protobuf")
 }
 
-fn first() -> AgentToServer {
+pub fn first() -> AgentToServer {
     AgentToServer {
         instance_uid: UID.to_wire(),
         agent_description: Some(description("a")),
@@ -61,12 +61,12 @@ fn first() -> AgentToServer {
     }
 }
 
-async fn socket(address: SocketAddr) -> WebSocketStream<TcpStream> {
+pub async fn socket(address: SocketAddr) -> WebSocketStream<TcpStream> {
     let stream = TcpStream::connect(address).await.unwrap();
     client_async(format!("ws://{address}/v1/opamp"), stream).await.unwrap().0
 }
 
-async fn next(socket: &mut WebSocketStream<TcpStream>) -> Message {
+pub async fn next(socket: &mut WebSocketStream<TcpStream>) -> Message {
     timeout(LIMIT, socket.next()).await.expect("nothing came").expect("the end came").unwrap()
 }
 

@@ -106,7 +106,8 @@ fn body(map: Option<&AgentConfigMap>) -> &[u8] {
 }
 
 fn config(body: &str) -> AgentConfigMap {
-    let object = AgentConfigObject { body: body.into(), content_type: "text/yaml".into(), ..Default::default() };
+    let body = body.to_owned().into();
+    let object = AgentConfigObject { body, content_type: "text/yaml".into(), ..Default::default() };
     AgentConfigMap { config_map: [(String::new(), object)].into() }
 }
 

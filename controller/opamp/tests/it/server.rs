@@ -552,7 +552,7 @@ fn a_message_that_the_application_refuses_changes_nothing() {
         let bytes = report(2).encode_to_vec();
         let received = simulated.registry.received_if(simulated.now, UNIX_TIME, connection, &bytes, |uid| {
             assert_eq!(uid, UID);
-            Err(refusal)
+            Err(Refusal::clone(&refusal))
         });
         assert_eq!(received.from(), None);
         error(&simulated.registry.answer(received))

@@ -90,10 +90,20 @@ impl Running {
         token: Option<&'static str>,
         tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
     ) -> Self {
+        Self::with_transport(options, ServerOptions::default(), config, token, tls).await
+    }
+
+    pub async fn with_transport(
+        options: server::Options,
+        transport: ServerOptions,
+        config: Option<AgentRemoteConfig>,
+        token: Option<&'static str>,
+        tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
+    ) -> Self {
         let (told, events) = mpsc::unbounded_channel();
         let denial = Arc::default();
         let application = Told { events: told, config, token, denial: Arc::clone(&denial) };
-        let server = Server::new(Registry::new(options), application, ServerOptions::default());
+        let server = Server::new(Registry::new(options), application, transport);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(Arc::clone(&server).serve(listener, tls));
@@ -163,7 +173,7 @@ impl Agent {
 
 /// Large enough to be compressed.
 fn large_config() -> EffectiveConfig {
-    let object = AgentConfigObject { body: b"rate: 99\n".repeat(1000), ..Default::default() };
+    let object = AgentConfigObject { body: b"rate: 99\n".repeat(1000).into(), ..Default::default() };
     EffectiveConfig { config_map: Some(AgentConfigMap { config_map: [(String::new(), object)].into() }) }
 }
 

@@ -50,7 +50,7 @@ fn what_is_unpacked_is_bounded() {
 #[test]
 fn fields_have_the_numbers_of_version_0_20() {
     // Tag = number << 3 | wire type.
-    let object = AgentConfigObject { body: b"b".to_vec(), content_type: "c".into(), role: "r".into() };
+    let object = AgentConfigObject { body: b"b".as_slice().into(), content_type: "c".into(), role: "r".into() };
     assert_eq!(object.encode_to_vec(), b"\x0a\x01b\x12\x01c\x1a\x01r");
     let map = AgentConfigMap { config_map: [(String::new(), AgentConfigObject::default())].into() };
     let config = EffectiveConfig { config_map: Some(map) };

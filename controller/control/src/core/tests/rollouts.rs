@@ -1,6 +1,7 @@
 //! Rollouts with simulated agents, and a server that is killed meanwhile.
 
 use super::*;
+use crate::rollout::Counts;
 
 #[test]
 fn a_good_revision_walks_its_steps_and_who_comes_later_gets_it() {
@@ -50,8 +51,8 @@ fn a_bad_revision_stops_at_the_canary_which_goes_back_to_what_it_had() {
         world.pass(5);
     }
     // What has failed is not offered again until somebody says so.
-    let bad =
-        world.core().store().revisions(None).unwrap().into_iter().find(|revision| revision.text == "bad").unwrap();
+    let bad = written("bad");
+    let bad = world.core().store().revisions(None).unwrap().into_iter().find(|revision| revision.hash == bad).unwrap();
     let refused = world.start(bad.id, &[100.0], OnFailure::Pause).unwrap_err();
     assert!(refused.to_string().contains("agents have failed with revision"), "{refused}");
     world.restart();
@@ -87,6 +88,53 @@ fn a_paused_rollout_waits_for_somebody_and_a_lost_agent_is_told() {
 }
 
 #[test]
+fn who_was_away_or_unwell_during_a_rollout_gets_it_later() {
+    let mut world = World::with(4);
+    let (old, new) = (world.save("rate: 49").id, world.save("rate: 19").id);
+    world.start(old, &[100.0], OnFailure::Pause).unwrap();
+    world.pass(8);
+    assert_eq!(world.running("rate: 49"), 4);
+    world.leaves(1);
+    world.agents.get_mut(&2).unwrap().healthy = false;
+    world.says(2, AgentToServer::default());
+    let id = world.start(new, &[100.0], OnFailure::Pause).unwrap();
+    world.pass(8);
+    assert_eq!((world.rollout(id).phase, world.running("rate: 19")), (Phase::Done, 2));
+    world.restart();
+    (1..=4).for_each(|number| world.connect(number));
+    world.settle();
+    assert_eq!(world.running("rate: 19"), 3, "one is still unwell");
+    world.agents.get_mut(&2).unwrap().healthy = true;
+    let answer = world.says(2, AgentToServer::default());
+    world.hears(2, &answer);
+    world.settle();
+    assert_eq!(world.running("rate: 19"), 4);
+    // Taken back, they have what they had, and stay so.
+    world.core.as_mut().unwrap().change(&mut world.registry, world.now, "op", (id, None), Verb::Revert, "no").unwrap();
+    world.settle();
+    world.leaves(3);
+    world.connect(3);
+    world.pass(3);
+    assert_eq!(world.running("rate: 49"), 4);
+}
+
+#[test]
+fn a_rollout_to_some_stays_with_those_that_it_reached() {
+    let mut world = World::with(10);
+    let revision = world.save("rate: 49").id;
+    let id = world.start(revision, &[10.0, 30.0], OnFailure::Revert).unwrap();
+    world.pass(20);
+    assert_eq!((world.rollout(id).phase, world.running("rate: 49")), (Phase::Done, 3));
+    (1..=10).for_each(|number| world.leaves(number));
+    (1..=11).for_each(|number| world.connect(number));
+    world.pass(3);
+    assert_eq!(world.running("rate: 49"), 3, "by no way around the steps and their gates");
+    // The same revision to all.
+    world.start(revision, &[100.0], OnFailure::Revert).unwrap();
+    assert_eq!(world.running("rate: 49"), 11);
+}
+
+#[test]
 fn two_rollouts_do_not_fight_for_the_same_agents() {
     let mut world = World::with(4);
     let revision = world.save("rate: 49");
@@ -97,6 +145,54 @@ fn two_rollouts_do_not_fight_for_the_same_agents() {
     let now = world.now;
     let refused = world.core().save(now, "other", "fleet", "rate: 19", "", Some(revision.id - 1)).unwrap_err();
     assert!(matches!(refused, Problem::Conflict(_)), "{refused}");
+}
+
+#[test]
+fn an_agent_that_comes_to_be_meant_by_two_rollouts_stays_in_the_one_that_has_it() {
+    let mut world = World::with(4);
+    let (one, other) = (world.save("rate: 49").id, world.save("rate: 19").id);
+    let first = world.start_for("env=prod", one, &[100.0], OnFailure::Revert).unwrap();
+    let second = world.start_for("env=test", other, &[100.0], OnFailure::Revert).unwrap();
+    assert_eq!((world.running("rate: 49"), world.running("rate: 19")), (2, 2));
+    let third = world.start_for("zone=a", other, &[100.0], OnFailure::Revert).unwrap();
+    // Agent 2 has labels that the first and the third mean, and agent 5 comes with them.
+    world.describes(2, &[("env", "prod"), ("zone", "a")]);
+    world.connect(5);
+    world.describes(5, &[("env", "prod"), ("zone", "a")]);
+    world.pass(4);
+    let given = |world: &World, number| world.agents[&number].given.len();
+    assert_eq!((given(&world, 2), given(&world, 5)), (1, 1), "nobody takes them from the other");
+    assert_eq!(world.audited("rollout.assign").len(), 3);
+    // So that both end, also if the one that has it is paused.
+    world.pass(10);
+    assert_eq!((world.rollout(first).phase, world.rollout(second).phase), (Phase::Done, Phase::Done));
+    assert_eq!(world.rollout(third).phase, Phase::Done, "it had nobody before the first was done");
+}
+
+#[test]
+fn a_gate_that_falls_stops_a_rollout_also_if_nothing_can_be_written() {
+    let mut world = World::with(4);
+    let revision = world.save("rate: 49");
+    let id = world.start(revision.id, &[25.0, 100.0], OnFailure::Revert).unwrap();
+    let canary = *world.agents.iter().find(|(_, agent)| agent.text.is_some()).unwrap().0;
+    world.leaves(canary);
+    world.core().store().break_audit(true);
+    world.pass(25);
+    assert_eq!((world.rollout(id).phase, world.running("rate: 49")), (Phase::Reverted, 1));
+    assert!(world.core().check().is_err());
+    let lost = world.core().counters.lost_writes;
+    world.pass(100);
+    let lost = world.core().counters.lost_writes - lost;
+    assert!((1..=6).contains(&lost), "tried {lost} times");
+    // There is room again.
+    world.core().store().break_audit(false);
+    world.pass(60);
+    world.core().check().unwrap();
+    world.restart();
+    assert_eq!((world.rollout(id).phase, world.audited("rollout.revert").len()), (Phase::Reverted, 1));
+    world.connect(canary);
+    world.settle();
+    assert_eq!(world.running("rate: 49"), 0);
 }
 
 /// Goes through a rollout second by second, and has the server killed after each second in `kills`; what became of it.
@@ -154,11 +250,35 @@ fn what_happened_while_the_server_was_away_is_nobodys_fault() {
     let id = world.start(revision.id, &[50.0, 100.0], OnFailure::Revert).unwrap();
     world.now += 3600 * SECOND;
     world.restart();
-    world.pass(10);
-    assert_eq!(world.rollout(id).phase, Phase::Running, "its agents have time to come back");
-    (1..=4).for_each(|number| world.connect(number));
+    // As late as agents that have tried for long may be, each with its own time.
+    for number in 1..=4 {
+        world.pass(100);
+        assert_ne!(world.rollout(id).phase, Phase::Reverted, "its agents have time to come back");
+        world.connect(number);
+    }
     world.pass(20);
     assert_eq!((world.rollout(id).phase, world.running("rate: 49")), (Phase::Done, 4));
+}
+
+#[test]
+fn who_does_not_come_back_after_the_server_was_away_is_lost_in_the_end() {
+    let mut world = World::with(4);
+    let revision = world.save("rate: 49");
+    let id = world.start(revision.id, &[100.0], OnFailure::Pause).unwrap();
+    world.restart();
+    (1..=3).for_each(|number| world.connect(number));
+    world.pass(465);
+    assert_eq!(world.rollout(id).phase, Phase::Running);
+    world.pass(10);
+    assert_eq!(world.rollout(id).phase, Phase::Paused);
+    // One that was heard since has no more time than ever.
+    world.connect(4);
+    let version = world.rollout(id).version;
+    let resumed = (id, Some(version));
+    world.core.as_mut().unwrap().change(&mut world.registry, world.now, "op", resumed, Verb::Resume, "").unwrap();
+    world.leaves(1);
+    world.pass(25);
+    assert_eq!(world.rollout(id).phase, Phase::Paused);
 }
 
 #[test]
@@ -172,4 +292,99 @@ fn an_agent_that_is_named_anew_keeps_what_it_is_to_have() {
     world.restart();
     let known: Vec<_> = world.core().members().map(|(uid, member)| (uid, member.assignments.len())).collect();
     assert_eq!(known, [(new, 1)]);
+}
+
+#[test]
+fn an_agent_that_is_named_anew_keeps_what_it_has_failed_with() {
+    let mut world = World::with(1);
+    let revision = world.save("bad");
+    world.start(revision.id, &[100.0], OnFailure::Pause).unwrap();
+    let flags = AgentToServerFlags::RequestInstanceUid as u64;
+    let answer = world.says(1, AgentToServer { flags, ..AgentToServer::default() });
+    let new = InstanceUid::from_wire(&answer.agent_identification.unwrap().new_instance_uid).unwrap();
+    for _ in 0..2 {
+        assert_eq!(world.core().failures(&revision.hash), [(new, "it is bad")]);
+        world.restart();
+    }
+}
+
+#[test]
+fn taken_back_an_agent_has_the_last_that_it_has_not_failed_with() {
+    for first in [None, Some("rate: 49")] {
+        let mut world = World::with(2);
+        if let Some(text) = first {
+            let revision = world.save(text).id;
+            world.start(revision, &[100.0], OnFailure::Pause).unwrap();
+            world.pass(8);
+        }
+        // One that agents may fail with.
+        let plan = Plan {
+            revision: world.save("bad").id,
+            selector: "".parse().unwrap(),
+            steps: vec![Step { weight: 100.0, soak_seconds: 5 }],
+            gates: Gates { failed: 2, ..Gates::default() },
+            on_failure: OnFailure::Pause,
+        };
+        let bad = world.core.as_mut().unwrap().start(&mut world.registry, world.now, "op", plan).unwrap();
+        world.pass(8);
+        assert_eq!(world.rollout(bad.id).phase, Phase::Done);
+        let good = world.save("rate: 19").id;
+        let id = world.start(good, &[100.0], OnFailure::Pause).unwrap();
+        world.pass(8);
+        assert_eq!(world.running("rate: 19"), 2);
+        let (core, registry) = (world.core.as_mut().unwrap(), &mut world.registry);
+        core.change(registry, world.now, "op", (id, None), Verb::Revert, "").unwrap();
+        world.settle();
+        let texts: Vec<_> = world.agents.values().map(|agent| agent.text.as_deref()).collect();
+        assert_eq!(texts, [first, first]);
+    }
+}
+
+#[test]
+fn an_agent_that_fails_with_its_first_revision_runs_its_own_and_is_not_asked_to_try_that() {
+    let mut world = World::with(1);
+    let bad = world.save("bad");
+    world.start(bad.id, &[100.0], OnFailure::Pause).unwrap();
+    for _ in 0..2 {
+        world.pass(8);
+        assert_eq!(world.agents[&1].given, std::slice::from_ref(&bad.hash));
+        let (_, member) = world.core().members().next().unwrap();
+        assert_eq!(member.config.as_ref().map(|status| status.status.as_str()), Some("FAILED"));
+        // The same when the server was away.
+        world.restart();
+        world.connect(1);
+    }
+}
+
+#[test]
+fn a_rollout_that_has_ended_says_how_its_agents_were() {
+    let mut world = World::with(10);
+    let (good, bad) = (world.save("rate: 49").id, world.save("bad").id);
+    let done = world.start(good, &[100.0], OnFailure::Pause).unwrap();
+    assert_eq!(world.rollout(done).ended, None);
+    world.pass(8);
+    let reverted = world.start(bad, &[20.0, 100.0], OnFailure::Revert).unwrap();
+    world.pass(2);
+    world.restart();
+    let all =
+        |counts: Option<Counts>| counts.map(|counts| (counts.eligible, counts.assigned, counts.well, counts.failed));
+    assert_eq!(all(world.rollout(done).ended), Some((10, 10, 10, 0)));
+    assert_eq!(all(world.rollout(reverted).ended), Some((10, 2, 0, 2)));
+}
+
+#[test]
+fn a_clock_that_was_ahead_holds_up_no_gate_after_a_restart() {
+    for text in ["slow", "rate: 49"] {
+        let mut world = World::with(2);
+        world.now += 86_400 * SECOND;
+        let revision = world.save(text).id;
+        let id = world.start(revision, &[50.0, 100.0], OnFailure::Pause).unwrap();
+        world.core().keep();
+        world.now -= 86_400 * SECOND;
+        world.restart();
+        (1..=2).for_each(|number| world.connect(number));
+        let phase = if text == "slow" { Phase::Paused } else { Phase::Done };
+        world.pass(490);
+        assert_eq!(world.rollout(id).phase, phase, "{text}");
+    }
 }

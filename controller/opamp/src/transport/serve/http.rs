@@ -12,7 +12,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{Denial, Server, lists, locked};
+use super::{Denial, Server, Stranger, lists, locked};
 use crate::wire::{self, WireError};
 
 type Answer = Response<Full<Bytes>>;
@@ -26,6 +26,7 @@ impl Server {
         mut request: Request<Incoming>,
         peer: SocketAddr,
         upgrade: &Arc<Mutex<Option<(OnUpgrade, u64)>>>,
+        stranger: &Stranger,
     ) -> Answer {
         if request.uri().path() != self.options.path {
             if let Some(answer) = self.application.elsewhere(request, peer).await {
@@ -39,6 +40,7 @@ impl Server {
             Ok(principal) => principal,
             Err(denial) => return denied(&denial),
         };
+        stranger.becomes_known();
         // As the specification tells the transports apart.
         let content_type =
             head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! WebSockets that stay.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -8,7 +8,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -30,6 +30,9 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// Times that an agent may leave the question unanswered whether it is there.
 const PINGS: u32 = 3;
+/// Messages in a row that are not taken, after which the connection is closed, and how much longer the answer to each is held back.
+const ERRORS: u32 = 10;
+const HOLD: Duration = Duration::from_millis(50);
 
 impl Server {
     pub(super) async fn websocket(&self, upgraded: Upgraded, principal: u64, peer: SocketAddr) {
@@ -58,16 +61,19 @@ impl Server {
     /// Until the connection ends (`None`), or is to be closed.
     async fn conversation(&self, socket: &mut Socket, connection: Connection, bell: &Notify) -> Option<CloseCode> {
         let mut stopping = self.stopping.subscribe();
-        let mut pings = 0;
+        let (mut pings, mut has_spoken, mut errors) = (0, false, 0);
+        let mute = Instant::now() + self.options.patience;
         loop {
             let message = tokio::select! {
-                message = socket.next() => message?,
+                biased;
+                () = told(&mut stopping) => return Some(CloseCode::Away),
                 () = bell.notified() => {
                     if let Some(end) = self.flush(socket, connection).await {
                         return end;
                     }
                     continue;
                 }
+                message = socket.next() => message?,
                 () = sleep(self.options.ping) => {
                     pings += 1;
                     if pings > PINGS || self.write(socket, Message::Ping(Bytes::new())).await.is_err() {
@@ -75,9 +81,10 @@ impl Server {
                     }
                     continue;
                 }
-                () = told(&mut stopping) => return Some(CloseCode::Away),
+                () = sleep_until(mute), if !has_spoken => return Some(CloseCode::Policy),
             };
             pings = 0;
+            let is_mute = !has_spoken && Instant::now() >= mute;
             let limit = self.with(|registry| registry.options().limits.receive);
             let answer = match message {
                 Ok(Message::Binary(bytes)) => {
@@ -90,12 +97,23 @@ impl Server {
                     while let Ok(Some(Ok(_))) = timeout(self.options.close, socket.next()).await {}
                     return None;
                 }
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) if is_mute => {
+                    return Some(CloseCode::Policy);
+                }
                 Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => continue,
                 Err(Error::Capacity(_)) => return Some(CloseCode::Size),
                 Err(_) => return None,
             };
+            let is_taken = answer.error_response.is_none();
+            has_spoken |= is_taken;
+            errors = if is_taken { 0 } else { errors + 1 };
+            // Each message costs work before it can be refused: who goes on all the same is slowed down, then sent away.
+            sleep(HOLD * errors).await;
             if self.say(socket, &answer).await.is_err() {
                 return None;
+            }
+            if errors >= ERRORS {
+                return Some(CloseCode::Policy);
             }
         }
     }
