@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -19,8 +20,9 @@ func attribute(key, value string) *protobufs.KeyValue {
 	}
 }
 
-// An agent of `url`. It applies every configuration but those with "bad" in them. Lines: `unhealthy`, `stop`.
-func manage(url string) func(line string) {
+// An agent of `url`, which comes by `token` if that is not empty, under the name `uid`. It applies every configuration but those with
+// "bad" in them. Lines: `unhealthy`, `stop`.
+func manage(url, token string, uid types.InstanceUid) func(line string) {
 	var agent client.OpAMPClient
 	if strings.HasPrefix(url, "ws") {
 		agent = client.NewWebSocket(nil)
@@ -45,7 +47,7 @@ func manage(url string) func(line string) {
 		if message.RemoteConfig == nil {
 			return
 		}
-		body := string(message.RemoteConfig.Config.ConfigMap[""].Body)
+		body := string(message.RemoteConfig.Config.GetConfigMap()[""].GetBody())
 		tell("config", body)
 		status := &protobufs.RemoteConfigStatus{
 			LastRemoteConfigHash: message.RemoteConfig.ConfigHash,
@@ -86,7 +88,7 @@ func manage(url string) func(line string) {
 	interval := time.Second
 	settings := types.StartSettings{
 		OpAMPServerURL:    url,
-		InstanceUid:       types.InstanceUid{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16},
+		InstanceUid:       uid,
 		HeartbeatInterval: &interval,
 		EnableCompression: true,
 		Callbacks: types.Callbacks{
@@ -100,6 +102,9 @@ func manage(url string) func(line string) {
 				return nil
 			},
 		},
+	}
+	if token != "" {
+		settings.Header = http.Header{"Authorization": {"Bearer " + token}}
 	}
 	if err := agent.Start(context.Background(), settings); err != nil {
 		log.Fatal(err)

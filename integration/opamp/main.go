@@ -4,12 +4,15 @@ package main
 
 import (
 	"bufio"
+	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"log"
 	"os"
 	"sync"
+
+	"github.com/open-telemetry/opamp-go/client/types"
 )
 
 var output sync.Mutex
@@ -27,13 +30,19 @@ func tell(what string, value any) {
 
 func main() {
 	url := flag.String("url", "", "be an agent of the server at this URL, instead of a server")
+	token := flag.String("token", "", "what the agent comes by")
+	name := flag.String("uid", "0102030405060708090a0b0c0d0e0f10", "the agent's instance_uid, in hexadecimal")
 	flag.Parse()
 	log.SetOutput(os.Stderr)
 	var act func(line string)
 	if *url == "" {
 		act = serve()
 	} else {
-		act = manage(*url)
+		var uid types.InstanceUid
+		if length, err := hex.Decode(uid[:], []byte(*name)); err != nil || length != len(uid) {
+			log.Fatalf("-uid %s: 32 hexadecimal digits", *name)
+		}
+		act = manage(*url, *token, uid)
 	}
 	// Until whoever started it is gone.
 	lines := bufio.NewScanner(os.Stdin)

@@ -19,6 +19,17 @@ pub struct Running {
     stderr: Option<JoinHandle<io::Result<Vec<u8>>>>,
 }
 
+/// A child as it was spawned, killed when dropped: of one whose input or output is the test's own business.
+#[derive(Debug)]
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// What a child left behind.
 #[derive(Debug)]
 pub struct Finished {

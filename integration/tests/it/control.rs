@@ -3,12 +3,14 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use profiler_integration::agent::{Agent, Configuration, Home};
-use profiler_integration::environment::{have_root, one_at_a_time, profiler};
+use profiler_integration::children::{self, Killed};
+use profiler_integration::environment::{have_root, have_tools, one_at_a_time, profiler};
+use profiler_integration::opamp_go::OpampGo;
 use profiler_integration::programs;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -18,20 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long an agent watches a configuration.
 const SOAK: &str = "2s";
 
-/// A child that is killed when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// The server, which may have several lives at one address.
 struct Server {
     folder: PathBuf,
-    child: Option<Running>,
+    child: Option<Killed>,
     address: String,
     lives: u32,
 }
@@ -48,12 +40,16 @@ impl Server {
     }
 
     fn begin(&mut self) {
+        self.begin_with(&[]);
+    }
+
+    fn begin_with(&mut self, more: &[&str]) {
         self.lives += 1;
         let log = File::create(self.folder.join(format!("server-{}.log", self.lives))).unwrap();
         let mut command = Command::new(profiler());
         command.args(["control", "serve", "--listen", &self.address, "--data"]).arg(self.folder.join("control"));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).env_remove("RUST_LOG");
-        let mut child = Running(command.spawn().unwrap());
+        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).env_remove("RUST_LOG");
+        let mut child = Killed(command.spawn().unwrap());
         self.address = until("the server listens", || {
             if let Some(status) = child.0.try_wait().unwrap() {
                 panic!("the server has ended: {status}\n{}", self.log());
@@ -89,6 +85,21 @@ impl Server {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// A token for agents.
+    fn make_token(&self) -> String {
+        let token = self.control(&["tokens", "make", "fleet", "--role", "agent"]);
+        let token = String::from_utf8(token.stdout).unwrap().trim().to_owned();
+        assert!(token.starts_with("profctl_"), "{token}");
+        token
+    }
+
+    /// Saves a configuration; its number.
+    fn push(&self, text: &str) -> Value {
+        let path = self.folder.join("pushed.yaml");
+        std::fs::write(&path, text).unwrap();
+        self.told(&["config", "push", path.to_str().unwrap(), "--note", "less"])["id"].clone()
+    }
+
     fn agents(&self) -> Vec<Value> {
         self.told(&["agents", "list"])["agents"].as_array().cloned().unwrap()
     }
@@ -122,11 +133,14 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn rates(agents: &[Agent]) -> Vec<f64> {
+/// Waits until agents sample so often.
+fn until_rates(agents: &[Agent], wanted: [f64; 2]) {
     let rate = |agent: &Agent| agent.metrics().map_or(0.0, |metrics| metrics.sum("profiler_rate_hertz", &[]));
-    let mut rates: Vec<f64> = agents.iter().map(rate).collect();
-    rates.sort_by(f64::total_cmp);
-    rates
+    until(&format!("rates of {wanted:?}"), || {
+        let mut rates: Vec<f64> = agents.iter().map(rate).collect();
+        rates.sort_by(f64::total_cmp);
+        (rates == wanted).then_some(())
+    });
 }
 
 #[test]
@@ -138,22 +152,17 @@ fn root_a_control_server_brings_a_configuration_to_real_agents_in_steps() {
     let _one = one_at_a_time();
     let folder = tempfile::tempdir().unwrap();
     let mut server = Server::start(folder.path());
-    let token = String::from_utf8(server.control(&["tokens", "make", "fleet", "--role", "agent"]).stdout).unwrap();
-    let token = token.trim();
-    assert!(token.starts_with("profctl_"), "{token}");
+    let token = server.make_token();
 
-    let load = Command::new(programs::c("shares").build().unwrap())
-        .args(["--ms", "600000", "--depth", "5"])
-        .stdout(Stdio::null())
-        .spawn();
-    let _load = Running(load.unwrap());
+    let mut load = Command::new(programs::c("shares").build().unwrap());
+    let _load = children::start(load.args(["--ms", "600000", "--depth", "5"])).unwrap();
     let agents: Vec<Agent> = (0..2)
         .map(|_| {
             let home = Home::new().unwrap();
             let mut configuration = Configuration::new(99, &["shares"], String::new());
             configuration.more = format!(
-                "opamp: {{endpoint: 'ws://{}', headers: {{authorization: 'Bearer {token}'}}, directory: {}/opamp, accept_config: true, \
-                 soak: {SOAK}}}\n",
+                "limits: {{cpu: off, memory: off}}\nopamp: {{endpoint: 'ws://{}', headers: {{authorization: 'Bearer {token}'}}, \
+                 directory: {}/opamp, accept_config: true, soak: {SOAK}}}\n",
                 server.address,
                 home.path().display()
             );
@@ -169,18 +178,13 @@ fn root_a_control_server_brings_a_configuration_to_real_agents_in_steps() {
     );
 
     // A configuration is saved, and goes to the canary alone for as long as that soaks.
-    let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let saved = server.told(&["config", "push", &write("slow.yaml", "rate: 49\n"), "--note", "less"]);
-    let good = saved["id"].to_string();
+    let saved = server.push("rate: 49\n");
+    let good = saved.to_string();
     let slow = server.told(&["rollouts", "start", &good, "--steps", "50%:1h,100%:1h"]);
     let slow_id = slow["id"].to_string();
     let counts = |server: &Server, key: &str| server.told(&["rollouts", "show", &slow_id])["agents"][key].clone();
     until("the canary is well", || (counts(&server, "well") == 1).then_some(()));
-    assert_eq!(rates(&agents), [49.0, 99.0]);
+    until_rates(&agents, [49.0, 99.0]);
 
     // The server is killed meanwhile, and has lost nothing.
     server.end(Signal::KILL);
@@ -193,15 +197,15 @@ fn root_a_control_server_brings_a_configuration_to_real_agents_in_steps() {
         (&"running".into(), &0.into(), &1.into()),
         "{after}"
     );
-    assert_eq!(rates(&agents), [49.0, 99.0]);
+    until_rates(&agents, [49.0, 99.0]);
     // Somebody takes it back: the canary has its own configuration again.
     server.told(&["rollouts", "revert", &slow_id, "--reason", "too slow"]);
-    until("the canary is back", || (rates(&agents) == [99.0, 99.0]).then_some(()));
+    until_rates(&agents, [99.0, 99.0]);
 
     // With steps that end, all have it.
     let output = server.control(&["rollouts", "start", &good, "--steps", "50%:1s,100%:1s", "--wait"]);
     assert!(output.status.success(), "{output:?}\n{}", server.log());
-    assert_eq!(rates(&agents), [49.0, 49.0]);
+    until_rates(&agents, [49.0, 49.0]);
     let done = server.told(&["rollouts", "list"])["rollouts"][0].clone();
     let wanted = ["start revision 1", "assign step 1: 1 more", "advance step 2", "assign step 2: 1 more", "done"];
     let moves = server.moves(&done);
@@ -213,8 +217,7 @@ fn root_a_control_server_brings_a_configuration_to_real_agents_in_steps() {
     server.end(Signal::TERM);
     server.begin();
     server.until_all("both agents are back", is_healthy);
-    let bad = write("bad.yaml", "rate: 19\nopamp: {accept_config: true}\n");
-    let bad = server.told(&["config", "push", &bad])["id"].to_string();
+    let bad = server.push("rate: 19\nopamp: {accept_config: true}\n").to_string();
     let output = server.control(&["rollouts", "start", &bad, "--steps", "50%:1s,100%:1s", "--wait"]);
     assert_eq!(output.status.code(), Some(3), "{output:?}\n{}", server.log());
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -223,11 +226,11 @@ fn root_a_control_server_brings_a_configuration_to_real_agents_in_steps() {
     let moves = server.moves(&reverted);
     assert_eq!(moves.iter().filter(|step| step.starts_with("rollout.assign")).count(), 1, "{moves:?}");
     server.until_all("both have the revision before", |agent| {
-        agent["wanted"]["revision"] == saved["id"]
+        agent["wanted"]["revision"] == saved
             && agent["config"]["hash"] == agent["wanted"]["hash"]
             && agent["config"]["status"] == "APPLIED"
     });
-    assert_eq!(rates(&agents), [49.0, 49.0]);
+    until_rates(&agents, [49.0, 49.0]);
     let refused = server.control(&["rollouts", "start", &bad]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("config retry"), "{refused:?}");
@@ -239,11 +242,88 @@ fn root_a_control_server_brings_a_configuration_to_real_agents_in_steps() {
     for agent in agents {
         let (_, status, log) = agent.stop().unwrap();
         tried += log.matches("A configuration from the server runs, and is watched").count();
-        assert!(status.success() && !log.contains(token), "{log}");
+        assert!(status.success() && !log.contains(&token), "{log}");
     }
     assert_eq!(tried, 4, "the canary's twice, its own, and the other's: what works is not tried anew");
     server.end(Signal::TERM);
-    assert!(!server.log().contains(token), "{}", server.log());
+    assert!(!server.log().contains(&token), "{}", server.log());
+}
+
+/// opamp-go's client, of both transports, is led as ours is: what this server says is understood by what somebody else has written.
+#[test]
+fn agents_of_opamp_go_are_led_by_a_control_server() {
+    if !have_tools("agents_of_opamp_go_are_led_by_a_control_server", &["go"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path());
+    let token = server.make_token();
+    let agent = |scheme: &str, uid: &str, token: &str| {
+        let url = format!("{scheme}://{}/v1/opamp", server.address);
+        OpampGo::start(&["-url", &url, "-uid", uid, "-token", token], PATIENCE)
+    };
+    let mut stranger = agent("ws", "0102030405060708090a0b0c0d0e0f12", "profctl_2_00");
+    stranger.until("failed", |_| true);
+    drop(stranger);
+    let entries = server.told(&["audit"])["entries"].clone();
+    let is_refusal = |entry: &Value| entry["action"] == "unauthorized" && entry["outcome"] == "refused";
+    assert!(entries.as_array().unwrap().iter().any(is_refusal), "{entries}");
+    let uids = ["0102030405060708090a0b0c0d0e0f10", "0102030405060708090a0b0c0d0e0f11"];
+    let mut agents = [agent("ws", uids[0], &token), agent("http", uids[1], &token)];
+    let is_there = |agent: &Value| {
+        agent["connected"] == true && agent["healthy"] == true && agent["labels"]["service.name"] == "opamp-go"
+    };
+    server.until_all("both agents are there and well", is_there);
+
+    // A configuration reaches both, in steps, and both say that they have it.
+    let good = server.push("rate: 49\n");
+    let output = server.control(&["rollouts", "start", &good.to_string(), "--steps", "50%:1s,100%:1s", "--wait"]);
+    assert!(output.status.success(), "{output:?}\n{}", server.log());
+    for agent in &mut agents {
+        assert_eq!(agent.until("config", |_| true), "rate: 49\n");
+    }
+    let has_it = |agent: &Value| {
+        let (config, wanted) = (&agent["config"], &agent["wanted"]);
+        wanted["revision"] == good && config["hash"] == wanted["hash"] && config["status"] == "APPLIED"
+    };
+    for agent in server.until_all("both say APPLIED", has_it) {
+        let shown = server.told(&["agents", "show", agent["uid"].as_str().unwrap()]);
+        assert_eq!(shown["effective_config"], "rate: 49\n", "{shown}");
+    }
+
+    // The server is killed: both come back, and are not given again what they have.
+    server.end(Signal::KILL);
+    server.begin();
+    server.until_all("both agents are back", |agent| is_there(agent) && has_it(agent));
+
+    // One that the canary says FAILED of goes no further, and the canary is given the one before.
+    let bad = server.push("bad: 1\n");
+    let output = server.control(&["rollouts", "start", &bad.to_string(), "--steps", "50%:1s,100%:1s", "--wait"]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}\n{}", server.log());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("reverted") && said.contains("FAILED: it is bad"), "{said}");
+    server.until_all("both have the one before", has_it);
+
+    // One that is unhealthy with a configuration has it taken back, the other never had it.
+    let third = server.push("rate: 19\n").to_string();
+    let started = server.told(&["rollouts", "start", &third, "--steps", "50%:1h,100%:1h"])["id"].to_string();
+    let shown = |server: &Server| server.told(&["rollouts", "show", &started]);
+    until("the canary is well", || (shown(&server)["agents"]["well"] == 1).then_some(()));
+    agents.iter_mut().for_each(|agent| agent.says("unhealthy"));
+    let ended = until("it is reverted", || Some(shown(&server)).filter(|rollout| rollout["phase"] == "reverted"));
+    assert!(ended["reason"].as_str().unwrap().contains("unhealthy: the disk is full"), "{ended}");
+    server.until_all("both have the one before again", has_it);
+
+    // Of the two that went wrong each had one agent. They say goodbye.
+    let mut given = Vec::new();
+    for agent in &mut agents {
+        agent.says("stop");
+        agent.each_until("stopped", |told| given.extend(told["config"].as_str().map(str::to_owned)));
+    }
+    for text in ["bad: 1\n", "rate: 19\n"] {
+        assert_eq!(given.iter().filter(|given| *given == text).count(), 1, "{given:?}");
+    }
+    until("who said goodbye is gone", || server.agents().iter().any(|agent| agent["connected"] == false).then_some(()));
 }
 
 #[test]
@@ -293,11 +373,8 @@ fn a_control_server_says_what_is_wrong_and_the_way_out() {
     // The token was lost: whoever owns the folder has another one made.
     std::fs::remove_file(folder.path().join("control/admin.token")).unwrap();
     server.end(Signal::TERM);
-    let mut command = Command::new(profiler());
-    command.args(["control", "serve", "--listen", "127.0.0.1:0", "--new-admin-token", "--data", &control]);
-    let again = Running(command.stderr(Stdio::null()).spawn().unwrap());
-    until("there is a token", || folder.path().join("control/admin.token").exists().then_some(()));
-    drop(again);
+    server.begin_with(&["--new-admin-token"]);
+    server.end(Signal::KILL);
     server.begin();
     assert_eq!(server.told(&["tokens", "list"])["tokens"].as_array().map(Vec::len), Some(3));
 }

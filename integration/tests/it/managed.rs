@@ -1,15 +1,13 @@
 //! A real agent, managed by a server of opamp-go (`integration/opamp`).
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use profiler_integration::agent::{Configuration, Home};
-use profiler_integration::collector::go_program;
+use profiler_integration::children;
 use profiler_integration::environment::{have_root, have_tools, one_at_a_time};
+use profiler_integration::opamp_go::OpampGo;
 use profiler_integration::programs;
 use serde_json::{Value, json};
 
@@ -17,58 +15,27 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a configuration is watched. Long enough to end the agent meanwhile.
 const SOAK: &str = "3s";
 
-/// A child that is killed when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// The server: says what agents report, and sends what it is told.
 struct Server {
-    _child: Running,
-    input: ChildStdin,
-    told: Receiver<Value>,
+    go: OpampGo,
     address: String,
 }
 
 impl Server {
     fn start() -> Self {
-        let mut command = Command::new(go_program("integration/opamp").unwrap());
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        let (output, input) = (child.stdout.take().unwrap(), child.stdin.take().unwrap());
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                let _ = tell.send(serde_json::from_str(&line).unwrap());
-            }
-        });
-        let mut server = Self { _child: Running(child), input, told, address: String::new() };
-        server.address = server.until("listening", |_| true).as_str().unwrap().to_owned();
-        server
+        let mut go = OpampGo::start(&[], PATIENCE);
+        let address = go.until("listening", |_| true).as_str().unwrap().to_owned();
+        Self { go, address }
     }
 
-    /// The next thing of this kind for which `matches`; what comes before is passed over.
     fn until(&mut self, kind: &str, matches: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let mut told: Value = self.told.recv_timeout(left).unwrap_or_else(|_| panic!("no {kind} in time"));
-            if let Some(value) = told.get_mut(kind).map(Value::take)
-                && matches(&value)
-            {
-                return value;
-            }
-        }
+        self.go.until(kind, matches)
     }
 
     fn offer(&mut self, hash: &[u8], text: &str) {
         let config = json!({"configMap": {"": {"body": BASE64.encode(text)}}});
-        writeln!(self.input, "{}", json!({"remoteConfig": {"config": config, "configHash": BASE64.encode(hash)}}))
-            .unwrap();
+        let offer = json!({"remoteConfig": {"config": config, "configHash": BASE64.encode(hash)}});
+        self.go.says(&offer.to_string());
     }
 
     /// The status of the configuration with this hash, once it is `status`, and why.
@@ -88,9 +55,11 @@ fn effective(message: &Value) -> Option<String> {
 }
 
 fn configuration(server: &Server, home: &Home) -> Configuration {
+    // Without budgets: a busy machine would have a good configuration given back.
     let mut configuration = Configuration::new(99, &["shares"], String::new());
     configuration.more = format!(
-        "opamp: {{endpoint: 'ws://{}/v1/opamp', headers: {{authorization: geheim}}, directory: {}/opamp, accept_config: true, soak: {SOAK}}}\n",
+        "limits: {{cpu: off, memory: off}}\nopamp: {{endpoint: 'ws://{}/v1/opamp', headers: {{authorization: geheim}}, \
+         directory: {}/opamp, accept_config: true, soak: {SOAK}}}\n",
         server.address,
         home.path().display()
     );
@@ -105,11 +74,8 @@ fn root_a_server_manages_an_agent() {
     }
     let _one = one_at_a_time();
     let mut server = Server::start();
-    let load = Command::new(programs::c("shares").build().unwrap())
-        .args(["--ms", "600000", "--depth", "5"])
-        .stdout(Stdio::null())
-        .spawn();
-    let _load = Running(load.unwrap());
+    let mut load = Command::new(programs::c("shares").build().unwrap());
+    let _load = children::start(load.args(["--ms", "600000", "--depth", "5"])).unwrap();
     let home = Home::new().unwrap();
     let configuration = configuration(&server, &home);
     let mut agent = home.start(&configuration, &[]).unwrap();
