@@ -2,6 +2,7 @@
 
 mod config;
 mod control;
+mod diff;
 mod ottl;
 
 use std::ffi::OsString;
@@ -40,6 +41,8 @@ enum Command {
     Doctor(DoctorArgs),
     /// Convert a pprof or OTLP profile to any format.
     Convert(ConvertArgs),
+    /// Tell what differs between two profiles, how sure that is, and draw it.
+    Diff(diff::DiffArgs),
     /// Tell what changed in series of values or in a folder of profiles, and how sure that is.
     Detect(DetectArgs),
     /// Sample for as long as it runs, and stream OTLP profiles of all processes to a receiver.
@@ -321,6 +324,7 @@ pub fn run() -> ExitCode {
             .compile()
             .and_then(|rules| convert::run(&input, &output, format, sample_type.as_deref(), &rules))
             .map(|()| ExitCode::SUCCESS),
+        Command::Diff(args) => args.run(),
         Command::Detect(args) => detect(args),
         Command::Config(command) => command.run(cli.verbose),
         Command::Control(args) => args.run(cli.verbose),

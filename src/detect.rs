@@ -3,8 +3,8 @@
 mod csv;
 mod pace;
 mod plot;
-mod profiles;
-mod report;
+pub mod profiles;
+pub mod report;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +28,7 @@ pub use self::profiles::By;
 /// Memory of all series' detectors.
 const BUDGET: usize = 512 << 20;
 /// With `--exit-code`: something changed.
-const CHANGED: u8 = 3;
+pub const CHANGED: u8 = 3;
 
 /// What is asked for.
 #[derive(Debug)]

@@ -8,6 +8,7 @@ pub mod cli;
 mod confinement;
 mod convert;
 mod detect;
+mod diff;
 mod doctor;
 mod events;
 mod exit;

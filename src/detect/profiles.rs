@@ -71,36 +71,12 @@ impl<'a> Shares<'a> {
         anyhow::ensure!(bytes.len() as u64 <= MAX_INPUT, "{}: it has more than 2 GiB", cannot());
         let profile = format::read(&bytes).with_context(|| format!("{}; series in text are *.csv", cannot()))?;
         drop(bytes);
-        let measured = self.measured(&profile).with_context(cannot)?;
+        let measured = counted(&profile, self.options.sample_type.as_deref()).with_context(cannot)?;
         self.add(&profile, &measured).with_context(cannot)
     }
 
-    /// Samples that can be counted: only of a count the sampling error is known.
-    fn measured<'p>(&self, profile: &'p Profiles) -> anyhow::Result<Measured<'p>> {
-        let measured = match &self.options.sample_type {
-            Some(name) => profile.shown(Some(name)).map_err(exit::usage)?,
-            None => {
-                let counted = profile
-                    .measured()
-                    .into_iter()
-                    .find(|measured| measured.parts().any(|part| is_counted(part.0, part.1)));
-                counted.map_or_else(|| profile.shown(None), Ok)?
-            }
-        };
-        if measured.parts().all(|(profile, index)| per_sample(profile, index).is_some()) {
-            return Ok(measured);
-        }
-        let known: Vec<String> = profile.measured().iter().map(|measured| measured.name().to_owned()).collect();
-        Err(exit::usage(format!(
-            "{:?} does not count samples, so that its error is not known; choose with --sample-type among {}",
-            measured.name(),
-            known.join(", ")
-        ))
-        .into())
-    }
-
     fn add(&mut self, profile: &Profiles, measured: &Measured<'_>) -> anyhow::Result<()> {
-        let mut series = Series::new(profile, self.options);
+        let mut series = Series::new(profile, self.options.by, self.options.of.as_deref());
         let every = u64::try_from(self.options.every.as_nanos()).unwrap_or(u64::MAX).max(1);
         for (part, index) in measured.parts() {
             let Some(worth) = per_sample(part, index) else { continue };
@@ -154,6 +130,49 @@ impl<'a> Shares<'a> {
     }
 }
 
+/// Samples that can be counted: only of a count the sampling error is known.
+pub fn counted<'p>(profile: &'p Profiles, sample_type: Option<&str>) -> anyhow::Result<Measured<'p>> {
+    let measured = match sample_type {
+        Some(name) => profile.shown(Some(name)).map_err(exit::usage)?,
+        None => {
+            let counted =
+                profile.measured().into_iter().find(|measured| measured.parts().any(|part| is_counted(part.0, part.1)));
+            counted.map_or_else(|| profile.shown(None), Ok)?
+        }
+    };
+    if measured.parts().all(|(profile, index)| per_sample(profile, index).is_some()) {
+        return Ok(measured);
+    }
+    let known: Vec<String> = profile.measured().iter().map(|measured| measured.name().to_owned()).collect();
+    Err(exit::usage(format!(
+        "{:?} does not count samples, so that its error is not known; choose with --sample-type among {}",
+        measured.name(),
+        known.join(", ")
+    ))
+    .into())
+}
+
+/// How many samples of a whole profile are in each series, and how many there are.
+pub fn counts(profile: &Profiles, measured: &Measured<'_>, by: By, of: Option<&str>) -> (FxHashMap<String, u64>, u64) {
+    let mut series = Series::new(profile, by, of);
+    let (mut counts, mut total) = (FxHashMap::<String, u64>::default(), 0_u64);
+    for (part, index) in measured.parts() {
+        let Some(worth) = per_sample(part, index) else { continue };
+        for sample in &part.samples {
+            let count = sample.value(index) / worth;
+            let Some(names) = series.of(sample).filter(|_| count > 0) else { continue };
+            total = total.saturating_add(count);
+            for name in names {
+                match counts.get_mut(name) {
+                    Some(sum) => *sum = sum.saturating_add(count),
+                    None => drop(counts.insert(name.clone(), count)),
+                }
+            }
+        }
+    }
+    (counts, total)
+}
+
 fn is_counted(profile: &profiler_model::Profile, index: usize) -> bool {
     profile.sample_types.get(index).is_none_or(counts_samples)
 }
@@ -184,12 +203,12 @@ struct Series<'p> {
 }
 
 impl<'p> Series<'p> {
-    fn new(profile: &'p Profiles, options: &'p Options) -> Self {
+    fn new(profile: &'p Profiles, by: By, of: Option<&'p str>) -> Self {
         Self {
             profile,
             frames: Frames::new(profile),
-            by: options.by,
-            of: options.of.as_deref(),
+            by,
+            of,
             functions: FxHashMap::default(),
             processes: FxHashMap::default(),
         }

@@ -1,5 +1,6 @@
 //! The formats that a profile is written in and read from: OTLP, pprof, folded stacks, flame graphs, speedscope, the Firefox
-//! Profiler and, by [`profiler_page`], a page for a browser.
+//! Profiler and, by [`profiler_page`], a page for a browser; and two profiles beside each
+//! other ([`differential`]).
 //!
 //! ```
 //! use profiler_formats::format::{self, Format};
@@ -16,6 +17,7 @@
 //! profile or an [`Error`]. Writing is for all formats, and its only errors are those of the output.
 #![forbid(unsafe_code)]
 
+pub mod differential;
 pub mod firefox;
 pub mod folded;
 pub mod format;

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Frames narrower than this share of the whole are not drawn; inferno's own limit, in percent, is the same.
-const MIN_SHARE: f64 = 0.0001;
+pub(crate) const MIN_SHARE: f64 = 0.0001;
 
 /// In place of the name of a process of which nothing is known.
 const NOBODY: u32 = u32::MAX;
@@ -66,7 +66,7 @@ pub fn encode_shown(profile: &Profiles, shown: &Measured<'_>, out: impl Write) -
 }
 
 /// What stands behind a number: the unit, or what is counted.
-fn count_name(kind: &ValueType) -> String {
+pub(crate) fn count_name(kind: &ValueType) -> String {
     let name = if kind.unit == "count" { &kind.kind } else { &kind.unit };
     if name.is_empty() { "samples".to_owned() } else { printable(name) }
 }
@@ -157,6 +157,6 @@ fn palette(frames: &Frames, names: &Names) -> PaletteMap {
 }
 
 /// `text` without what XML cannot hold.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().filter(|c| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')).collect()
 }
