@@ -1,6 +1,6 @@
 //! A client of the REST interface, for the command line.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
@@ -27,6 +27,11 @@ pub enum ClientError {
     /// The URL of the server.
     #[error("{0:?} is no URL of a control server, such as http://127.0.0.1:4320: {1}")]
     Url(String, String),
+    /// Anybody on the way could read the token, and change what is said.
+    #[error(
+        "{0} is not on this host, and the token would go there in plain text: write https://, or ask for it by --allow-plain-text"
+    )]
+    PlainText(String),
     /// No connection, or it broke.
     #[error("the control server does not answer: {0}; does `profiler control serve` run there?")]
     Connection(String),
@@ -41,13 +46,16 @@ pub enum ClientError {
 }
 
 impl Client {
-    /// A client of the server at `url`.
+    /// A client of the server at `url`; of one on another host without TLS only if `allow_plain_text`.
     ///
     /// # Errors
-    /// It is no URL.
-    pub fn new(url: &str, tls: TlsOptions, token: Secret) -> Result<Self, ClientError> {
+    /// It is no URL, or has no TLS.
+    pub fn new(url: &str, tls: TlsOptions, token: Secret, allow_plain_text: bool) -> Result<Self, ClientError> {
         let parsed = Url::parse(url, |_| 4320)
             .map_err(|problem| ClientError::Url(profiler_receiver::hide_secrets(url), problem))?;
+        if !parsed.tls && !allow_plain_text && !is_this_host(&parsed.host) {
+            return Err(ClientError::PlainText(parsed.shown()));
+        }
         Ok(Self { url: parsed, tls, token })
     }
 
@@ -99,4 +107,30 @@ pub fn encoded(text: &str) -> String {
         }
     }
     encoded
+}
+
+/// Whether what is sent to `host` does not leave this one.
+fn is_this_host(host: &str) -> bool {
+    let is_address = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    is_address || host.eq_ignore_ascii_case("localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_leaves_this_host_in_plain_text_only_if_somebody_asks_for_it() {
+        let new = |url, allow| Client::new(url, TlsOptions::default(), Secret::new("profctl_1_00"), allow);
+        for url in ["http://127.0.0.1:4320", "http://[::1]:4320", "http://LocalHost", "https://control.example.com"] {
+            assert!(new(url, false).is_ok(), "{url}");
+        }
+        for url in
+            ["http://control.example.com:4320", "http://10.0.0.1", "http://localhost.example.com", "http://0.0.0.0"]
+        {
+            let error = new(url, false).expect_err(url).to_string();
+            assert!(error.contains("https://") && error.contains("--allow-plain-text"), "{error}");
+            assert!(new(url, true).is_ok(), "{url}");
+        }
+    }
 }

@@ -137,7 +137,7 @@ impl Core {
             }
         }
         let rollouts = store.rollouts()?.into_iter().map(|mut rollout| {
-            rollout.well_since = rollout.well_since.map(|since| since.min(now));
+            rollout.filled = rollout.filled.map(|since| since.min(now));
             (rollout.id, rollout)
         });
         let rollouts = rollouts.collect();

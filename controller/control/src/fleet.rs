@@ -56,6 +56,13 @@ pub struct Member {
     pub connected: bool,
     /// When it last said something, ms since 1970.
     pub last_seen: i64,
+    /// It said goodbye when it left.
+    #[serde(default)]
+    pub left: bool,
+    /// Since when it runs what it said APPLIED of, and is well, ms since 1970; later by the times in which it was not connected. Not kept:
+    /// what was while this server was not there, nobody has seen.
+    #[serde(skip)]
+    pub(crate) well_since: Option<i64>,
     /// It has said something since this process began.
     #[serde(skip)]
     pub(crate) is_heard: bool,
@@ -90,7 +97,10 @@ pub struct Assignment {
 impl Member {
     /// Takes what the agent says now.
     pub(crate) fn update(&mut self, agent: &Agent, now: i64) {
+        let (since, applied) = (self.well_since, self.applied.take());
+        let away = if self.connected { 0 } else { now - self.last_seen };
         self.connected = agent.is_connected;
+        self.left = !agent.is_connected;
         self.last_seen = now;
         self.is_heard = true;
         self.capabilities = agent.capabilities;
@@ -128,10 +138,17 @@ impl Member {
                 status: word.to_owned(),
                 error: shortened(&status.error_message, ERROR_BYTES),
             });
-            if let Some(applied) = self.config.as_ref().filter(|status| status.status == "APPLIED") {
-                self.applied = Some(applied.hash.clone());
-            }
         }
+        let works = self.config.as_ref().filter(|status| status.status == "APPLIED").map(|status| status.hash.clone());
+        let is_well = works.is_some() && self.healthy != Some(false);
+        // One that was started anew may have ended by it.
+        let is_anew = agent.sequence.is_some_and(|number| number <= 1);
+        self.well_since = match since {
+            _ if !is_well => None,
+            Some(since) if !is_anew && applied == works => Some((since + away).min(now)),
+            _ => Some(now),
+        };
+        self.applied = works.or(applied);
     }
 
     fn take_health(&mut self, health: &ComponentHealth) {
@@ -147,6 +164,23 @@ impl Member {
             };
             (shortened(name, LABEL_BYTES), shortened(trouble, ERROR_BYTES))
         }));
+    }
+
+    /// What is known of it, without its configuration.
+    pub(crate) fn brief(&self) -> Self {
+        let Self { version, labels, status, last_error, components, config, applied, assignments, .. } = self;
+        Self {
+            version: version.clone(),
+            labels: labels.clone(),
+            status: status.clone(),
+            last_error: last_error.clone(),
+            components: components.clone(),
+            effective_config: None,
+            config: config.clone(),
+            applied: applied.clone(),
+            assignments: assignments.clone(),
+            ..*self
+        }
     }
 
     /// Bytes of the configuration that is kept.

@@ -149,10 +149,14 @@ pub struct Rollout {
     pub step: usize,
     /// When that began, ms since 1970.
     pub step_began: i64,
-    /// Since when all agents of the step are well, ms since 1970.
-    pub well_since: Option<i64>,
+    /// Since when the step has had its agents, ms since 1970. Those that come to it later do not hold it up.
+    #[serde(default)]
+    pub filled: Option<i64>,
     /// Why it is paused or reverted.
     pub reason: Option<String>,
+    /// What agents cannot know of it, so that none can choose to be its canary.
+    #[serde(default)]
+    pub salt: String,
     /// How its agents were when it was done or reverted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Counts>,
@@ -171,8 +175,11 @@ pub enum Standing {
         /// Since when.
         since: i64,
     },
-    /// It runs it, and is well.
-    Well,
+    /// It runs it, and is well, for so long while it was connected, ms.
+    Well {
+        /// How long.
+        for_ms: i64,
+    },
     /// It runs it, and is not well.
     Unhealthy(String),
     /// It refused it, or gave it back.
@@ -182,6 +189,8 @@ pub enum Standing {
         /// How long.
         for_ms: i64,
     },
+    /// It has said goodbye: its host was shut down, say.
+    Left,
 }
 
 /// An agent that the selector means and that can take configurations.
@@ -191,6 +200,8 @@ pub struct Seat {
     pub uid: InstanceUid,
     /// How it is.
     pub standing: Standing,
+    /// Since when it is to have the revision by this rollout, ms since 1970.
+    pub assigned: Option<i64>,
 }
 
 /// What a look at a rollout brings.
@@ -204,7 +215,7 @@ pub enum Change {
     Done,
     /// A gate fell; the phase says what becomes of it.
     Stopped,
-    /// The soak began, or began anew.
+    /// The step has its agents: their time begins.
     Soak,
 }
 
@@ -225,12 +236,15 @@ pub struct Counts {
     pub failed: usize,
     /// They are not connected any more.
     pub lost: usize,
+    /// They said goodbye.
+    #[serde(default)]
+    pub left: usize,
 }
 
 impl Rollout {
-    /// One that begins now.
+    /// One that begins now. `salt` is random.
     #[must_use]
-    pub fn new(id: i64, plan: Plan, by: String, now: i64) -> Self {
+    pub fn new(id: i64, plan: Plan, by: String, now: i64, salt: String) -> Self {
         Self {
             id,
             version: 1,
@@ -240,8 +254,9 @@ impl Rollout {
             phase: Phase::Running,
             step: 0,
             step_began: now,
-            well_since: None,
+            filled: None,
             reason: None,
+            salt,
             ended: None,
         }
     }
@@ -260,11 +275,12 @@ impl Rollout {
         let mut note = |uid: InstanceUid, text: &str| {
             trouble.get_or_insert_with(|| format!("{uid}: {text}"));
         };
-        for Seat { uid, standing } in seats {
+        for Seat { uid, standing, .. } in seats {
             counts.assigned += usize::from(!matches!(standing, Standing::Outside { .. }));
             match standing {
                 Standing::Outside { .. } => {}
-                Standing::Well => counts.well += 1,
+                Standing::Well { .. } => counts.well += 1,
+                Standing::Left => counts.left += 1,
                 Standing::Waiting { since } if now - since >= millis(self.plan.gates.answer_seconds) => {
                     counts.failed += 1;
                     note(*uid, &format!("it has not applied the revision within {} s", self.plan.gates.answer_seconds));
@@ -303,26 +319,24 @@ impl Rollout {
         let step = *self.plan.steps.get(self.step)?;
         let missing = self.missing(step, &counts, seats);
         if !missing.is_empty() {
-            self.well_since = None;
             self.version += 1;
             return Some(Change::Assign(missing));
         }
-        if counts.assigned == 0 || counts.waiting > 0 {
+        if counts.assigned == 0 {
             // A step that nobody is in proves nothing.
-            let was_well = self.well_since.take().is_some();
-            self.version += u64::from(was_well);
-            return was_well.then_some(Change::Soak);
+            return None;
         }
-        let Some(since) = self.well_since else {
-            self.well_since = Some(now);
+        let Some(filled) = self.filled else {
+            self.filled = Some(now);
             self.version += 1;
             return Some(Change::Soak);
         };
-        if now - since < millis(step.soak_seconds) {
+        // Nor does one that more have left than are well with it: the revision may be why.
+        if counts.left > counts.well || self.is_held(filled, step, now, seats) {
             return None;
         }
         self.version += 1;
-        self.well_since = None;
+        self.filled = None;
         self.step_began = now;
         if self.step + 1 == self.plan.steps.len() {
             self.phase = Phase::Done;
@@ -330,6 +344,23 @@ impl Rollout {
         }
         self.step += 1;
         Some(Change::Advanced)
+    }
+
+    /// Whether one of the agents that the step had when it was filled still has to answer, or to be well for its time. Each has a time of
+    /// its own, which stands still while it is not connected: with many agents there is always one that has just come back. As many may be
+    /// away as may be lost.
+    fn is_held(&self, filled: i64, step: Step, now: i64, seats: &[Seat]) -> bool {
+        let soak = millis(step.soak_seconds);
+        let mut away = 0;
+        for seat in seats.iter().filter(|seat| seat.assigned.is_some_and(|at| at <= filled)) {
+            match seat.standing {
+                Standing::Well { for_ms } if for_ms.min(now - filled) < soak => return true,
+                Standing::Waiting { since } if now - since < millis(self.plan.gates.answer_seconds) => return true,
+                Standing::Gone { .. } => away += 1,
+                _ => {}
+            }
+        }
+        away > self.plan.gates.lost
     }
 
     /// Who is to have the revision at this step and does not yet: those next in the rollout's own order of agents, which does not change,
@@ -350,12 +381,13 @@ impl Rollout {
 
     /// An agent's place in the order of this rollout.
     fn place(&self, uid: InstanceUid) -> [u8; 32] {
-        Sha256::new().chain_update(self.id.to_be_bytes()).chain_update(uid.as_bytes()).finalize().into()
+        let salted = Sha256::new().chain_update(&self.salt).chain_update(self.id.to_be_bytes());
+        salted.chain_update(uid.as_bytes()).finalize().into()
     }
 
     fn stop(&mut self, how: OnFailure, reason: String) {
         self.version += 1;
-        self.well_since = None;
+        self.filled = None;
         self.phase = match how {
             OnFailure::Pause => Phase::Paused,
             OnFailure::Revert => Phase::Reverted,

@@ -127,12 +127,15 @@ impl Application for Door {
             None if self.0.allow_any_agent => return Ok(0),
             None => {}
             Some(text) => {
-                if let Some(token) = core.token(text) {
-                    return match token.role {
-                        Role::Agent => Ok(u64::try_from(token.id).unwrap_or_default()),
-                        // What belongs to people has no business on an agent's host.
-                        _ => Err(Denial::Forbidden),
-                    };
+                match core.token(text).cloned() {
+                    Some(token) if token.role == Role::Agent => return Ok(u64::try_from(token.id).unwrap_or_default()),
+                    // What belongs to people has no business on an agent's host.
+                    Some(token) => {
+                        let action = format!("agent.connect from {}", peer.ip());
+                        core.forbidden(now(), &token, &action, "people's tokens are not let in by OpAMP");
+                        return Err(Denial::Forbidden);
+                    }
+                    None => {}
                 }
             }
         }
@@ -306,5 +309,22 @@ mod tests {
         first_token(&mut core(folder), folder, false).unwrap().unwrap();
         assert!(is_good(folder) && !new.exists());
         assert_eq!(fs::read_to_string(folder.join(ADMIN_TOKEN)).unwrap(), second);
+    }
+
+    #[test]
+    fn a_persons_token_on_an_agents_host_is_not_let_in_and_the_audit_log_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut core = core(folder.path());
+        let (_, text) = core.make_token(now(), "test", "eyes", Role::Viewer).unwrap();
+        let control = Control { core: Mutex::new(core), server: OnceLock::new(), allow_any_agent: true };
+        let door = Door(Arc::new(control));
+        let (head, ()) =
+            Request::builder().header("authorization", format!("Bearer {text}")).body(()).unwrap().into_parts();
+        let peer = "192.0.2.1:1".parse().unwrap();
+        assert!(matches!(door.admit(&head, peer), Err(Denial::Forbidden)));
+        let core = door.0.core();
+        let newest = core.store().audit(i64::MAX, 1).unwrap();
+        assert!(newest[0].who.contains("eyes") && newest[0].action.contains("192.0.2.1"), "{newest:?}");
+        assert_eq!((core.counters.forbidden, core.counters.unauthorized), (1, 0));
     }
 }

@@ -70,11 +70,16 @@ impl Server {
 
     /// What `profiler control` of a person does here.
     fn control(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(profiler());
         command.arg("control").args(arguments).env_remove("RUST_LOG").env_remove("PROFILER_CONTROL_TOKEN");
         command.env("PROFILER_CONTROL_URL", format!("http://{}", self.address));
         command.env("PROFILER_CONTROL_TOKEN_FILE", self.folder.join("control/admin.token"));
-        command.stdin(Stdio::null()).output().unwrap()
+        command.stdin(Stdio::null());
+        command
     }
 
     /// As JSON, of a command that works.
@@ -186,8 +191,16 @@ fn root_a_control_server_brings_a_configuration_to_real_agents_in_steps() {
     until("the canary is well", || (counts(&server, "well") == 1).then_some(()));
     until_rates(&agents, [49.0, 99.0]);
 
+    // Somebody waits for its end.
+    let said = folder.path().join("wait.log");
+    let mut command = server.command(&["rollouts", "wait", &slow_id]);
+    let mut waits = Killed(command.stdout(Stdio::null()).stderr(File::create(&said).unwrap()).spawn().unwrap());
+    let says = |what: &str| std::fs::read_to_string(&said).unwrap().contains(what).then_some(());
+    until("it is waited for", || says("running"));
+
     // The server is killed meanwhile, and has lost nothing.
     server.end(Signal::KILL);
+    until("who waits goes on", || says("tried again"));
     server.begin();
     let back = server.until_all("both agents are back", is_healthy);
     assert_eq!(back.iter().map(|agent| agent["uid"].clone()).collect::<Vec<_>>(), uids);
@@ -201,6 +214,7 @@ fn root_a_control_server_brings_a_configuration_to_real_agents_in_steps() {
     // Somebody takes it back: the canary has its own configuration again.
     server.told(&["rollouts", "revert", &slow_id, "--reason", "too slow"]);
     until_rates(&agents, [99.0, 99.0]);
+    assert_eq!(waits.0.wait().unwrap().code(), Some(3), "whoever waited is told");
 
     // With steps that end, all have it.
     let output = server.control(&["rollouts", "start", &good, "--steps", "50%:1s,100%:1s", "--wait"]);

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
-use profiler_control::client::encoded;
+use profiler_control::client::{ClientError, encoded};
 use profiler_control::core::MAX_TEXT;
 use profiler_control::rollout::Step;
 use serde_json::{Value, json};
@@ -20,6 +20,8 @@ use crate::{exit, shown};
 const STOPPED: u8 = 3;
 /// How often a rollout is looked at by who waits for it.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a server that has answered may be away meanwhile.
+const AWAY: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientCommand {
@@ -370,11 +372,29 @@ impl StartArgs {
     }
 }
 
+fn is_away(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::Connection(_)))
+}
+
 /// Says how a rollout gets on, to standard error, until it is at its end.
 async fn wait(client: &ClientArgs, id: i64) -> anyhow::Result<ExitCode> {
     let mut before = String::new();
+    let mut last = None::<Instant>;
     loop {
-        let answer = client.ask(Method::GET, &format!("/api/v1/rollouts/{id}"), None).await?;
+        let answer = match client.ask(Method::GET, &format!("/api/v1/rollouts/{id}"), None).await {
+            // The server is being started anew, say: the rollout goes on when it is back.
+            Err(error) if is_away(&error) && last.is_some_and(|last| last.elapsed() < AWAY) => {
+                let line = format!("{error:#}; tried again");
+                if line != before {
+                    eprintln!("{line}");
+                    before = line;
+                }
+                tokio::time::sleep(LOOK).await;
+                continue;
+            }
+            answer => answer?,
+        };
+        last = Some(Instant::now());
         let line = table::progress(&answer);
         if line != before {
             eprintln!("{line}");

@@ -28,6 +28,9 @@ pub(super) struct ClientArgs {
     /// PEM file of the certificate authorities to trust instead of the system's.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
+    /// Send the token without TLS also to a server on another host.
+    #[arg(long)]
+    allow_plain_text: bool,
     /// Print what the server says, JSON, in place of text.
     #[arg(long)]
     json: bool,
@@ -38,7 +41,7 @@ impl ClientArgs {
         let url = self.server.clone().or_else(|| variable("PROFILER_CONTROL_URL"));
         let url = url.unwrap_or_else(|| "http://127.0.0.1:4320".to_owned());
         let tls = TlsOptions { ca_file: self.ca_file.clone(), ..TlsOptions::default() };
-        Ok(Client::new(&url, tls, self.token()?).map_err(exit::usage)?)
+        Ok(Client::new(&url, tls, self.token()?, self.allow_plain_text).map_err(exit::usage)?)
     }
 
     fn token(&self) -> anyhow::Result<Secret> {

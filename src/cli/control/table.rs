@@ -157,7 +157,7 @@ pub(super) fn progress(rollout: &Value) -> String {
         count("eligible"),
         count("well")
     );
-    for key in ["waiting", "unhealthy", "failed", "lost"] {
+    for key in ["waiting", "unhealthy", "failed", "lost", "left"] {
         if count(key) > 0 {
             line += &format!(", {} {key}", count(key));
         }

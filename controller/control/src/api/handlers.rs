@@ -94,16 +94,20 @@ pub(super) fn agents(core: &mut Core, _: &mut Registry, call: &Call) -> Answer {
     let limit = call.limit()?;
     let matching = core.members().filter(|(_, member)| selector.matches(&member.labels));
     let (mut total, mut page) = (0_usize, Vec::new());
-    for (uid, member) in matching {
+    for (uid, _) in matching {
         total += 1;
         if page.len() <= limit && uid.to_string() > after {
-            page.push((uid, member.clone()));
+            page.push(uid);
         }
     }
     let has_more = page.len() > limit;
     page.truncate(limit);
-    let next = page.last().filter(|_| has_more).map(|(uid, _)| uid.to_string());
-    let agents: Vec<_> = page.iter().map(|(uid, member)| shown(core, *uid, member, false)).collect();
+    let next = page.last().filter(|_| has_more).map(InstanceUid::to_string);
+    let agents = page.into_iter().filter_map(|uid| {
+        let member = core.member(uid)?.brief();
+        Some(shown(core, uid, &member, false))
+    });
+    let agents: Vec<_> = agents.collect();
     Reply::json(json!({"agents": agents, "total": total, "next": next}))
 }
 
@@ -168,6 +172,7 @@ fn with_counts(rollout: &Rollout, counts: Counts) -> Result<Value, Problem> {
     let mut value = serde_json::to_value(rollout).map_err(|error| Problem::Internal(error.to_string()))?;
     if let Some(object) = value.as_object_mut() {
         object.remove("ended");
+        object.remove("salt");
         object.insert("agents".to_owned(), json!(counts));
     }
     Ok(value)

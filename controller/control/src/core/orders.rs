@@ -134,7 +134,8 @@ impl Core {
             }
         }
         let id = self.store.next_rollout()?;
-        let rollout = Rollout::new(id, plan, who.to_owned(), now);
+        let salt = token::secret().map_err(|error| Problem::Internal(format!("no randomness: {error}")))?;
+        let rollout = Rollout::new(id, plan, who.to_owned(), now, salt);
         let text = format!("revision {} to {:?}", rollout.plan.revision, rollout.plan.selector.to_string());
         let note = entry(now, who, "rollout.start", &format!("rollout {id}"), Ok(&text));
         self.settle(registry, rollout.clone(), &[], now, Some(note), false)?;

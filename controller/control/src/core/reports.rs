@@ -133,13 +133,10 @@ impl Core {
         if differs || is_new || seen_in(uid, now) != seen_in(uid, before.last_seen) {
             self.unkept.insert(uid);
         }
-        if let Some(status) =
-            after.config.as_ref().filter(|status| status.status == "FAILED" && before.config.as_ref() != Some(*status))
-        {
-            self.failed(uid, &status.hash, &status.error, now);
-        }
         if is_new || differs {
+            self.note_failed(uid, now);
             self.welcome(uid, now);
+            self.note_failed(uid, now);
             self.offer(registry, uid);
         }
     }
@@ -183,6 +180,14 @@ impl Core {
             agents.remove(&uid);
             !agents.is_empty()
         });
+    }
+
+    /// What an agent said FAILED of may be what it is to have only since then.
+    pub(super) fn note_failed(&mut self, uid: InstanceUid, now: i64) {
+        let status = self.members.get(&uid).and_then(|member| member.config.clone());
+        if let Some(status) = status.filter(|status| status.status == "FAILED") {
+            self.failed(uid, &status.hash, &status.error, now);
+        }
     }
 
     /// An agent says that it cannot have a configuration. It is not offered it again, whatever becomes of this process. What it was not

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use profiler_opamp::{
     messages::{
-        AgentCapabilities, AgentDescription, AgentToServer, AgentToServerFlags, AnyValue, ComponentHealth, KeyValue,
-        RemoteConfigStatus, RemoteConfigStatuses, ServerErrorResponseType, ServerToAgent, any_value::Value,
+        AgentCapabilities, AgentDescription, AgentDisconnect, AgentToServer, AgentToServerFlags, AnyValue,
+        ComponentHealth, KeyValue, RemoteConfigStatus, RemoteConfigStatuses, ServerErrorResponseType, ServerToAgent,
+        any_value::Value,
     },
     server::{self, Connection, Outgoing, Registry},
     wire,

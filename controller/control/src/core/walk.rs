@@ -190,6 +190,7 @@ impl Core {
             })
             .collect();
         for uid in changed {
+            self.note_failed(uid, now);
             self.offer(registry, uid);
         }
         Ok(())
@@ -211,7 +212,7 @@ impl Core {
             let mine = member.assignment().filter(|assignment| assignment.rollout == rollout.id);
             let failure = failures.and_then(|failures| failures.get(uid));
             let standing = standing(member, mine, &revision.hash, failure, now, self.started);
-            Seat { uid: *uid, standing }
+            Seat { uid: *uid, standing, assigned: mine.map(|assignment| assignment.since) }
         });
         Ok(seats.collect())
     }
@@ -246,6 +247,9 @@ fn standing(
         return Standing::Failed(error.clone());
     }
     // What happened while this server was not there is nobody's fault, nor is how long it takes agents to notice that it is back.
+    if !member.connected && member.left {
+        return Standing::Left;
+    }
     if !member.connected {
         let since = if member.is_heard { member.last_seen } else { started + COMING_BACK };
         return Standing::Gone { for_ms: now - since.max(assignment.since) };
@@ -255,7 +259,11 @@ fn standing(
             let reason = [&member.last_error, &member.status].into_iter().find(|text| !text.is_empty());
             Standing::Unhealthy(reason.cloned().unwrap_or_default())
         }
-        Some("APPLIED") => Standing::Well,
+        Some("APPLIED") => {
+            Standing::Well { for_ms: now - member.well_since.map_or(now, |since| since.max(assignment.since)) }
+        }
+        // It said so before it was asked to have it: it was forgotten meanwhile, say.
+        Some("FAILED") => Standing::Failed(member.config.as_ref().map_or(String::new(), |status| status.error.clone())),
         _ if assignment.since < started => Standing::Waiting { since: started + COMING_BACK },
         _ => Standing::Waiting { since: assignment.since },
     }

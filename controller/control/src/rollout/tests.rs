@@ -17,11 +17,18 @@ fn plan(weights: &[f64], on_failure: OnFailure) -> Plan {
 }
 
 fn rollout(weights: &[f64]) -> Rollout {
-    Rollout::new(1, plan(weights, OnFailure::Pause), "somebody".to_owned(), NOW)
+    Rollout::new(1, plan(weights, OnFailure::Pause), "somebody".to_owned(), NOW, String::new())
+}
+
+/// Well for as long as there is any rollout: its time is what the step says.
+const WELL: Standing = Standing::Well { for_ms: i64::MAX };
+
+fn outside(number: u8) -> Seat {
+    Seat { uid: uid(number), standing: Standing::Outside { is_ready: true }, assigned: None }
 }
 
 fn seats(count: u8) -> Vec<Seat> {
-    (1..=count).map(|number| Seat { uid: uid(number), standing: Standing::Outside { is_ready: true } }).collect()
+    (1..=count).map(outside).collect()
 }
 
 fn put(seats: &mut [Seat], who: &[InstanceUid], standing: &Standing) {
@@ -33,7 +40,8 @@ fn put(seats: &mut [Seat], who: &[InstanceUid], standing: &Standing) {
 /// Who is assigned next; they are then well.
 fn assigned(rollout: &mut Rollout, seats: &mut [Seat], now: i64) -> Vec<InstanceUid> {
     let Some(Change::Assign(who)) = rollout.look(now, seats) else { panic!("nobody is assigned: {rollout:?}") };
-    put(seats, &who, &Standing::Well);
+    put(seats, &who, &WELL);
+    seats.iter_mut().filter(|seat| who.contains(&seat.uid)).for_each(|seat| seat.assigned = Some(now));
     who
 }
 
@@ -98,25 +106,67 @@ fn a_gate_lets_as_many_pass_as_it_says() {
 }
 
 #[test]
-fn a_soak_begins_anew_when_somebody_is_not_well_or_comes_later() {
-    let (mut rollout, mut seats, canary) = soaking(&[10.0, 100.0], 10);
-    // Not connected, and not lost yet.
-    put(&mut seats, &canary, &Standing::Gone { for_ms: SECOND });
-    assert_eq!(rollout.look(NOW + 9 * SECOND, &seats), Some(Change::Soak));
-    put(&mut seats, &canary, &Standing::Well);
-    assert_eq!(rollout.look(NOW + 10 * SECOND, &seats), Some(Change::Soak));
-    assert_eq!(rollout.look(NOW + 19 * SECOND, &seats), None);
+fn each_agent_has_a_time_of_its_own() {
+    let (mut rollout, mut seats, first) = soaking(&[50.0, 100.0], 10);
+    // One has come back, or was unwell for a moment within what its gate lets pass: the step waits for that one's time alone.
+    put(&mut seats, &first[..1], &Standing::Well { for_ms: 3 * SECOND });
+    assert_eq!(rollout.look(NOW + 10 * SECOND, &seats), None);
+    put(&mut seats, &first[..1], &Standing::Well { for_ms: 10 * SECOND });
+    assert_eq!(rollout.look(NOW + 17 * SECOND, &seats), Some(Change::Advanced));
+}
+
+#[test]
+fn who_is_away_and_not_lost_yet_holds_a_step_up_but_for_as_many_as_may_be_lost() {
+    let (mut rollout, mut seats, first) = soaking(&[50.0, 100.0], 10);
+    put(&mut seats, &first[..1], &Standing::Gone { for_ms: SECOND });
+    assert_eq!(rollout.look(NOW + 100 * SECOND, &seats), None);
+    rollout.plan.gates.lost = 1;
+    assert_eq!(rollout.look(NOW + 100 * SECOND, &seats), Some(Change::Advanced));
+}
+
+#[test]
+fn who_comes_to_a_step_later_does_not_hold_it_up_and_is_judged_all_the_same() {
+    let (mut rollout, mut seats, _) = soaking(&[10.0, 100.0], 10);
     // Ten more agents come: a tenth of them is one more.
-    seats.extend((11..=20).map(|number| Seat { uid: uid(number), standing: Standing::Outside { is_ready: true } }));
-    assert_eq!(assigned(&mut rollout, &mut seats, NOW + 20 * SECOND).len(), 1);
-    assert_eq!(rollout.look(NOW + 20 * SECOND, &seats), Some(Change::Soak));
-    assert_eq!(rollout.look(NOW + 30 * SECOND, &seats), Some(Change::Advanced));
+    seats.extend((11..=20).map(outside));
+    let late = assigned(&mut rollout, &mut seats, NOW + 9 * SECOND);
+    assert_eq!(late.len(), 1);
+    put(&mut seats, &late, &Standing::Failed("a".into()));
+    let mut judged = rollout.clone();
+    assert_eq!(judged.look(NOW + 10 * SECOND, &seats), Some(Change::Stopped));
+    put(&mut seats, &late, &Standing::Waiting { since: NOW + 9 * SECOND });
+    assert_eq!(rollout.look(NOW + 10 * SECOND, &seats), Some(Change::Advanced));
+}
+
+#[test]
+fn who_says_goodbye_is_not_lost_and_nobody_else_takes_its_place() {
+    let (mut rollout, mut seats, first) = soaking(&[50.0, 100.0], 10);
+    put(&mut seats, &first[..2], &Standing::Left);
+    assert_eq!(rollout.look(NOW + 9 * SECOND, &seats), None, "nobody is assigned for them");
+    assert_eq!(rollout.look(NOW + 10 * SECOND, &seats), Some(Change::Advanced));
+    // A configuration with which all end proves nothing, however politely.
+    let (mut rollout, mut seats, first) = soaking(&[50.0, 100.0], 10);
+    put(&mut seats, &first[..3], &Standing::Left);
+    assert_eq!(rollout.look(NOW + 100 * SECOND, &seats), None);
+    put(&mut seats, &first[..1], &WELL);
+    assert_eq!(rollout.look(NOW + 100 * SECOND, &seats), Some(Change::Advanced));
+}
+
+#[test]
+fn agents_do_not_know_who_is_the_canary() {
+    let canaries: std::collections::BTreeSet<_> = (0..20)
+        .map(|salt| {
+            let mut rollout = Rollout { salt: format!("{salt}"), ..rollout(&[1.0, 100.0]) };
+            assigned(&mut rollout, &mut seats(20), NOW)
+        })
+        .collect();
+    assert!(canaries.len() > 5, "{canaries:?}");
 }
 
 #[test]
 fn a_step_that_nobody_is_in_is_not_walked() {
     let mut rollout = rollout(&[10.0, 100.0]);
-    let away = [Seat { uid: uid(1), standing: Standing::Outside { is_ready: false } }];
+    let away = [Seat { standing: Standing::Outside { is_ready: false }, ..outside(1) }];
     for after in [0, 10, 1000] {
         assert_eq!(rollout.look(NOW + after * SECOND, &[]), None);
         assert_eq!(rollout.look(NOW + after * SECOND, &away), None, "who is away or unwell is not given anything");
@@ -174,12 +224,12 @@ fn plans_that_cannot_be_walked_are_refused() {
 
 proptest! {
     /// Whatever agents do: never more have it than the step's share of those that could, nobody is given it twice, a step is left only
-    /// when all of it are well, and after a gate has fallen nobody gets it.
+    /// when all that it had at first are well for its time or said goodbye, and after a gate has fallen nobody gets it.
     #[test]
     fn a_rollout_keeps_to_its_plan(
         weights in prop::collection::btree_set(1_u8..=100, 1..5),
         count in 1_u8..40,
-        deeds in prop::collection::vec((any::<u8>(), 0_u8..7, 0_i64..15), 0..60),
+        deeds in prop::collection::vec((any::<u8>(), 0_u8..8, 0_i64..15), 0..60),
     ) {
         let weights: Vec<f64> = weights.into_iter().map(f64::from).collect();
         let mut rollout = rollout(&weights);
@@ -197,11 +247,14 @@ proptest! {
                 2 => Standing::Gone { for_ms: 91 * SECOND },
                 3 => Standing::Gone { for_ms: SECOND },
                 4 => Standing::Waiting { since: now },
-                _ => Standing::Well,
+                5 => Standing::Left,
+                _ => Standing::Well { for_ms: seconds * SECOND },
             };
             let mut moves = 0;
             let (before, was) = (seats.clone(), rollout.phase);
-            while let Some(change) = rollout.look(now, &seats) {
+            loop {
+                let filled = rollout.filled;
+                let Some(change) = rollout.look(now, &seats) else { break };
                 moves += 1;
                 prop_assert!(moves < 20, "it does not come to rest");
                 match change {
@@ -212,13 +265,25 @@ proptest! {
                             had.push(*uid);
                         }
                         put(&mut seats, &who, &Standing::Waiting { since: now });
+                        seats.iter_mut().filter(|seat| who.contains(&seat.uid)).for_each(|seat| seat.assigned = Some(now));
                         let step = rollout.plan.steps[rollout.step];
                         let could = seats.iter().filter(|seat| seat.standing != Standing::Outside { is_ready: false });
                         prop_assert!(had.len() <= (could.count() as f64 * step.weight / 100.0).ceil() as usize);
                     }
                     Change::Advanced | Change::Done => {
-                        let bad = |seat: &Seat| !matches!(seat.standing, Standing::Outside { .. } | Standing::Well);
-                        prop_assert!(!before.iter().any(bad));
+                        let filled = filled.unwrap();
+                        prop_assert!(now - filled >= 10 * SECOND);
+                        let is_of_it = |seat: &&Seat| seat.assigned.is_some_and(|at| at <= filled);
+                        let is_so = |seat: &Seat| match seat.standing {
+                            Standing::Well { for_ms } => for_ms >= 10 * SECOND,
+                            Standing::Left => true,
+                            _ => false,
+                        };
+                        prop_assert!(before.iter().filter(is_of_it).all(is_so));
+                        let count = |is: &dyn Fn(&Standing) -> bool| before.iter().filter(|seat| is(&seat.standing)).count();
+                        let left = count(&|standing| *standing == Standing::Left);
+                        let well = count(&|standing| matches!(standing, Standing::Well { .. }));
+                        prop_assert!(left <= well);
                     }
                     Change::Stopped => prop_assert!(!rollout.is_under_way() || rollout.phase == Phase::Paused),
                     Change::Soak => {}

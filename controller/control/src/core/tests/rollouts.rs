@@ -222,7 +222,11 @@ fn walked(text: &str, kills: &[i64]) -> (Phase, usize, usize, Vec<usize>, Vec<(S
     let wanted = ["rollout.assign", "rollout.advance", "rollout.done", "rollout.revert"];
     let object = format!("rollout {id}");
     let all = wanted.iter().flat_map(|action| world.audited(action));
-    let audit = all.filter(|entry| entry.object == object).map(|entry| (entry.action, entry.detail)).collect();
+    // Who the canary is differs from rollout to rollout.
+    let nameless =
+        |detail: String| (1..=10).fold(detail, |detail, number| detail.replace(&uid(number).to_string(), "one"));
+    let audit =
+        all.filter(|entry| entry.object == object).map(|entry| (entry.action, nameless(entry.detail))).collect();
     (world.rollout(id).phase, world.running(text), twice, most, audit)
 }
 
@@ -387,4 +391,64 @@ fn a_clock_that_was_ahead_holds_up_no_gate_after_a_restart() {
         world.pass(490);
         assert_eq!(world.rollout(id).phase, phase, "{text}");
     }
+}
+
+#[test]
+fn the_time_of_an_agent_that_was_away_for_a_moment_goes_on_and_that_of_one_that_was_started_anew_begins_again() {
+    for (is_anew, rest) in [(false, 2), (true, 5)] {
+        let mut world = World::with(4);
+        let revision = world.save("rate: 49");
+        let id = world.start(revision.id, &[100.0], OnFailure::Revert).unwrap();
+        world.pass(3);
+        world.leaves(1);
+        world.pass(4);
+        assert_eq!(world.rollout(id).phase, Phase::Running, "it is not lost yet, and has not had its time");
+        if is_anew {
+            world.agents.get_mut(&1).unwrap().sequence = 0;
+        }
+        world.connect(1);
+        world.pass(rest - 1);
+        assert_eq!(world.rollout(id).phase, Phase::Running, "{is_anew}");
+        world.pass(2);
+        assert_eq!(world.rollout(id).phase, Phase::Done, "{is_anew}");
+    }
+}
+
+#[test]
+fn an_agent_that_says_goodbye_stops_nothing() {
+    let mut world = World::with(4);
+    let revision = world.save("rate: 49");
+    let id = world.start(revision.id, &[50.0, 100.0], OnFailure::Revert).unwrap();
+    let canary = *world.agents.iter().find(|(_, agent)| agent.text.is_some()).unwrap().0;
+    let goodbye = AgentToServer { agent_disconnect: Some(AgentDisconnect::default()), ..AgentToServer::default() };
+    world.says(canary, goodbye);
+    world.leaves(canary);
+    world.pass(40);
+    assert_eq!((world.rollout(id).phase, world.running("rate: 49")), (Phase::Done, 4));
+    // The next one of the same, also after the server was away.
+    world.restart();
+    (1..=4).filter(|number| *number != canary).for_each(|number| world.connect(number));
+    let counts = {
+        let (rollout, now) = (world.rollout(id).clone(), world.now);
+        world.core().counts(&rollout, now).unwrap()
+    };
+    assert_eq!((counts.well, counts.left, counts.lost), (3, 1, 0));
+}
+
+#[test]
+fn a_revision_that_an_agent_has_failed_with_before_it_was_to_have_it_stops_at_once() {
+    let mut world = World::with(1);
+    let bad = world.save("bad");
+    let status = RemoteConfigStatus {
+        last_remote_config_hash: crate::token::unhex(&bad.hash),
+        status: RemoteConfigStatuses::Failed.into(),
+        error_message: "it was bad".to_owned(),
+    };
+    world.agents.get_mut(&1).unwrap().status = Some(status);
+    world.says(1, AgentToServer::default());
+    assert_eq!(world.core().failures(&bad.hash), [], "nobody has offered it that");
+    let id = world.start(bad.id, &[100.0], OnFailure::Pause).unwrap();
+    assert_eq!(world.rollout(id).phase, Phase::Paused);
+    assert_eq!(world.core().failures(&bad.hash), [(uid(1), "it was bad")]);
+    assert!(world.agents[&1].given.is_empty());
 }
