@@ -6,6 +6,7 @@
 //! ```
 
 mod kept;
+mod losses;
 mod trial;
 
 use std::{
@@ -29,6 +30,7 @@ use profiler_opamp::{
 };
 
 pub use self::kept::Kept;
+use self::losses::Losses;
 use self::trial::{Outcome, Trial, Verdict};
 use super::{Agent, ends_by};
 use crate::once_a_minute;
@@ -60,6 +62,7 @@ pub struct Managed {
     owes: bool,
     /// Samples that each exporter has given up, and when there were more of them.
     given_up: BTreeMap<String, (u64, Option<Instant>)>,
+    losses: Losses,
     /// As it was last told, without times.
     health: Option<ComponentHealth>,
     started: u64,
@@ -157,6 +160,7 @@ impl Managed {
             history: VecDeque::new(),
             owes: false,
             given_up: BTreeMap::new(),
+            losses: Losses::default(),
             health: None,
             started,
         })
@@ -229,6 +233,7 @@ impl Managed {
             }
         }
         self.note_given_up(state);
+        self.losses.note(now.samples, now.lost);
         self.tell_health(agent, state);
     }
 
@@ -348,7 +353,7 @@ impl Managed {
     }
 
     fn tell_health(&mut self, agent: &Agent, state: &AgentState) {
-        let health = health(agent, state, &self.given_up);
+        let health = health(agent, state, &self.given_up, &self.losses);
         if self.health.as_ref() == Some(&health) {
             return;
         }
@@ -448,10 +453,16 @@ fn component(problem: Option<String>, status: &str) -> ComponentHealth {
 }
 
 /// The agent and its parts, without what changes all the time.
-fn health(agent: &Agent, state: &AgentState, given_up: &BTreeMap<String, (u64, Option<Instant>)>) -> ComponentHealth {
+fn health(
+    agent: &Agent,
+    state: &AgentState,
+    given_up: &BTreeMap<String, (u64, Option<Instant>)>,
+    losses: &Losses,
+) -> ComponentHealth {
     let paused = agent.killed || state.shed_level > 2;
+    let status = if paused { "paused".to_owned() } else { losses.status(state.rate) };
     let refused = agent.sampling.is_refused().then(|| "the kernel refuses to sample".to_owned());
-    let sampler = component(refused, if paused { "paused" } else { "sampling" });
+    let sampler = component(refused, &status);
     let over = (state.shed_level > 0).then(|| "over its budget, and parts of it are given up".to_owned());
     let budget = component(over, "within");
     let refused = agent.refused.as_ref().map(|reason| format!("the remote configuration is refused: {reason}"));
@@ -471,10 +482,7 @@ fn health(agent: &Agent, state: &AgentState, given_up: &BTreeMap<String, (u64, O
         .map(|(name, part)| format!("{name}: {}", part.last_error))
         .collect();
     let problem = (!problems.is_empty()).then(|| problems.join("; "));
-    ComponentHealth {
-        component_health_map: parts.into_iter().collect(),
-        ..component(problem, if paused { "paused" } else { "sampling" })
-    }
+    ComponentHealth { component_health_map: parts.into_iter().collect(), ..component(problem, &status) }
 }
 
 /// `health` with the agent's start, and when it was so.

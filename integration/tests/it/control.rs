@@ -220,6 +220,8 @@ fn root_a_control_server_brings_a_configuration_to_real_agents_in_steps() {
     let output = server.control(&["rollouts", "start", &good, "--steps", "50%:1s,100%:1s", "--wait"]);
     assert!(output.status.success(), "{output:?}\n{}", server.log());
     until_rates(&agents, [49.0, 49.0]);
+    let says = |agent: &Value| agent["status"].as_str().is_some_and(|does| does.starts_with("sampling at 49 Hz"));
+    server.until_all("both say their rate", says);
     let done = server.told(&["rollouts", "list"])["rollouts"][0].clone();
     let wanted = ["start revision 1", "assign step 1: 1 more", "advance step 2", "assign step 2: 1 more", "done"];
     let moves = server.moves(&done);

@@ -88,10 +88,11 @@ pub(super) fn agents(answer: &Value) -> String {
             text(&agent["version"]),
             state(agent),
             wanted(agent),
+            text(&agent["status"]),
             text(&agent["last_error"]),
         ]
     });
-    table(&["AGENT", "HOST", "VERSION", "STATE", "CONFIGURATION", "LAST ERROR"], rows)
+    table(&["AGENT", "HOST", "VERSION", "STATE", "CONFIGURATION", "DOES", "LAST ERROR"], rows)
 }
 
 pub(super) fn agent(agent: &Value) -> String {
@@ -99,6 +100,7 @@ pub(super) fn agent(agent: &Value) -> String {
         ("agent".to_owned(), text(&agent["uid"])),
         ("version".to_owned(), text(&agent["version"])),
         ("state".to_owned(), state(agent)),
+        ("does".to_owned(), text(&agent["status"])),
         ("last seen".to_owned(), ago(&agent["last_seen"])),
         ("token".to_owned(), text(&agent["token"])),
         ("configuration".to_owned(), wanted(agent)),
