@@ -15,7 +15,7 @@ use tempfile::TempDir;
 const WHOLE: f64 = 0.99;
 /// The same of all threads of a JVM from its start on: libjvm's own, and the moments at which it has no code heap yet. The slower a machine, the
 /// more of them.
-const WHOLE_OF_ALL: f64 = 0.97;
+const WHOLE_OF_ALL: f64 = 0.95;
 /// `Shares.down` calls itself so often.
 const DEPTH: usize = 100;
 
@@ -54,7 +54,8 @@ fn tiers(recorded: &Recorded) -> BTreeSet<Option<Tier>> {
         let functions = location.lines.iter().filter_map(|line| profile.function(line.function));
         functions.map(|function| profile.string(function.name)).any(|name| name.starts_with("Shares."))
     };
-    profile.locations.iter().filter(is_of_program).map(|location| location.tier).collect()
+    // Where only the function of a frame could be named, and not its place, nothing is said of how it runs.
+    profile.locations.iter().filter(is_of_program).map(|location| location.tier).filter(Option::is_some).collect()
 }
 
 /// The program's methods run in the ways of `surely`, and in none but those of `perhaps` besides.
@@ -106,5 +107,6 @@ fn root_java_interpreted() {
 
 #[test]
 fn root_java_by_the_first_compiler() {
-    proves("root_java_by_the_first_compiler", &["-XX:TieredStopAtLevel=1"], 100, &[Tier::C1], &[Tier::Interpreted]);
+    // It inlines `bottom`, too.
+    proves("root_java_by_the_first_compiler", &["-XX:TieredStopAtLevel=1"], 6, &[Tier::C1], &[Tier::Interpreted]);
 }
