@@ -52,7 +52,7 @@ struct Difference {
     /// As a part of 1, with its standard error.
     before: Estimate,
     after: Estimate,
-    /// After less before, in standard errors.
+    /// How sure it is that after is more (or, below 0, less) than before: as many standard errors of a normal distribution.
     sigma: f64,
 }
 
@@ -65,20 +65,24 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
     let (before, after) = (convert::read(&options.before)?, convert::read(&options.after)?);
     let sample_type = options.sample_type.as_deref();
     let samples = |profile, path: &Path| {
-        let (counts, total) = counts(profile, &counted(profile, sample_type)?, options.by, options.of.as_deref());
+        let counts = counts(profile, &counted(profile, sample_type)?, options.by, options.of.as_deref());
         let of = options.of.as_deref().map(|of| format!(" of {}", shown::one_line(of))).unwrap_or_default();
-        anyhow::ensure!(total > 0, "{} has no samples{of}: nothing can be compared with it", shown::path(path));
-        Ok((counts, total))
+        anyhow::ensure!(
+            counts.samples > 0,
+            "{} has no samples{of}: nothing can be compared with it",
+            shown::path(path)
+        );
+        Ok(counts)
     };
-    let (counts_before, total_before) = samples(&before, &options.before)?;
-    let (mut counts_after, total_after) = samples(&after, &options.after)?;
+    let (counts_before, mut counts_after) = (samples(&before, &options.before)?, samples(&after, &options.after)?);
+    let (size_before, size_after) = (counts_before.effective, counts_after.effective);
     let mut all: Vec<Difference> = Vec::new();
-    for (name, count) in counts_before {
-        let now = counts_after.remove(&name).unwrap_or(0);
-        all.push(Difference::new(name, (count, total_before), (now, total_after)));
+    for (name, share) in counts_before.shares {
+        let now = counts_after.shares.remove(&name).unwrap_or(0.0);
+        all.push(Difference::new(name, (share, size_before), (now, size_after)));
     }
-    for (name, count) in counts_after {
-        all.push(Difference::new(name, (0, total_before), (count, total_after)));
+    for (name, share) in counts_after.shares {
+        all.push(Difference::new(name, (0.0, size_before), (share, size_after)));
     }
     let compared = all.len();
     all.retain(|difference| difference.sigma.abs() >= options.sigma);
@@ -88,8 +92,10 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
         true => all.iter().take(told).map(Difference::json).collect(),
         false => {
             let head = format!(
-                "{total_before} samples in {}, {total_after} in {}\n",
+                "{} samples in {}, {} in {}\n",
+                counts_before.samples,
                 shown::path(&options.before),
+                counts_after.samples,
                 shown::path(&options.after)
             );
             head + &table(&all, told, compared, options)
@@ -105,24 +111,38 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
 }
 
 impl Difference {
-    /// Of counts and their totals, by the test of two proportions.
-    fn new(name: String, before: (u64, u64), after: (u64, u64)) -> Self {
-        let estimate = |(count, total): (u64, u64)| {
-            let (value, total) = (count as f64 / total as f64, total as f64);
-            Estimate { value, error: (value * (1.0 - value) / total).sqrt() }
-        };
-        // If nothing had changed, both would be samples of this share.
-        let pooled = (before.0 as f64 + after.0 as f64) / (before.1 as f64 + after.1 as f64);
-        let error = (pooled * (1.0 - pooled) * (1.0 / before.1 as f64 + 1.0 / after.1 as f64)).sqrt();
-        let (before, after) = (estimate(before), estimate(after));
-        let change = after.value - before.value;
-        Self { name, before, after, sigma: if error > 0.0 { change / error } else { 0.0 } }
+    /// Of shares and of how many samples they are.
+    fn new(name: String, before: (f64, f64), after: (f64, f64)) -> Self {
+        let estimate =
+            |(value, samples): (f64, f64)| Estimate { value, error: (value * (1.0 - value) / samples).max(0.0).sqrt() };
+        let sigma = sigma(before, after);
+        Self { name, before: estimate(before), after: estimate(after), sigma }
     }
 
     fn json(&self) -> String {
         let object = json!({ "name": self.name, "before": self.before, "after": self.after, "sigma": self.sigma });
         format!("{}\n", shown::json(&object.to_string()))
     }
+}
+
+/// The signed root of G (the likelihood ratio of the table of two rows and two columns, with Yates' correction for continuity): for large
+/// counts the difference in standard errors; of few, where a difference in standard errors says far too much, on the careful side.
+fn sigma((before, size_before): (f64, f64), (after, size_after): (f64, f64)) -> f64 {
+    let pooled = (before * size_before + after * size_after) / (size_before + size_after);
+    let expected = pooled * size_after;
+    let off = after * size_after - expected;
+    let corrected = (off.abs() - 0.5).max(0.0).copysign(off);
+    let term = |expected: f64, off: f64| {
+        let observed = expected + off;
+        if observed > 0.0 && expected > 0.0 { observed * (observed / expected).ln() } else { 0.0 }
+    };
+    // What is too much in one field is too little in its row and in its column.
+    let g = 2.0
+        * (term(expected, corrected)
+            + term(size_after - expected, -corrected)
+            + term(pooled * size_before, -corrected)
+            + term((1.0 - pooled) * size_before, corrected));
+    g.max(0.0).sqrt().copysign(corrected)
 }
 
 /// The differences as lines for people.

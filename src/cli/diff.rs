@@ -13,7 +13,7 @@ Examples:
   profiler diff old.otlp new.otlp --of checkout -o diff.svg      ... of one service, and a differential flame graph
   profiler diff old.otlp new.otlp --exit-code                    ends with 3 if something differs, for CI
 
-Shares are told with their standard errors, and only where they differ by --sigma of these: among
+Shares are told with their standard errors, and only where they differ by --sigma of these or more: among
 1,000 functions chance alone makes one differ by 4 once in 16 comparisons, and three by 3 each time.
 
 Exit codes:

@@ -152,25 +152,45 @@ pub fn counted<'p>(profile: &'p Profiles, sample_type: Option<&str>) -> anyhow::
     .into())
 }
 
-/// How many samples of a whole profile are in each series, and how many there are.
-pub fn counts(profile: &Profiles, measured: &Measured<'_>, by: By, of: Option<&str>) -> (FxHashMap<String, u64>, u64) {
+/// The samples of a whole profile.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// How many there are.
+    pub samples: u64,
+    /// As many as would have the same errors if all were worth the same: fewer, where the rate has changed meanwhile.
+    pub effective: f64,
+    /// The part of them that is in each series, of 1.
+    pub shares: FxHashMap<String, f64>,
+}
+
+/// The samples of a whole profile by series, each weighed by its period.
+pub fn counts(profile: &Profiles, measured: &Measured<'_>, by: By, of: Option<&str>) -> Counts {
     let mut series = Series::new(profile, by, of);
-    let (mut counts, mut total) = (FxHashMap::<String, u64>::default(), 0_u64);
+    let mut counts = Counts::default();
+    let (mut sum, mut squares) = (0.0, 0.0);
     for (part, index) in measured.parts() {
         let Some(worth) = per_sample(part, index) else { continue };
+        let weight = part.period.max(1) as f64;
         for sample in &part.samples {
             let count = sample.value(index) / worth;
             let Some(names) = series.of(sample).filter(|_| count > 0) else { continue };
-            total = total.saturating_add(count);
+            counts.samples = counts.samples.saturating_add(count);
+            let weighed = weight * count as f64;
+            sum += weighed;
+            squares += weight * weighed;
             for name in names {
-                match counts.get_mut(name) {
-                    Some(sum) => *sum = sum.saturating_add(count),
-                    None => drop(counts.insert(name.clone(), count)),
+                match counts.shares.get_mut(name) {
+                    Some(share) => *share += weighed,
+                    None => drop(counts.shares.insert(name.clone(), weighed)),
                 }
             }
         }
     }
-    (counts, total)
+    if sum > 0.0 {
+        counts.effective = sum * sum / squares;
+        counts.shares.values_mut().for_each(|share| *share /= sum);
+    }
+    counts
 }
 
 fn is_counted(profile: &profiler_model::Profile, index: usize) -> bool {

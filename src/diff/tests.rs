@@ -77,14 +77,32 @@ fn what_differs_by_more_than_chance_is_told_with_its_error_and_nothing_else() {
     let number = |path: &str| told[0].pointer(path).and_then(Value::as_f64).expect(path);
     assert!((number("/before/value") - 0.05).abs() < 1e-12 && (number("/after/value") - 0.1).abs() < 1e-12);
     assert!((number("/before/error") - (0.05 * 0.95 / 1000.0_f64).sqrt()).abs() < 1e-12, "{told:?}");
-    // 0.05 / sqrt(p (1 - p) (1/1000 + 1/2000)) with p = 250/3000, as proportions_ztest of statsmodels.
-    assert!((number("/sigma") - 4.670993664969139).abs() < 1e-9, "{told:?}");
+    // The root of chi2_contingency([[50, 950], [200, 1800]], lambda_="log-likelihood", correction=True) of SciPy.
+    assert!((number("/sigma") - 4.78674630796768).abs() < 1e-9, "{told:?}");
 
     let (all, _) = differences(&Options { sigma: 0.0, ..options(before.clone(), after.clone()) });
     assert_eq!(all.len(), 4, "one is in the second alone");
     let (first, _) = differences(&Options { sigma: 0.0, lines: 1, ..options(before.clone(), after) });
     assert_eq!(first, told, "the surest first");
     assert_eq!(differences(&options(before.clone(), before)), (Vec::new(), false));
+}
+
+#[test]
+fn a_few_samples_of_a_short_run_are_no_difference_to_a_long_one() {
+    // As many standard errors of a pooled share: 31.6, 7.7, 4.5. Exactly: 3.1 (1 in 1,000), 2.1, 2.4.
+    for (size_before, count, size_after) in
+        [(100_000.0, 1.0, 100.0), (60_000.0, 1.0, 1_000.0), (10_000.0, 2.0, 1_000.0)]
+    {
+        let sigma = super::sigma((0.0, size_before), (count / size_after, size_after));
+        assert!((1.0..3.2).contains(&sigma), "{sigma}");
+        assert!((super::sigma((count / size_after, size_after), (0.0, size_before)) + sigma).abs() < 1e-9);
+    }
+    // Of many it is the difference in standard errors.
+    let (before, after) = ((0.30, 100_000.0), (0.31, 50_000.0));
+    let pooled = 45_500.0 / 150_000.0_f64;
+    let error = (pooled * (1.0 - pooled) * (1.0 / 100_000.0 + 1.0 / 50_000.0)).sqrt();
+    assert!((super::sigma(before, after) / (0.01 / error) - 1.0).abs() < 0.01);
+    assert_eq!(super::sigma((1.0, 10.0), (1.0, 10.0)), 0.0);
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub struct Pair<'a> {
     pub before: (&'a Profiles, &'a Measured<'a>),
     /// The profile of after, and what is shown of it.
     pub after: (&'a Profiles, &'a Measured<'a>),
-    /// Counts of before are scaled so that both have the same sum: shares are compared, not amounts.
+    /// The counts of whose sum is smaller are scaled to that of the other: shares are compared, not amounts.
     pub is_scaled: bool,
 }
 
@@ -41,7 +41,7 @@ pub fn svg(pair: &Pair<'_>, out: impl Write) -> io::Result<()> {
     let lines = lines(pair)?;
     let mut options = Options::default();
     options.title = printable(&title(profile, shown));
-    let scaled = if pair.is_scaled { "; counts of before are scaled to the sum of after" } else { "" };
+    let scaled = if pair.is_scaled { "; the smaller counts are scaled to the sum of the larger" } else { "" };
     options.subtitle = Some(format!("as of after; red has grown since before, blue has shrunk{scaled}"));
     options.count_name = count_name(&shown.sample_type());
     options.bgcolors = Some(BackgroundColor::Flat(Color { r: 248, g: 248, b: 248 }));
@@ -60,10 +60,23 @@ fn lines(pair: &Pair<'_>) -> io::Result<String> {
     };
     let (before, after) = (of(pair.before)?, of(pair.after)?);
     let mut both = Vec::new();
-    let options = differential::Options { normalize: pair.is_scaled, ..differential::Options::default() };
+    // inferno's own scaling cuts off what is less than one.
+    let options = differential::Options { normalize: false, ..differential::Options::default() };
     differential::from_readers(options, before.as_slice(), after.as_slice(), &mut both)?;
     let both = String::from_utf8(both).map_err(io::Error::other)?;
-    let mut lines: Vec<&str> = both.lines().collect();
+    let counted = |line| {
+        let (line, after) = str::rsplit_once(line, ' ')?;
+        let (stack, before) = line.rsplit_once(' ')?;
+        Some((stack, before.parse().ok()?, after.parse().ok()?))
+    };
+    let mut lines: Vec<(&str, u64, u64)> = both.lines().filter_map(counted).collect();
     lines.sort_unstable();
-    Ok(lines.into_iter().fold(String::with_capacity(both.len()), |text, line| text + line + "\n"))
+    let sum = |of: fn(&(&str, u64, u64)) -> u64| lines.iter().map(|line| of(line) as f64).sum::<f64>();
+    let (before, after) = (sum(|line| line.1), sum(|line| line.2));
+    let scale =
+        |count: u64, by: f64| if pair.is_scaled && by > 1.0 { (count as f64 * by).round() as u64 } else { count };
+    let line = |(stack, of_before, of_after): &(&str, u64, u64)| {
+        format!("{stack} {} {}\n", scale(*of_before, after / before), scale(*of_after, before / after))
+    };
+    Ok(lines.iter().map(line).collect())
 }
