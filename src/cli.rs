@@ -61,6 +61,9 @@ enum Command {
         /// Bytes that it may take.
         #[arg(long)]
         memory: Option<u64>,
+        /// To name frames.
+        #[arg(long)]
+        names: bool,
     },
     /// Waits stopped until it is sampled, then becomes the command.
     #[command(name = launch::SUBCOMMAND, hide = true)]
@@ -329,8 +332,8 @@ pub fn run() -> ExitCode {
         Command::Config(command) => command.run(cli.verbose),
         Command::Control(args) => args.run(cli.verbose),
         Command::Ottl(command) => command.run(),
-        Command::Reader { memory } => {
-            profiler_reader::serve(memory).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
+        Command::Reader { memory, names } => {
+            profiler_reader::serve(memory, names).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
         }
         Command::Launch { command } => Err(launch::become_command(&command).into()),
     };

@@ -38,8 +38,8 @@ pub enum Calls {
     Sample,
     /// Reading the memory of other processes.
     Memory,
-    /// Passing descriptors over a socket that is there already.
-    Pass,
+    /// Taking descriptors from other readers.
+    Borrow,
     /// Making, writing, moving and removing files.
     Write,
     /// Sockets of the Internet and of this host.
@@ -74,7 +74,7 @@ impl Role {
             Self::Reader => (
                 Cap::SYS_PTRACE | Cap::DAC_READ_SEARCH | Cap::CHECKPOINT_RESTORE,
                 Cap::empty(),
-                &[Calls::Memory, Calls::Pass],
+                &[Calls::Memory, Calls::Borrow],
             ),
             Self::Network => (Cap::empty(), Cap::empty(), &[Calls::Sockets, Calls::Write]),
             // A profile belongs into its user's folder, and the command runs as that user.

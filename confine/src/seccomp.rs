@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn every_set_of_calls_makes_a_filter() {
         let all =
-            [Calls::Sample, Calls::Memory, Calls::Pass, Calls::Write, Calls::Sockets, Calls::Command, Calls::Start];
+            [Calls::Sample, Calls::Memory, Calls::Borrow, Calls::Write, Calls::Sockets, Calls::Command, Calls::Start];
         for bits in 0..1_u32 << all.len() {
             let calls = all.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, calls)| *calls).collect();
             let (program, count) = filter(&calls).unwrap();

@@ -1,15 +1,6 @@
 //! Messages on a socket: `[length of the body][length of the rest]`, 32 bits each, the body, and bytes that follow it as they are.
 
-use std::fs::File;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
-
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
-};
+use std::io::{self, Read, Write};
 
 /// Largest body, bytes.
 pub(crate) const MAX_BODY: usize = 32 << 20;
@@ -52,29 +43,6 @@ pub(crate) fn read(from: &mut impl Read) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = vec![0; body];
     from.read_exact(&mut bytes)?;
     Ok(Some(bytes))
-}
-
-/// Sends a descriptor, with a byte.
-pub(crate) fn write_file(to: &UnixStream, file: &File) -> io::Result<()> {
-    let descriptors = [file.as_fd()];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(to, &[IoSlice::new(&[0])], &mut control, SendFlags::empty())?;
-    Ok(())
-}
-
-/// Takes what [`write_file`] sent.
-pub(crate) fn read_file(from: &UnixStream) -> io::Result<File> {
-    let mut byte = [0];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    recvmsg(from, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let files = control.drain().filter_map(|message| match message {
-        RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
-        _ => None,
-    });
-    files.flatten().next().map(File::from).ok_or_else(|| io::Error::other("no file came"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The side that asks: keeps a reader, gives it up, and remembers what it knew.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Child;
@@ -15,12 +14,16 @@ use profiler_unwinders::executable::{Executable, ExecutableId, Known, Mapper, Op
 use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
 use profiler_unwinders::process::{Clock, ScanError};
-use profiler_unwinders::reading::{Compiled, InHand, MAX_BYTES, MAX_MEMORY, Opened, Reading, RowsError, Troubles};
+use profiler_unwinders::reading::{
+    Compiled, InHand, Lent, MAX_BYTES, MAX_MEMORY, Opened, Reading, RowsError, Troubles,
+};
 use profiler_unwinders::runtime::{AttachError, Attached, Named};
 use rustc_hash::FxHashMap;
+use rustix::process::{Resource, getrlimit};
 
 use crate::patience::{CHEAP, Patience, Target};
-use crate::process::{Failed, Process, reap};
+use crate::process::{Failed, Limits, Process, reap};
+use crate::wire::names::Symbols;
 use crate::wire::{self, Answer, Found, Mappings, Request, Scanned};
 
 /// Executables remembered; beyond it those go that nobody else holds, the least recently used first.
@@ -31,6 +34,11 @@ const MAX_MAPPERS: usize = 4;
 const OPENED_AT_ONCE: usize = 128;
 /// Files that one process's mappings may take to open, at once: the others are opened when it is published next.
 const OPENING: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
+/// Files lent, and for how long: some windows wait to be named, each with the files of what ran in it. Beyond it the longest lent go.
+const MAX_LENT: usize = 2048;
+const LENT_FOR: Duration = Duration::from_secs(180);
+/// Of the files that a reader may have open, no more than this part are lent: it opens others, too.
+const LENT_PART: u64 = 4;
 /// Until what was not opened is asked for again.
 const AGAIN: Duration = Duration::from_secs(2);
 /// Readers that may fail to start before it is left alone for a while, and how long.
@@ -44,6 +52,8 @@ pub struct Options {
     pub program: PathBuf,
     /// Its arguments.
     pub arguments: Vec<OsString>,
+    /// Most files that it holds open for who names frames, and for how long.
+    pub lending: (usize, Duration),
 }
 
 impl Options {
@@ -53,11 +63,27 @@ impl Options {
         Self::of_program(PathBuf::from("/proc/self/exe"), memory)
     }
 
+    /// This program, as one that names frames, of at most `memory` bytes.
+    #[must_use]
+    pub fn of_names(memory: u64) -> Self {
+        Self::of_this_program(memory).for_names()
+    }
+
+    /// As one that names frames.
+    #[must_use]
+    pub fn for_names(mut self) -> Self {
+        self.arguments.push("--names".into());
+        self
+    }
+
     /// The profiler at `program`.
     #[must_use]
     pub fn of_program(program: PathBuf, memory: u64) -> Self {
         let arguments = [crate::SUBCOMMAND.into(), "--memory".into(), memory.to_string().into()];
-        Self { program, arguments: arguments.into() }
+        // Readers have the limit of who starts them.
+        let open = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX) / LENT_PART;
+        let most = usize::try_from(open).unwrap_or(MAX_LENT).clamp(1, MAX_LENT);
+        Self { program, arguments: arguments.into(), lending: (most, LENT_FOR) }
     }
 }
 
@@ -66,6 +92,8 @@ impl Options {
 pub struct Stats {
     /// Readers started.
     pub started: u64,
+    /// Requests that have ended, answered or not.
+    pub ended: u64,
     /// What went wrong, and what was therefore not read.
     pub troubles: Troubles,
     /// Readers that were killed and have not ended yet.
@@ -86,19 +114,7 @@ impl Reader {
     /// # Errors
     /// It cannot be started.
     pub fn start(options: Options) -> std::io::Result<Self> {
-        let mut client = Client {
-            options,
-            process: None,
-            left: Vec::new(),
-            mirror: FxHashMap::default(),
-            last_id: 0,
-            patience: Patience::default(),
-            stats: Stats::default(),
-            uses: 0,
-            failed_starts: 0,
-            alone_until: None,
-            confined: Report::default(),
-        };
+        let mut client = Client::new(options, None);
         client.run().map_err(|error| std::io::Error::other(format!("the reader cannot be started: {error}")))?;
         Ok(Self(Arc::new(Mutex::new(client))))
     }
@@ -106,14 +122,14 @@ impl Reader {
     /// What readers did.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        self.lock().stats()
+    }
+
+    /// Takes on `options`, another limit of memory say, by another reader; nothing is asked for twice.
+    pub fn set_options(&self, options: Options) {
         let mut client = self.lock();
-        reap(&mut client.left);
-        Stats {
-            left_behind: client.left.len(),
-            set_aside: client.patience.set_aside(Instant::now()),
-            pid: client.process.as_ref().map(Process::pid),
-            ..client.stats
-        }
+        client.options = options;
+        client.restart();
     }
 
     /// What the reader that runs, or ran last, may do no more.
@@ -122,18 +138,28 @@ impl Reader {
         self.lock().confined.clone()
     }
 
+    /// The file of `executable`, opened anew where who had it open is gone.
+    pub(crate) fn lend_again(&mut self, executable: &Executable) -> Option<Lent> {
+        self.lock().lend(executable)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Client> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug)]
-struct Client {
-    options: Options,
+pub(crate) struct Client {
+    pub(crate) options: Options,
+    /// How frames are named, for who is asked for names.
+    pub(crate) naming: Option<Symbols>,
+    limits: Limits,
     process: Option<Process>,
     /// Killed, and not ended yet.
     left: Vec<Child>,
     mirror: FxHashMap<ExecutableId, Mirrored>,
+    /// What the reader that runs holds open for who names frames, and since when.
+    lent: FxHashMap<ExecutableId, Instant>,
     last_id: u32,
     patience: Patience,
     stats: Stats,
@@ -141,7 +167,7 @@ struct Client {
     failed_starts: u32,
     alone_until: Option<Instant>,
     /// What the last reader gave up.
-    confined: Report,
+    pub(crate) confined: Report,
 }
 
 /// An executable as readers know it.
@@ -165,7 +191,7 @@ impl Mirrored {
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-enum NoAnswer {
+pub(crate) enum NoAnswer {
     #[error("whoever reads stood still or died at it, or at others of its user; it is tried again")]
     SetAside(Instant),
     #[error("whoever was to read it was given up: {0}")]
@@ -184,11 +210,61 @@ impl NoAnswer {
 }
 
 impl Client {
+    /// No reader runs yet.
+    pub(crate) fn new(options: Options, naming: Option<Symbols>) -> Self {
+        let (limits, patience) = match naming {
+            None => (Limits::ROWS, Patience::with_rows()),
+            Some(_) => (Limits::NAMES, Patience::with_names()),
+        };
+        Self {
+            options,
+            naming,
+            limits,
+            process: None,
+            left: Vec::new(),
+            mirror: FxHashMap::default(),
+            lent: FxHashMap::default(),
+            last_id: 0,
+            patience,
+            stats: Stats::default(),
+            uses: 0,
+            failed_starts: 0,
+            alone_until: None,
+            confined: Report::default(),
+        }
+    }
+
+    /// Nobody but who asked for it waits from now on.
+    pub(crate) fn be_patient(&mut self) {
+        self.limits = Limits::PATIENT;
+        self.patience.be_patient();
+        self.process.iter_mut().for_each(|process| process.limits = Limits::PATIENT);
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Ends the reader that runs; another is started when something is asked for.
+    pub(crate) fn restart(&mut self) {
+        self.left.extend(self.process.take().map(Process::give_up));
+    }
+
+    pub(crate) fn stats(&mut self) -> Stats {
+        reap(&mut self.left);
+        Stats {
+            left_behind: self.left.len(),
+            set_aside: self.patience.set_aside(Instant::now()),
+            pid: self.process.as_ref().map(Process::pid),
+            ..self.stats
+        }
+    }
+
     /// Makes sure that a reader runs which knows what the last one knew.
     fn run(&mut self) -> Result<&mut Process, NoAnswer> {
         // Nobody's things have to do with it.
         if let Some(gone) = self.process.take_if(|process| process.is_gone()) {
-            tracing::warn!("The reader has died while nobody asked it for anything, and another takes over.");
+            tracing::warn!("The {} has died while nobody asked it for anything, and another takes over.", self.name());
             self.stats.troubles.died += 1;
             self.left.push(gone.give_up());
         }
@@ -199,9 +275,11 @@ impl Client {
             }
             let known: Vec<Known> = self.mirror.values().map(Mirrored::known).collect();
             self.mirror.values_mut().for_each(|mirrored| mirrored.is_open = false);
-            let begin = borsh::to_vec(&(false, Request::Begin { last: self.last_id, known }));
+            self.lent.clear();
+            let begin =
+                borsh::to_vec(&(false, Request::Begin { last: self.last_id, known, naming: self.naming.clone() }));
             let started = begin.and_then(|begin| {
-                let mut process = Process::start(&self.options.program, &self.options.arguments)?;
+                let mut process = Process::start(&self.options.program, &self.options.arguments, self.limits)?;
                 let begun = process.ask(&begin, 0).and_then(|(body, _)| match borsh::from_slice(&body) {
                     Ok(Answer::Begun(confinement)) => confinement.take().ok_or(Failed::Malformed),
                     _ => Err(Failed::Malformed),
@@ -226,7 +304,8 @@ impl Client {
                     if self.failed_starts >= FAILED_STARTS {
                         self.alone_until = Some(Instant::now() + LEFT_ALONE);
                     }
-                    tracing::error!(%error, "The reader cannot be started; what is new has no names and no unwind rows.");
+                    let lost = if self.naming.is_some() { "names" } else { "names and no unwind rows" };
+                    tracing::error!(%error, "The {} cannot be started; what is new has no {lost}.", self.name());
                     return Err(NoAnswer::Nobody(error.to_string()));
                 }
             }
@@ -239,17 +318,18 @@ impl Client {
         if report == self.confined {
             return;
         }
-        tracing::debug!("The reader is confined: {report}.");
+        let name = self.name();
+        tracing::debug!("The {name} is confined: {report}.");
         for refused in report.refused() {
             tracing::warn!(
-                "The kernel or the container refuses a part of the reader's confinement, and it goes on without: {refused}."
+                "The kernel or the container refuses a part of the {name}'s confinement, and it goes on without: {refused}."
             );
         }
         self.confined = report;
     }
 
     /// Asks for something of `target`, whose `user` counts if that is known.
-    fn ask(
+    pub(crate) fn ask(
         &mut self,
         (target, user): (Target, Option<u32>),
         request: &Request,
@@ -274,6 +354,7 @@ impl Client {
             Ok(answer) => Ok((answer, rest)),
             Err(_) => Err(Failed::Malformed),
         });
+        self.stats.ended += 1;
         let (now, took) = (Instant::now(), begun.elapsed());
         if took >= CHEAP
             && let Some(user) = user.or_else(|| owner(target))
@@ -290,40 +371,45 @@ impl Client {
         }
         match why {
             Failed::Died | Failed::Malformed => self.stats.troubles.died += 1,
-            Failed::Still | Failed::TooMuchWork | Failed::Io(_) => self.stats.troubles.given_up += 1,
+            Failed::Still(_) | Failed::TooMuchWork(_) | Failed::Io(_) => self.stats.troubles.given_up += 1,
         }
         let pause = self.patience.strike(target, Instant::now());
-        let what = self.describe(target);
+        let (name, what) = (self.name(), self.describe(target, request));
         let (doing, pause) = (request.name(), pause.as_secs());
         if target == Target::Nobody {
-            tracing::warn!(doing, "The reader was given up, and another takes over: {why}.");
+            tracing::warn!(doing, "The {name} was given up, and another takes over: {why}.");
         } else {
             tracing::warn!(
                 doing,
-                "The reader was given up, and another takes over: {why}. {what} is set aside for {pause} s."
+                "The {name} was given up, and another takes over: {why}. {what} is set aside for {pause} s."
             );
         }
         NoAnswer::GivenUp(why.to_string())
     }
 
-    fn describe(&self, target: Target) -> String {
-        match target {
-            Target::Process(pid) => format!("Process {pid}"),
-            Target::Executable(id) => {
+    fn name(&self) -> &'static str {
+        if self.naming.is_some() { "namer" } else { "reader" }
+    }
+
+    fn describe(&self, target: Target, request: &Request) -> String {
+        match (target, request) {
+            (Target::Process(pid), _) => format!("Process {pid}"),
+            // What a target has chosen must not forge a line.
+            (Target::Executable(_), Request::Symbols { file, .. }) => format!("The file {:?}", file.path),
+            (Target::Executable(id), _) => {
                 let path = self.mirror.get(&id).map(|mirrored| mirrored.executable.path_text().into_owned());
-                // What a target has chosen must not forge a line.
                 format!("The file {:?}", path.unwrap_or_default())
             }
-            Target::Nobody => "Nobody".to_owned(),
+            (Target::Nobody, _) => "Nobody".to_owned(),
         }
     }
 
     /// An answer of another kind is none.
-    fn malformed(&mut self, target: Target, request: &Request) -> NoAnswer {
+    pub(crate) fn malformed(&mut self, target: Target, request: &Request) -> NoAnswer {
         self.give_up(target, request, &Failed::Malformed)
     }
 
-    fn process_target(&self, pid: u32) -> (Target, Option<u32>) {
+    pub(crate) fn process_target(&self, pid: u32) -> (Target, Option<u32>) {
         // Of most requests nobody asks whose they are.
         (Target::Process(pid), if self.patience.counts_users() { user_of(pid) } else { None })
     }
@@ -478,23 +564,42 @@ impl Client {
         RowsError::NotNow(self.malformed(Target::Executable(executable.id), request).to_string())
     }
 
-    fn file(&mut self, executable: &Executable) -> Option<File> {
-        let request = Request::File { id: executable.id.0 };
-        let target = Target::Executable(executable.id);
+    fn lend(&mut self, executable: &Executable) -> Option<Lent> {
+        let (most, _) = self.options.lending;
+        if self.lent.len() >= most && !self.lent.contains_key(&executable.id) {
+            let mut since: Vec<Instant> = self.lent.values().copied().collect();
+            since.sort_unstable();
+            // An eighth goes.
+            let until = since.get(most.div_ceil(8)).copied();
+            self.take_back(until.unwrap_or_else(Instant::now));
+        }
+        let request = Request::Lend { id: executable.id.0 };
         match self.ask_of(executable, &request, 0) {
-            Ok((Answer::File(true), _)) => match self.process.as_mut()?.file() {
-                Ok(file) => Some(file),
-                Err(failed) => {
-                    self.give_up(target, &request, &failed);
-                    None
-                }
-            },
-            Ok((Answer::File(false) | Answer::Unknown, _)) | Err(_) => None,
+            Ok((Answer::Lent(lent), _)) => {
+                let (descriptor, device, inode) = lent?;
+                let pid = self.process.as_ref()?.pid();
+                let user = self.mirror.get(&executable.id).and_then(|mirrored| mirrored.user);
+                self.lent.insert(executable.id, Instant::now());
+                Some(Lent { pid, descriptor, device, inode, user, file: None })
+            }
+            Ok((Answer::Unknown, _)) | Err(_) => None,
             Ok(_) => {
-                self.malformed(target, &request);
+                self.malformed(Target::Executable(executable.id), &request);
                 None
             }
         }
+    }
+
+    /// Has closed what was lent before `until`.
+    fn take_back(&mut self, until: Instant) {
+        let due = |since: &Instant| *since < until;
+        let ids: Vec<u32> = self.lent.iter().filter(|(_, since)| due(since)).map(|(id, _)| id.0).collect();
+        if ids.is_empty() {
+            return;
+        }
+        self.lent.retain(|_, since| !due(since));
+        // As with orphans: one that does not close them in time is given up, and no target is to blame.
+        let _ = self.ask((Target::Nobody, None), &Request::Return { ids }, 0);
     }
 
     /// What `/proc` says of `pid`.
@@ -641,15 +746,18 @@ impl Reading for Reader {
         }
     }
 
-    fn files(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Arc<File>> {
+    fn lend(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Lent> {
         let mut client = self.lock();
         // One after the other, so that one that cannot be opened any more costs no other its names.
         let with_file = wanted.iter().filter(|executable| executable.bytes().is_none());
-        with_file.filter_map(|executable| Some((executable.id, Arc::new(client.file(executable)?)))).collect()
+        with_file.filter_map(|executable| Some((executable.id, client.lend(executable)?))).collect()
     }
 
     fn close_orphans(&mut self, living: &dyn Fn(u32) -> bool, needed: &dyn Fn(ExecutableId) -> bool) -> usize {
         let mut client = self.lock();
+        if let Some(until) = Instant::now().checked_sub(client.options.lending.1) {
+            client.take_back(until);
+        }
         let orphan = |(id, mirrored): &(&ExecutableId, &mut Mirrored)| {
             mirrored.is_open && !needed(**id) && !mirrored.mappers.iter().any(|(pid, ..)| living(*pid))
         };
@@ -714,6 +822,6 @@ fn owner(target: Target) -> Option<u32> {
 }
 
 /// Whose a process is, by the owner of its folder in `/proc`, which nobody can make us wait for.
-fn user_of(pid: u32) -> Option<u32> {
+pub(crate) fn user_of(pid: u32) -> Option<u32> {
     std::fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| metadata.uid())
 }

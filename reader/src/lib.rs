@@ -16,17 +16,20 @@
 //!
 //! Answers are foreign input: lengths are bounded before anything is allocated, numbers and orders are checked before use.
 //!
-//! Not here: names of frames, which are read by who publishes them.
+//! Names of frames are looked up by a second one ([`Namer`]), whom who publishes asks: slow naming delays nobody's rows. It has no files of its
+//! own: it borrows those that the first one has open (`pidfd_getfd`), so that the profiler itself never has a descriptor that may be slow to close.
 #![forbid(unsafe_code)]
 
 mod channel;
 mod client;
+mod namer;
 mod patience;
 mod process;
 mod role;
 mod wire;
 
 pub use client::{Options, Reader, Stats};
+pub use namer::{Namer, Object, Seen};
 pub use role::{SUBCOMMAND, serve};
 
 #[doc(hidden)]

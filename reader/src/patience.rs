@@ -13,10 +13,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 /// Targets remembered; beyond it the one whose pause ends first is forgotten.
 const MAX_TARGETS: usize = 4096;
-/// What the targets of one user may cost at once.
+/// What the targets of one user may cost at once, where who samples waits for them.
 const AT_ONCE: Duration = Duration::from_secs(3);
 /// And of each second afterwards.
 const OF_A_SECOND: f64 = 0.1;
+/// The same where nobody but a window waits.
+const NAMES_AT_ONCE: Duration = Duration::from_secs(10);
+const NAMES_OF_A_SECOND: f64 = 0.25;
+/// The same where only who asked for it waits.
+const PATIENT_AT_ONCE: Duration = Duration::from_secs(600);
+const PATIENT_OF_A_SECOND: f64 = 0.5;
 /// What takes less is not counted: nobody waits for it.
 pub(crate) const CHEAP: Duration = Duration::from_millis(2);
 /// Users remembered.
@@ -49,29 +55,47 @@ struct Share {
 }
 
 impl Share {
-    fn now(&self, now: Instant) -> f64 {
-        let more = now.saturating_duration_since(self.at).as_secs_f64() * OF_A_SECOND;
-        (self.left + more).min(AT_ONCE.as_secs_f64())
+    fn now(&self, (at_once, of_a_second): (Duration, f64), now: Instant) -> f64 {
+        let more = now.saturating_duration_since(self.at).as_secs_f64() * of_a_second;
+        (self.left + more).min(at_once.as_secs_f64())
     }
 }
 
 /// Remembers who was not worth waiting for.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Patience {
     aside: FxHashMap<Target, Aside>,
     users: FxHashMap<u32, Share>,
+    /// What a user may cost at once, and of each second afterwards.
+    bounds: (Duration, f64),
 }
 
 impl Patience {
+    /// Of who samples.
+    pub(crate) fn with_rows() -> Self {
+        Self { aside: FxHashMap::default(), users: FxHashMap::default(), bounds: (AT_ONCE, OF_A_SECOND) }
+    }
+
+    /// Of who publishes.
+    pub(crate) fn with_names() -> Self {
+        Self { bounds: (NAMES_AT_ONCE, NAMES_OF_A_SECOND), ..Self::with_rows() }
+    }
+
+    /// Nobody but who asked for it waits from now on.
+    pub(crate) fn be_patient(&mut self) {
+        self.users.clear();
+        self.bounds = (PATIENT_AT_ONCE, PATIENT_OF_A_SECOND);
+    }
+
     /// Whether `target` of `user` may be read at `now`; else when it may be.
     pub(crate) fn may(&self, target: Target, user: Option<u32>, now: Instant) -> Result<(), Instant> {
         if let Some(aside) = self.aside.get(&target).filter(|aside| aside.until > now) {
             return Err(aside.until);
         }
-        match user.and_then(|user| self.users.get(&user)).map(|share| share.now(now)) {
+        match user.and_then(|user| self.users.get(&user)).map(|share| share.now(self.bounds, now)) {
             Some(left) if left <= 0.0 => {
                 // Not for the first millisecond that is there again.
-                Err(now + Duration::from_secs_f64((0.1 - left) / OF_A_SECOND))
+                Err(now + Duration::from_secs_f64((0.1 - left) / self.bounds.1))
             }
             _ => Ok(()),
         }
@@ -109,12 +133,13 @@ impl Patience {
         if user == 0 || took < CHEAP {
             return;
         }
+        let bounds = self.bounds;
         if self.users.len() >= MAX_USERS {
-            self.users.retain(|_, share| share.now(now) < AT_ONCE.as_secs_f64());
+            self.users.retain(|_, share| share.now(bounds, now) < bounds.0.as_secs_f64());
         }
-        let full = Share { left: AT_ONCE.as_secs_f64(), at: now };
+        let full = Share { left: bounds.0.as_secs_f64(), at: now };
         let share = self.users.entry(user).or_insert(full);
-        *share = Share { left: share.now(now) - took.as_secs_f64(), at: now };
+        *share = Share { left: share.now(bounds, now) - took.as_secs_f64(), at: now };
     }
 
     /// Targets that are set aside at `now`.
@@ -129,7 +154,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_and_end() {
-        let (mut patience, begun) = (Patience::default(), Instant::now());
+        let (mut patience, begun) = (Patience::with_rows(), Instant::now());
         let (bad, good) = (Target::Process(7), Target::Process(8));
         let mut now = begun;
         for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
@@ -147,7 +172,7 @@ mod tests {
 
     #[test]
     fn who_starts_many_processes_costs_no_more_than_his_share() {
-        let (mut patience, begun) = (Patience::default(), Instant::now());
+        let (mut patience, begun) = (Patience::with_rows(), Instant::now());
         let (mut now, mut waited) = (begun, Duration::ZERO);
         let took = Duration::from_millis(300);
         // Each is another process, and does it once.
@@ -166,8 +191,21 @@ mod tests {
     }
 
     #[test]
+    fn who_has_nothing_else_to_do_waits_for_longer() {
+        let (mut patience, now) = (Patience::with_names(), Instant::now());
+        patience.charge(1000, NAMES_AT_ONCE, now);
+        assert!(patience.may(Target::Process(1), Some(1000), now).is_err());
+        patience.be_patient();
+        assert_eq!(patience.may(Target::Process(1), Some(1000), now), Ok(()));
+        patience.charge(1000, NAMES_AT_ONCE, now);
+        assert_eq!(patience.may(Target::Process(1), Some(1000), now), Ok(()));
+        patience.charge(1000, PATIENT_AT_ONCE, now);
+        assert!(patience.may(Target::Process(1), Some(1000), now).is_err());
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
-        let (mut patience, now) = (Patience::default(), Instant::now());
+        let (mut patience, now) = (Patience::with_rows(), Instant::now());
         for pid in 0..2 * MAX_TARGETS as u32 {
             patience.strike(Target::Process(pid), now + Duration::from_millis(pid.into()));
         }

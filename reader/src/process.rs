@@ -1,7 +1,6 @@
 //! A running reader: started, asked, given up.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -19,20 +18,47 @@ use crate::channel;
 const STILL: Duration = Duration::from_millis(300);
 /// The same while it starts: its program may have to be read from a disk.
 const STILL_AT_START: Duration = Duration::from_secs(2);
-/// CPU time of one request. A test's build is ten times slower.
-const MAX_CPU: Duration = Duration::from_secs(if cfg!(debug_assertions) { 20 } else { 3 });
-/// How long one request may take all the same.
-const MAX_WAIT: Duration = Duration::from_secs(if cfg!(debug_assertions) { 60 } else { 10 });
+/// A test's build is ten times slower.
+const SLOWER: u32 = if cfg!(debug_assertions) { 6 } else { 1 };
+
+/// What one request may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// How long it may neither run nor answer.
+    still: Duration,
+    /// CPU time.
+    cpu: Duration,
+    /// How long it may take all the same.
+    wait: Duration,
+}
+
+impl Limits {
+    /// Of who is waited for by who samples.
+    pub(crate) const ROWS: Self = Self {
+        still: STILL,
+        cpu: Duration::from_secs(3 * SLOWER as u64),
+        wait: Duration::from_secs(10 * SLOWER as u64),
+    };
+    /// Of who names: a large program's symbols take seconds, a slow disk takes its time, and only a window waits.
+    pub(crate) const NAMES: Self = Self {
+        still: Duration::from_secs(1),
+        cpu: Duration::from_secs(15 * SLOWER as u64),
+        wait: Duration::from_secs(30 * SLOWER as u64),
+    };
+    /// Of who names when nobody samples any more, and names are not asked for again.
+    pub(crate) const PATIENT: Self =
+        Self { still: Duration::from_secs(3), cpu: Duration::from_secs(300), wait: Duration::from_secs(600) };
+}
 
 /// Why a request has no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failed {
     /// It neither runs nor answers.
-    #[error("it stood still for {} ms", STILL.as_millis())]
-    Still,
+    #[error("it stood still for {} ms", .0.still.as_millis())]
+    Still(Limits),
     /// It would go on for too long.
-    #[error("it used {} s of CPU time", MAX_CPU.as_secs())]
-    TooMuchWork,
+    #[error("it used {} s of CPU time, or made others wait for {} s", .0.cpu.as_secs(), .0.wait.as_secs())]
+    TooMuchWork(Limits),
     /// It is gone.
     #[error("it died")]
     Died,
@@ -49,20 +75,21 @@ pub(crate) enum Failed {
 pub(crate) struct Process {
     child: Child,
     socket: UnixStream,
+    pub(crate) limits: Limits,
     /// The first request is answered.
     pub(crate) begun: bool,
 }
 
 impl Process {
     /// Starts `program` with `arguments`: nothing of our environment, a socket as its standard input.
-    pub(crate) fn start(program: &Path, arguments: &[OsString]) -> io::Result<Self> {
+    pub(crate) fn start(program: &Path, arguments: &[OsString], limits: Limits) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(program);
         command.arg0("profiler-reader").args(arguments).env_clear();
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
         let child = profiler_confine::handed_down(Role::Reader.rights().kept(), || command.spawn())?;
-        Ok(Self { child, socket: ours, begun: false })
+        Ok(Self { child, socket: ours, limits, begun: false })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -71,8 +98,11 @@ impl Process {
 
     /// Sends a request and waits for its answer: body and what follows it, of which at most `max_rest` bytes.
     pub(crate) fn ask(&mut self, request: &[u8], max_rest: usize) -> Result<(Vec<u8>, Vec<u8>), Failed> {
-        let still = if self.begun { STILL } else { STILL_AT_START };
-        let mut watch = Watch::new(self.child.id(), still);
+        let mut limits = self.limits;
+        if !self.begun {
+            limits.still = limits.still.max(STILL_AT_START);
+        }
+        let mut watch = Watch::new(self.child.id(), limits);
         self.send(&channel::head(request.len(), 0).map_err(Failed::Io)?, &mut watch)?;
         self.send(request, &mut watch)?;
         let mut head = [0; channel::HEAD];
@@ -83,19 +113,6 @@ impl Process {
         self.receive(&mut rest, &mut watch)?;
         self.begun = true;
         Ok((body, rest))
-    }
-
-    /// The file that follows an answer.
-    pub(crate) fn file(&mut self) -> Result<File, Failed> {
-        let mut watch = Watch::new(self.child.id(), STILL);
-        loop {
-            match channel::read_file(&self.socket) {
-                Ok(file) => return Ok(file),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::IN, &mut watch)?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return Err(Failed::Malformed),
-            }
-        }
     }
 
     fn send(&mut self, mut bytes: &[u8], watch: &mut Watch) -> Result<(), Failed> {
@@ -154,7 +171,7 @@ pub(crate) fn reap(left: &mut Vec<Child>) {
 /// Whether a reader gets on, by the CPU time that it uses and wants.
 struct Watch {
     pid: u32,
-    still: Duration,
+    limits: Limits,
     begun: Instant,
     at_begin: Option<Duration>,
     seen: Option<Duration>,
@@ -162,9 +179,9 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(pid: u32, still: Duration) -> Self {
+    fn new(pid: u32, limits: Limits) -> Self {
         let now = Instant::now();
-        Self { pid, still, begun: now, at_begin: None, seen: None, moved: now }
+        Self { pid, limits, begun: now, at_begin: None, seen: None, moved: now }
     }
 
     fn look(&mut self) -> Result<(), Failed> {
@@ -175,10 +192,10 @@ impl Watch {
             (self.seen, self.moved) = (used, now);
         }
         let since_begin = used.unwrap_or_default().saturating_sub(self.at_begin.unwrap_or_default());
-        if now.duration_since(self.moved) >= self.still {
-            Err(Failed::Still)
-        } else if since_begin > MAX_CPU || now.duration_since(self.begun) > MAX_WAIT {
-            Err(Failed::TooMuchWork)
+        if now.duration_since(self.moved) >= self.limits.still {
+            Err(Failed::Still(self.limits))
+        } else if since_begin > self.limits.cpu || now.duration_since(self.begun) > self.limits.wait {
+            Err(Failed::TooMuchWork(self.limits))
         } else {
             Ok(())
         }

@@ -1,8 +1,10 @@
 //! The reader itself: reads what it is asked for, one thing after the other.
 
+mod names;
+
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use profiler_address::UserAddr;
 use profiler_bpf::abi::FrameKind;
 use profiler_bpf::record::RuntimeFrame;
 use profiler_confine::{Report, Rights, Role as Part};
-use profiler_unwinders::executable::{Executable, ExecutableId, Executables, Known, Mapper, Revision};
+use profiler_unwinders::executable::{Executable, ExecutableId, Executables, Format, Known, Mapper, Revision};
 use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
 use profiler_unwinders::reading::{Reading, RowsError};
@@ -19,7 +21,9 @@ use profiler_unwinders::runtime::MAX_FRAMES;
 use rustc_hash::FxHashMap;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
+use self::names::Naming;
 use crate::channel;
+use crate::wire::names::Named;
 use crate::wire::{
     Answer, AttachedFields, Confinement, Failure, Found, NamesFields, NotAttached, Request, RowsHead, Scanned,
     StatFields,
@@ -37,19 +41,20 @@ const RESTORING: Duration = Duration::from_secs(1);
 /// Nice value: who samples waits for it.
 const PRIORITY: i32 = -10;
 
-/// Becomes a reader, of at most `memory` bytes: answers on standard input until its other end is closed.
+/// Becomes a reader, of at most `memory` bytes, for `names` or for who samples: answers on standard input until its other end is closed.
 ///
 /// # Errors
 /// Standard input is no socket, or what comes is no request.
-pub fn serve(memory: Option<u64>) -> io::Result<()> {
-    prepare(memory)?;
+pub fn serve(memory: Option<u64>, names: bool) -> io::Result<()> {
+    prepare(memory, names)?;
     // Nothing of a target's has been opened yet.
     let confined = profiler_confine::process(&Rights::of(&[Part::Reader]));
     let mut socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let mut role = Role {
         executables: Executables::with_bounds(MAX_EXECUTABLES, MAX_OPEN_FILES),
         told: FxHashMap::default(),
-        file: None,
+        lent: FxHashMap::default(),
+        naming: None,
         confined,
     };
     while let Some(body) = channel::read(&mut socket)? {
@@ -58,18 +63,16 @@ pub fn serve(memory: Option<u64>) -> io::Result<()> {
         role.executables.restore_for(if may_restore { RESTORING } else { Duration::ZERO });
         let (answer, rest) = role.answer(request);
         channel::write(&mut socket, &borsh::to_vec(&answer)?, &rest)?;
-        if let Some(file) = role.file.take() {
-            channel::write_file(&socket, &file)?;
-        }
     }
     Ok(())
 }
 
-fn prepare(memory: Option<u64>) -> io::Result<()> {
+fn prepare(memory: Option<u64>, names: bool) -> io::Result<()> {
     // However the one that started it ends, and whatever it hangs in.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    let _ = rustix::thread::set_name(c"profiler-reader");
-    let _ = rustix::process::setpriority_process(None, PRIORITY);
+    let (name, priority) = if names { (c"profiler-namer", 0) } else { (c"profiler-reader", PRIORITY) };
+    let _ = rustix::thread::set_name(name);
+    let _ = rustix::process::setpriority_process(None, priority);
     // They are meant for the one that started it, which ends its readers itself.
     for signal in [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT] {
         signal_hook::flag::register(signal.as_raw(), Arc::default())?;
@@ -89,8 +92,9 @@ struct Role {
     executables: Executables,
     /// What the other side knows of each.
     told: FxHashMap<ExecutableId, Revision>,
-    /// To follow the answer.
-    file: Option<Arc<File>>,
+    /// For who names frames; also those that the registry has closed since.
+    lent: FxHashMap<ExecutableId, Arc<File>>,
+    naming: Option<Naming>,
     /// What was given up.
     confined: Report,
 }
@@ -98,7 +102,8 @@ struct Role {
 impl Role {
     fn answer(&mut self, request: Request) -> (Answer, Vec<u8>) {
         let answer = match request {
-            Request::Begin { last, known } => {
+            Request::Begin { last, known, naming } => {
+                self.naming = naming.map(|symbols| Naming::new(symbols.options()));
                 self.executables.begin_after(ExecutableId(last));
                 known.into_iter().for_each(|known| self.adopt(known));
                 Answer::Begun(Confinement::of(&self.confined))
@@ -159,13 +164,38 @@ impl Role {
                 self.adopt(known);
                 Answer::Done
             }
-            Request::File { id } => {
-                self.file = self.get(id).and_then(|executable| self.executables.file(&executable).ok());
-                Answer::File(self.file.is_some())
-            }
+            Request::Lend { id } => match self.get(id) {
+                Some(executable) => {
+                    let file = self.executables.file(&executable).ok();
+                    Answer::Lent(file.and_then(|file| self.lend(&executable, file)))
+                }
+                None => Answer::Unknown,
+            },
             Request::Close { ids } => {
                 ids.into_iter().for_each(|id| self.executables.close_file(ExecutableId(id)));
                 Answer::Done
+            }
+            Request::Return { ids } => {
+                ids.into_iter().for_each(|id| drop(self.lent.remove(&ExecutableId(id))));
+                Answer::Done
+            }
+            Request::Symbols { file, addresses, forget } => {
+                return self.named(|naming| naming.native(file, &addresses, forget));
+            }
+            Request::Generations { code, addresses } => {
+                return self.named(|naming| Some(naming.generations(&code, &addresses)));
+            }
+            Request::Prefetch { code } => {
+                return self.named(|naming| {
+                    naming.prefetch(&code);
+                    None
+                });
+            }
+            Request::Forget => {
+                return self.named(|naming| {
+                    naming.forget();
+                    None
+                });
             }
         };
         (answer, Vec::new())
@@ -181,6 +211,24 @@ impl Role {
         };
         let frames: Vec<RuntimeFrame> = frames.iter().take(MAX_FRAMES).map(frame).collect();
         NamesFields::of(&self.executables.names(pid, kind, opaque, &frames))
+    }
+
+    fn named(&mut self, ask: impl FnOnce(&mut Naming) -> Option<Named>) -> (Answer, Vec<u8>) {
+        let Some(naming) = &mut self.naming else { return (Answer::Unknown, Vec::new()) };
+        let rest = ask(naming).and_then(|named| borsh::to_vec(&named).ok());
+        let stats = naming.stats().to_array();
+        (Answer::Named { stats, found: rest.is_some() }, rest.unwrap_or_default())
+    }
+
+    /// Holds `file` open until it is returned.
+    fn lend(&mut self, executable: &Executable, file: Arc<File>) -> Option<(i32, u64, u64)> {
+        let stat = rustix::fs::fstat(&file).ok()?;
+        let descriptor = file.as_raw_fd();
+        // What was restored is memory, of which the registry has as much as there may be. Whoever comes too late asks once more.
+        if executable.format != Format::Restored {
+            self.lent.insert(executable.id, file);
+        }
+        Some((descriptor, stat.st_dev, stat.st_ino))
     }
 
     fn adopt(&mut self, known: Known) {

@@ -1,5 +1,7 @@
 //! What is asked for, and what is answered. Both sides take what they get as foreign input.
 
+pub(crate) mod names;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +30,8 @@ pub(crate) enum Request {
     Begin {
         last: u32,
         known: Vec<Known>,
+        /// How to name frames, for who is to.
+        naming: Option<names::Symbols>,
     },
     Scan {
         pid: u32,
@@ -81,13 +85,34 @@ pub(crate) enum Request {
     Adopt {
         known: Known,
     },
-    /// An open file.
-    File {
+    /// To hold a file open for who names frames.
+    Lend {
         id: u32,
     },
     Close {
         ids: Vec<u32>,
     },
+    /// To hold them open for who names frames no longer.
+    Return {
+        ids: Vec<u32>,
+    },
+    /// Names of addresses in a file, of which nothing is to be kept if it is to be forgotten.
+    Symbols {
+        file: names::NamedFile,
+        addresses: Vec<u64>,
+        forget: bool,
+    },
+    /// What addresses in code that a JIT made have meant.
+    Generations {
+        code: names::JitCode,
+        addresses: Vec<u64>,
+    },
+    /// To read what names that code has by now.
+    Prefetch {
+        code: names::JitCode,
+    },
+    /// To forget all names.
+    Forget,
 }
 
 /// What is answered.
@@ -108,8 +133,13 @@ pub(crate) enum Answer {
     Names(NamesFields),
     Memory(Option<Vec<u8>>),
     Known(Option<Known>),
-    /// Whether there is one; it follows, with a byte.
-    File(bool),
+    /// Its descriptor, device and inode; none if it cannot be opened.
+    Lent(Option<(i32, u64, u64)>),
+    /// Counts so far; whether there are names, which follow.
+    Named {
+        stats: [u64; profiler_symbolizer::Stats::COUNT],
+        found: bool,
+    },
     /// An id that is not known.
     Unknown,
 }
@@ -670,8 +700,11 @@ impl Request {
             Self::Names { .. } => "reading names of its frames",
             Self::Memory { .. } => "reading its memory",
             Self::Tell { .. } | Self::Adopt { .. } => "telling of it",
-            Self::File { .. } => "opening it",
-            Self::Close { .. } => "closing files",
+            Self::Lend { .. } => "opening it",
+            Self::Close { .. } | Self::Return { .. } => "closing files",
+            Self::Symbols { .. } => "naming its functions",
+            Self::Generations { .. } | Self::Prefetch { .. } => "reading its perf map or jitdump",
+            Self::Forget => "forgetting names",
         }
     }
 
@@ -715,6 +748,18 @@ impl Answer {
             Ok(Self::Names(names)) => {
                 let count = names.frames.len();
                 names.take(count);
+            }
+            Ok(Self::Named { found: true, .. }) => {
+                let rest = whole.get(whole.len() - body.len()..).unwrap_or_default();
+                for several in [false, true] {
+                    let Ok(named) = borsh::from_slice::<names::Named>(rest) else { break };
+                    let count = named.len();
+                    if several {
+                        let _ = named.take_generations(count);
+                    } else {
+                        let _ = named.take(count);
+                    }
+                }
             }
             Ok(Self::Known(Some(known))) => {
                 let _ = known.executable();
@@ -793,7 +838,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..13) {
+        fn any_bytes_are_refused_or_read(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0u8..24) {
             let mut bytes = bytes;
             bytes.insert(0, kind);
             Answer::fuzz(&bytes);

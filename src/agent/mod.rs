@@ -31,7 +31,7 @@ use profiler_resource::Resources;
 use self::detection::Detection;
 use self::managed::Managed;
 use self::processors::Processors;
-use self::publish::Publisher;
+use self::publish::{NameOptions, Publisher};
 use self::sampling::{Sampling, SamplingOptions};
 pub(crate) use self::signals::Signals;
 use self::sinks::Sinks;
@@ -127,14 +127,14 @@ impl Agent {
         let sinks = Sinks::start(&config.exporters)?;
         let processors = Processors::compile(&config.processors)?;
         let way_out = (processors, sinks.clone());
-        let publisher = Publisher::start(symbols(&config), names_budget(&config), Arc::clone(&resources), way_out)
+        let reader = Reader::start(profiler_reader::Options::of_this_program(sampling::reader_bytes(&config)))?;
+        let publisher = Publisher::start(name_options(&config), reader.clone(), Arc::clone(&resources), way_out)
             .context("cannot start the thread that publishes")?;
         let detection = Detection::start(&config.detection, Arc::clone(&resources))
             .context("cannot start the thread that detects changes")?;
         telemetry.set_detection(detection.page());
         let mut kill_switch = KillSwitch::new(&config.kill_switch);
         let (frequency, rate) = (arbiter.rate(), arbiter.configured());
-        let reader = Reader::start(profiler_reader::Options::of_this_program(sampling::reader_bytes(&config)))?;
         let mut sampling = Sampling::new(SamplingOptions { frequency, rate, ..SamplingOptions::of(&config) }, reader);
         sampling.set_ticking(detection.is_on());
         let killed = is_on(&mut kill_switch);
@@ -245,7 +245,7 @@ impl Agent {
             self.telemetry.health().not_ready("the kernel refuses to sample");
         }
         let restricted = self.decision.is_some_and(|decision| decision.reason.is_some());
-        let usage = self.own.look(&self.sampling, restricted);
+        let usage = self.own.look(&self.sampling, self.publisher.namer(), restricted);
         let decision = self.governor.observe(&Usage {
             memory_bytes: usage.memory_bytes,
             cpu_seconds: usage.cpu.total(),
@@ -261,6 +261,7 @@ impl Agent {
         if let Err(error) = self.follow_arbiter() {
             once_a_minute!(error, "rate", %error, "The rate cannot become {}.", self.arbiter);
         }
+        self.telemetry.health().late(self.publisher.late());
         let state = state::of(self);
         self.notifier.status(&state::status(&state));
         self.telemetry.publish(metrics::of(&state));
@@ -309,7 +310,9 @@ impl Agent {
     fn confined(&self) -> Vec<Confined> {
         let reader = self.sampling.reader();
         let reader = reader.stats().pid.map(|pid| Confined { name: "reader", pid, report: reader.confined() });
-        [self.confined.clone()].into_iter().chain(reader).collect()
+        let namer = self.publisher.namer();
+        let namer = namer.stats().pid.map(|pid| Confined { name: "namer", pid, report: namer.confined() });
+        [self.confined.clone()].into_iter().chain(reader).chain(namer).collect()
     }
 
     fn obey_kill_switch(&mut self) {
@@ -425,9 +428,10 @@ impl Agent {
         }
         let has_other_budgets = new.limits.memory_bytes != self.config.limits.memory_bytes;
         if changes.symbols || has_other_budgets {
-            self.publisher.set_symbols(symbols(new), names_budget(new));
+            self.publisher.set_names(name_options(new));
         }
         if has_other_budgets {
+            self.sampling.reader().set_options(profiler_reader::Options::of_this_program(sampling::reader_bytes(new)));
             self.sampling.set_row_budget(sampling::row_budget(new));
         }
         if changes.limits {
@@ -563,11 +567,20 @@ fn ends_by(thread: &JoinHandle<()>, until: Instant) -> bool {
     thread.is_finished()
 }
 
+fn name_options(config: &Config) -> NameOptions {
+    NameOptions {
+        symbols: symbols(config),
+        namer: profiler_reader::Options::of_names(sampling::reader_bytes(config)),
+        budget: names_budget(config),
+    }
+}
+
 fn symbols(config: &Config) -> profiler_symbolizer::Options {
     let memory = config.limits.memory_bytes.unwrap_or(u64::MAX);
     profiler_symbolizer::Options {
         source_lines: config.symbols == config::Symbols::Lines,
-        budget_bytes: (memory / 12).clamp(4 << 20, 64 << 20),
+        // Beside it are the kernel's symbols, which no file pushes out: they are in this process, the files' in the namer.
+        budget_bytes: (memory / 16).clamp(4 << 20, 64 << 20),
         ..profiler_symbolizer::Options::default()
     }
 }

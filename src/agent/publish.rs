@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use profiler_model::Profiles;
+use profiler_reader::{Namer, Reader, Seen};
 use profiler_resource::Resources;
 use profiler_symbolizer::Symbolizer;
 
@@ -23,6 +24,9 @@ const MAX_WAITING: usize = 2;
 /// Who is told names, and how long it took to find them.
 pub type Answer = Box<dyn FnOnce(Vec<Named>, Duration) + Send>;
 
+/// Whoever gets no further with a window for so long hangs. A request to the namer takes half of it at most.
+const HANGS: Duration = Duration::from_secs(60);
+
 /// What is to be done.
 enum Job {
     Window(Box<Sampled>),
@@ -30,8 +34,19 @@ enum Job {
     Name(Box<(Unnamed, Files)>, Answer),
     Sinks(Sinks),
     Processors(Processors),
-    Symbolizer(profiler_symbolizer::Options, usize),
+    Naming(NameOptions),
     Forget,
+}
+
+/// How frames are named.
+#[derive(Clone, Debug)]
+pub struct NameOptions {
+    /// What is looked up, and with how much memory.
+    pub symbols: profiler_symbolizer::Options,
+    /// The process that does it.
+    pub namer: profiler_reader::Options,
+    /// Bytes of names that are kept from one window to the next.
+    pub budget: usize,
 }
 
 /// What the thread has to say.
@@ -51,22 +66,48 @@ pub struct Report {
     pub rules: Counts,
 }
 
+/// What the thread does, or nothing.
+type Doing = Option<&'static str>;
+
+/// Whether the thread gets on.
+#[derive(Debug)]
+struct Progress {
+    /// What it did, and how many requests to the namer had ended, when that changed last.
+    seen: (Doing, u64, u64),
+    since: Instant,
+}
+
+impl Progress {
+    /// What hangs, if something does: `step` is what is done, which of all steps that is, and how many requests to the namer have ended.
+    fn look(&mut self, step: (Doing, u64, u64), now: Instant) -> Option<String> {
+        if step != self.seen || step.0.is_none() {
+            (self.seen, self.since) = (step, now);
+        }
+        let hangs = now.saturating_duration_since(self.since);
+        let doing = step.0.filter(|_| hangs >= HANGS)?;
+        Some(format!("the publisher has not gone on with {doing} for {} s", hangs.as_secs()))
+    }
+}
+
 /// The thread's handle.
 pub struct Publisher {
     jobs: Option<Sender<Job>>,
     waiting: Arc<AtomicUsize>,
     report: Arc<Mutex<Report>>,
+    namer: Seen,
+    doing: Arc<Mutex<(Doing, u64)>>,
+    progress: Progress,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Publisher {
-    /// Starts the thread. It names frames as `options` say and keeps up to `names_budget` bytes of names.
+    /// Starts the thread. It names frames as `options` say, of files that `reader` holds open.
     ///
     /// # Errors
     /// There can be no further thread.
     pub fn start(
-        options: profiler_symbolizer::Options,
-        names_budget: usize,
+        options: NameOptions,
+        reader: Reader,
         resources: Arc<Resources>,
         (processors, sinks): (Processors, Sinks),
     ) -> std::io::Result<Self> {
@@ -74,13 +115,17 @@ impl Publisher {
         let waiting = Arc::new(AtomicUsize::new(0));
         let report = Arc::new(Mutex::new(Report::default()));
         let (counter, told) = (Arc::clone(&waiting), Arc::clone(&report));
+        let NameOptions { symbols, namer, budget } = options;
+        let namer = Namer::new(namer, symbols.clone()).with_lenders(reader);
+        let seen = namer.seen();
+        let doing = Arc::new(Mutex::new((None, 0)));
+        let does = Arc::clone(&doing);
         let thread = std::thread::Builder::new().name("publisher".to_owned()).spawn(move || {
-            let names = Names::kept(Symbolizer::new(options), names_budget);
+            let names = Names::kept(Symbolizer::new(symbols), budget).by(namer);
             let name_losses = NameLosses::default();
             let rules = Counts::default();
             Worker {
                 names,
-                names_budget,
                 name_losses,
                 resources,
                 processors,
@@ -88,10 +133,12 @@ impl Publisher {
                 sinks,
                 waiting: counter,
                 report: told,
+                doing: does,
             }
             .run(&inbox);
         })?;
-        Ok(Self { jobs: Some(jobs), waiting, report, thread: Some(thread) })
+        let progress = Progress { seen: (None, 0, 0), since: Instant::now() };
+        Ok(Self { jobs: Some(jobs), waiting, report, namer: seen, doing, progress, thread: Some(thread) })
     }
 
     /// Whether another window can be taken now.
@@ -126,9 +173,21 @@ impl Publisher {
         self.send(Job::Processors(processors));
     }
 
-    /// Looks names up in another way from now on, and keeps up to `names_budget` bytes of them.
-    pub fn set_symbols(&self, options: profiler_symbolizer::Options, names_budget: usize) {
-        self.send(Job::Symbolizer(options, names_budget));
+    /// Looks names up in another way from now on.
+    pub fn set_names(&self, options: NameOptions) {
+        self.send(Job::Naming(options));
+    }
+
+    /// What hangs on the way of a window, if something does. To be asked each second.
+    pub fn late(&mut self) -> Option<String> {
+        let (doing, step) = *self.doing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.progress.look((doing, step, self.namer.stats().ended), Instant::now())
+    }
+
+    /// The process that names.
+    #[must_use]
+    pub fn namer(&self) -> &Seen {
+        &self.namer
     }
 
     /// Gives the memory of names back.
@@ -168,7 +227,6 @@ fn rules_time(window: u64) -> Duration {
 
 struct Worker {
     names: Names,
-    names_budget: usize,
     name_losses: NameLosses,
     resources: Arc<Resources>,
     processors: Processors,
@@ -176,6 +234,7 @@ struct Worker {
     sinks: Sinks,
     waiting: Arc<AtomicUsize>,
     report: Arc<Mutex<Report>>,
+    doing: Arc<Mutex<(Doing, u64)>>,
 }
 
 impl Worker {
@@ -196,11 +255,15 @@ impl Worker {
                     report.rules.clone_from(&self.rules);
                 }
                 Job::Name(unnamed, answer) => {
+                    self.does(Some("naming what changed"));
                     let begun = Instant::now();
                     let named = self.names.places(&unnamed.0, &unnamed.1);
                     answer(named, begun.elapsed());
                 }
-                Job::Jit(images) => images.iter().for_each(|image| self.names.prefetch(image)),
+                Job::Jit(images) => {
+                    self.does(Some("reading names of JIT code"));
+                    images.iter().for_each(|image| self.names.prefetch(image));
+                }
                 Job::Sinks(sinks) => {
                     // Those that are gone have got every window up to now.
                     std::mem::replace(&mut self.sinks, sinks).retire_all_but(&self.sinks);
@@ -209,14 +272,16 @@ impl Worker {
                     self.rules.keep(&self.processors, &processors);
                     self.processors = processors;
                 }
-                Job::Symbolizer(options, names_budget) => {
-                    self.names_budget = names_budget;
-                    self.names = Names::kept(Symbolizer::new(options), self.names_budget);
-                    self.name_losses.begin_anew();
-                }
+                Job::Naming(NameOptions { symbols, namer, budget }) => self.names.set(symbols, namer, budget),
                 Job::Forget => self.names.forget(),
             }
+            self.does(None);
         }
+    }
+
+    fn does(&self, what: Doing) {
+        let mut doing = self.doing.lock().unwrap_or_else(PoisonError::into_inner);
+        *doing = (what, doing.1 + 1);
     }
 
     /// All measures of a window in one: a profile each, over one dictionary.
@@ -226,14 +291,40 @@ impl Worker {
             let frequency = of_cpu.map_or(0, |part| 1_000_000_000 / part.period.unsigned_abs());
             origin(frequency, "all processes".to_owned())
         };
+        self.does(Some("naming a window"));
         let naming = Naming { names: &mut self.names, losses: &mut self.name_losses, resources: &self.resources };
         let within = rules_time(window.span.ended.saturating_sub(window.span.begun));
         let profile = finish(window, naming, &[], describe, None);
         if profile.profiles.is_empty() {
             return;
         }
-        if let Some(profile) = self.processors.apply(profile, within, &mut self.rules) {
+        self.does(Some("running rules over a window"));
+        let profile = self.processors.apply(profile, within, &mut self.rules);
+        self.does(Some("handing a window to the exporters"));
+        if let Some(profile) = profile {
             self.sinks.export(&profile);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_gets_on_is_not_late_however_long_it_takes() {
+        let begun = Instant::now();
+        let mut progress = Progress { seen: (None, 0, 0), since: begun };
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        assert_eq!(progress.look((None, 0, 0), after(1000)), None, "nothing to do");
+        let naming = Some("naming a window");
+        for answers in 0..20 {
+            assert_eq!(progress.look((naming, 1, answers), after(1000 + answers * 50)), None);
+        }
+        let hangs = progress.look((naming, 1, 19), after(1950 + 75)).expect("it hangs");
+        assert_eq!(hangs, "the publisher has not gone on with naming a window for 75 s");
+        assert_eq!(progress.look((naming, 3, 19), after(2030)), None, "the next window");
+        assert!(progress.look((naming, 3, 19), after(2090)).is_some());
+        assert_eq!(progress.look((None, 4, 19), after(2091)), None);
     }
 }

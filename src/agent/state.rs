@@ -6,6 +6,7 @@ use profiler_bpf::{Counter, RunTime, online_cpus};
 use profiler_confine::Force;
 use profiler_export::{ExportStats, FilesStats, LATENCY_BOUNDS};
 use profiler_limits::{Client, Shed};
+use profiler_reader::Seen;
 
 use super::Agent;
 use super::sampling::Sampling;
@@ -67,8 +68,9 @@ impl OwnUse {
     }
 
     /// Looks, in so far as it is time to. Whoever is `restricted` waits for memory to become less, and is told each time.
-    pub fn look(&mut self, sampling: &Sampling, restricted: bool) -> &Own {
-        let reader = || sampling.reader().stats().pid.and_then(usage::memory_of).unwrap_or_default();
+    pub fn look(&mut self, sampling: &Sampling, namer: &Seen, restricted: bool) -> &Own {
+        let readers = || sampling.reader().stats().pid.into_iter().chain(namer.stats().pid);
+        let reader = || readers().filter_map(usage::memory_of).sum::<u64>();
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
         if due {
             self.looked = Some(Instant::now());
@@ -93,8 +95,8 @@ impl OwnUse {
             }
         }
         if let Some(mut cpu) = usage::own_cpu() {
-            // Readers are the only children. Those that were waited for count with us, and the one that runs by itself.
-            let running = sampling.reader().stats().pid.and_then(usage::cpu_of);
+            // Readers are the only children. Those that were waited for count with us, and those that run by themselves.
+            let running = readers().filter_map(usage::cpu_of);
             for more in usage::cpu_of_children().into_iter().chain(running) {
                 (cpu.user, cpu.kernel) = (cpu.user + more.user, cpu.kernel + more.kernel);
             }
@@ -114,7 +116,7 @@ pub fn of(agent: &Agent) -> AgentState {
     let (memory, tables) = (&agent.own.last.memory, &agent.own.last.tables);
     let report = agent.publisher.report();
     let own = &agent.own;
-    let reader = agent.sampling.reader().stats();
+    let (reader, namer) = (agent.sampling.reader().stats(), agent.publisher.namer().stats());
     let bytes = |bytes: usize| bytes as u64;
     let detection = agent.detection.report();
     AgentState {
@@ -137,7 +139,11 @@ pub fn of(agent: &Agent) -> AgentState {
             ("target set aside", totals.reading.refused),
         ]
         .into(),
-        readers: (reader.started, reader.left_behind as u64, reader.set_aside as u64),
+        readers: (
+            reader.started + namer.started,
+            (reader.left_behind + namer.left_behind) as u64,
+            (reader.set_aside + namer.set_aside) as u64,
+        ),
         refused: totals.refused.clone(),
         name_trouble: report.name_losses.clone(),
         caches: [

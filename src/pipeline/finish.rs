@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{Editor, Loss, Measure, Origin, Profile, Profiles};
 use profiler_resource::Resources;
+use profiler_unwinders::reading::Troubles;
 
 use super::assemble::lay_out;
 use super::{Aggregate, Files, Names, Span, losses};
@@ -60,7 +61,7 @@ pub fn finish(
     span.bound(profiles);
     profiles.origin = describe(profiles);
     profiles.losses = losses;
-    profiles.losses.extend(naming.losses.since(&naming.names.stats()));
+    profiles.losses.extend(naming.losses.since(&naming.names.stats(), &naming.names.troubles()));
     edited(builder, rules)
 }
 
@@ -71,29 +72,21 @@ fn edited(builder: ProfileBuilder, rules: Option<&mut dyn Rules>) -> Profiles {
     editor.finish()
 }
 
-/// What could not be read for names, or not kept, over one symbolizer after the other.
+/// What could not be read for names, or not kept.
 #[derive(Debug, Default)]
 pub struct NameLosses {
-    /// Of the present symbolizer, as of the last look.
-    seen: BTreeMap<&'static str, u64>,
-    /// Of all.
+    /// As of the last look.
     pub total: BTreeMap<&'static str, u64>,
 }
 
 impl NameLosses {
     /// Those since the last look.
     #[must_use]
-    pub fn since(&mut self, stats: &profiler_symbolizer::Stats) -> Vec<Loss> {
-        losses::of_names(losses::names(stats).map(|(reason, count)| {
-            let new = count.saturating_sub(self.seen.insert(reason, count).unwrap_or_default());
-            *self.total.entry(reason).or_default() += new;
+    pub fn since(&mut self, stats: &profiler_symbolizer::Stats, troubles: &Troubles) -> Vec<Loss> {
+        losses::of_names(losses::names(stats, troubles).map(|(reason, count)| {
+            let new = count.saturating_sub(self.total.insert(reason, count).unwrap_or_default());
             (reason, new)
         }))
-    }
-
-    /// A new symbolizer counts from 0.
-    pub fn begin_anew(&mut self) {
-        self.seen.clear();
     }
 }
 
@@ -128,19 +121,16 @@ mod tests {
     }
 
     #[test]
-    fn losses_of_names_go_on_over_symbolizers() {
-        let refused = |count| {
-            let mut stats = profiler_symbolizer::Stats::default();
-            stats.jit_refused = count;
-            stats
-        };
+    fn losses_of_names_are_those_since_the_last_profile() {
         let mut losses = NameLosses::default();
-        for (count, told) in [(0, None), (3, Some(3)), (3, None)] {
-            assert_eq!(losses.since(&refused(count)).first().map(|loss| loss.count), told);
+        let mut stats = profiler_symbolizer::Stats::default();
+        for (count, told) in [(0, None), (3, Some(3)), (3, None), (5, Some(2))] {
+            stats.jit_refused = count;
+            assert_eq!(losses.since(&stats, &Troubles::default()).first().map(|loss| loss.count), told);
         }
-        losses.begin_anew();
-        let new = losses.since(&refused(2));
-        assert_eq!(new, [Loss { reason: "names: perf map or jitdump refused".to_owned(), count: 2 }]);
-        assert_eq!(losses.total.values().sum::<u64>(), 5);
+        let new = losses.since(&stats, &Troubles { given_up: 1, ..Troubles::default() });
+        let reason = "names: namer given up at a target that let it wait or work without end".to_owned();
+        assert_eq!(new, [Loss { reason, count: 1 }]);
+        assert_eq!(losses.total.values().sum::<u64>(), 6);
     }
 }

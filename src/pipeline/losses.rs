@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use profiler_bpf::Counter;
 use profiler_model::Loss;
 use profiler_unwinders::publish::Stats;
+use profiler_unwinders::reading::Troubles;
 
 use super::{Tally, Totals};
 
@@ -129,7 +130,7 @@ pub fn since(totals: &Totals, unwinder: &Stats, told: &mut Told) -> Vec<Loss> {
 
 /// What could not be read for names, or not kept, by reason; see [`of_names`].
 #[must_use]
-pub fn names(stats: &profiler_symbolizer::Stats) -> [(&'static str, u64); 10] {
+pub fn names(stats: &profiler_symbolizer::Stats, troubles: &Troubles) -> [(&'static str, u64); 13] {
     [
         ("perf map or jitdump entries over the memory budget", stats.jit_left_out),
         ("perf map or jitdump refused", stats.jit_refused),
@@ -141,6 +142,9 @@ pub fn names(stats: &profiler_symbolizer::Stats) -> [(&'static str, u64); 10] {
         ("parser failed on a file", stats.panics),
         ("split debug info not found (.dwo, .dwp)", stats.dwo_missing),
         ("common debug info not found (.gnu_debugaltlink)", stats.supplement_missing),
+        ("namer given up at a target that let it wait or work without end", troubles.given_up),
+        ("namer died at a target", troubles.died),
+        ("target set aside, its frames have no names", troubles.refused),
     ]
 }
 

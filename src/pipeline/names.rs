@@ -6,22 +6,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
+use profiler_reader::Namer;
 use profiler_symbolizer::{Generation, JitProcess, Object, ObjectKey, Symbolized, Symbolizer};
 use profiler_unwinders::executable::{Executable, ExecutableId};
-use profiler_unwinders::reading::Reading;
+use profiler_unwinders::reading::{Lent, Reading, Troubles};
 use rustc_hash::FxHashMap;
 
 use super::aggregate::{Aggregate, Frame, FrameId, Image, ImageId};
 use super::tap::{self, Unnamed};
 
-/// The open files of the executables of one aggregate.
-pub type Files = FxHashMap<ExecutableId, Arc<File>>;
+/// The open files of the executables of one aggregate: those of who reads, as a rule.
+pub type Files = FxHashMap<ExecutableId, Lent>;
 
 /// The files of all executables in `aggregate`, opened again where they were closed; without those that are gone.
 #[must_use]
 pub fn files(aggregate: &Aggregate, reading: &mut dyn Reading) -> Files {
     let wanted: Vec<Arc<Executable>> = aggregate.executables.values().map(Arc::clone).collect();
-    reading.files(&wanted)
+    reading.lend(&wanted)
 }
 
 /// A place, and what it is called.
@@ -37,7 +38,10 @@ pub struct Named {
 
 /// Where names come from.
 pub struct Names {
+    /// Of the kernel's code; of all code where there is no namer.
     symbolizer: Symbolizer,
+    /// Of what belongs to targets.
+    namer: Option<Namer>,
     known: Known,
     once: bool,
 }
@@ -46,18 +50,43 @@ impl Names {
     /// Names by `symbolizer`, for one profile: what was read of a file is dropped when its names are known.
     #[must_use]
     pub fn once(symbolizer: Symbolizer) -> Self {
-        Self { symbolizer, known: Known::new(usize::MAX), once: true }
+        Self { symbolizer, namer: None, known: Known::new(usize::MAX), once: true }
     }
 
     /// Names by `symbolizer` for one profile after the other; up to `budget` bytes of them are kept from one to the next.
     #[must_use]
     pub fn kept(symbolizer: Symbolizer, budget: usize) -> Self {
-        Self { symbolizer, known: Known::new(budget), once: false }
+        Self { symbolizer, namer: None, known: Known::new(budget), once: false }
+    }
+
+    /// All names of what belongs to targets are asked of `namer`; this process opens nothing of theirs.
+    #[must_use]
+    pub fn by(mut self, namer: Namer) -> Self {
+        self.namer = Some(namer);
+        self
+    }
+
+    /// Nobody samples any more: names may take their time.
+    pub fn be_patient(&mut self) {
+        self.namer.iter_mut().for_each(Namer::be_patient);
+    }
+
+    /// Names are looked up in another way from now on, and up to `budget` bytes of them are kept.
+    pub fn set(&mut self, options: profiler_symbolizer::Options, namer: profiler_reader::Options, budget: usize) {
+        self.known = Known::new(budget);
+        match &mut self.namer {
+            Some(running) => running.set(namer, options),
+            None => self.symbolizer = Symbolizer::new(options),
+        }
     }
 
     /// Reads what names JIT code of `image` now, since the process may be gone later.
     pub fn prefetch(&mut self, image: &Image) {
-        self.symbolizer.jit_prefetch(&jit_process(image));
+        let process = jit_process(image);
+        match &mut self.namer {
+            Some(namer) => namer.prefetch(&process),
+            None => self.symbolizer.jit_prefetch(&process),
+        }
     }
 
     /// Why kernel frames will have no names, if that is so.
@@ -68,19 +97,30 @@ impl Names {
     /// Bytes of names and of what they are looked up in, estimated.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.symbolizer.stats().bytes + self.known.bytes() as u64
+        self.stats().bytes + self.known.bytes() as u64
     }
 
     /// What was looked up so far.
     #[must_use]
     pub fn stats(&self) -> profiler_symbolizer::Stats {
-        self.symbolizer.stats()
+        let mut stats = self.symbolizer.stats();
+        self.namer.iter().for_each(|namer| stats.add(&namer.stats()));
+        stats
+    }
+
+    /// What went wrong with who names.
+    #[must_use]
+    pub fn troubles(&self) -> Troubles {
+        self.namer.as_ref().map(|namer| namer.seen().stats().troubles).unwrap_or_default()
     }
 
     /// Forgets all names, to be asked for anew.
     pub fn forget(&mut self) {
         self.known.clear();
         self.symbolizer.forget();
+        if let Some(namer) = &mut self.namer {
+            namer.forget();
+        }
     }
 
     /// The name of each of `unnamed`: the function, the innermost where others are inlined.
@@ -124,10 +164,10 @@ impl Names {
                 Frame::Runtime { .. } | Frame::Unopened { .. } | Frame::Unmapped { .. } | Frame::Marker(_) => {}
             }
         }
-        let mut fill = |indices: Vec<usize>, answers: Vec<Symbolized>| {
+        let mut fill = |indices: Vec<usize>, answers: Vec<Option<Symbolized>>| {
             for (index, answer) in indices.into_iter().zip(answers) {
                 if let Some(slot) = symbols.get_mut(index) {
-                    *slot = Some(answer);
+                    *slot = answer;
                 }
             }
         };
@@ -135,16 +175,15 @@ impl Names {
         let programs = aggregate.images.iter().filter_map(|image| Some((image.executable.as_ref()?.id, image.pid)));
         let programs: FxHashMap<ExecutableId, u32> = programs.collect();
         for (id, frames) in native {
-            let root = programs.get(&id).map_or_else(|| PathBuf::from("/"), |pid| format!("/proc/{pid}/root").into());
             let Some(executable) = aggregate.executables.get(&id) else { continue };
-            let Some(object) = object(executable, files, root) else { continue };
             let (indices, addresses): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
-            let answers = self.symbolizer.native(&object, &addresses);
-            if self.once {
-                self.symbolizer.evict(&object.key);
-            } else {
+            let answers = self.native(executable, files.get(&id), programs.get(&id).copied(), &addresses);
+            if !self.once {
                 for (&address, answer) in addresses.iter().zip(&answers) {
-                    self.known.insert((id, address), answer.clone());
+                    // What could not be asked for is asked for again.
+                    if let Some(answer) = answer {
+                        self.known.insert((id, address), answer.clone());
+                    }
                 }
             }
             fill(indices, answers);
@@ -152,15 +191,41 @@ impl Names {
         for (id, frames) in jit {
             let Some(image) = aggregate.images.get(id as usize) else { continue };
             let (indices, addresses): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
-            let answers = self.symbolizer.jit_generations(&jit_process(image), &addresses);
-            let last = answers.iter().map(|of| of.last().map(|last| last.symbolized.clone()).unwrap_or_default());
+            let process = jit_process(image);
+            let answers = match &mut self.namer {
+                Some(namer) => namer.generations(&process, &addresses),
+                None => Some(self.symbolizer.jit_generations(&process, &addresses)),
+            };
+            let Some(answers) = answers else { continue };
+            let last = answers.iter().map(|of| of.last().map(|last| last.symbolized.clone()));
             fill(indices.clone(), last.collect());
             let several = indices.into_iter().zip(answers).filter(|(_, of)| of.len() > 1);
             generations.extend(several.map(|(index, of)| (index as FrameId, of)));
         }
         let (indices, addresses): (Vec<_>, Vec<_>) = kernel.into_iter().unzip();
-        fill(indices, self.symbolizer.kernel(&addresses));
+        fill(indices, self.symbolizer.kernel(&addresses).into_iter().map(Some).collect());
         (symbols, generations)
+    }
+
+    /// Names of addresses of one file; none of those that could not be asked for.
+    fn native(
+        &mut self,
+        executable: &Executable,
+        lent: Option<&Lent>,
+        program_of: Option<u32>,
+        addresses: &[ElfVaddr],
+    ) -> Vec<Option<Symbolized>> {
+        if let Some(namer) = &mut self.namer {
+            let object = profiler_reader::Object { executable, lent, program_of };
+            return namer.native(&object, addresses, self.once);
+        }
+        let root = program_of.map_or_else(|| PathBuf::from("/"), |pid| format!("/proc/{pid}/root").into());
+        let Some(object) = object(executable, lent, root) else { return vec![None; addresses.len()] };
+        let answers = self.symbolizer.native(&object, addresses);
+        if self.once {
+            self.symbolizer.evict(&object.key);
+        }
+        answers.into_iter().map(Some).collect()
     }
 }
 
@@ -222,10 +287,10 @@ fn size(symbolized: &Symbolized) -> usize {
     entry + frames.sum::<usize>()
 }
 
-fn object(executable: &Executable, files: &Files, root: PathBuf) -> Option<Object> {
+fn object(executable: &Executable, lent: Option<&Lent>, root: PathBuf) -> Option<Object> {
     let file = match executable.bytes() {
         Some(bytes) => Arc::new(memory_file(bytes).ok()?),
-        None => Arc::clone(files.get(&executable.id)?),
+        None => Arc::clone(lent?.file.as_ref()?),
     };
     // Ids and hashes of the ends are claims; the registry's id stands for the whole content.
     Some(Object {

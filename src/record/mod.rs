@@ -13,7 +13,7 @@ use anyhow::Context;
 use profiler_bpf::{Event, Rate, Source, Targets};
 use profiler_formats::format::Format;
 use profiler_model::Profiles;
-use profiler_reader::Reader;
+use profiler_reader::{Namer, Reader};
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
 use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
@@ -115,6 +115,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     // The command keeps what its user has; ours goes before there are threads, and before anything of targets is read.
     confinement::recording(options.quiet);
     let reader = Reader::start(profiler_reader::Options::of_this_program(READER_BYTES))?;
+    let lenders = reader.clone();
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
             sources: options.sources.clone(),
@@ -133,10 +134,10 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         kubernetes: KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() },
         ..ResourceOptions::default()
     })?;
-    let mut names = Names::once(Symbolizer::new(profiler_symbolizer::Options {
-        source_lines: options.lines,
-        ..profiler_symbolizer::Options::default()
-    }));
+    let symbols =
+        profiler_symbolizer::Options { source_lines: options.lines, ..profiler_symbolizer::Options::default() };
+    let namer = Namer::new(profiler_reader::Options::of_names(READER_BYTES), symbols.clone()).with_lenders(lenders);
+    let mut names = Names::once(Symbolizer::new(symbols)).by(namer);
 
     if let Target::Processes(pids) = target {
         session.prepare(pids);
@@ -221,6 +222,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     // On a busy host a process may be in the last samples only.
     learn(&mut session, &resources);
+    names.be_patient();
     // Naming can wait its turn.
     let _ = rustix::process::setpriority_process(None, 0);
     if !kernel_named {

@@ -13,6 +13,8 @@ pub struct Health {
     last_beat: AtomicU64,
     /// Why the agent is not ready; none if it is.
     not_ready: Mutex<Option<String>>,
+    /// Which other thread has stopped with a window in hand, if one has.
+    late: Mutex<Option<String>>,
 }
 
 impl Health {
@@ -24,6 +26,7 @@ impl Health {
             stall_after,
             last_beat: AtomicU64::new(0),
             not_ready: Mutex::new(Some("starting".to_owned())),
+            late: Mutex::default(),
         }
     }
 
@@ -42,16 +45,22 @@ impl Health {
         *self.not_ready.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
     }
 
-    /// Whether the loop is going on.
+    /// A window is late at another thread than the loop's, as `what` says; none: all are on their way.
+    pub fn late(&self, what: Option<String>) {
+        *self.late.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    /// Whether the loop is going on, and windows with it.
     ///
     /// # Errors
-    /// It hangs; the text says for how long.
+    /// It hangs, or a window does; the text says where and for how long.
     pub fn alive(&self) -> Result<(), String> {
         let silent = Duration::from_millis(self.now_ms().saturating_sub(self.last_beat.load(Ordering::Relaxed)));
-        if silent <= self.stall_after {
-            return Ok(());
+        if silent > self.stall_after {
+            return Err(format!("the sampling loop has not gone on for {} s", silent.as_secs()));
         }
-        Err(format!("the sampling loop has not gone on for {} s", silent.as_secs()))
+        let late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.as_ref().map_or(Ok(()), |late| Err(late.clone()))
     }
 
     /// Whether the agent does what it is for.
@@ -82,6 +91,17 @@ mod tests {
         assert_eq!(health.is_ready(), Ok(()));
         health.not_ready("shutting down");
         assert_eq!(health.is_ready(), Err("shutting down".to_owned()));
+    }
+
+    #[test]
+    fn a_window_that_is_late_is_seen_while_it_is() {
+        let health = Health::new(Duration::from_secs(60));
+        health.ready();
+        health.late(Some("naming a window".to_owned()));
+        assert_eq!(health.alive(), Err("naming a window".to_owned()));
+        assert!(health.is_ready().is_err());
+        health.late(None);
+        assert_eq!((health.alive(), health.is_ready()), (Ok(()), Ok(())));
     }
 
     #[test]

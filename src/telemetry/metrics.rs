@@ -31,7 +31,7 @@ descriptions! {
     TROUBLE = "profiler.unwind.trouble", "{occurrence}", "What unwind tables could not hold or read, by reason; frame pointers are followed instead";
     NAME_TROUBLE = "profiler.names.trouble", "{occurrence}", "What could not be read for names, or not kept, by reason; the samples are kept";
     REFUSED = "profiler.runtimes.refused", "{process}", "Processes whose runtime has no names, by runtime and reason; `doctor -p PID` says more; native frames are shown";
-    READERS = "profiler.reader.starts", "{process}", "Processes started to open and parse what belongs to targets: one, and one more for each that was given up or died";
+    READERS = "profiler.reader.starts", "{process}", "Processes started to open and parse what belongs to targets: one for rows, one for names, and one more for each that was given up or died, or whose configuration changed";
     READERS_LEFT = "profiler.reader.left_behind", "{process}", "Of these, the ones that were given up and have not ended: a target holds them in the kernel";
     SET_ASIDE = "profiler.reader.set_aside", "{target}", "Processes and files that are not read for now, since a reader was given up or died at them";
     CACHE = "profiler.cache.size", "By", "Memory of a cache in user space";

@@ -83,6 +83,71 @@ pub struct Stats {
     pub kernel_loads: u64,
 }
 
+impl Stats {
+    /// How many numbers these are.
+    pub const COUNT: usize = 16;
+
+    /// All numbers, in their order.
+    fn numbers(&mut self) -> [&mut u64; Self::COUNT] {
+        // Exhaustive, so that none is forgotten.
+        let Self {
+            objects,
+            bytes,
+            addresses,
+            unknown,
+            unreadable_objects,
+            evictions,
+            symbols_too_large,
+            names_left_out,
+            dwarf_too_large,
+            dwarf_failures,
+            dwo_missing,
+            supplement_missing,
+            jit_refused,
+            jit_left_out,
+            panics,
+            kernel_loads,
+        } = self;
+        [
+            objects,
+            bytes,
+            addresses,
+            unknown,
+            unreadable_objects,
+            evictions,
+            symbols_too_large,
+            names_left_out,
+            dwarf_too_large,
+            dwarf_failures,
+            dwo_missing,
+            supplement_missing,
+            jit_refused,
+            jit_left_out,
+            panics,
+            kernel_loads,
+        ]
+    }
+
+    /// The numbers, for another process.
+    #[must_use]
+    pub fn to_array(mut self) -> [u64; Self::COUNT] {
+        self.numbers().map(|number| *number)
+    }
+
+    /// What [`Self::to_array`] made numbers of.
+    #[must_use]
+    pub fn from_array(numbers: [u64; Self::COUNT]) -> Self {
+        let mut stats = Self::default();
+        stats.numbers().into_iter().zip(numbers).for_each(|(to, number)| *to = number);
+        stats
+    }
+
+    /// Adds those of another symbolizer; numbers of another process may be anything.
+    pub fn add(&mut self, more: &Self) {
+        self.numbers().into_iter().zip(more.to_array()).for_each(|(to, number)| *to = to.saturating_add(number));
+    }
+}
+
 /// One perf map or jitdump may take this part of the budget; all of them together, half of it.
 const JIT_SHARE: u64 = 5;
 
@@ -270,5 +335,22 @@ impl Symbolizer {
             }
             self.stats.evictions += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_as_they_went_and_add_up() {
+        let mut numbers = [0; Stats::COUNT];
+        (1..).zip(&mut numbers).for_each(|(number, to)| *to = number);
+        let mut stats = Stats::from_array(numbers);
+        assert_eq!((stats.to_array(), stats.objects, stats.kernel_loads), (numbers, 1, 16));
+        stats.add(&stats.clone());
+        assert_eq!((stats.bytes, stats.panics), (4, 30));
+        stats.add(&Stats::from_array([u64::MAX; Stats::COUNT]));
+        assert_eq!(stats.jit_refused, u64::MAX);
     }
 }

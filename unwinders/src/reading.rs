@@ -7,7 +7,8 @@
 
 use std::fmt;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 
 use profiler_bpf::abi::{FrameKind, Rule};
@@ -80,8 +81,8 @@ pub trait Reading: fmt::Debug + Send {
     /// `length` bytes of the memory of `pid` from `address` on, 64 KiB at most; none if it cannot be read.
     fn memory(&mut self, pid: u32, address: u64, length: usize) -> Option<Vec<u8>>;
 
-    /// The files of `wanted`, for who names their frames; without those that are gone.
-    fn files(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Arc<File>>;
+    /// The files of `wanted`, for who names their frames; without those that are gone. They stay open for the time of some calls.
+    fn lend(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Lent>;
 
     /// [`Executables::close_orphans`].
     fn close_orphans(&mut self, living: &dyn Fn(u32) -> bool, needed: &dyn Fn(ExecutableId) -> bool) -> usize;
@@ -97,6 +98,36 @@ pub trait Reading: fmt::Debug + Send {
 
 /// Most that [`Reading::memory`] gives at once.
 pub const MAX_MEMORY: usize = 1 << 16;
+
+/// A file that a process holds open. Only who may wait for its file system has a descriptor of it: closing one may last, too.
+#[derive(Clone, Debug)]
+pub struct Lent {
+    /// The process.
+    pub pid: u32,
+    /// Its number there.
+    pub descriptor: i32,
+    /// Device and inode, by which it is known to be that file.
+    pub device: u64,
+    /// See `device`.
+    pub inode: u64,
+    /// Whose process mapped it first, if that is known.
+    pub user: Option<u32>,
+    /// The file, if the process is this one.
+    pub file: Option<Arc<File>>,
+}
+
+impl Lent {
+    /// An open file of this process.
+    ///
+    /// # Errors
+    /// The kernel says nothing of it.
+    pub fn of(file: Arc<File>) -> std::io::Result<Self> {
+        let metadata = file.metadata()?;
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        Ok(Self { pid: std::process::id(), descriptor: file.as_raw_fd(), device, inode, user: None, file: Some(file) })
+    }
+}
+
 /// Most that [`Reading::bytes`] gives at once.
 pub const MAX_BYTES: usize = 1 << 20;
 
@@ -269,9 +300,9 @@ impl Reading for Executables {
         Some(bytes)
     }
 
-    fn files(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Arc<File>> {
+    fn lend(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Lent> {
         let with_file = wanted.iter().filter(|executable| executable.bytes().is_none());
-        with_file.filter_map(|executable| Some((executable.id, self.file(executable).ok()?))).collect()
+        with_file.filter_map(|executable| Some((executable.id, Lent::of(self.file(executable).ok()?).ok()?))).collect()
     }
 
     fn close_orphans(&mut self, living: &dyn Fn(u32) -> bool, needed: &dyn Fn(ExecutableId) -> bool) -> usize {

@@ -111,7 +111,7 @@ pub(super) fn rules(calls: &BTreeSet<Calls>) -> Result<BTreeMap<c_long, Vec<Secc
         match calls {
             Calls::Sample => allow(SAMPLE),
             Calls::Memory => allow(&[libc::SYS_process_vm_readv]),
-            Calls::Pass => allow(&[libc::SYS_sendmsg]),
+            Calls::Borrow => allow(&[libc::SYS_pidfd_open, libc::SYS_pidfd_getfd]),
             Calls::Write => {
                 allow(WRITE);
                 allow(WRITE_OLD);

@@ -1,8 +1,9 @@
 /*
  * An executable on a file system that this program serves, and that falls silent: whoever opens the file from then on sleeps in the
  * kernel for as long as this program lives, and no signal wakes them. An overlay in front hides what serves it.
- * usage: silent_files DIRECTORY PROGRAM UID MS      as root; PROGRAM runs as UID with --ms MS
- * Prints "silent PID" when PROGRAM runs and nobody else can open it any more.
+ * usage: silent_files DIRECTORY PROGRAM UID MS [map] as root; PROGRAM runs as UID with --ms MS
+ * Prints "silent PID" when PROGRAM runs and nobody else can open it any more. With map the file is not the program, but what the
+ * program's processes see as its perf map.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -149,7 +150,7 @@ int main(int argc, char **argv)
 	int file, fuse, uid, pipes[2];
 	char byte;
 
-	if (argc != 5)
+	if (argc != 5 && argc != 6)
 		return 2;
 	uid = atoi(argv[3]);
 	if ((file = open(argv[2], O_RDONLY)) < 0 || fstat(file, &stat))
@@ -182,9 +183,21 @@ int main(int argc, char **argv)
 		fail("pipe");
 	if (!(child = fork())) {
 		prctl(PR_SET_PDEATHSIG, 9);
+		if (argc == 6) {
+			char *map;
+
+			if (asprintf(&map, "/tmp/perf-%d.map", (int)getpid()) < 0 || (file = open(map, O_CREAT | O_WRONLY | O_CLOEXEC, 0644)) < 0)
+				fail("perf map");
+			if (mount(path, map, NULL, MS_BIND, NULL))
+				fail("mount perf map");
+			path = argv[2];
+		}
 		if (setgid(uid) || setuid(uid))
 			fail("setuid");
-		execl(path, "program", "--ms", argv[4], NULL);
+		if (argc == 6)
+			execl(path, "program", "--ms", argv[4], "--names", "none", NULL);
+		else
+			execl(path, "program", "--ms", argv[4], NULL);
 		fail("exec");
 	}
 	close(pipes[1]);

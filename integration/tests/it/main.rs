@@ -19,6 +19,7 @@ mod events;
 mod hostile;
 mod java;
 mod managed;
+mod namer;
 mod native;
 mod outputs;
 mod processes;

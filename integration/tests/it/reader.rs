@@ -3,21 +3,26 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use profiler_address::ElfVaddr;
+use profiler_integration::agent::{Agent, Configuration, Metrics};
 use profiler_integration::children;
 use profiler_integration::environment::{have, have_root, one_at_a_time, profiler};
 use profiler_integration::programs;
 use profiler_integration::proof::HERTZ;
 use profiler_integration::recording::{Recorder, folder};
-use profiler_integration::rows::{Row, rows, total};
+use profiler_integration::rows::{Row, is_function, rows, total};
+use profiler_integration::seen::{as_rows, plain, seen};
 use profiler_integration::truth::Truth;
 use profiler_integration::verdict::{COMPLETE, verdict};
-use profiler_reader::{Options, Reader};
+use profiler_reader::{Namer, Object, Options, Reader};
+use profiler_symbolizer::Symbolized;
 use profiler_unwinders::executable::{Executable, Mapper};
 use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::ScanError;
@@ -87,8 +92,10 @@ fn a_reader_that_was_killed_is_replaced_and_the_next_one_knows_what_it_knew() {
         assert_eq!((stats.troubles.refused, stats.set_aside), (0, 0));
     }
     assert!(reader.rows(&before, usize::MAX).is_ok(), "its file was opened anew");
-    let files = reader.files(std::slice::from_ref(&before));
-    assert_eq!(files[&before.id].metadata().expect("a file").len(), before.size, "and can be had");
+    let files = reader.lend(std::slice::from_ref(&before));
+    let lent = &files[&before.id];
+    let file = fs::metadata(format!("/proc/{}/fd/{}", lent.pid, lent.descriptor)).expect("a file");
+    assert_eq!((lent.pid, file.len()), (pid_of(&reader), before.size), "and can be had");
     wait_until("no zombie", || reader.stats().left_behind == 0 && !exists(first));
     let last = pid_of(&reader);
     drop(reader);
@@ -126,13 +133,23 @@ struct Silent {
 
 impl Silent {
     fn start(ms: u32) -> Self {
+        Self::run("shares", ms, &[])
+    }
+
+    /// A program that makes code, and whose perf map is such a file.
+    fn with_perf_map(ms: u32) -> Self {
+        Self::run("jit", ms, &["map"])
+    }
+
+    fn run(program: &str, ms: u32, more: &[&str]) -> Self {
         let folder = folder().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("others may look");
         let files = programs::c("silent_files").build().unwrap_or_else(|error| panic!("{error}"));
-        let shares = programs::c("shares").build().unwrap_or_else(|error| panic!("{error}"));
+        let program = programs::c(program).build().unwrap_or_else(|error| panic!("{error}"));
         let mut server = Command::new(files)
             .arg(folder.path())
-            .args([shares.as_os_str(), NOBODY.as_ref(), ms.to_string().as_ref()])
+            .args([program.as_os_str(), NOBODY.as_ref(), ms.to_string().as_ref()])
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()
             .expect("it starts");
@@ -150,6 +167,7 @@ impl Drop for Silent {
         let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
         let _ = self.server.kill();
         let _ = self.server.wait();
+        let _ = fs::remove_file(format!("/tmp/perf-{}.map", self.pid));
     }
 }
 
@@ -219,6 +237,196 @@ fn root_recording_goes_on_beside_a_file_that_cannot_be_opened() {
         found = attempt();
     }
     assert!(found.problems.is_empty(), "{test}: {}\n{}", found.summary(), found.problems.join("\n"));
+}
+
+/// What `reader` holds open of `executables`.
+fn open_of(reader: &Reader, executables: &[Arc<Executable>]) -> usize {
+    let folder = format!("/proc/{}/fd", pid_of(reader));
+    let files = fs::read_dir(folder).expect("it runs").flatten().filter_map(|entry| fs::metadata(entry.path()).ok());
+    let open: Vec<(u64, u64)> = files.map(|file| (file.dev(), file.ino())).collect();
+    let key = |executable: &Arc<Executable>| {
+        let file = fs::metadata(executable.path_text().as_ref()).expect("a file");
+        (file.dev(), file.ino())
+    };
+    executables.iter().map(key).filter(|key| open.contains(key)).count()
+}
+
+#[test]
+fn files_that_were_lent_are_closed_after_a_time_and_no_more_than_some_are_open() {
+    let lending =
+        |most, time| Options { lending: (most, time), ..Options::of_program(profiler().to_owned(), 64 << 20) };
+    // Whoever names frames has files for as long as windows may wait; the registry has long closed them.
+    for (most, time, kept) in
+        [(64, Duration::from_secs(3600), None), (2, Duration::from_secs(3600), Some(2)), (64, Duration::ZERO, Some(0))]
+    {
+        let mut reader = Reader::start(lending(most, time)).expect("a reader");
+        let scan = Scan::read(std::process::id()).expect("our own mappings");
+        let mut found: Vec<_> =
+            open(&mut reader, std::process::id(), &scan).executables.into_iter().flatten().collect();
+        found.sort_unstable_by_key(|executable| executable.id);
+        found.dedup_by_key(|executable| executable.id);
+        assert!(found.len() > 2, "libraries");
+        assert_eq!(reader.lend(&found).len(), found.len());
+        reader.close_orphans(&|_| false, &|_| false);
+        assert_eq!(open_of(&reader, &found), kept.unwrap_or(found.len()), "of {} for {time:?}", found.len());
+        assert_eq!(reader.stats().troubles.given_up + reader.stats().troubles.died, 0);
+    }
+}
+
+/// Where `function` is in `executable`, which is the calling program.
+fn address_of(executable: &Executable, function: usize) -> ElfVaddr {
+    let scan = Scan::read(std::process::id()).expect("our own mappings");
+    let function = function as u64;
+    let mapping = scan.mappings.iter().find(|mapping| (mapping.start.0..mapping.end.0).contains(&function));
+    let mapping = mapping.expect("a mapping");
+    let offset = function - mapping.start.0 + mapping.offset.0;
+    let mut segments = executable.segments.iter();
+    let segment = segments.find(|one| (one.offset.0..one.offset.0 + one.file_size).contains(&offset));
+    let segment = segment.expect("a segment");
+    ElfVaddr(offset - segment.offset.0 + segment.vaddr.0)
+}
+
+#[test]
+fn a_namer_names_what_a_reader_lends_and_others_take_over_from_both() {
+    let mut reader = start();
+    let own = program(&mut reader, std::process::id()).expect("our own program");
+    let address = address_of(&own, address_of as *const () as usize + 1);
+    let lent = reader.lend(std::slice::from_ref(&own)).remove(&own.id);
+    let options = Options::of_program(profiler().to_owned(), 512 << 20).for_names();
+    let mut namer = Namer::new(options, profiler_symbolizer::Options::default()).with_lenders(reader.clone());
+    let seen = namer.seen();
+    let is_named = |namer: &mut Namer, program_of| {
+        let object = Object { executable: &own, lent: lent.as_ref(), program_of };
+        let found = namer.native(&object, &[address], false);
+        let name = |one: &Symbolized| one.frames.first().is_some_and(|frame| frame.name.contains("address_of"));
+        assert_eq!(found.len(), 1);
+        found[0].as_ref().is_some_and(name)
+    };
+    assert!(is_named(&mut namer, None));
+    let pid = || seen.stats().pid.expect("a namer runs");
+    // Who had the file open is gone, and so is what was read of it.
+    let first = pid();
+    signal(pid_of(&reader), Signal::KILL);
+    signal(first, Signal::KILL);
+    assert!(is_named(&mut namer, None), "another namer, by another reader's file");
+    assert_eq!((seen.stats().troubles.died, seen.stats().set_aside), (1, 0));
+    assert_ne!(pid(), first);
+    // Whatever a process has in its root directory is its own doing: of the program that it shares with others the names stay.
+    signal(pid(), Signal::STOP);
+    let (begun, ended) = (Instant::now(), seen.stats().ended);
+    assert!(is_named(&mut namer, Some(std::process::id())));
+    assert!(begun.elapsed() >= Duration::from_secs(1), "nobody but a window waits: {:?}", begun.elapsed());
+    assert_eq!((seen.stats().troubles.given_up, seen.stats().set_aside), (1, 1));
+    // By this it is known that the publisher gets on, however much is given up.
+    assert_eq!(
+        seen.stats().ended,
+        ended + 3,
+        "one was given up; the others were answered, the first that who lent the file is gone"
+    );
+    signal(pid(), Signal::STOP);
+    assert!(!is_named(&mut namer, None), "the file itself is set aside");
+    // The pause of the process may be over by now.
+    assert_eq!(seen.stats().troubles.given_up, 2);
+    assert!(seen.stats().set_aside >= 1);
+    wait_until("it is tried again", || is_named(&mut namer, None));
+    // Who has nothing else to do waits for longer, also for the namer that runs already.
+    namer.be_patient();
+    signal(pid(), Signal::STOP);
+    let begun = Instant::now();
+    assert!(!is_named(&mut namer, None));
+    assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
+    wait_until("no zombie", || !exists(first));
+}
+
+/// Where the functions of [`program_of_long_names`] are.
+const LONG_NAMES: u64 = 0x1000_0000;
+
+/// A program of `count` functions of 64 bytes with names of `length` bytes; it sleeps.
+fn program_of_long_names(folder: &Path, count: usize, length: usize) -> PathBuf {
+    let function = |number: usize| {
+        let name = format!("f{number:0>width$}", width = length - 1);
+        format!("{name}:\n.skip 64\n.type {name}, \"function\"\n.size {name}, 64\n")
+    };
+    let functions: String = (0..count).map(function).collect();
+    let (source, program) = (folder.join("long.s"), folder.join("long"));
+    let text = format!(".section .long,\"ax\"\n{functions}.section .note.GNU-stack,\"\"\n");
+    fs::write(&source, text).expect("its source");
+    let main = folder.join("main.c");
+    fs::write(&main, "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n").expect("its source");
+    let place = format!("-Wl,--section-start=.long={LONG_NAMES:#x}");
+    let mut gcc = Command::new("gcc");
+    children::run_well(gcc.args(["-no-pie", &place, "-o"]).args([&program, &main, &source]), PATIENCE)
+        .expect("it is built");
+    program
+}
+
+#[test]
+fn names_that_do_not_fit_into_an_answer_are_asked_for_in_several() {
+    // More than an answer holds, and less than a file may have.
+    const COUNT: usize = 200;
+    const LENGTH: usize = 60_000;
+    let folder = folder().expect("a folder");
+    let child =
+        children::start(&mut Command::new(program_of_long_names(folder.path(), COUNT, LENGTH))).expect("it starts");
+    let mut reader = start();
+    let executable = program(&mut reader, child.pid()).expect("its program");
+    let lent = reader.lend(std::slice::from_ref(&executable)).remove(&executable.id);
+    let options = Options::of_program(profiler().to_owned(), 512 << 20).for_names();
+    let mut namer = Namer::new(options, profiler_symbolizer::Options::default());
+    let addresses: Vec<ElfVaddr> = (0..COUNT).map(|number| ElfVaddr(LONG_NAMES + 64 * number as u64 + 1)).collect();
+    let object = Object { executable: &executable, lent: lent.as_ref(), program_of: None };
+    let found = namer.native(&object, &addresses, false);
+    assert_eq!(found.len(), COUNT);
+    for (number, one) in found.iter().enumerate() {
+        let name = one.as_ref().and_then(|one| one.frames.first()).map(|frame| &*frame.name).unwrap_or_default();
+        assert_eq!(name.len(), LENGTH, "function {number}");
+        assert!(name.ends_with(&number.to_string()), "function {number}");
+    }
+    assert_eq!(namer.stats().names_left_out, 0);
+    assert!(namer.seen().stats().ended > 2, "in several answers");
+}
+
+#[test]
+fn root_a_perf_map_that_cannot_be_opened_costs_its_own_names_and_delays_no_window() {
+    let test = "root_a_perf_map_that_cannot_be_opened_costs_its_own_names_and_delays_no_window";
+    if !have_fuse(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let shares = programs::c("shares").build().unwrap_or_else(|error| panic!("{error}"));
+    let mut agent = Agent::start(&Configuration::new(99, &["jit", "shares"], String::new())).expect("an agent");
+    let silent = Silent::with_perf_map(120_000);
+    let given_up = "namer given up at a target that let it wait or work without end";
+    let trouble = |now: &Metrics| now.sum("profiler_names_trouble_total", &[("reason", given_up)]);
+    agent.wait("a namer given up", PATIENCE, |now| trouble(now) >= 1.0).expect("it is");
+    // Whoever comes now is delivered and named all the same, window after window.
+    let good = children::start(Command::new(&shares).args(["--ms", "60000"])).expect("it starts");
+    let mut published = agent.metrics().expect("metrics").published();
+    for _ in 0..3 {
+        published = agent.wait("windows", PATIENCE, |now| now.published() > published + 90).expect("them").published();
+    }
+    let (status, page) = agent.get("/healthz").expect("an answer");
+    assert_eq!(status, 200, "{page}");
+    let (_, page) = agent.get("/status").expect("an answer");
+    assert!(page.contains("namer, pid"), "{page}");
+    let aside = agent.metrics().expect("metrics").sum("profiler_reader_set_aside", &[]);
+    assert!(aside >= 1.0 || trouble(&agent.metrics().expect("metrics")) >= 2.0, "set aside, or tried again: {aside}");
+    let (home, status, log) = agent.stop().expect("it ends");
+    assert!(status.success(), "{log}");
+    let sampled = seen(&home.record().expect("a record"));
+    let of = |pid: u32| -> Vec<Row> {
+        let pid = pid.to_string();
+        let own: Vec<_> = sampled.iter().filter(|one| plain(&one.resource, "process.pid") == pid).cloned().collect();
+        as_rows(&own)
+    };
+    let names =
+        |row: &Row, name: &str| row.frames.iter().any(|frame| frame.functions.iter().any(|f| is_function(f, name)));
+    let (own, others) = (of(good.pid()), of(silent.pid));
+    let named = total(own.iter().filter(|row| names(row, "main")));
+    assert!(named > 100 && named * 10 > total(own.iter()) * 9, "{named} of {} are named", total(own.iter()));
+    assert!(total(others.iter().filter(|row| names(row, "main"))) > 0, "its program has names");
+    assert!(!others.iter().any(|row| names(row, "jit_inner")), "its perf map has none");
+    good.signal(Signal::KILL);
 }
 
 /// A program without sections, and with a segment of 600 MiB, of which nothing is on the disk.

@@ -189,6 +189,17 @@ fn root_another_reader_restores_what_the_last_one_had() {
     served.signal_server(Signal::STOP);
     assert_eq!(reader.rows(&first, usize::MAX).expect("rows"), rows);
     served.signal_server(Signal::CONT);
+    // It is memory, and lending it keeps none beyond what may be kept.
+    let restored = |reader: &Reader| {
+        let folder = format!("/proc/{}/fd", reader.stats().pid.expect("a reader"));
+        let links =
+            fs::read_dir(folder).expect("it runs").flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+        links.filter(|link| link.to_string_lossy().contains("memfd:restored")).count()
+    };
+    assert_eq!(reader.lend(std::slice::from_ref(&first)).len(), 1);
+    assert_eq!(restored(&reader), 1);
+    reader.close_orphans(&|_| false, &|_| false);
+    assert_eq!(restored(&reader), 0);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use profiler_unwinders::native::Native;
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
 use profiler_unwinders::process::{Clock, Process, ProcessTable, ScanError};
 use profiler_unwinders::publish::{Located, Publisher};
-use profiler_unwinders::reading::{Compiled, InHand, Opened, Reading, RowsError};
+use profiler_unwinders::reading::{Compiled, InHand, Lent, Opened, Reading, RowsError};
 use profiler_unwinders::runtime::{
     AttachError, Attached, FrameName, Instance, Loader, Named, Piece, RuntimeError, Runtimes, Tier, loaders,
 };
@@ -164,8 +164,8 @@ impl Reading for TestReading {
     fn memory(&mut self, pid: u32, address: u64, length: usize) -> Option<Vec<u8>> {
         self.0.memory(pid, address, length)
     }
-    fn files(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Arc<File>> {
-        self.0.files(wanted)
+    fn lend(&mut self, wanted: &[Arc<Executable>]) -> FxHashMap<ExecutableId, Lent> {
+        self.0.lend(wanted)
     }
     fn close_orphans(&mut self, living: &dyn Fn(u32) -> bool, needed: &dyn Fn(ExecutableId) -> bool) -> usize {
         self.0.close_orphans(living, needed)

@@ -1,0 +1,341 @@
+//! Who names frames: a reader of its own, so that slow naming delays nobody's rows.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use profiler_address::{ElfVaddr, UserAddr};
+use profiler_confine::Report;
+use profiler_symbolizer::{Generation, JitProcess, Options as Symbols, Stats as NameStats, Symbolized};
+use profiler_unwinders::executable::Executable;
+use profiler_unwinders::reading::Lent;
+
+use crate::client::{Client, Options, Reader, Stats, user_of};
+use crate::patience::Target;
+use crate::wire::names::{self, Content, JitCode, MAX_ADDRESSES, MAX_NAMES, Named, NamedFile};
+use crate::wire::{Answer, Request};
+
+/// A file whose addresses are named.
+#[derive(Clone, Copy, Debug)]
+pub struct Object<'a> {
+    /// Which.
+    pub executable: &'a Executable,
+    /// Its file; none if it has none, or if it could not be opened any more.
+    pub lent: Option<&'a Lent>,
+    /// A process that runs it as its program, in whose root directory debug files are looked for first.
+    pub program_of: Option<u32>,
+}
+
+/// Names frames in a process of its own, which is given up where a target holds it. That target's frames have no names then.
+#[derive(Debug)]
+pub struct Namer {
+    client: Client,
+    /// Who holds files open.
+    lenders: Option<Reader>,
+    /// Of namers that are gone.
+    past: NameStats,
+    /// Of the one that runs.
+    present: NameStats,
+    /// Frames for which answers had no room.
+    left_out: u64,
+    seen: Seen,
+}
+
+/// Whoever was asked was given up, or is not asked for now.
+struct NoNames;
+
+/// Bytes of names that one file or process may have at once: whose names are all of the longest gets some of them.
+const MAX_OF_ONE: usize = 4 * MAX_NAMES;
+
+/// Addresses, some at a time: fewer, where their names do not fit into an answer.
+struct Portions<'a, T> {
+    left: &'a [T],
+    at_once: usize,
+    bytes: usize,
+}
+
+impl<'a, T> Portions<'a, T> {
+    fn of(addresses: &'a [T]) -> Self {
+        Self { left: addresses, at_once: MAX_ADDRESSES, bytes: 0 }
+    }
+
+    /// What is to be asked for now; none once all is answered, or as much as there may be.
+    fn next(&self) -> Option<&'a [T]> {
+        let portion = self.left.get(..self.left.len().min(self.at_once))?;
+        (!portion.is_empty() && self.bytes < MAX_OF_ONE).then_some(portion)
+    }
+
+    fn is_last(&self) -> bool {
+        self.left.len() <= self.at_once
+    }
+
+    /// It was answered, with so many bytes and so many frames that had no room; whether the answer is taken.
+    fn take(&mut self, portion: &[T], bytes: usize, left_out: u64) -> bool {
+        if left_out > 0 && portion.len() > 1 {
+            self.at_once = portion.len() / 2;
+            return false;
+        }
+        self.bytes += bytes;
+        self.left = self.left.get(portion.len()..).unwrap_or_default();
+        true
+    }
+}
+
+/// An answer, its bytes, and how many frames had no room in it.
+type Taken<T> = (T, usize, u64);
+
+/// What others may look at while the namer is being waited for.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(Arc<Mutex<(Stats, Report)>>);
+
+impl Seen {
+    /// What namers did.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// What the namer that runs, or ran last, may do no more.
+    #[must_use]
+    pub fn confined(&self) -> Report {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
+}
+
+impl Namer {
+    /// A namer by `symbols`, whose process is started when something is asked for.
+    #[must_use]
+    pub fn new(options: Options, symbols: Symbols) -> Self {
+        let client = Client::new(options, Some(names::Symbols::of(&symbols)));
+        let (past, present) = (NameStats::default(), NameStats::default());
+        Self { client, lenders: None, past, present, left_out: 0, seen: Seen::default() }
+    }
+
+    /// Asks `lenders` for files once more, where those who held them open are gone.
+    #[must_use]
+    pub fn with_lenders(mut self, lenders: Reader) -> Self {
+        self.lenders = Some(lenders);
+        self
+    }
+
+    /// Nobody samples any more: what is asked for from now on may take minutes of CPU time.
+    pub fn be_patient(&mut self) {
+        self.client.be_patient();
+    }
+
+    /// For who must not wait.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.seen.clone()
+    }
+
+    /// Names in another way from now on; what was read is read anew.
+    pub fn set(&mut self, options: Options, symbols: Symbols) {
+        self.client.options = options;
+        self.client.naming = Some(names::Symbols::of(&symbols));
+        self.client.restart();
+        self.look();
+    }
+
+    /// Names of `addresses` in a file, in order; none of those that could not be asked for. With `forget` nothing of it is kept.
+    pub fn native(&mut self, object: &Object<'_>, addresses: &[ElfVaddr], forget: bool) -> Vec<Option<Symbolized>> {
+        let content = match (object.executable.bytes(), object.lent) {
+            (Some(bytes), _) => Content::Bytes(bytes.to_vec()),
+            (None, Some(lent)) => Content::of(lent),
+            (None, None) => return vec![None; addresses.len()],
+        };
+        let executable = object.executable;
+        let mut file = NamedFile {
+            // Ids and hashes of the ends are claims; the registry's id stands for the whole content.
+            key: format!("{:?}: {}", executable.id, executable.htlhash),
+            path: executable.path_text().into_owned(),
+            root: object.program_of,
+            content,
+        };
+        let total = addresses.len();
+        let user = object.lent.and_then(|lent| lent.user).or_else(|| object.program_of.and_then(user_of));
+        let mut found = Vec::with_capacity(total);
+        let mut portions = Portions::of(addresses);
+        while let Some(portion) = portions.next() {
+            let addresses: Vec<u64> = portion.iter().map(|address| address.0).collect();
+            let forget = forget && portions.is_last();
+            let answer = match self.names_of(executable, user, &mut file, &addresses, forget) {
+                // Whoever held it open is gone; another may open it once more.
+                Ok(None) => match self.lenders.as_mut().and_then(|lenders| lenders.lend_again(executable)) {
+                    Some(lent) => {
+                        file.content = Content::of(&lent);
+                        self.names_of(executable, user, &mut file, &addresses, forget).ok().flatten()
+                    }
+                    None => None,
+                },
+                answer => answer.ok().flatten(),
+            };
+            // The next would be refused, too.
+            let Some((answer, bytes, left_out)) = answer else { break };
+            if portions.take(portion, bytes, left_out) {
+                self.left_out += left_out;
+                found.extend(answer.into_iter().map(Some));
+            }
+        }
+        if portions.bytes >= MAX_OF_ONE {
+            self.left_out += portions.left.len() as u64;
+        }
+        found.resize(total, None);
+        found
+    }
+
+    /// Names; `Ok(None)`: the file cannot be had.
+    fn names_of(
+        &mut self,
+        executable: &Executable,
+        user: Option<u32>,
+        file: &mut NamedFile,
+        addresses: &[u64],
+        forget: bool,
+    ) -> Result<Option<Taken<Vec<Symbolized>>>, NoNames> {
+        let count = addresses.len();
+        let mut ask = |target, file: &NamedFile| {
+            let request = Request::Symbols { file: file.clone(), addresses: addresses.to_vec(), forget };
+            self.ask((target, user), &request, |named| {
+                let (bytes, left_out) = (named.bytes(), named.left_out);
+                Some((named.take(count)?, bytes, left_out))
+            })
+        };
+        if let Some(pid) = file.root {
+            match ask(Target::Process(pid), file) {
+                // What a process has in its root directory is its own doing, and others may run the same file.
+                Err(NoNames) => file.root = None,
+                answer => return answer,
+            }
+        }
+        ask(Target::Executable(executable.id), file)
+    }
+
+    /// What addresses in code that a JIT made have meant; none if that could not be asked for.
+    pub fn generations(&mut self, process: &JitProcess, addresses: &[UserAddr]) -> Option<Vec<Vec<Generation>>> {
+        let mut found = Vec::with_capacity(addresses.len());
+        let mut portions = Portions::of(addresses);
+        while let Some(portion) = portions.next() {
+            let addresses: Vec<u64> = portion.iter().map(|address| address.0).collect();
+            let request = Request::Generations { code: JitCode::of(process), addresses };
+            let target = self.client.process_target(process.pid);
+            let answer = self.ask(target, &request, |named| {
+                let (bytes, left_out) = (named.bytes(), named.left_out);
+                Some((named.take_generations(portion.len())?, bytes, left_out))
+            });
+            let (answer, bytes, left_out) = answer.ok().flatten()?;
+            if portions.take(portion, bytes, left_out) {
+                self.left_out += left_out;
+                found.extend(answer);
+            }
+        }
+        // No place is without a meaning.
+        self.left_out += portions.left.len() as u64;
+        let none = || vec![Generation { until: u64::MAX, symbolized: Symbolized::default() }];
+        found.resize_with(addresses.len(), none);
+        Some(found)
+    }
+
+    /// Reads what names a process's JIT code has by now.
+    pub fn prefetch(&mut self, process: &JitProcess) {
+        let target = self.client.process_target(process.pid);
+        self.told(target, &Request::Prefetch { code: JitCode::of(process) });
+    }
+
+    /// Forgets all that was read.
+    pub fn forget(&mut self) {
+        if self.client.is_running() {
+            self.told((Target::Nobody, None), &Request::Forget);
+        }
+    }
+
+    /// What was looked up so far, by all namers.
+    #[must_use]
+    pub fn stats(&self) -> NameStats {
+        let mut stats = self.past;
+        stats.add(&self.present);
+        stats.names_left_out = stats.names_left_out.saturating_add(self.left_out);
+        stats
+    }
+
+    fn told(&mut self, target: (Target, Option<u32>), request: &Request) {
+        let answer = self.client.ask(target, request, 0);
+        self.look();
+        match answer {
+            Ok((Answer::Named { stats, .. }, _)) => self.present = NameStats::from_array(stats),
+            Ok(_) => {
+                self.client.malformed(target.0, request);
+                self.look();
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// `Ok(None)`: there was nothing to name by.
+    fn ask<T>(
+        &mut self,
+        target: (Target, Option<u32>),
+        request: &Request,
+        take: impl FnOnce(Named) -> Option<T>,
+    ) -> Result<Option<T>, NoNames> {
+        let answer = self.client.ask(target, request, MAX_NAMES);
+        self.look();
+        let taken = match answer {
+            Ok((Answer::Named { stats, found }, rest)) => {
+                self.present = NameStats::from_array(stats);
+                if !found {
+                    return Ok(None);
+                }
+                borsh::from_slice(&rest).ok().and_then(take)
+            }
+            Ok(_) => None,
+            Err(_) => return Err(NoNames),
+        };
+        if taken.is_none() {
+            self.client.malformed(target.0, request);
+            self.look();
+        }
+        taken.map(Some).ok_or(NoNames)
+    }
+
+    /// Shows what there is to be seen; what a namer that is gone has counted stays counted.
+    fn look(&mut self) {
+        let stats = self.client.stats();
+        let mut seen = self.seen.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0.pid != stats.pid {
+            // What it held is gone with it.
+            let mut gone = std::mem::take(&mut self.present);
+            (gone.objects, gone.bytes) = (0, 0);
+            self.past.add(&gone);
+        }
+        *seen = (stats, self.client.confined.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Asks for all, where `fit` names of `bytes` each fit into an answer; gives how many were asked for each time, and taken.
+    fn asked(count: usize, fit: usize, bytes: usize) -> (Vec<usize>, usize) {
+        let addresses = vec![0; count];
+        let mut portions = Portions::of(&addresses);
+        let (mut asked, mut taken) = (Vec::new(), 0);
+        while let Some(portion) = portions.next() {
+            asked.push(portion.len());
+            let named = portion.len().min(fit);
+            if portions.take(portion, named * bytes, (portion.len() - named) as u64) {
+                taken += portion.len();
+            }
+        }
+        (asked, taken)
+    }
+
+    #[test]
+    fn fewer_are_asked_for_where_names_have_no_room_and_no_more_than_one_may_have() {
+        assert_eq!(asked(0, 1, 1), (vec![], 0));
+        assert_eq!(asked(5000, 5000, 100), (vec![4096, 904], 5000));
+        assert_eq!(asked(10, 3, 1 << 20), (vec![10, 5, 2, 2, 2, 2, 2], 10));
+        assert_eq!(asked(2, 0, 0), (vec![2, 1, 1], 2), "one that never fits is not asked for without end");
+        let (_, taken) = asked(4096, 8, 1 << 20);
+        assert_eq!(taken, MAX_OF_ONE >> 20, "of names of 1 MiB each");
+    }
+}

@@ -1,0 +1,147 @@
+//! Naming: a symbolizer, and what it is asked for.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use profiler_address::{ElfVaddr, UserAddr};
+use profiler_symbolizer::{Object, ObjectKey, Options, Stats, Symbolizer};
+use rustix::fs::{FileType, MemfdFlags, Mode, OFlags};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+
+use crate::wire::names::{Content, JitCode, Named, NamedFile, root_of};
+
+/// Names frames.
+pub(super) struct Naming {
+    symbolizer: Symbolizer,
+}
+
+impl Naming {
+    pub(super) fn new(options: Options) -> Self {
+        Self { symbolizer: Symbolizer::new(options) }
+    }
+
+    /// Names of addresses in a file; none if its bytes cannot be had.
+    pub(super) fn native(&mut self, of: NamedFile, addresses: &[u64], forget: bool) -> Option<Named> {
+        let file = match of.content {
+            Content::Bytes(bytes) => memory_file(&bytes),
+            Content::Lent { pid, descriptor, device, inode } => borrow(pid, descriptor, (device, inode)),
+        };
+        let file =
+            file.inspect_err(|error| tracing::debug!(path = of.path, %error, "no file to name frames by")).ok()?;
+        let root = of.root.map_or_else(|| PathBuf::from("/"), root_of);
+        let object = Object { key: ObjectKey(of.key.into()), file: Arc::new(file), path: of.path, root };
+        let addresses: Vec<ElfVaddr> = addresses.iter().copied().map(ElfVaddr).collect();
+        let named = Named::of(&self.symbolizer.native(&object, &addresses));
+        // Fewer are asked for at once if some had no room.
+        if forget && (named.left_out == 0 || addresses.len() == 1) {
+            self.symbolizer.evict(&object.key);
+        }
+        Some(named)
+    }
+
+    /// What addresses in code of a JIT have meant.
+    pub(super) fn generations(&mut self, of: &JitCode, addresses: &[u64]) -> Named {
+        let addresses: Vec<UserAddr> = addresses.iter().copied().map(UserAddr).collect();
+        Named::of_generations(&self.symbolizer.jit_generations(&of.process(), &addresses))
+    }
+
+    pub(super) fn prefetch(&mut self, of: &JitCode) {
+        self.symbolizer.jit_prefetch(&of.process());
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.symbolizer.forget();
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.symbolizer.stats()
+    }
+}
+
+/// What has no file, the vDSO, becomes one.
+fn memory_file(bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("vdso", MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// The file that `pid`, another reader, has open: the very same opening, so that nothing of its file system's is asked for. Where that is
+/// refused it is opened once more.
+fn borrow(pid: u32, descriptor: i32, identity: (u64, u64)) -> io::Result<File> {
+    let taken = || {
+        let pid = Pid::from_raw(pid.cast_signed()).ok_or(rustix::io::Errno::SRCH)?;
+        pidfd_getfd(pidfd_open(pid, PidfdFlags::empty())?, descriptor, PidfdGetfdFlags::empty())
+    };
+    taken_or_opened(taken(), pid, descriptor, identity)
+}
+
+fn taken_or_opened(
+    taken: rustix::io::Result<OwnedFd>,
+    pid: u32,
+    descriptor: i32,
+    identity: (u64, u64),
+) -> io::Result<File> {
+    let file = match taken {
+        Ok(descriptor) => File::from(descriptor),
+        Err(_) => {
+            // By its path alone first: whatever has that number by now, a device say, is not to be opened.
+            let path = rustix::fs::open(
+                format!("/proc/{pid}/fd/{descriptor}"),
+                OFlags::PATH | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?;
+            same(&path, identity)?;
+            File::open(format!("/proc/self/fd/{}", path.as_raw_fd()))?
+        }
+    };
+    same(&file, identity)?;
+    Ok(file)
+}
+
+/// Whoever lent it may have ended, or closed it.
+fn same(file: impl AsFd, identity: (u64, u64)) -> io::Result<()> {
+    let stat = rustix::fs::fstat(file)?;
+    if (stat.st_dev, stat.st_ino) == identity && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+        return Ok(());
+    }
+    Err(io::Error::other("it is another file by now"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_borrowed_and_no_other_in_its_place() {
+        let file = File::open("/proc/self/exe").unwrap();
+        let stat = rustix::fs::fstat(&file).unwrap();
+        let (pid, identity) = (std::process::id(), (stat.st_dev, stat.st_ino));
+        let borrowed = borrow(pid, file.as_raw_fd(), identity).unwrap();
+        assert_eq!(borrowed.metadata().unwrap().len(), file.metadata().unwrap().len());
+        assert!(borrow(pid, file.as_raw_fd(), (stat.st_dev, stat.st_ino + 1)).is_err());
+        assert!(borrow(pid, 9999, identity).is_err());
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        let pipe = rustix::fs::fstat(&reader).unwrap();
+        assert!(borrow(pid, reader.as_raw_fd(), (pipe.st_dev, pipe.st_ino)).is_err(), "no regular file");
+    }
+
+    #[test]
+    fn where_no_descriptor_may_be_taken_the_file_is_opened_once_more_and_nothing_else_is() {
+        let file = File::open("/proc/self/exe").unwrap();
+        let stat = rustix::fs::fstat(&file).unwrap();
+        let identity = (stat.st_dev, stat.st_ino);
+        let opened = |file: &dyn AsRawFd, identity| {
+            taken_or_opened(Err(rustix::io::Errno::PERM), std::process::id(), file.as_raw_fd(), identity)
+        };
+        assert_eq!(opened(&file, identity).unwrap().metadata().unwrap().len(), file.metadata().unwrap().len());
+        assert!(opened(&file, (stat.st_dev, stat.st_ino + 1)).is_err());
+        // Whoever opened it to read would wait for a writer.
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        let pipe = rustix::fs::fstat(&reader).unwrap();
+        drop(writer);
+        assert!(opened(&reader, (pipe.st_dev, pipe.st_ino)).is_err());
+    }
+}
