@@ -187,7 +187,7 @@ fn root_agent_sends_all_of_the_host_to_two_receivers() {
     let _one = one_at_a_time();
     let collectors = [(); 2].map(|()| Collector::start(CollectorOptions::plain()).unwrap());
     let [over_grpc, over_http] = &collectors;
-    let exporters = otlp_exporter("one", &over_grpc.endpoint(Protocol::Grpc), "grpc", "    max_request_size: 16KiB\n")
+    let exporters = otlp_exporter("one", &over_grpc.endpoint(Protocol::Grpc), "grpc", "    max_request_size: 32KiB\n")
         + &otlp_exporter("two", &over_http.endpoint(Protocol::Http), "http/protobuf", "    compression: none\n");
     let agent = Agent::start(&Configuration::new(HERTZ.into(), &[], exporters)).unwrap();
     let program = programs::c("shares").build().unwrap();
@@ -206,5 +206,5 @@ fn root_agent_sends_all_of_the_host_to_two_receivers() {
         assert!(lost.is_empty() && added == 0, "{} lost, {added} added: {:#?}\n{log}", lost.len(), lost.first());
     }
     let (small, large) = (over_grpc.requests().unwrap().len(), over_http.requests().unwrap().len());
-    assert!(small > large, "{small} requests of at most 16 KiB, {large} of at most 4 MiB");
+    assert!(small > large, "{small} requests of at most 32 KiB, {large} of at most 4 MiB");
 }
