@@ -4,11 +4,16 @@ use std::fmt::Write;
 
 use crate::{
     core::{Core, Counters},
-    rollout::Phase,
+    rollout::{Counts, Phase},
 };
 
 /// All of them.
-pub(crate) fn page(core: &Core) -> String {
+pub(crate) fn page(core: &mut Core, now: i64) -> String {
+    let under_way: Vec<_> = core.rollouts().filter(|rollout| rollout.is_under_way()).cloned().collect();
+    // How those that somebody may have to look at get on. There are few of them.
+    let counts: Vec<_> =
+        under_way.iter().filter_map(|rollout| Some((rollout.id, core.counts(rollout, now).ok()?))).collect();
+    let core = &*core;
     let mut page = String::new();
     let (mut connected, mut gone, mut unhealthy) = (0_u64, 0_u64, 0_u64);
     for (_, member) in core.members() {
@@ -33,6 +38,24 @@ pub(crate) fn page(core: &Core) -> String {
         (r#"{phase="reverted"}"#, phase(Phase::Reverted)),
     ];
     family("profiler_control_rollouts", "gauge", "Rollouts.", &rollouts);
+    let states = counts.iter().flat_map(|(id, counts)| {
+        let Counts { eligible, assigned, waiting, well, unhealthy, failed, lost, left } = *counts;
+        let all = [
+            ("eligible", eligible),
+            ("assigned", assigned),
+            ("waiting", waiting),
+            ("well", well),
+            ("unhealthy", unhealthy),
+            ("failed", failed),
+            ("lost", lost),
+            ("left", left),
+        ];
+        all.map(|(state, count)| (format!(r#"{{rollout="{id}",state="{state}"}}"#), count as u64))
+    });
+    let states: Vec<_> = states.collect();
+    let states: Vec<_> = states.iter().map(|(labels, count)| (labels.as_str(), *count)).collect();
+    let help = "Agents of rollouts that run or are paused. All that it is for are eligible; of those that are to have the revision each is in one of the other states.";
+    family("profiler_control_rollout_agents", "gauge", help, &states);
     let Counters { reports, unauthorized, forbidden, stolen, too_many, failed, lost_writes } = core.counters;
     for (name, help, value) in [
         ("reports", "Messages of agents.", reports),

@@ -57,8 +57,8 @@ pub(super) fn openapi(_: &mut Core, _: &mut Registry, _: &Call) -> Answer {
     Ok(Reply::Text("application/json", OPENAPI.to_owned()))
 }
 
-pub(super) fn metrics(core: &mut Core, _: &mut Registry, _: &Call) -> Answer {
-    Ok(Reply::Text("text/plain; version=0.0.4; charset=utf-8", metrics::page(core)))
+pub(super) fn metrics(core: &mut Core, _: &mut Registry, call: &Call) -> Answer {
+    Ok(Reply::Text("text/plain; version=0.0.4; charset=utf-8", metrics::page(core, call.now)))
 }
 
 /// An agent, in short or whole.

@@ -452,3 +452,27 @@ fn a_revision_that_an_agent_has_failed_with_before_it_was_to_have_it_stops_at_on
     assert_eq!(world.core().failures(&bad.hash), [(uid(1), "it was bad")]);
     assert!(world.agents[&1].given.is_empty());
 }
+
+#[test]
+fn metrics_tell_how_rollouts_under_way_get_on() {
+    let mut world = World::with(4);
+    let revision = world.save("rate: 49");
+    let id = world.start(revision.id, &[50.0, 100.0], OnFailure::Pause).unwrap();
+    let told = |world: &mut World| {
+        let now = world.now;
+        let page = crate::metrics::page(world.core(), now);
+        let name = format!(r#"profiler_control_rollout_agents{{rollout="{id}",state=""#);
+        let lines = page.lines().filter_map(|line| line.strip_prefix(&name)).filter(|line| !line.ends_with(" 0"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut world), [r#"eligible"} 4"#, r#"assigned"} 2"#, r#"well"} 2"#]);
+    let canary = *world.agents.iter().find(|(_, agent)| agent.text.is_some()).unwrap().0;
+    world.leaves(canary);
+    world.pass(25);
+    assert_eq!(world.rollout(id).phase, Phase::Paused);
+    assert_eq!(told(&mut world), [r#"eligible"} 4"#, r#"assigned"} 2"#, r#"well"} 1"#, r#"lost"} 1"#]);
+    world.pass(1);
+    let (core, registry) = (world.core.as_mut().unwrap(), &mut world.registry);
+    core.change(registry, world.now, "op", (id, None), Verb::Revert, "").unwrap();
+    assert!(told(&mut world).is_empty(), "of one that has ended nothing");
+}
