@@ -1,8 +1,12 @@
 //! Rules of the command line, on a profile before anybody sees it.
 
+mod early;
+
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -11,15 +15,20 @@ use profiler_model::builder::ProfileBuilder;
 use profiler_model::{Loss, Origin, Profile, Profiles, Sample, counts_samples};
 use profiler_ottl::{ErrorMode, Gates, RuleError};
 pub use profiler_rules::Request;
-use profiler_rules::{Rules, compact};
+use profiler_rules::{RefusedRule, Rules, compact};
 use prost::Message;
 
+pub use self::early::Early;
 use crate::{exit, shown};
 
 /// The largest file of rules, bytes.
 pub const MAX_RULES: u64 = 4 << 20;
 /// Errors of a rule that are told one by one; the others are counted.
 const TOLD: u64 = 3;
+const DROP: &str = "--drop";
+const WHERE: &str = "--where";
+/// The reason of what is dropped before its stack is walked.
+pub const EARLY: &str = "before unwinding";
 /// The loss of samples that rules dropped.
 pub const FILTERED: &str = "filtered";
 
@@ -41,6 +50,7 @@ pub struct RulesArgs {
 #[derive(Debug, Default)]
 pub struct Edits {
     stages: Vec<Rules>,
+    early: Arc<Early>,
 }
 
 /// The statements of a file, and the lines that they are in, from 1: one a line; empty lines and those that begin with # are none.
@@ -73,11 +83,17 @@ impl RulesArgs {
     /// # Errors
     /// The file cannot be read, or a rule does not parse: its place and what was expected.
     pub fn compile(&self) -> anyhow::Result<Edits> {
-        let mut stages = Vec::new();
-        for (conditions, drop, flag) in [(&self.drop, true, "--drop"), (&self.keep, false, "--where")] {
+        let (mut stages, mut early) = (Vec::new(), Early::default());
+        for (conditions, drop, flag) in [(&self.drop, true, DROP), (&self.keep, false, WHERE)] {
             if !conditions.is_empty() {
+                let wrong = |refused: RefusedRule| exit::usage(format!("{flag}: {}", refused.error));
                 let filter = Rules::filter(None, conditions, drop, ErrorMode::Ignore, Gates::default());
-                stages.push(filter.map_err(|refused| exit::usage(format!("{flag}: {}", refused.error)))?);
+                let filter = filter.map_err(wrong)?;
+                let level = filter.level();
+                let why =
+                    if drop { early.dropping(flag, level, conditions) } else { early.keeping(flag, level, conditions) };
+                why.map_err(wrong)?;
+                stages.push(filter);
             }
         }
         if let Some(path) = &self.rules {
@@ -94,11 +110,17 @@ impl RulesArgs {
                 return Err(exit::usage(refused.join("\n")).into());
             }
         }
-        Ok(Edits { stages })
+        Ok(Edits { stages, early: Arc::new(early) })
     }
 }
 
 impl Edits {
+    /// Those of the conditions that are decided once a process.
+    #[must_use]
+    pub fn early(&self) -> Arc<Early> {
+        Arc::clone(&self.early)
+    }
+
     /// What they make of `profiles`. Samples that are dropped are a loss; errors of a rule are told on standard error, and the next rule runs.
     ///
     /// # Errors
@@ -157,6 +179,12 @@ pub fn edited(
     );
     let edited = otlp::decode(&request.encode_to_vec()).context("What rules have made cannot be read")?;
     Ok(completed(edited, profiles, filtered))
+}
+
+/// CPU time of this thread.
+pub fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Samples of `profiles`, as they are counted where rules drop them.

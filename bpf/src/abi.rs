@@ -229,7 +229,17 @@ pub struct RowPage {
 }
 layout!(RowPage, 8, { first: 0, count: 4 });
 
-/// `struct verdict`: what the rules say of one process image.
+/// [`Verdict::refused`]: it is sampled.
+pub const REFUSED_NOT: u32 = 0;
+/// [`Verdict::refused`]: it is no target, counted in [`Counter::Filtered`](crate::Counter::Filtered).
+pub const REFUSED_BY_TARGETS: u32 = 1;
+/// [`Verdict::refused`]: a rule drops all its samples, counted in [`Counter::RuledOut`](crate::Counter::RuledOut) and in the lane that the number is
+/// above this one.
+pub const REFUSED_BY_RULE: u32 = 2;
+/// Lanes in which what rules drop is counted.
+pub const RULE_LANES: usize = 8;
+
+/// `struct verdict`: what is decided of one process image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Verdict {
@@ -241,7 +251,7 @@ pub struct Verdict {
     pub start_stack: u64,
     /// Id of its v2 control group.
     pub cgroup: u64,
-    /// 1: not to be sampled.
+    /// [`REFUSED_NOT`], [`REFUSED_BY_TARGETS`], or [`REFUSED_BY_RULE`] and above.
     pub refused: u32,
     /// Zero.
     pub pad: u32,

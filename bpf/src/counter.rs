@@ -81,6 +81,8 @@ counters! {
     RuleSearches,
     /// Events that their program counted and did not sample; they are in what the next sample is worth.
     Passed,
+    /// Events that met a process of which a rule drops all samples.
+    RuledOut,
 }
 
 #[cfg(test)]

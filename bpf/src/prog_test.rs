@@ -13,7 +13,7 @@ use crate::skeleton::{ProfilerSkel, ProfilerSkelBuilder};
 use crate::tables::Tables;
 
 /// Offset of the frames in `struct scratch`; the C side asserts it.
-const SCRATCH_BODY: usize = 35_984;
+const SCRATCH_BODY: usize = 36_056;
 
 /// Twin of `struct test_input`.
 #[repr(C)]

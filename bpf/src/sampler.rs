@@ -13,7 +13,7 @@ use libbpf_rs::{Link, MapCore, MapFlags, OpenObject};
 
 use profiler_measure::source::{Event, Rate, Source};
 
-use crate::abi::Verdict;
+use crate::abi::{RULE_LANES, Verdict};
 use crate::counter::{Counter, Counters};
 use crate::cpus::Presence;
 use crate::error::{Error, Result};
@@ -77,6 +77,8 @@ pub const MAX_SOURCES: usize = 8;
 const PERIOD: usize = Counter::ALL.len();
 #[cfg(test)]
 const BUSY: usize = PERIOD + 2;
+/// Where it has what rules drop, by lane.
+const RULED_OUT: usize = PERIOD + 3;
 
 impl Sampler {
     /// Loads the programs; nothing is sampled until [`Self::follow_cpus`].
@@ -419,6 +421,19 @@ impl Sampler {
             for &counter in Counter::ALL {
                 let count = self.scratches.read(slot * self.scratch_words + counter as usize);
                 sum[counter] += count.unwrap_or_default();
+            }
+        }
+        sums
+    }
+
+    /// What of [`Counter::RuledOut`] was counted in each lane, over all sources and CPUs.
+    #[must_use]
+    pub fn ruled_out(&self) -> [u64; RULE_LANES] {
+        let mut sums = [0_u64; RULE_LANES];
+        for slot in 0..self.scratches.len() / self.scratch_words {
+            for (lane, sum) in sums.iter_mut().enumerate() {
+                let count = self.scratches.read(slot * self.scratch_words + RULED_OUT + lane);
+                *sum = sum.wrapping_add(count.unwrap_or_default());
             }
         }
         sums

@@ -30,7 +30,7 @@ use profiler_resource::Resources;
 
 use self::detection::Detection;
 use self::managed::Managed;
-use self::processors::Processors;
+pub(crate) use self::processors::{Explained, Processors};
 use self::publish::{NameOptions, Publisher};
 use self::sampling::{Sampling, SamplingOptions};
 pub(crate) use self::signals::Signals;
@@ -126,6 +126,7 @@ impl Agent {
         let resources = Arc::new(Resources::start(options::resource(&config))?);
         let sinks = Sinks::start(&config.exporters)?;
         let processors = Processors::compile(&config.processors)?;
+        let early = processors.early();
         let way_out = (processors, sinks.clone());
         let reader = Reader::start(profiler_reader::Options::of_this_program(sampling::reader_bytes(&config)))?;
         let publisher = Publisher::start(name_options(&config), reader.clone(), Arc::clone(&resources), way_out)
@@ -137,6 +138,7 @@ impl Agent {
         let (frequency, rate) = (arbiter.rate(), arbiter.configured());
         let mut sampling = Sampling::new(SamplingOptions { frequency, rate, ..SamplingOptions::of(&config) }, reader);
         sampling.set_ticking(detection.is_on());
+        sampling.set_early(early);
         let killed = is_on(&mut kill_switch);
         if killed {
             tracing::warn!(file = %config.kill_switch.display(), "The kill switch is on: nothing is sampled.");
@@ -477,7 +479,10 @@ impl Agent {
             self.sinks = sinks;
         }
         if let Some(processors) = processors {
+            self.sampling.set_early(processors.early());
             self.publisher.set_processors(processors);
+        } else if changes.resource {
+            self.sampling.decide_anew();
         }
         Ok(())
     }
@@ -505,6 +510,7 @@ impl Agent {
         for image in self.sampling.new_images() {
             self.resources.learn(&process_facts(&image, &image.comm.to_text()));
         }
+        self.sampling.rule_out(&self.resources);
     }
 
     /// Sends what is left, as far as it can be sent in time.

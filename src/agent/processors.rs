@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -13,7 +14,7 @@ use profiler_model::Profiles;
 use profiler_rules::{Rules, Tally};
 
 use crate::once_a_minute;
-use crate::rules::{Request, edited, samples};
+use crate::rules::{Early, Request, cpu_time, edited, samples};
 
 /// Names of processors that samples are counted under; a configuration that changes without end has one more, for all others.
 const MAX_NAMES: usize = 1024;
@@ -23,6 +24,18 @@ const OTHERS: &str = "others";
 #[derive(Debug, Default)]
 pub struct Processors {
     stages: Vec<Stage>,
+    early: Arc<Early>,
+}
+
+/// When a rule is decided.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// The name of its processor.
+    pub processor: String,
+    /// Where it is in there.
+    pub place: String,
+    /// Why it runs on each window; none: it is decided once a process, before a stack is walked.
+    pub why: Option<String>,
 }
 
 /// Rules that run together.
@@ -91,14 +104,35 @@ impl Processors {
     /// # Errors
     /// A rule does not compile, which a configuration that was loaded has none of.
     pub fn compile(processors: &[Processor]) -> anyhow::Result<Self> {
-        let mut stages = Vec::new();
+        Self::explained(processors).map(|(compiled, _)| compiled)
+    }
+
+    /// The same, and when each rule is decided.
+    ///
+    /// # Errors
+    /// As [`Self::compile`].
+    pub fn explained(processors: &[Processor]) -> anyhow::Result<(Self, Vec<Explained>)> {
+        let (mut stages, mut early, mut explained) = (Vec::new(), Early::default(), Vec::new());
+        let mut changed: Option<&str> = None;
         for Processor { name, kind } in processors {
             let (groups, drops) = match kind {
                 ProcessorKind::Filter(groups) => (groups, true),
                 ProcessorKind::Transform(groups) => (groups, false),
             };
             for group in groups {
-                let rules = group.compile(drops).with_context(|| format!("{} of processor {name}", group.place))?;
+                let place = || format!("{} of processor {name}", group.place);
+                let rules = group.compile(drops).with_context(place)?;
+                let why: Vec<Option<String>> = match changed {
+                    _ if !drops => vec![Some("it changes what was sampled".to_owned()); rules.count()],
+                    Some(before) => {
+                        let why = format!("{before}, which runs before it, may change what it reads");
+                        vec![Some(why); rules.count()]
+                    }
+                    None => {
+                        let why = early.dropping(name, rules.level(), &group.conditions).with_context(place)?;
+                        why.into_iter().map(|why| why.map(|why| why.to_string())).collect()
+                    }
+                };
                 let places = match rules.count() {
                     1 => vec![group.place.clone()],
                     _ => {
@@ -110,13 +144,27 @@ impl Processors {
                         of("conditions", conditions).chain(of("statements", statements)).collect()
                     }
                 };
+                explained.extend(places.iter().zip(why).map(|(place, why)| Explained {
+                    processor: name.clone(),
+                    place: place.clone(),
+                    why,
+                }));
                 let mut texts = DefaultHasher::new();
                 format!("{group:?}").hash(&mut texts);
                 let (processor, texts) = (name.clone(), texts.finish());
                 stages.push(Stage { processor, mode: group.error_mode, rules, places, texts });
             }
+            if !drops {
+                changed = Some(name);
+            }
         }
-        Ok(Self { stages })
+        Ok((Self { stages, early: Arc::new(early) }, explained))
+    }
+
+    /// The conditions that are decided once a process.
+    #[must_use]
+    pub fn early(&self) -> Arc<Early> {
+        Arc::clone(&self.early)
     }
 
     /// What is left of a window; none if nothing is. What goes is counted, and all of it goes if the rules take more CPU time than `within`.
@@ -158,12 +206,6 @@ impl Processors {
             }
         }
     }
-}
-
-/// CPU time of this thread.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 impl Stage {

@@ -1,11 +1,13 @@
 //! The session of the agent: there, or paused while the kill switch is on or the kernel refuses.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use profiler_bpf::Source;
 use profiler_config::Config;
 use profiler_model::Loss;
 use profiler_reader::Reader;
+use profiler_resource::Resources;
 use profiler_targets::TargetRules;
 use profiler_unwinders::process::Clock;
 use profiler_unwinders::publish::Stats;
@@ -14,6 +16,7 @@ use crate::pipeline::{
     Budgets, Files, Image, ImageFacts, MemoryUse, Sampled, Session, SessionOptions, Span, TableUse, Tap, Tick, Totals,
     Unnamed, files, losses,
 };
+use crate::rules::Early;
 
 /// Between two attempts to sample again after the kernel refused.
 const RETRY: Duration = Duration::from_secs(30);
@@ -50,6 +53,8 @@ pub struct Sampling {
     tick_begun: u64,
     /// Samples in the window at the last look.
     seen: usize,
+    /// Samples of CPU time that the session had refused for a rule at the last tick.
+    ruled_out_seen: u64,
 }
 
 /// What was sampled in a time that is less than a window.
@@ -76,6 +81,8 @@ pub struct SamplingOptions {
     pub events: Vec<String>,
     /// Whom.
     pub targets: TargetRules,
+    /// Rules that are decided once a process.
+    pub early: Arc<Early>,
     /// Bytes of unwind rows.
     pub row_budget: usize,
 }
@@ -89,6 +96,7 @@ impl SamplingOptions {
             rate: config.rate,
             events: config.events.clone(),
             targets: config.targets.clone(),
+            early: Arc::default(),
             row_budget: row_budget(config),
         }
     }
@@ -137,6 +145,7 @@ impl Sampling {
             tap: None,
             tick_begun: 0,
             seen: 0,
+            ruled_out_seen: 0,
         }
     }
 
@@ -149,6 +158,7 @@ impl Sampling {
         self.paused = false;
         self.window_begun = Clock::monotonic_now();
         self.tick_begun = self.window_begun;
+        self.ruled_out_seen = 0;
         if let Some(tap) = &mut self.tap {
             tap.restart();
         }
@@ -279,6 +289,26 @@ impl Sampling {
         }
     }
 
+    /// Changes the rules that are decided once a process.
+    pub fn set_early(&mut self, early: Arc<Early>) {
+        self.options.early = early;
+        self.decide_anew();
+    }
+
+    /// What they said of processes is forgotten: other things are known of them by now.
+    pub fn decide_anew(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.set_early(Arc::clone(&self.options.early));
+        }
+    }
+
+    /// Asks these rules about processes that were sampled; to be called when what is new was learnt.
+    pub fn rule_out(&mut self, resources: &Resources) {
+        if let Some(session) = &mut self.session {
+            session.rule_out(resources);
+        }
+    }
+
     /// Hz, as configured.
     #[must_use]
     pub fn configured(&self) -> u64 {
@@ -331,7 +361,13 @@ impl Sampling {
         let now = Clock::monotonic_now();
         let span = now.saturating_sub(std::mem::replace(&mut self.tick_begun, now));
         let period = 1_000_000_000 / self.options.frequency.max(1);
-        Some(Ticked { tick: tap.take(), time: session.clock().unix_from_monotonic(now), span, period })
+        let mut tick = tap.take();
+        // The host is as busy, whether anybody is told of it or not.
+        let ruled_out = session.ruled_out_of_clock();
+        let new = ruled_out.saturating_sub(std::mem::replace(&mut self.ruled_out_seen, ruled_out));
+        tick.samples += new;
+        tick.busy = tick.busy.saturating_add(new.saturating_mul(period));
+        Some(Ticked { tick, time: session.clock().unix_from_monotonic(now), span, period })
     }
 
     /// Places that ticks have and nobody named yet, and the files that they are in.
@@ -474,6 +510,7 @@ fn open(options: &SamplingOptions, reader: Reader) -> Result<Session, profiler_b
         budgets: Budgets { rows: options.row_budget, waiting: 32 << 20, ..Budgets::default() },
     })?;
     session.set_targets(options.targets.clone());
+    session.set_early(Arc::clone(&options.early));
     session.start()?;
     Ok(session)
 }

@@ -13,6 +13,7 @@ use super::sampling::Sampling;
 use super::sinks::SinkStats;
 use crate::confinement::Confined;
 use crate::pipeline::{MemoryUse, TableUse, Tally, losses};
+use crate::rules::EARLY;
 use crate::telemetry::metric::Histogram;
 use crate::telemetry::usage::{self, BpfTime, BpfUse, CpuTime, HostCpu};
 use crate::telemetry::{AgentState, DetectionState, ExporterState, SpoolState};
@@ -192,7 +193,10 @@ pub fn of(agent: &Agent) -> AgentState {
             unnamed: detection.unnamed,
             delay: Some(detection.delay),
         },
-        filtered_by_rules: report.rules.filtered.clone(),
+        filtered_by_rules: {
+            let early = totals.ruled_out.iter().map(|(name, count)| ((name.clone(), EARLY), *count));
+            report.rules.filtered.clone().into_iter().chain(early).collect()
+        },
         rules: report.rules.by_rule.clone(),
         exporters: agent.sinks.stats().into_iter().map(|(name, stats)| exporter(name, stats)).collect(),
     }

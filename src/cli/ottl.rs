@@ -6,13 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use profiler_config::Flags;
 use profiler_formats::otlp::{self, Messages};
 use profiler_ottl::{ErrorMode, Gates};
 use profiler_rules::{Done, Level, RefusedRule, Request, Rules, changes};
 use prost::Message;
 
+use crate::agent::{Explained, Processors};
 use crate::output::human_bytes;
-use crate::rules::{MAX_RULES, read_bounded, statements};
+use crate::rules::{Early, MAX_RULES, read_bounded, statements};
 use crate::{exit, shown};
 
 /// The largest profile, bytes.
@@ -23,6 +25,14 @@ A file of rules has a statement a line; empty lines and lines that begin with # 
 
 Exit codes:
   0  all rules parse      2  one does not; each is named with its place and what was expected";
+
+const EXPLAIN_HELP: &str = "\
+Examples:
+  profiler ottl explain /etc/profiler/agent.yaml
+  profiler ottl explain --drop 'resource.attributes[\"service.name\"] == \"batch\"'
+
+Exit codes:
+  0  explained      2  a rule or the configuration is not right";
 
 const RUN_HELP: &str = "\
 Examples:
@@ -50,6 +60,19 @@ pub(super) enum OttlCommand {
         statements: Vec<String>,
         #[command(flatten)]
         language: LanguageArgs,
+    },
+    /// Say of each rule when it is decided: once a process, before any of its stacks is walked, or on each window; and why.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain {
+        /// A configuration of the agent, whose `processors` are explained.
+        #[arg(required_unless_present_any = ["drop", "keep"], conflicts_with_all = ["drop", "keep"])]
+        file: Option<PathBuf>,
+        /// A condition as `profiler record --drop` has it; may be repeated.
+        #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
+        drop: Vec<String>,
+        /// A condition as `profiler record --where` has it; may be repeated.
+        #[arg(long = "where", value_name = "CONDITION", allow_hyphen_values = true)]
+        keep: Vec<String>,
     },
     /// Run statements on a file of OTLP profiles, or keep or drop what conditions hold for.
     #[command(after_help = RUN_HELP)]
@@ -96,6 +119,8 @@ impl OttlCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Check { file, statements, language } => check(file.as_deref(), statements, &language),
+            Self::Explain { file: Some(file), .. } => explain_file(file),
+            Self::Explain { drop, keep, .. } => explain(&drop, &keep),
             Self::Run(args) => run(&args),
         }
     }
@@ -123,6 +148,57 @@ fn check(file: Option<&Path>, given: Vec<String>, language: &LanguageArgs) -> an
     }
     eprintln!("{} {} right", rules.len(), if rules.len() == 1 { "rule is" } else { "rules are" });
     Ok(ExitCode::SUCCESS)
+}
+
+fn explain_file(file: PathBuf) -> anyhow::Result<ExitCode> {
+    let mut flags = Flags::new(Some(file));
+    // It may be for another host, where it is root's.
+    flags.whosever = true;
+    let loaded = profiler_config::load(&flags).map_err(exit::usage)?;
+    let (_, explained) = Processors::explained(&loaded.config.processors)?;
+    let lines = explained.into_iter().map(|Explained { processor, place, why }| (format!("{processor} {place}"), why));
+    print_explained(lines)
+}
+
+fn explain(drop: &[String], keep: &[String]) -> anyhow::Result<ExitCode> {
+    let mut early = Early::default();
+    let mut lines = Vec::new();
+    for (conditions, drops, flag) in [(drop, true, "--drop"), (keep, false, "--where")] {
+        let rules = Rules::filter(None, conditions, drops, ErrorMode::Ignore, Gates::default()).map_err(exit::usage)?;
+        let level = rules.level();
+        let why = if drops { early.dropping(flag, level, conditions) } else { early.keeping(flag, level, conditions) };
+        let why = why.map_err(exit::usage)?;
+        let other = if drops { None } else { why.iter().position(Option::is_some) };
+        for (at, (condition, why)) in conditions.iter().zip(why).enumerate() {
+            let why = why.map(|why| why.to_string()).or_else(|| {
+                other.map(|other| {
+                    format!("number {} may keep something of a process that this one does not hold for", other + 1)
+                })
+            });
+            lines.push((format!("{flag} {}: {}", at + 1, shown::one_line(condition)), why));
+        }
+    }
+    print_explained(lines.into_iter())
+}
+
+fn print_explained(lines: impl Iterator<Item = (String, Option<String>)>) -> anyhow::Result<ExitCode> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    let write = || {
+        for (rule, why) in lines {
+            match why {
+                None => writeln!(out, "{rule}\n  before unwinding, once a process")?,
+                Some(why) => writeln!(out, "{rule}\n  on each window: {}", shown::one_line(&why))?,
+            }
+        }
+        out.flush()
+    };
+    match write() {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot print when rules are decided")
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {

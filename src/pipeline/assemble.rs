@@ -6,8 +6,8 @@ use profiler_bpf::abi;
 use profiler_bpf::record::comm_bytes;
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{
-    FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Process, Profile, Profiles, Sample, Thread,
-    Tier, Values,
+    FrameKind, Function, Line, Location, LocationId, Mapping, MappingId, Measure, Process, Profile, Profiles, Sample,
+    Thread, Tier, Values,
 };
 use profiler_resource::Resources;
 use profiler_symbolizer::{Generation, Language, Symbolized};
@@ -290,6 +290,19 @@ fn marker(builder: &mut ProfileBuilder, why: &str) -> Location {
     let function = builder.function(Function { name, ..Function::default() });
     let lines = vec![Line { function, line: 0, column: 0 }];
     Location { kind: FrameKind::Marker, mapping: None, address: 0, lines, guessed: false, tier: None }
+}
+
+/// One sample of `image`, on no stack: what its resource says, and nothing else.
+#[must_use]
+pub fn alone(image: &Image, resources: &Resources) -> Profiles {
+    let mut builder = ProfileBuilder::new();
+    let process = process(&mut builder, image, resources);
+    let thread = Some(builder.thread(Thread { process, tid: image.pid, name: 0 }));
+    let shared = resources.shared().in_profile(&mut builder);
+    builder.set_mut().resource_attributes = shared;
+    let samples = vec![Sample { thread, ..Sample::default() }];
+    builder.begin(Profile { samples, ..Profile::of(&Measure::cpu_clock(1)) });
+    builder.finish()
 }
 
 fn process(builder: &mut ProfileBuilder, image: &Image, resources: &Resources) -> u32 {

@@ -8,6 +8,7 @@ use profiler_unwinders::publish::Stats;
 use profiler_unwinders::reading::Troubles;
 
 use super::{Tally, Totals};
+use crate::rules::FILTERED;
 
 /// What a count means to users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +30,9 @@ pub const fn of_counter(counter: Counter) -> Meaning {
         | Counter::MadeGood
         | Counter::Frames
         | Counter::RuleSearches
-        | Counter::Passed => Meaning::None,
+        | Counter::Passed
+        // Told as what rules drop in a window is.
+        | Counter::RuledOut => Meaning::None,
         Counter::RingFull => Meaning::Lost("ring full"),
         Counter::Oversize => Meaning::Lost("record too large"),
         Counter::Busy => Meaning::Lost("sampling interrupted by itself"),
@@ -61,8 +64,9 @@ pub fn counts(totals: &Totals) -> impl Iterator<Item = (&str, Meaning, u64)> {
 /// How often the kernel half's sampling programs ran: samples that they took, lost or left out, and events that they only counted.
 #[must_use]
 pub fn runs(totals: &Totals) -> u64 {
-    let taken = [Counter::Samples, Counter::RingFull, Counter::Oversize, Counter::Filtered, Counter::Passed];
-    taken.into_iter().map(|counter| totals.kernel(counter)).sum()
+    let refused = [Counter::Filtered, Counter::RuledOut, Counter::Passed];
+    let taken = [Counter::Samples, Counter::RingFull, Counter::Oversize];
+    taken.into_iter().chain(refused).map(|counter| totals.kernel(counter)).sum()
 }
 
 /// Samples lost, by event and reason; those that did not happen too.
@@ -104,6 +108,7 @@ pub fn since(totals: &Totals, unwinder: &Stats, told: &mut Told) -> Vec<Loss> {
         losses.push((text, new(event, reason, count)));
     }
     let others = [
+        (FILTERED, totals.kernel(Counter::RuledOut)),
         ("lost: process events (side band full)", totals.sideband_lost),
         ("unwind tables: file unreadable, frame pointers followed", unwinder.failed),
         ("unwind tables: over budget, frame pointers followed", unwinder.over_budget),

@@ -13,14 +13,16 @@ mod memory;
 mod names;
 mod origin;
 mod resolve;
+mod ruled;
 mod session;
 mod span;
 mod tap;
 mod totals;
 mod window;
 
+pub use crate::rules::Early;
 pub use aggregate::{Aggregate, Frame, Image, RawSample, Series};
-pub use assemble::assemble;
+pub use assemble::{alone, assemble};
 pub use facts::{process_facts, sampled_facts};
 pub use finish::{NameLosses, Naming, Rules, Sampled, finish};
 pub use images::ImageFacts;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use profiler_bpf::record::Sample;
 use profiler_bpf::sideband::{Event, Kind, Sideband};
-use profiler_bpf::{Batch, Sampler, Source, Targets, online_cpus};
+use profiler_bpf::{Batch, Counter, Sampler, Source, Targets, online_cpus};
 use profiler_targets::TargetRules;
 use profiler_unwinders::process::{Clock, Process, ProcessTable};
 use profiler_unwinders::publish::Publisher;
@@ -17,6 +17,7 @@ use super::collect::{Collector, Intake, SourceIntake};
 use super::images::{ImageFacts, Images};
 use super::memory::{Budgets, MemoryUse, TableUse};
 use super::resolve;
+use super::ruled::Ruled;
 use super::totals::{SourceTotals, Tallies, Tally, Totals};
 use super::window::Window;
 
@@ -59,6 +60,7 @@ pub struct Session {
     /// Of each source.
     pub(super) tallies: Vec<Tallies>,
     pub(super) chosen: Chosen,
+    pub(super) ruled: Ruled,
     pub(super) images: Images,
     pub(super) rescans: FxHashMap<u32, u64>,
     /// Processes that were chosen by id, and their children; their tables are made before their first samples.
@@ -106,6 +108,7 @@ impl Session {
             full: vec![false; sampler.sources().len()],
             sources: sampler.sources().to_vec(),
             chosen: Chosen::default(),
+            ruled: Ruled::default(),
             images: Images::default(),
             rescans: FxHashMap::default(),
             is_eager: !eager.is_empty(),
@@ -333,8 +336,10 @@ impl Session {
         if changes.ended {
             self.publisher.forget(event.pid, now);
             self.chosen.forget(event.pid, &mut self.sampler);
+        } else if changes.new_image {
+            // Whatever was decided was of the one before, which may have been at the same addresses.
+            self.chosen.forget(event.pid, &mut self.sampler);
         } else if changes.name
-            && !changes.new_image
             && let Some(process) = self.processes.get(event.pid)
         {
             self.chosen.renamed(process, &mut self.sampler);
@@ -455,7 +460,17 @@ impl Session {
         let sources = self.sources.iter().map(|source| source.event.to_string()).zip(counts).collect();
         let reading = self.reading.troubles().since(&self.troubles_before);
         let refused = self.publisher.refused().clone();
-        Totals { sources, refused_mappings: self.processes.refused_mappings(), reading, refused, ..self.totals.clone() }
+        let ruled_out = self.ruled.dropped(self.sampler.ruled_out());
+        let refused_mappings = self.processes.refused_mappings();
+        Totals { sources, refused_mappings, reading, refused, ruled_out, ..self.totals.clone() }
+    }
+
+    /// Samples of CPU time of processes of which a rule drops all.
+    #[must_use]
+    pub fn ruled_out_of_clock(&self) -> u64 {
+        let clock = self.sources.iter().position(|source| source.event.is_clock());
+        let counters = clock.and_then(|at| self.sampler.counters().into_iter().nth(at));
+        counters.map_or(0, |counters| counters[Counter::RuledOut])
     }
 
     /// What was published and loaded, and what could not be.
@@ -513,6 +528,7 @@ impl Session {
         }
         self.full.fill(false);
         let taken = self.window.take();
+        self.ruled.window_ended();
         self.totals.count_unnamed(&taken);
         let processes = &self.processes;
         self.reading.close_orphans(&|pid| processes.get(pid).is_some_and(|process| process.ended.is_none()), &|id| {

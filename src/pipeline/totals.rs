@@ -52,6 +52,8 @@ pub struct Totals {
     pub sideband_lost: u64,
     /// Mappings of processes that were not kept, since there were too many.
     pub refused_mappings: u64,
+    /// Samples of processes of which a rule drops all, refused before their stacks were walked, by whose rule.
+    pub ruled_out: BTreeMap<String, u64>,
     /// What went wrong with who reads targets' things.
     pub reading: Troubles,
 }
@@ -107,6 +109,9 @@ impl Totals {
         }
         for (&of, count) in &more.refused {
             *self.refused.entry(of).or_default() += count;
+        }
+        for (name, count) in &more.ruled_out {
+            *self.ruled_out.entry(name.clone()).or_default() += count;
         }
         self.continued += more.continued;
         self.sideband_lost += more.sideband_lost;

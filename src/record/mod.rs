@@ -119,7 +119,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
             sources: options.sources.clone(),
-            targets: targets(target, command.as_ref())?,
+            targets: targets(target, command.as_ref(), !options.rules.early().is_empty())?,
             ring_bytes: ring_bytes(&options.sources),
             btf: options.btf.clone(),
             without_task_pt_regs: false,
@@ -129,6 +129,9 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         reading: Box::new(reader),
     })?;
     session.show_all_runtime_frames(options.all_runtime_frames);
+    if matches!(target, Target::All | Target::Command { all: true, .. }) {
+        session.set_early(options.rules.early());
+    }
     let resources = Resources::start(ResourceOptions {
         // A recording is of this host, and its processes say themselves who they are.
         kubernetes: KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() },
@@ -276,6 +279,7 @@ fn learn(session: &mut Session, resources: &Resources) {
     for image in session.new_images() {
         resources.learn(&process_facts(&image, &image.comm.to_text()));
     }
+    session.rule_out(resources);
 }
 
 /// The target with processes in place of the threads that were given for them.
@@ -306,8 +310,10 @@ fn frequency(sources: &[Source]) -> u64 {
     sources.iter().find_map(Source::frequency).unwrap_or_default()
 }
 
-fn targets(target: &Target, command: Option<&Launched>) -> anyhow::Result<Targets> {
+fn targets(target: &Target, command: Option<&Launched>, has_early: bool) -> anyhow::Result<Targets> {
     Ok(match (target, command) {
+        // Every process, but for those that rules drop whole.
+        (Target::All | Target::Command { all: true, .. }, _) if has_early => Targets::Rules,
         (Target::All | Target::Command { all: true, .. }, _) | (Target::Command { .. }, None) => Targets::All,
         (Target::Processes(pids), _) => Targets::Processes(pids.clone()),
         (Target::Command { .. }, Some(command)) => Targets::Processes(vec![command.id()]),

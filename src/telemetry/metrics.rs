@@ -19,7 +19,7 @@ descriptions! {
     SAMPLES = "profiler.samples", "{sample}", "Samples taken and kept, by what they are samples of";
     LOST = "profiler.samples.lost", "{sample}", "Samples lost, by reason and by what they were samples of";
     FILTERED = "profiler.samples.filtered", "{sample}", "Samples of processes that are not to be profiled, left out before unwinding";
-    FILTERED_BY_RULES = "profiler.filtered", "{sample}", "Samples that rules dropped, by processor and by why: a condition held, or a rule failed and took the window with it";
+    FILTERED_BY_RULES = "profiler.filtered", "{sample}", "Samples that rules dropped, by processor and by why: a condition held, or held for all of a process before unwinding, or a rule failed and took the window with it";
     RULES_MATCHED = "profiler.rules.matched", "{context}", "Contexts (resources, scopes, profiles, samples) that a rule's condition held for, by processor and rule";
     RULES_DROPPED = "profiler.rules.dropped", "{sample}", "Samples that a rule dropped, by processor and rule";
     RULES_ERRORS = "profiler.rules.errors", "{error}", "Contexts that a rule failed on, by processor and rule";

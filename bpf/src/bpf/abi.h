@@ -24,6 +24,7 @@
 #define FRAMES_A_CALL 4 /* unwound by one call of unwind_frames */
 #define RUNTIME_WORDS 80 /* that the step of a runtime has room for */
 #define MAX_SOURCES 8 /* of samples, in one recording */
+#define RULE_LANES 8 /* in which what rules drop is counted; a power of two */
 
 #define MAX_PROCESSES 16384
 #define MAX_MAPPINGS 65536
@@ -171,6 +172,13 @@ AT(process, serial, 16);
 AT(process, first, 20);
 AT(process, count, 24);
 
+/* struct verdict::refused */
+enum refusal {
+	REFUSED_NOT = 0,
+	REFUSED_BY_TARGETS = 1,
+	REFUSED_BY_RULE = 2, /* and above: of the lane that is so much more */
+};
+
 /* What user space decided of a process image, when targets are rules. Of no other image: what differs in any of these is sampled
  * and decided anew. */
 struct verdict {
@@ -178,7 +186,7 @@ struct verdict {
 	u64 start_code; /* of its address space */
 	u64 start_stack;
 	u64 cgroup; /* id of its v2 control group */
-	u32 refused; /* 1: not to be sampled */
+	u32 refused; /* enum refusal */
 	u32 pad;
 };
 _Static_assert(sizeof(struct verdict) == 40, "verdict");
@@ -286,7 +294,8 @@ enum counter {
 	COUNT_FRAMES = 8, /* user frames unwound */
 	COUNT_RULE_SEARCHES = 9, /* user frames whose rule was not in the cache */
 	COUNT_PASSED = 10, /* events that were counted and not sampled */
-	COUNT_MAX = 11,
+	COUNT_RULED_OUT = 11, /* events that met a process of which a rule drops all samples */
+	COUNT_MAX = 12,
 };
 
 /* A walk under way. fp and rbx are followed lazily: by value, or by the stack address that holds them. */

@@ -21,6 +21,7 @@ struct scratch {
 	u64 period; /* of a clock, ns; changes only while the clock stands still. Of what is counted: events from sample to sample */
 	u64 gap; /* of what is counted: ns from sample to sample; 0: as many events as `period` says */
 	u64 busy; /* 1: in use */
+	u64 ruled_out[RULE_LANES]; /* COUNT_RULED_OUT, by whose rule */
 	/* the rest is the programs' own */
 	u64 woken; /* when this CPU last woke the reader for want of room */
 	u64 hits; /* of what is counted, since its last sample */
@@ -36,7 +37,7 @@ struct scratch {
 	u64 window[WINDOW_WORDS];
 	u64 runtime[RUNTIME_WORDS];
 	u32 news; /* 1: this sample has a runtime's frame that was not seen on this CPU lately, whose name may soon be gone */
-	u32 pad2;
+	u32 refused; /* enum refusal, of this sample */
 	u32 seen[SEEN_FRAMES]; /* cookies */
 	struct pc_cache_entry pc_cache[PC_CACHE_SLOTS];
 	struct sample sample; /* the record starts here */
@@ -44,7 +45,7 @@ struct scratch {
 };
 _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
 /* where the Rust side, which is x86-64, looks */
-_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 35984, "prog_test.rs reads the frames there");
+_Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 36056, "prog_test.rs reads the frames there");
 
 typedef struct scratch *unwind_context;
 typedef void row_slab; /* an inner map */
@@ -522,18 +523,20 @@ static __always_inline int chosen(u32 pid)
 	return 1;
 }
 
-/* By the rules, as far as user space has told what they say of this image. What is new is sampled, and told. */
-static __always_inline int refused(struct sample *sample)
+/* enum refusal, as far as user space has told what is decided of this image. What is new is sampled, and told. */
+static __always_inline u32 refused(struct sample *sample)
 {
 	u32 pid = sample->pid;
 
 	sample->cgroup = bpf_get_current_cgroup_id();
 	if (min_age && bpf_ktime_get_boot_ns() - sample->start_time < min_age)
-		return 1;
+		return REFUSED_BY_TARGETS;
 	struct verdict *v = bpf_map_lookup_elem(&verdicts, &pid);
 
-	return v && v->refused && v->start_time == sample->start_time && v->start_stack == sample->start_stack &&
-	       v->start_code == sample->start_code && v->cgroup == sample->cgroup;
+	if (!v || v->start_time != sample->start_time || v->start_stack != sample->start_stack ||
+	    v->start_code != sample->start_code || v->cgroup != sample->cgroup)
+		return REFUSED_NOT;
+	return v->refused;
 }
 
 static __always_inline int user_stack(struct bpf_perf_event_data *ctx, const int in_user, struct scratch *s, u32 slot, u32 flags,
@@ -599,9 +602,12 @@ static __always_inline u64 record(struct bpf_perf_event_data *ctx, const enum co
 		sample->start_stack = BPF_CORE_READ(task, mm, start_stack);
 	}
 
-	if (target_mode == TARGET_RULES && rules_active && refused(sample)) {
-		s->counters[COUNT_FILTERED]++;
-		return 0;
+	if (target_mode == TARGET_RULES && rules_active) {
+		s->refused = refused(sample);
+		if (s->refused != REFUSED_NOT) {
+			count_refused(s, s->refused);
+			return 0;
+		}
 	}
 	bpf_get_current_comm(sample->comm, sizeof(sample->comm));
 

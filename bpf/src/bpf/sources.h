@@ -55,6 +55,17 @@ static __always_inline void send(struct scratch *s, struct scratch *own, const u
 		own->counters[COUNT_SAMPLES]++;
 }
 
+/* An event that is not sampled, by enum refusal. */
+static __always_inline void count_refused(struct scratch *own, u32 refused)
+{
+	if (refused < REFUSED_BY_RULE) {
+		own->counters[COUNT_FILTERED]++;
+		return;
+	}
+	own->counters[COUNT_RULED_OUT]++;
+	own->ruled_out[opaque(refused - REFUSED_BY_RULE) & (RULE_LANES - 1)]++;
+}
+
 /* Whether a tick of the clock whose scratch this is met the present task and was not sampled; not any more. */
 static __always_inline int take_tick(struct scratch *clock, u64 ids)
 {
@@ -77,7 +88,7 @@ static __always_inline void make_good(struct scratch *s, const u32 source, u64 i
 		if (!clock || !take_tick(clock, ids))
 			continue;
 		if (!size) {
-			clock->counters[COUNT_FILTERED]++;
+			count_refused(clock, s->refused);
 			continue;
 		}
 		s->sample.value = clock->period;

@@ -152,9 +152,10 @@ impl Path {
     }
 }
 
-/// What a visitor of all paths is told; lambdas' parameters are none.
+/// What a visitor is told; lambdas' parameters are no paths.
 enum Mention<'a> {
     Path(&'a Path),
+    Call(&'a Call),
 }
 
 impl Statement {
@@ -176,8 +177,10 @@ impl Statement {
 
 type Scopes<'a> = Vec<&'a str>;
 
-fn first_name<'a>(Mention::Path(path): Mention<'a>, names: &mut Vec<&'a str>) {
-    if let [first, _, ..] = path.fields.as_slice() {
+fn first_name<'a>(mention: Mention<'a>, names: &mut Vec<&'a str>) {
+    if let Mention::Path(path) = mention
+        && let [first, _, ..] = path.fields.as_slice()
+    {
         names.push(&first.name);
     }
 }
@@ -189,6 +192,41 @@ impl Condition {
         let mut names = Vec::new();
         self.visit(&mut |mention| first_name(mention, &mut names), &mut Vec::new());
         names
+    }
+
+    /// The names of each of its paths, without what they are indexed by.
+    #[must_use]
+    pub fn paths(&self) -> Vec<Vec<&str>> {
+        let mut paths = Vec::new();
+        self.visit(
+            &mut |mention| {
+                if let Mention::Path(path) = mention {
+                    paths.push(path.fields.iter().map(|field| field.name.as_str()).collect());
+                }
+            },
+            &mut Vec::new(),
+        );
+        paths
+    }
+
+    /// The names of the functions that it calls.
+    #[must_use]
+    pub fn functions(&self) -> Vec<&str> {
+        let mut functions = Vec::new();
+        self.visit(
+            &mut |mention| {
+                if let Mention::Call(call) = mention {
+                    functions.push(call.name.as_str());
+                    let names = call.arguments.iter().filter_map(|argument| match &argument.value {
+                        ArgumentValue::Function(name) => Some(name.as_str()),
+                        ArgumentValue::Expression(_) => None,
+                    });
+                    functions.extend(names);
+                }
+            },
+            &mut Vec::new(),
+        );
+        functions
     }
 
     fn visit<'a>(&'a self, see: &mut dyn FnMut(Mention<'a>), locals: &mut Scopes<'a>) {
@@ -207,6 +245,7 @@ impl Condition {
 
 impl Call {
     fn visit<'a>(&'a self, see: &mut dyn FnMut(Mention<'a>), locals: &mut Scopes<'a>) {
+        see(Mention::Call(self));
         for argument in &self.arguments {
             if let ArgumentValue::Expression(expression) = &argument.value {
                 expression.visit(see, locals);

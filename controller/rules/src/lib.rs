@@ -22,6 +22,7 @@ mod changes;
 mod compact;
 mod cursor;
 mod paths;
+mod process;
 mod run;
 
 pub use changes::changes;
@@ -29,4 +30,5 @@ pub use compact::compact;
 pub use cursor::Cursor;
 pub use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest as Request;
 pub use paths::{Accessor, Level};
+pub use process::{Varies, is_of_process};
 pub use run::{Done, RefusedRule, Rules, TIMED, Tally};

@@ -141,22 +141,34 @@ const PATHS: &[(Level, &[&str], Accessor)] = &[
     (Level::Sample, &["timestamps"], Accessor::Timestamps),
 ];
 
+impl Level {
+    /// Whose path `names` are, of the context itself where they are bare, and what they are behind that one's name.
+    fn split<'n, 's>(self, names: &'n [&'s str]) -> Result<(Self, &'n [&'s str]), PathError> {
+        match names {
+            [first, rest @ ..] if !rest.is_empty() => match Self::of(first) {
+                Some(level) if level <= self => Ok((level, rest)),
+                Some(level) => Err(PathError::because(format!("in the context {self} there is no {level}"))),
+                None if *first == "otelcol" => Err(PathError::because("there is no request to a Collector here")),
+                None => Ok((self, names)),
+            },
+            names => Ok((self, names)),
+        }
+    }
+
+    /// What the path of these `names` is, in a rule of this level; none if it is not known, or the context's own cache.
+    pub(crate) fn accessor(self, names: &[&str]) -> Option<(Self, Accessor)> {
+        let (level, names) = self.split(names).ok()?;
+        let found = PATHS.iter().find(|(known, known_names, _)| *known == level && *known_names == names)?;
+        Some((level, found.2))
+    }
+}
+
 impl Paths for Level {
     type Accessor = Accessor;
 
     /// Paths are taken bare, of the context itself, or behind the name of it or of one around it.
     fn resolve(&self, path: &Written<'_>) -> Result<Accessor, PathError> {
-        let (level, names) = match path.names() {
-            [first, rest @ ..] if !rest.is_empty() => match Self::of(first) {
-                Some(level) if level <= *self => (level, rest),
-                Some(level) => return Err(PathError::because(format!("in the context {self} there is no {level}"))),
-                None if *first == "otelcol" => {
-                    return Err(PathError::because("there is no request to a Collector here"));
-                }
-                None => (*self, path.names()),
-            },
-            names => (*self, names),
-        };
+        let (level, names) = self.split(path.names())?;
         let accessor = if names == ["cache"] {
             if level != *self {
                 return Err(PathError::because(format!(

@@ -102,6 +102,47 @@ fn rules_are_checked_with_their_places() {
 }
 
 #[test]
+fn it_is_said_when_rules_are_decided() {
+    let place = folder().expect("a folder");
+    let place = place.path();
+    let text = r#"
+exporters: [{name: kept, files: {directory: /nowhere}}]
+processors:
+- filter:
+    profile_conditions: ['resource.attributes["service.name"] == "batch"']
+    sample_conditions: ['attributes["thread.name"] == "x"', 'UUID() == resource.attributes["a"]']
+- transform:
+    profile_statements: ['set(resource.attributes["team"], "web")']
+- name: late
+  filter:
+    profile_conditions: ['resource.attributes["team"] == "web"']
+"#;
+    fs::write(place.join("agent.yaml"), text).expect("written");
+    let said = says(place, &["ottl", "explain", "agent.yaml"], 0).stdout;
+    let early = "\n  before unwinding, once a process\n";
+    assert!(said.contains(&format!("filter profile_conditions[0]{early}")), "{said}");
+    assert_eq!(said.matches(early).count(), 1, "{said}");
+    for words in [
+        "filter sample_conditions[0]\n  on each window: it reads attributes,",
+        "filter sample_conditions[1]\n  on each window: it calls UUID,",
+        "transform profile_statements[0]\n  on each window: it changes",
+        "late profile_conditions[0]\n  on each window: transform, which runs before it,",
+    ] {
+        assert!(said.contains(words), "no {words:?} in {said}");
+    }
+    let shop = r#"resource.attributes["service.name"] == "shop""#;
+    let said = says(place, &["ottl", "explain", "--drop", shop, "--drop", "profile.period == 1"], 0).stdout;
+    assert_eq!(said.matches(early).count(), 1, "{said}");
+    // What one of them keeps, another one must not refuse.
+    let said = says(place, &["ottl", "explain", "--where", shop, "--where", "profile.period == 1"], 0).stdout;
+    assert!(!said.contains(early) && said.contains("number 2 may keep something"), "{said}");
+    says(place, &["ottl", "explain", "--drop", "perod == 1"], 2);
+    says(place, &["ottl", "explain"], 2);
+    fs::write(place.join("agent.yaml"), text.replace("UUID", "UID")).expect("written");
+    says(place, &["ottl", "explain", "agent.yaml"], 2);
+}
+
+#[test]
 fn rules_run_on_a_file() {
     let place = folder().expect("a folder");
     let place = place.path();

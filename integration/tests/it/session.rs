@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use profiler::pipeline::{Aggregate, Budgets, Names, Session, SessionOptions, Tally, assemble, files};
+use profiler::pipeline::{
+    Aggregate, Budgets, Early, Names, Session, SessionOptions, Tally, assemble, files, process_facts,
+};
 use profiler_bpf::{Counter, Source, Targets};
 use profiler_integration::children::{self, Running, copy_program};
 use profiler_integration::environment::{have, have_root, one_at_a_time};
@@ -17,6 +20,7 @@ use profiler_integration::shares::{by_group, off_from_truth};
 use profiler_integration::truth::Truth;
 use profiler_integration::verdict::verdict;
 use profiler_resource::{KubernetesOptions, KubernetesSource, ResourceOptions, Resources};
+use profiler_rules::Level;
 use profiler_symbolizer::Symbolizer;
 use profiler_targets::{Rule, TargetRules};
 use profiler_unwinders::executable::{Executables, htlhash};
@@ -327,6 +331,85 @@ fn root_rows_make_room_under_their_budget_and_stacks_stay_true() {
         assert!(session.memory().rows <= 256 << 10);
     }
     assert!(session.unwind_stats().evicted > 0, "{:?}", session.unwind_stats());
+}
+
+#[test]
+fn root_a_rule_refuses_a_process_before_its_stack_is_walked() {
+    let test = "root_a_rule_refuses_a_process_before_its_stack_is_walked";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let file = build(&programs::c("shares"));
+    let start = |ms: u64, service: &str| {
+        let mut command = Command::new(&file);
+        children::start(command.args(["--ms", &ms.to_string()]).env("OTEL_SERVICE_NAME", service)).expect("it starts")
+    };
+    let early = |service: &str| {
+        let mut early = Early::default();
+        let rule = format!(r#"attributes["service.name"] == "{service}""#);
+        let why = early.dropping("filter", Level::Resource, &[rule]).expect("right");
+        assert_eq!(why, [None]);
+        Arc::new(early)
+    };
+    let kubernetes = KubernetesOptions { source: KubernetesSource::Off, ..KubernetesOptions::default() };
+    let resources = Resources::start(ResourceOptions { kubernetes, ..ResourceOptions::default() }).expect("resources");
+    let mut session = session(Targets::Rules, 299, Budgets::default());
+    session.set_targets(TargetRules {
+        include: vec![Rule { comms: vec!["shares".to_owned()], ..Rule::default() }],
+        ..TargetRules::default()
+    });
+    session.set_early(early("batch"));
+    session.start().expect("clocks");
+    let until = |session: &mut Session, done: &mut dyn FnMut(&mut Session) -> bool| {
+        let has_come = run_until(session, PATIENCE, |session| {
+            for image in session.new_images() {
+                resources.learn(&process_facts(&image, &image.comm.to_text()));
+            }
+            session.rule_out(&resources);
+            done(session)
+        });
+        assert!(has_come, "{:?}", session.totals());
+    };
+    let ruled_out = |session: &Session| session.totals().kernel(Counter::RuledOut);
+
+    // No stack of it is walked while its samples are counted.
+    let batch = start(600_000, "batch");
+    until(&mut session, &mut |session| ruled_out(session) > 50);
+    // Those that were taken before are on their way.
+    let before = take(&mut session);
+    assert!(by_pid(&before).contains_key(&batch.pid()), "sampled until it was known who it is");
+    let (before, frames) = (ruled_out(&session), session.totals().kernel(Counter::Frames));
+    until(&mut session, &mut |session| ruled_out(session) > before + 300);
+    let frames = session.totals().kernel(Counter::Frames) - frames;
+    // Each of its stacks has several; who else is new on the host is sampled once, until it is known to be no target.
+    let refused = ruled_out(&session) - before;
+    assert!(frames < refused, "{frames} frames were walked while {refused} samples were refused");
+    assert!(!by_pid(&take(&mut session)).contains_key(&batch.pid()));
+
+    // Another program's samples are as ever.
+    let mut shop = start(2500, "shop");
+    let shop_pid = shop.pid();
+    until(&mut session, &mut |_| !shop.is_running());
+    let output = shop.wait(PATIENCE).expect("its end").stdout;
+    let truth = Truth { is_partial: true, ..Truth::find("shares", &output).expect("its truth") };
+    let taken = take(&mut session);
+    assert!(by_pid(&taken).keys().eq([&shop_pid]), "{:?}", by_pid(&taken));
+    let rows: Vec<_> = named(&mut session, &taken).into_values().flatten().filter(|row| row.pid == truth.pid).collect();
+    let found = verdict(&rows, &truth, 299, 0.98, |_| false);
+    println!("{test}: {refused} refused and {frames} frames walked; {}", found.summary());
+    let problems: Vec<_> = found.problems.iter().filter(|problem| !found.shares.contains(problem)).collect();
+    assert!(problems.is_empty() && found.samples > 200, "{problems:?}");
+    assert_eq!(session.totals().ruled_out.get("filter"), Some(&ruled_out(&session)));
+
+    // Other rules bring it back, and what was counted stays.
+    let before = ruled_out(&session);
+    session.set_early(early("other"));
+    until(&mut session, &mut |session| by_pid(session.aggregate()).get(&batch.pid()).is_some_and(|count| *count > 50));
+    assert_eq!(session.totals().ruled_out.values().sum::<u64>(), ruled_out(&session));
+    assert!(ruled_out(&session) >= before);
+    session.set_early(Arc::default());
+    session.finish().expect("an end");
 }
 
 #[test]

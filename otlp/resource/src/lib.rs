@@ -135,6 +135,19 @@ impl Resources {
         self.inner().attributes(facts)
     }
 
+    /// Whether [`Self::attributes`] of a process will say the same as long as nothing about it changes: it was learnt, and the pod that its container is in is
+    /// known, if pods are.
+    #[must_use]
+    pub fn is_settled(&self, facts: &ProcessFacts<'_>) -> bool {
+        let mut inner = self.inner();
+        let Inner { cache, kubernetes, .. } = &mut *inner;
+        let Some(learned) = cache.get(facts.identity()) else { return false };
+        let cgroup = facts.cgroup.or(learned.cgroup.as_deref());
+        let Some(kubernetes) = kubernetes.as_ref().filter(|_| facts.container_id.is_some()) else { return true };
+        is_claimed(Some(learned), facts)
+            || kubernetes.find(facts.container_id, cgroup).is_some_and(|place| place.is_whole())
+    }
+
     /// What the resources of all processes say: machine, operating system, cloud, labels.
     #[must_use]
     pub fn shared(&self) -> Attributes {

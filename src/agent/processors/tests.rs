@@ -265,3 +265,31 @@ fn a_rule_that_panics_costs_its_window_and_is_counted() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("failed 6"), "{said}\n{output:?}");
 }
+
+#[test]
+fn conditions_on_who_a_process_is_are_decided_early_as_far_as_nothing_before_them_changes_it() {
+    let cart = r#"resource.attributes["service.name"] == "cart""#;
+    let of = |processors: &[Processor]| {
+        let (compiled, explained) = Processors::explained(processors).expect("right");
+        let why = explained.into_iter().map(|rule| (format!("{} {}", rule.processor, rule.place), rule.why));
+        (compiled.early(), why.collect::<Vec<_>>())
+    };
+    let first = filter("first", ErrorMode::Ignore, &[FAILS, cart]);
+    let (early, why) = of(&[first.clone(), transform("changes", ErrorMode::Ignore, &[], &["set(profile.period, 7)"])]);
+    assert!(!early.is_empty() && early.name(0) == "first");
+    let told: Vec<_> = why.iter().map(|(place, why)| (place.as_str(), why.as_deref())).collect();
+    assert_eq!(
+        told,
+        [
+            (
+                "first rules[0].conditions[0]",
+                Some("it reads profilesample.attributes, which is not the same in all samples of a process")
+            ),
+            ("first rules[0].conditions[1]", None),
+            ("changes rules[0]", Some("it changes what was sampled")),
+        ]
+    );
+    let (early, why) = of(&[transform("changes", ErrorMode::Ignore, &[], &["set(profile.period, 7)"]), first]);
+    assert!(early.is_empty() && why.iter().all(|(_, why)| why.is_some()), "{why:?}");
+    assert!(why[1].1.as_deref().is_some_and(|why| why.starts_with("changes, which runs before it")), "{why:?}");
+}

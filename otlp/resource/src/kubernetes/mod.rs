@@ -69,6 +69,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Whether the container is known, too.
+    pub(super) fn is_whole(&self) -> bool {
+        self.container.is_some()
+    }
+
     /// Puts who and where pod and container are: known better here than to any process in them.
     pub(super) fn identify(&self, into: &mut Attributes) {
         self.pod.identify(self.container.as_ref(), into);

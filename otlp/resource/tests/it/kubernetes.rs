@@ -119,6 +119,24 @@ fn api(first: &'static str, pods: Vec<serde_json::Value>) -> (Server, Watches) {
 }
 
 #[test]
+fn a_process_is_settled_when_its_pod_is_known() {
+    let (server, watches) = api("10", vec![pod(1, "9", &container(1))]);
+    let resources = follow(&server, KubernetesSource::Api);
+    wait_until("the list", || knows(&resources, &container(1)));
+    let (known, unknown) = (container(1), container(2));
+    let facts =
+        |container_id| ProcessFacts { pid: std::process::id(), container_id, image: 1, ..ProcessFacts::default() };
+    let [known, unknown] = [&known, &unknown].map(|id| facts(Some(id.as_str())));
+    assert!(!resources.is_settled(&known), "nobody has learnt of it");
+    resources.learn(&known);
+    assert!(resources.is_settled(&known) && resources.is_settled(&facts(None)));
+    assert!(!resources.is_settled(&unknown), "the pod may come");
+    watches.send(event("ADDED", &pod(2, "11", &container(2))));
+    wait_until("the pod", || resources.is_settled(&unknown));
+    assert!(!resources.is_settled(&ProcessFacts { image: 2, ..known }), "another image");
+}
+
+#[test]
 fn a_container_is_named_by_its_pod() {
     let (server, watches) = api("10", vec![pod(1, "9", &container(1))]);
     let resources = follow(&server, KubernetesSource::Api);
