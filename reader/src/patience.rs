@@ -18,8 +18,9 @@ const AT_ONCE: Duration = Duration::from_secs(3);
 /// And of each second afterwards.
 const OF_A_SECOND: f64 = 0.1;
 /// The same where nobody but a window waits.
-const NAMES_AT_ONCE: Duration = Duration::from_secs(10);
-const NAMES_OF_A_SECOND: f64 = 0.25;
+/// All programs of a host may be one user's, and are read at the start.
+const NAMES_AT_ONCE: Duration = Duration::from_secs(60);
+const NAMES_OF_A_SECOND: f64 = 0.5;
 /// The same where only who asked for it waits.
 const PATIENT_AT_ONCE: Duration = Duration::from_secs(600);
 const PATIENT_OF_A_SECOND: f64 = 0.5;

@@ -107,8 +107,9 @@ impl Session {
         // As the window will have it when it is taken.
         let image = Image { executable: image.executable, ..resolve::image(process) };
         let comm = image.comm.to_text();
-        let is_known =
-            (image.executable.is_some() || process.kthread) && resources.is_settled(&sampled_facts(&image, &comm));
+        let is_known = (image.executable.is_some() || process.kthread)
+            && !process.container_inherited
+            && resources.is_settled(&sampled_facts(&image, &comm));
         let lane = if is_known { self.ruled.early.drops(&alone(&image, resources)) } else { None };
         let is_out = match lane {
             Some(lane) => self.chosen.rule_out(id, lane, &mut self.sampler),

@@ -400,7 +400,11 @@ fn root_a_rule_refuses_a_process_before_its_stack_is_walked() {
     println!("{test}: {refused} refused and {frames} frames walked; {}", found.summary());
     let problems: Vec<_> = found.problems.iter().filter(|problem| !found.shares.contains(problem)).collect();
     assert!(problems.is_empty() && found.samples > 200, "{problems:?}");
+    // Two counts are the same while nothing is counted.
+    batch.signal(Signal::STOP);
+    std::thread::sleep(Duration::from_millis(100));
     assert_eq!(session.totals().ruled_out.get("filter"), Some(&ruled_out(&session)));
+    batch.signal(Signal::CONT);
 
     // Other rules bring it back, and what was counted stays.
     let before = ruled_out(&session);

@@ -140,7 +140,11 @@ impl Resources {
     #[must_use]
     pub fn is_settled(&self, facts: &ProcessFacts<'_>) -> bool {
         let mut inner = self.inner();
-        let Inner { cache, kubernetes, .. } = &mut *inner;
+        let Inner { cache, kubernetes, generation, .. } = &mut *inner;
+        // Of variables that were chosen since, nothing was read yet.
+        if !cache.knows(facts.identity(), *generation) {
+            return false;
+        }
         let Some(learned) = cache.get(facts.identity()) else { return false };
         let cgroup = facts.cgroup.or(learned.cgroup.as_deref());
         let Some(kubernetes) = kubernetes.as_ref().filter(|_| facts.container_id.is_some()) else { return true };

@@ -56,7 +56,8 @@ async fn a_connection_that_asks_for_nothing_is_closed_and_one_that_has_asked_res
 #[tokio::test]
 async fn a_websocket_on_which_no_agent_speaks_is_closed() {
     let options = server::Options { capabilities: all_of_a_server(), ..server::Options::default() };
-    let transport = ServerOptions { patience: SHORT, ping: LIMIT, ..ServerOptions::default() };
+    // Long enough for one that speaks at once, on a machine that stands still for a moment.
+    let transport = ServerOptions { patience: 5 * SHORT, ping: LIMIT, ..ServerOptions::default() };
     let running = Running::with_transport(options, transport, None, None, None).await;
     let mut speaks = socket(running.address).await;
     let message = wire::frame(&first(), 10_000).unwrap();

@@ -134,6 +134,12 @@ fn a_process_is_settled_when_its_pod_is_known() {
     watches.send(event("ADDED", &pod(2, "11", &container(2))));
     wait_until("the pod", || resources.is_settled(&unknown));
     assert!(!resources.is_settled(&ProcessFacts { image: 2, ..known }), "another image");
+    let more =
+        ResourceOptions { environment_variables: vec!["PATH".to_owned()], ..options(&server, KubernetesSource::Api) };
+    resources.reconfigure(more).unwrap();
+    assert!(!resources.is_settled(&known), "its variables are others");
+    resources.learn(&known);
+    assert!(resources.is_settled(&known));
 }
 
 #[test]
