@@ -87,6 +87,10 @@ impl Process {
         ours.set_nonblocking(true)?;
         let mut command = Command::new(program);
         command.arg0("profiler-reader").args(arguments).env_clear();
+        // Tests ask development builds for faults (profiler_elf::contain).
+        if cfg!(debug_assertions) {
+            command.envs(std::env::var_os("PROFILER_FAULT").map(|place| ("PROFILER_FAULT", place)));
+        }
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null());
         let child = profiler_confine::handed_down(Role::Reader.rights().kept(), || command.spawn())?;
         Ok(Self { child, socket: ours, limits, begun: false })

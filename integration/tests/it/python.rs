@@ -108,6 +108,7 @@ fn root_functions_have_their_lines_their_file_and_their_callees() {
     let profile = &recorded.recording.profile;
     let functions = functions();
     let mut seen = BTreeMap::<String, u32>::new();
+    let mut without_line = 0;
     for location in profile.locations.iter().filter(|location| location.kind == FrameKind::Cpython) {
         for line in &location.lines {
             let function = profile.function(line.function).expect("it is in the file");
@@ -118,13 +119,18 @@ fn root_functions_have_their_lines_their_file_and_their_callees() {
             let name = profile.string(function.name);
             let name = name.rsplit('.').next().unwrap_or_default();
             *seen.entry(name.to_owned()).or_default() += 1;
-            if let Some((first, end)) = functions.get(name) {
+            if line.line == 0 {
+                // Of a place that was first seen when the program was about to end, its function alone may be known.
+                without_line += 1;
+            } else if let Some((first, end)) = functions.get(name) {
                 assert!((*first..=*end).contains(&line.line), "{name}: line {} of {first} to {end}", line.line);
             } else {
                 assert_eq!(name, "<module>");
             }
         }
     }
+    let all: u32 = seen.values().sum();
+    assert!(without_line <= 1 + all / 20, "{without_line} of {all} have no line");
     for name in ["at_the_bottom", "down", "by_key", "numbers", "añadido", "squeezing", "work", "main", "<module>"] {
         assert!(seen.contains_key(name), "{name} is not among {seen:?}");
     }
