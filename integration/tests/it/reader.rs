@@ -467,6 +467,8 @@ fn a_file_that_takes_too_much_memory_costs_the_reader_and_its_own_rows() {
     let running = children::start(Command::new(&made).args(["--ms", "60000"])).expect("it starts");
     let path = made.to_string_lossy().into_owned();
     wait_until("it runs", || reader.scan(running.pid()).is_ok_and(|scan| scan.exe == path.as_bytes()));
+    // Its name is there before its file is mapped.
+    wait_until("it can be opened", || program(&mut reader, running.pid()).is_some());
     let large = program(&mut reader, running.pid()).expect("it can be opened");
     let first = pid_of(&reader);
     assert!(matches!(reader.rows(&large, usize::MAX), Err(RowsError::NotNow(_))));
