@@ -369,6 +369,7 @@ fn names_that_do_not_fit_into_an_answer_are_asked_for_in_several() {
     let child =
         children::start(&mut Command::new(program_of_long_names(folder.path(), COUNT, LENGTH))).expect("it starts");
     let mut reader = start();
+    wait_until("its file is mapped", || program(&mut reader, child.pid()).is_some());
     let executable = program(&mut reader, child.pid()).expect("its program");
     let lent = reader.lend(std::slice::from_ref(&executable)).remove(&executable.id);
     let options = Options::of_program(profiler().to_owned(), 512 << 20).for_names();
