@@ -30,6 +30,8 @@ use crate::wire::{self, Answer, Found, Mappings, Request, Scanned};
 const MAX_EXECUTABLES: usize = 8192;
 /// Processes remembered for each, through which its file can be opened again.
 const MAX_MAPPERS: usize = 4;
+/// Users remembered for each, who pay for what is read of it.
+const MAX_USERS_OF_A_FILE: usize = 16;
 /// Mappings opened by one request.
 const OPENED_AT_ONCE: usize = 128;
 /// Files that one process's mappings may take to open, at once: the others are opened when it is published next.
@@ -177,8 +179,8 @@ struct Mirrored {
     known: Known,
     /// As in [`Known`], of which those are not kept up to date.
     mappers: Vec<(u32, u64, u64)>,
-    /// Whose process mapped it first.
-    user: Option<u32>,
+    /// Whose processes mapped it.
+    users: Users,
     is_open: bool,
     last_use: u64,
 }
@@ -186,6 +188,27 @@ struct Mirrored {
 impl Mirrored {
     fn known(&self) -> Known {
         Known { mappers: self.mappers.clone(), ..self.known.clone() }
+    }
+}
+
+/// The users whose processes map a file.
+#[derive(Debug, Default)]
+struct Users {
+    known: Vec<u32>,
+    /// Everybody's, as a C library is: it costs nobody anything.
+    many: bool,
+}
+
+impl Users {
+    fn add(&mut self, user: u32) {
+        if self.many || self.known.contains(&user) {
+            return;
+        }
+        self.known.push(user);
+        if self.known.len() > MAX_USERS_OF_A_FILE {
+            // Nobody's place is another's to take.
+            *self = Self { known: Vec::new(), many: true };
+        }
     }
 }
 
@@ -328,15 +351,15 @@ impl Client {
         self.confined = report;
     }
 
-    /// Asks for something of `target`, whose `user` counts if that is known.
+    /// Asks for something of `target`, for `users` who pay for it; if none are known, its owner does.
     pub(crate) fn ask(
         &mut self,
-        (target, user): (Target, Option<u32>),
+        (target, users): (Target, &[u32]),
         request: &Request,
         max_rest: usize,
     ) -> Result<(Answer, Vec<u8>), NoAnswer> {
         let begun = Instant::now();
-        if let Err(until) = self.patience.may(target, user, begun) {
+        if let Err(until) = self.patience.may(target, users, begun) {
             self.stats.troubles.refused += 1;
             return Err(NoAnswer::SetAside(until));
         }
@@ -356,10 +379,11 @@ impl Client {
         });
         self.stats.ended += 1;
         let (now, took) = (Instant::now(), begun.elapsed());
-        if took >= CHEAP
-            && let Some(user) = user.or_else(|| owner(target))
-        {
-            self.patience.charge(user, took, now);
+        if took >= CHEAP {
+            match users {
+                [] => self.patience.charge(owner(target).as_slice(), took, now),
+                users => self.patience.charge(users, took, now),
+            }
         }
         answer.map_err(|failed| self.give_up(target, request, &failed))
     }
@@ -409,9 +433,25 @@ impl Client {
         self.give_up(target, request, &Failed::Malformed)
     }
 
-    pub(crate) fn process_target(&self, pid: u32) -> (Target, Option<u32>) {
-        // Of most requests nobody asks whose they are.
-        (Target::Process(pid), if self.patience.counts_users() { user_of(pid) } else { None })
+    /// Whose a process is, as far as it matters: of most requests nobody asks that.
+    pub(crate) fn owner_of(&self, pid: u32) -> Option<u32> {
+        if self.patience.counts_users() { user_of(pid) } else { None }
+    }
+
+    /// Something of a process, at its owner's cost.
+    pub(crate) fn ask_of_process(
+        &mut self,
+        pid: u32,
+        request: &Request,
+        max_rest: usize,
+    ) -> Result<(Answer, Vec<u8>), NoAnswer> {
+        let owner = self.owner_of(pid);
+        self.ask((Target::Process(pid), owner.as_slice()), request, max_rest)
+    }
+
+    /// Who pays for what is read of a file.
+    fn users_of(&self, id: ExecutableId) -> Vec<u32> {
+        self.mirror.get(&id).map(|mirrored| mirrored.users.known.clone()).unwrap_or_default()
     }
 
     /// Something of a file: if the reader does not know it, it is told and asked again.
@@ -421,14 +461,14 @@ impl Client {
         request: &Request,
         max_rest: usize,
     ) -> Result<(Answer, Vec<u8>), NoAnswer> {
-        let user = self.mirror.get(&executable.id).and_then(|mirrored| mirrored.user);
-        self.ask_of_file((Target::Executable(executable.id), user), executable, request, max_rest)
+        let users = self.users_of(executable.id);
+        self.ask_of_file((Target::Executable(executable.id), &users), executable, request, max_rest)
     }
 
     /// The same, at the cost of `target`: of what is asked of a process that maps the file, the work is the process's doing.
     fn ask_of_file(
         &mut self,
-        target: (Target, Option<u32>),
+        target: (Target, &[u32]),
         executable: &Executable,
         request: &Request,
         max_rest: usize,
@@ -449,7 +489,12 @@ impl Client {
     }
 
     /// Takes in what a reader found.
-    fn learn(&mut self, found: Found, pid: u32, mapping: &Mapping) -> Result<Arc<Executable>, OpenError> {
+    fn learn(
+        &mut self,
+        found: Found,
+        (pid, user): (u32, Option<u32>),
+        mapping: &Mapping,
+    ) -> Result<Arc<Executable>, OpenError> {
         self.uses += 1;
         let mapper = (pid, mapping.start.0, mapping.end.0);
         let id = match found {
@@ -458,19 +503,20 @@ impl Client {
             // We have forgotten it.
             Found::Known(id) => {
                 let request = Request::Tell { id };
-                match self.ask((Target::Process(pid), None), &request, 0) {
-                    Ok((Answer::Known(Some(known)), _)) if known.id == id => self.remember(known, pid)?,
+                match self.ask((Target::Process(pid), user.as_slice()), &request, 0) {
+                    Ok((Answer::Known(Some(known)), _)) if known.id == id => self.remember(known)?,
                     Ok(_) => return Err(OpenError::Elsewhere("the reader knows it no more".to_owned())),
                     Err(error) => return Err(OpenError::Elsewhere(error.to_string())),
                 }
             }
-            Found::New(known) => self.remember(*known, pid)?,
+            Found::New(known) => self.remember(*known)?,
         };
         let uses = self.uses;
         let Some(mirrored) = self.mirror.get_mut(&id) else {
             return Err(OpenError::Elsewhere("it was forgotten at once".to_owned()));
         };
         (mirrored.last_use, mirrored.is_open) = (uses, true);
+        user.into_iter().for_each(|user| mirrored.users.add(user));
         if !mirrored.mappers.contains(&mapper) {
             if mirrored.mappers.len() >= MAX_MAPPERS {
                 mirrored.mappers.remove(0);
@@ -480,7 +526,7 @@ impl Client {
         Ok(Arc::clone(&mirrored.executable))
     }
 
-    fn remember(&mut self, known: Known, pid: u32) -> Result<ExecutableId, OpenError> {
+    fn remember(&mut self, known: Known) -> Result<ExecutableId, OpenError> {
         let id = ExecutableId(known.id);
         if let Some(mirrored) = self.mirror.get_mut(&id) {
             // What it is stays; its file may be another by now.
@@ -493,7 +539,8 @@ impl Client {
         }
         self.last_id = self.last_id.max(id.0);
         let (executable, mappers) = (Arc::new(executable), Vec::new());
-        let mirrored = Mirrored { executable, known, mappers, user: user_of(pid), is_open: true, last_use: self.uses };
+        let mirrored =
+            Mirrored { executable, known, mappers, users: Users::default(), is_open: true, last_use: self.uses };
         self.mirror.insert(id, mirrored);
         Ok(id)
     }
@@ -509,25 +556,26 @@ impl Client {
 
     fn open(&mut self, process: &Mapper<'_>, mappings: &[&Mapping]) -> Opened {
         let begun = Instant::now();
+        let user = user_of(process.pid);
         let (mut opened, mut again) = (Opened::default(), None);
         for chunk in mappings.chunks(OPENED_AT_ONCE) {
             let refused = if begun.elapsed() > OPENING {
                 self.stats.troubles.refused += 1;
                 Some(("its files take too long to open".to_owned(), AGAIN))
             } else {
-                let target = self.process_target(process.pid);
+                let target = Target::Process(process.pid);
                 let mappings = Mappings::of(chunk.iter().copied());
                 let request = Request::Open { process: wire::Process::of(process), mappings };
-                match self.ask(target, &request, 0) {
+                match self.ask((target, user.as_slice()), &request, 0) {
                     Ok((Answer::Opened(found), _)) if found.len() == chunk.len() => {
                         for (found, mapping) in found.into_iter().zip(chunk) {
-                            let learnt = self.learn(found, process.pid, mapping);
+                            let learnt = self.learn(found, (process.pid, user), mapping);
                             opened.executables.push(learnt);
                         }
                         None
                     }
                     Ok(_) => {
-                        let error = self.malformed(target.0, &request);
+                        let error = self.malformed(target, &request);
                         Some((error.to_string(), error.again()))
                     }
                     Err(error) => Some((error.to_string(), error.again())),
@@ -578,9 +626,9 @@ impl Client {
             Ok((Answer::Lent(lent), _)) => {
                 let (descriptor, device, inode) = lent?;
                 let pid = self.process.as_ref()?.pid();
-                let user = self.mirror.get(&executable.id).and_then(|mirrored| mirrored.user);
+                let users = self.users_of(executable.id).into();
                 self.lent.insert(executable.id, Instant::now());
-                Some(Lent { pid, descriptor, device, inode, user, file: None })
+                Some(Lent { pid, descriptor, device, inode, users, file: None })
             }
             Ok((Answer::Unknown, _)) | Err(_) => None,
             Ok(_) => {
@@ -599,7 +647,7 @@ impl Client {
         }
         self.lent.retain(|_, since| !due(since));
         // As with orphans: one that does not close them in time is given up, and no target is to blame.
-        let _ = self.ask((Target::Nobody, None), &Request::Return { ids }, 0);
+        let _ = self.ask((Target::Nobody, &[]), &Request::Return { ids }, 0);
     }
 
     /// What `/proc` says of `pid`.
@@ -609,11 +657,10 @@ impl Client {
         request: &Request,
         take: impl FnOnce(Answer) -> Option<Result<T, wire::Failure>>,
     ) -> Result<T, ScanError> {
-        let target = self.process_target(pid);
-        let problem = match self.ask(target, request, 0) {
+        let problem = match self.ask_of_process(pid, request, 0) {
             Ok((answer, _)) => match take(answer) {
                 Some(read) => return read.map_err(|failure| failure.error(pid)),
-                None => self.malformed(target.0, request).to_string(),
+                None => self.malformed(Target::Process(pid), request).to_string(),
             },
             Err(error) => error.to_string(),
         };
@@ -651,13 +698,12 @@ impl Reading for Reader {
 
     fn is_made_code(&mut self, process: &Mapper<'_>, mapping: &Mapping) -> bool {
         let mut client = self.lock();
-        let target = client.process_target(process.pid);
         let mappings = Mappings::of([mapping].into_iter());
         let request = Request::IsMadeCode { process: wire::Process::of(process), mappings };
-        match client.ask(target, &request, 0) {
+        match client.ask_of_process(process.pid, &request, 0) {
             Ok((Answer::IsMadeCode(made), _)) => made,
             Ok(_) => {
-                client.malformed(target.0, &request);
+                client.malformed(Target::Process(process.pid), &request);
                 false
             }
             Err(_) => false,
@@ -697,8 +743,8 @@ impl Reading for Reader {
             mappings: Mappings::of(mappings.iter().copied()),
         };
         let later = |error: NoAnswer| AttachError::NotReady(error.to_string(), error.again());
-        let target = client.process_target(process.pid);
-        match client.ask_of_file(target, executable, &request, 0) {
+        let owner = client.owner_of(process.pid);
+        match client.ask_of_file((Target::Process(process.pid), owner.as_slice()), executable, &request, 0) {
             Ok((Answer::Attached(Ok(attached)), _)) => Ok(attached.take()),
             Ok((Answer::Attached(Err(not)), _)) => Err(not.error()),
             Ok((Answer::Unknown, _)) => Err(AttachError::NotReady("it is not known any more".to_owned(), AGAIN)),
@@ -709,7 +755,6 @@ impl Reading for Reader {
 
     fn names(&mut self, pid: u32, kind: FrameKind, opaque: &[u8], frames: &[RuntimeFrame]) -> Vec<Named> {
         let mut client = self.lock();
-        let target = client.process_target(pid);
         let frame = |frame: &RuntimeFrame| (frame.object.0, frame.position, frame.cookie);
         let request = Request::Names {
             pid,
@@ -718,13 +763,13 @@ impl Reading for Reader {
             frames: frames.iter().map(frame).collect(),
         };
         let nobody = || vec![Err(Arc::from("runtime: names not read")); frames.len()];
-        match client.ask(target, &request, 0) {
+        match client.ask_of_process(pid, &request, 0) {
             Ok((Answer::Names(names), _)) => names.take(frames.len()).unwrap_or_else(|| {
-                client.malformed(target.0, &request);
+                client.malformed(Target::Process(pid), &request);
                 nobody()
             }),
             Ok(_) => {
-                client.malformed(target.0, &request);
+                client.malformed(Target::Process(pid), &request);
                 nobody()
             }
             Err(_) => nobody(),
@@ -733,13 +778,12 @@ impl Reading for Reader {
 
     fn memory(&mut self, pid: u32, address: u64, length: usize) -> Option<Vec<u8>> {
         let mut client = self.lock();
-        let target = client.process_target(pid);
         let length = length.min(MAX_MEMORY);
         let request = Request::Memory { pid, address, length: length as u32 };
-        match client.ask(target, &request, 0) {
+        match client.ask_of_process(pid, &request, 0) {
             Ok((Answer::Memory(bytes), _)) => bytes.filter(|bytes| bytes.len() == length),
             Ok(_) => {
-                client.malformed(target.0, &request);
+                client.malformed(Target::Process(pid), &request);
                 None
             }
             Err(_) => None,
@@ -771,7 +815,7 @@ impl Reading for Reader {
         if !ids.is_empty() {
             // One that does not close them in time is given up, and its files with it.
             let count = ids.len();
-            let _ = client.ask((Target::Nobody, None), &Request::Close { ids }, 0);
+            let _ = client.ask((Target::Nobody, &[]), &Request::Close { ids }, 0);
             return count;
         }
         0

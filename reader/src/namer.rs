@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use profiler_address::{ElfVaddr, UserAddr};
 use profiler_confine::Report;
-use profiler_symbolizer::{Generation, JitProcess, Options as Symbols, Stats as NameStats, Symbolized};
+use profiler_symbolizer::{Generation, JitProcess, MapRead, Options as Symbols, Stats as NameStats, Symbolized};
 use profiler_unwinders::executable::Executable;
 use profiler_unwinders::reading::Lent;
+use rustc_hash::FxHashMap;
 
-use crate::client::{Client, Options, Reader, Stats, user_of};
+use crate::client::{Client, Options, Reader, Stats};
 use crate::patience::Target;
-use crate::wire::names::{self, Content, JitCode, MAX_ADDRESSES, MAX_NAMES, Named, NamedFile};
+use crate::wire::names::{self, Content, JitCode, MAX_ADDRESSES, MAX_NAMES, Named, NamedFile, ReadFields};
 use crate::wire::{Answer, Request};
 
 /// A file whose addresses are named.
@@ -36,7 +37,35 @@ pub struct Namer {
     present: NameStats,
     /// Frames for which answers had no room.
     left_out: u64,
+    /// Addresses that nobody could be asked for.
+    unasked: u64,
+    /// How far perf maps were read, for the next namer: which of their lines held when is known to whoever saw them come.
+    maps: Maps,
     seen: Seen,
+}
+
+/// How far perf maps were read, by process (pid and start).
+#[derive(Debug, Default)]
+struct Maps {
+    read: FxHashMap<(u32, u64), (MapRead, u64)>,
+    uses: u64,
+}
+
+impl Maps {
+    fn get(&self, of: &JitProcess) -> Option<&MapRead> {
+        self.read.get(&(of.pid, of.start_time)).map(|(read, _)| read)
+    }
+
+    fn insert(&mut self, of: &JitProcess, read: MapRead) {
+        let key = (of.pid, of.start_time);
+        self.uses += 1;
+        if self.read.len() >= MAX_MAPS && !self.read.contains_key(&key) {
+            // The process that was asked about longest ago has ended, as a rule.
+            let oldest = self.read.iter().min_by_key(|(_, (_, used))| *used).map(|(key, _)| *key);
+            oldest.and_then(|oldest| self.read.remove(&oldest));
+        }
+        self.read.insert(key, (read, self.uses));
+    }
 }
 
 /// Whoever was asked was given up, or is not asked for now.
@@ -44,6 +73,9 @@ struct NoNames;
 
 /// Bytes of names that one file or process may have at once: whose names are all of the longest gets some of them.
 const MAX_OF_ONE: usize = 4 * MAX_NAMES;
+
+/// Perf maps remembered.
+const MAX_MAPS: usize = 4096;
 
 /// Addresses, some at a time: fewer, where their names do not fit into an answer.
 struct Portions<'a, T> {
@@ -106,7 +138,16 @@ impl Namer {
     pub fn new(options: Options, symbols: Symbols) -> Self {
         let client = Client::new(options, Some(names::Symbols::of(&symbols)));
         let (past, present) = (NameStats::default(), NameStats::default());
-        Self { client, lenders: None, past, present, left_out: 0, seen: Seen::default() }
+        Self {
+            client,
+            lenders: None,
+            past,
+            present,
+            left_out: 0,
+            unasked: 0,
+            maps: Maps::default(),
+            seen: Seen::default(),
+        }
     }
 
     /// Asks `lenders` for files once more, where those who held them open are gone.
@@ -140,7 +181,10 @@ impl Namer {
         let content = match (object.executable.bytes(), object.lent) {
             (Some(bytes), _) => Content::Bytes(bytes.to_vec()),
             (None, Some(lent)) => Content::of(lent),
-            (None, None) => return vec![None; addresses.len()],
+            (None, None) => {
+                self.unasked += addresses.len() as u64;
+                return vec![None; addresses.len()];
+            }
         };
         let executable = object.executable;
         let mut file = NamedFile {
@@ -151,18 +195,19 @@ impl Namer {
             content,
         };
         let total = addresses.len();
-        let user = object.lent.and_then(|lent| lent.user).or_else(|| object.program_of.and_then(user_of));
+        // Who uses it pays for it: whoever mapped it first may have used up his share.
+        let users: &[u32] = object.lent.map(|lent| &*lent.users).unwrap_or_default();
         let mut found = Vec::with_capacity(total);
         let mut portions = Portions::of(addresses);
         while let Some(portion) = portions.next() {
             let addresses: Vec<u64> = portion.iter().map(|address| address.0).collect();
             let forget = forget && portions.is_last();
-            let answer = match self.names_of(executable, user, &mut file, &addresses, forget) {
+            let answer = match self.names_of(executable, users, &mut file, &addresses, forget) {
                 // Whoever held it open is gone; another may open it once more.
                 Ok(None) => match self.lenders.as_mut().and_then(|lenders| lenders.lend_again(executable)) {
                     Some(lent) => {
                         file.content = Content::of(&lent);
-                        self.names_of(executable, user, &mut file, &addresses, forget).ok().flatten()
+                        self.names_of(executable, users, &mut file, &addresses, forget).ok().flatten()
                     }
                     None => None,
                 },
@@ -175,8 +220,11 @@ impl Namer {
                 found.extend(answer.into_iter().map(Some));
             }
         }
+        let unanswered = portions.left.len() as u64;
         if portions.bytes >= MAX_OF_ONE {
-            self.left_out += portions.left.len() as u64;
+            self.left_out += unanswered;
+        } else {
+            self.unasked += unanswered;
         }
         found.resize(total, None);
         found
@@ -186,42 +234,47 @@ impl Namer {
     fn names_of(
         &mut self,
         executable: &Executable,
-        user: Option<u32>,
+        users: &[u32],
         file: &mut NamedFile,
         addresses: &[u64],
         forget: bool,
     ) -> Result<Option<Taken<Vec<Symbolized>>>, NoNames> {
         let count = addresses.len();
-        let mut ask = |target, file: &NamedFile| {
+        let owner = file.root.and_then(|pid| self.client.owner_of(pid));
+        let mut ask = |target, users: &[u32], file: &NamedFile| {
             let request = Request::Symbols { file: file.clone(), addresses: addresses.to_vec(), forget };
-            self.ask((target, user), &request, |named| {
+            self.ask((target, users), None, &request, |named| {
                 let (bytes, left_out) = (named.bytes(), named.left_out);
                 Some((named.take(count)?, bytes, left_out))
             })
         };
         if let Some(pid) = file.root {
-            match ask(Target::Process(pid), file) {
+            match ask(Target::Process(pid), owner.as_slice(), file) {
                 // What a process has in its root directory is its own doing, and others may run the same file.
                 Err(NoNames) => file.root = None,
                 answer => return answer,
             }
         }
-        ask(Target::Executable(executable.id), file)
+        ask(Target::Executable(executable.id), users, file)
     }
 
     /// What addresses in code that a JIT made have meant; none if that could not be asked for.
     pub fn generations(&mut self, process: &JitProcess, addresses: &[UserAddr]) -> Option<Vec<Vec<Generation>>> {
-        let mut found = Vec::with_capacity(addresses.len());
+        let total = addresses.len();
+        let mut found = Vec::with_capacity(total);
         let mut portions = Portions::of(addresses);
         while let Some(portion) = portions.next() {
             let addresses: Vec<u64> = portion.iter().map(|address| address.0).collect();
-            let request = Request::Generations { code: JitCode::of(process), addresses };
-            let target = self.client.process_target(process.pid);
-            let answer = self.ask(target, &request, |named| {
+            let request = Request::Generations { code: JitCode::of(process, self.maps.get(process)), addresses };
+            let owner = self.client.owner_of(process.pid);
+            let answer = self.ask((Target::Process(process.pid), owner.as_slice()), Some(process), &request, |named| {
                 let (bytes, left_out) = (named.bytes(), named.left_out);
                 Some((named.take_generations(portion.len())?, bytes, left_out))
             });
-            let (answer, bytes, left_out) = answer.ok().flatten()?;
+            let Some((answer, bytes, left_out)) = answer.ok().flatten() else {
+                self.unasked += total as u64;
+                return None;
+            };
             if portions.take(portion, bytes, left_out) {
                 self.left_out += left_out;
                 found.extend(answer);
@@ -230,20 +283,21 @@ impl Namer {
         // No place is without a meaning.
         self.left_out += portions.left.len() as u64;
         let none = || vec![Generation { until: u64::MAX, symbolized: Symbolized::default() }];
-        found.resize_with(addresses.len(), none);
+        found.resize_with(total, none);
         Some(found)
     }
 
     /// Reads what names a process's JIT code has by now.
     pub fn prefetch(&mut self, process: &JitProcess) {
-        let target = self.client.process_target(process.pid);
-        self.told(target, &Request::Prefetch { code: JitCode::of(process) });
+        let owner = self.client.owner_of(process.pid);
+        let code = JitCode::of(process, self.maps.get(process));
+        self.told((Target::Process(process.pid), owner.as_slice()), Some(process), &Request::Prefetch { code });
     }
 
     /// Forgets all that was read.
     pub fn forget(&mut self) {
         if self.client.is_running() {
-            self.told((Target::Nobody, None), &Request::Forget);
+            self.told((Target::Nobody, &[]), None, &Request::Forget);
         }
     }
 
@@ -253,14 +307,15 @@ impl Namer {
         let mut stats = self.past;
         stats.add(&self.present);
         stats.names_left_out = stats.names_left_out.saturating_add(self.left_out);
+        stats.unasked = stats.unasked.saturating_add(self.unasked);
         stats
     }
 
-    fn told(&mut self, target: (Target, Option<u32>), request: &Request) {
+    fn told(&mut self, target: (Target, &[u32]), of: Option<&JitProcess>, request: &Request) {
         let answer = self.client.ask(target, request, 0);
         self.look();
         match answer {
-            Ok((Answer::Named { stats, .. }, _)) => self.present = NameStats::from_array(stats),
+            Ok((Answer::Named { stats, read, .. }, _)) => self.take_in(stats, of, read),
             Ok(_) => {
                 self.client.malformed(target.0, request);
                 self.look();
@@ -269,18 +324,27 @@ impl Namer {
         }
     }
 
+    /// Takes in what an answer says beside names.
+    fn take_in(&mut self, stats: [u64; NameStats::COUNT], of: Option<&JitProcess>, read: Option<ReadFields>) {
+        self.present = NameStats::from_array(stats);
+        if let (Some(of), Some(read)) = (of, read.and_then(ReadFields::take)) {
+            self.maps.insert(of, read);
+        }
+    }
+
     /// `Ok(None)`: there was nothing to name by.
     fn ask<T>(
         &mut self,
-        target: (Target, Option<u32>),
+        target: (Target, &[u32]),
+        of: Option<&JitProcess>,
         request: &Request,
         take: impl FnOnce(Named) -> Option<T>,
     ) -> Result<Option<T>, NoNames> {
         let answer = self.client.ask(target, request, MAX_NAMES);
         self.look();
         let taken = match answer {
-            Ok((Answer::Named { stats, found }, rest)) => {
-                self.present = NameStats::from_array(stats);
+            Ok((Answer::Named { stats, found, read }, rest)) => {
+                self.take_in(stats, of, read);
                 if !found {
                     return Ok(None);
                 }
@@ -312,6 +376,8 @@ impl Namer {
 
 #[cfg(test)]
 mod tests {
+    use profiler_unwinders::executable::Known;
+
     use super::*;
 
     /// Asks for all, where `fit` names of `bytes` each fit into an answer; gives how many were asked for each time, and taken.
@@ -327,6 +393,63 @@ mod tests {
             }
         }
         (asked, taken)
+    }
+
+    fn process(pid: u32) -> JitProcess {
+        JitProcess { pid, start_time: 1, root: "/".into(), namespace_pid: pid }
+    }
+
+    #[test]
+    fn how_far_maps_were_read_is_remembered_of_so_many() {
+        let mut maps = Maps::default();
+        let read = |seen| MapRead { seen, ..MapRead::default() };
+        for pid in 0..MAX_MAPS as u32 + 10 {
+            maps.insert(&process(pid), read(1));
+            maps.insert(&process(0), read(u64::from(pid)));
+        }
+        assert_eq!(maps.read.len(), MAX_MAPS);
+        assert_eq!(maps.get(&process(0)), Some(&read(MAX_MAPS as u64 + 9)));
+        assert_eq!(maps.get(&process(5)), None);
+        let again = JitProcess { start_time: 2, ..process(0) };
+        assert_eq!(maps.get(&again), None, "another process of the same pid");
+    }
+
+    #[test]
+    fn names_that_nobody_could_be_asked_for_are_counted() {
+        let options = Options::of_program("/no/such/program".into(), 1 << 30).for_names();
+        let mut namer = Namer::new(options, Symbols::default());
+        assert_eq!(namer.generations(&process(1), &[UserAddr(1), UserAddr(2)]), None);
+        let known = |id, bytes: Option<Vec<u8>>| {
+            let format = if bytes.is_some() { 2 } else { 0 };
+            let htlhash = "0".repeat(32);
+            let (path, segments, keys, mappers) = (b"/a".to_vec(), Vec::new(), Vec::new(), Vec::new());
+            let (size, runtime, unfollowed) = (64, 0, 0);
+            let (build_id_gnu, build_id_go, interpreter, digest) = (None, None, None, None);
+            let known = Known {
+                id,
+                format,
+                path,
+                size,
+                build_id_gnu,
+                build_id_go,
+                htlhash,
+                segments,
+                interpreter,
+                runtime,
+                unfollowed,
+                bytes,
+                keys,
+                digest,
+                mappers,
+            };
+            known.executable().unwrap()
+        };
+        let (gone, vdso) = (known(1, None), known(2, Some(vec![0; 64])));
+        for executable in [&gone, &vdso] {
+            let object = Object { executable, lent: None, program_of: None };
+            assert_eq!(namer.native(&object, &[ElfVaddr(1); 3], false), vec![None; 3]);
+        }
+        assert_eq!(namer.stats().unasked, 2 + 3 + 3);
     }
 
     #[test]

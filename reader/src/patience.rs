@@ -88,12 +88,15 @@ impl Patience {
         self.bounds = (PATIENT_AT_ONCE, PATIENT_OF_A_SECOND);
     }
 
-    /// Whether `target` of `user` may be read at `now`; else when it may be.
-    pub(crate) fn may(&self, target: Target, user: Option<u32>, now: Instant) -> Result<(), Instant> {
+    /// Whether `target` may be read for `users` at `now`; else when it may be. One of them who has a share left is enough: what others cost
+    /// takes nothing from him.
+    pub(crate) fn may(&self, target: Target, users: &[u32], now: Instant) -> Result<(), Instant> {
         if let Some(aside) = self.aside.get(&target).filter(|aside| aside.until > now) {
             return Err(aside.until);
         }
-        match user.and_then(|user| self.users.get(&user)).map(|share| share.now(self.bounds, now)) {
+        // Who is not remembered has all of it.
+        let left = |user: &u32| self.users.get(user).map_or(f64::INFINITY, |share| share.now(self.bounds, now));
+        match users.iter().map(left).reduce(f64::max) {
             Some(left) if left <= 0.0 => {
                 // Not for the first millisecond that is there again.
                 Err(now + Duration::from_secs_f64((0.1 - left) / self.bounds.1))
@@ -129,11 +132,16 @@ impl Patience {
         self.aside.contains_key(&target)
     }
 
-    /// Somebody waited `took` for a target of `user`. Root owns the host and what it costs.
-    pub(crate) fn charge(&mut self, user: u32, took: Duration, now: Instant) {
-        if user == 0 || took < CHEAP {
+    /// Somebody waited `took` for what is read for `users`: each pays his part. Root owns the host and what it costs.
+    pub(crate) fn charge(&mut self, users: &[u32], took: Duration, now: Instant) {
+        if took < CHEAP {
             return;
         }
+        let part = took / u32::try_from(users.len()).unwrap_or(u32::MAX).max(1);
+        users.iter().filter(|&&user| user != 0).for_each(|&user| self.charge_one(user, part, now));
+    }
+
+    fn charge_one(&mut self, user: u32, took: Duration, now: Instant) {
         let bounds = self.bounds;
         if self.users.len() >= MAX_USERS {
             self.users.retain(|_, share| share.now(bounds, now) < bounds.0.as_secs_f64());
@@ -159,10 +167,10 @@ mod tests {
         let (bad, good) = (Target::Process(7), Target::Process(8));
         let mut now = begun;
         for expected in [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300] {
-            assert_eq!(patience.may(bad, None, now), Ok(()));
+            assert_eq!(patience.may(bad, &[], now), Ok(()));
             assert_eq!(patience.strike(bad, now), Duration::from_secs(expected));
-            assert_eq!(patience.may(bad, None, now), Err(now + Duration::from_secs(expected)));
-            assert_eq!(patience.may(good, None, now), Ok(()));
+            assert_eq!(patience.may(bad, &[], now), Err(now + Duration::from_secs(expected)));
+            assert_eq!(patience.may(good, &[], now), Ok(()));
             assert_eq!(patience.set_aside(now), 1);
             now += Duration::from_secs(expected);
         }
@@ -178,12 +186,12 @@ mod tests {
         let took = Duration::from_millis(300);
         // Each is another process, and does it once.
         for pid in 0..10_000 {
-            if patience.may(Target::Process(pid), Some(1000), now).is_ok() {
+            if patience.may(Target::Process(pid), &[1000], now).is_ok() {
                 patience.strike(Target::Process(pid), now);
                 (now, waited) = (now + took, waited + took);
-                patience.charge(1000, took, now);
+                patience.charge(&[1000], took, now);
             }
-            assert_eq!(patience.may(Target::Process(99_999), Some(1001), now), Ok(()), "another user");
+            assert_eq!(patience.may(Target::Process(99_999), &[1001], now), Ok(()), "another user");
             now += Duration::from_millis(10);
         }
         let all = now - begun;
@@ -194,14 +202,32 @@ mod tests {
     #[test]
     fn who_has_nothing_else_to_do_waits_for_longer() {
         let (mut patience, now) = (Patience::with_names(), Instant::now());
-        patience.charge(1000, NAMES_AT_ONCE, now);
-        assert!(patience.may(Target::Process(1), Some(1000), now).is_err());
+        patience.charge(&[1000], NAMES_AT_ONCE, now);
+        assert!(patience.may(Target::Process(1), &[1000], now).is_err());
         patience.be_patient();
-        assert_eq!(patience.may(Target::Process(1), Some(1000), now), Ok(()));
-        patience.charge(1000, NAMES_AT_ONCE, now);
-        assert_eq!(patience.may(Target::Process(1), Some(1000), now), Ok(()));
-        patience.charge(1000, PATIENT_AT_ONCE, now);
-        assert!(patience.may(Target::Process(1), Some(1000), now).is_err());
+        assert_eq!(patience.may(Target::Process(1), &[1000], now), Ok(()));
+        patience.charge(&[1000], NAMES_AT_ONCE, now);
+        assert_eq!(patience.may(Target::Process(1), &[1000], now), Ok(()));
+        patience.charge(&[1000], PATIENT_AT_ONCE, now);
+        assert!(patience.may(Target::Process(1), &[1000], now).is_err());
+    }
+
+    #[test]
+    fn who_has_used_his_share_takes_nothing_from_those_who_share_a_file_with_him() {
+        let (mut patience, now) = (Patience::with_names(), Instant::now());
+        let file = Target::Executable(ExecutableId(1));
+        patience.charge(&[1000], NAMES_AT_ONCE, now);
+        assert!(patience.may(file, &[1000], now).is_err());
+        for users in [&[1000, 1001][..], &[1000, 0], &[1001], &[]] {
+            assert_eq!(patience.may(file, users, now), Ok(()), "{users:?}");
+        }
+        // Each pays his part, root nothing.
+        patience.charge(&[1001, 0], NAMES_AT_ONCE, now);
+        assert_eq!(patience.may(file, &[1001], now), Ok(()));
+        patience.charge(&[1001, 0], NAMES_AT_ONCE, now);
+        let after = patience.may(file, &[1000, 1001], now).expect_err("both have none") - now;
+        assert!(after < Duration::from_secs(1), "that of who has one first: {after:?}");
+        assert_eq!(patience.may(file, &[0], now), Ok(()));
     }
 
     #[test]
@@ -211,7 +237,7 @@ mod tests {
             patience.strike(Target::Process(pid), now + Duration::from_millis(pid.into()));
         }
         assert_eq!(patience.aside.len(), MAX_TARGETS);
-        patience.charge(0, Duration::from_secs(100), now);
+        patience.charge(&[0], Duration::from_secs(100), now);
         assert!(!patience.counts_users(), "root's are not counted");
     }
 }

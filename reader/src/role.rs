@@ -23,7 +23,7 @@ use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use self::names::Naming;
 use crate::channel;
-use crate::wire::names::Named;
+use crate::wire::names::{JitCode, Named};
 use crate::wire::{
     Answer, AttachedFields, Confinement, Failure, Found, NamesFields, NotAttached, Request, RowsHead, Scanned,
     StatFields,
@@ -180,19 +180,19 @@ impl Role {
                 Answer::Done
             }
             Request::Symbols { file, addresses, forget } => {
-                return self.named(|naming| naming.native(file, &addresses, forget));
+                return self.named(None, |naming| naming.native(file, &addresses, forget));
             }
             Request::Generations { code, addresses } => {
-                return self.named(|naming| Some(naming.generations(&code, &addresses)));
+                return self.named(Some(&code), |naming| Some(naming.generations(&code, &addresses)));
             }
             Request::Prefetch { code } => {
-                return self.named(|naming| {
+                return self.named(Some(&code), |naming| {
                     naming.prefetch(&code);
                     None
                 });
             }
             Request::Forget => {
-                return self.named(|naming| {
+                return self.named(None, |naming| {
                     naming.forget();
                     None
                 });
@@ -213,11 +213,13 @@ impl Role {
         NamesFields::of(&self.executables.names(pid, kind, opaque, &frames))
     }
 
-    fn named(&mut self, ask: impl FnOnce(&mut Naming) -> Option<Named>) -> (Answer, Vec<u8>) {
+    /// What is asked, about `code` perhaps.
+    fn named(&mut self, code: Option<&JitCode>, ask: impl FnOnce(&mut Naming) -> Option<Named>) -> (Answer, Vec<u8>) {
         let Some(naming) = &mut self.naming else { return (Answer::Unknown, Vec::new()) };
         let rest = ask(naming).and_then(|named| borsh::to_vec(&named).ok());
         let stats = naming.stats().to_array();
-        (Answer::Named { stats, found: rest.is_some() }, rest.unwrap_or_default())
+        let read = code.and_then(|code| naming.so_far(code));
+        (Answer::Named { stats, found: rest.is_some(), read }, rest.unwrap_or_default())
     }
 
     /// Holds `file` open until it is returned.

@@ -135,10 +135,11 @@ pub(crate) enum Answer {
     Known(Option<Known>),
     /// Its descriptor, device and inode; none if it cannot be opened.
     Lent(Option<(i32, u64, u64)>),
-    /// Counts so far; whether there are names, which follow.
+    /// Counts so far; whether there are names, which follow; how far the perf map of whom it was about was read.
     Named {
         stats: [u64; profiler_symbolizer::Stats::COUNT],
         found: bool,
+        read: Option<names::ReadFields>,
     },
     /// An id that is not known.
     Unknown,

@@ -135,10 +135,11 @@ pub fn since(totals: &Totals, unwinder: &Stats, told: &mut Told) -> Vec<Loss> {
 
 /// What could not be read for names, or not kept, by reason; see [`of_names`].
 #[must_use]
-pub fn names(stats: &profiler_symbolizer::Stats, troubles: &Troubles) -> [(&'static str, u64); 13] {
+pub fn names(stats: &profiler_symbolizer::Stats, troubles: &Troubles) -> [(&'static str, u64); 15] {
     [
         ("perf map or jitdump entries over the memory budget", stats.jit_left_out),
         ("perf map or jitdump refused", stats.jit_refused),
+        ("perf map read anew, what its addresses meant before is not told", stats.jit_forgotten),
         ("file unreadable", stats.unreadable_objects),
         ("symbol table too large for the memory budget", stats.symbols_too_large),
         ("names of one file over the memory budget", stats.names_left_out),
@@ -147,6 +148,7 @@ pub fn names(stats: &profiler_symbolizer::Stats, troubles: &Troubles) -> [(&'sta
         ("parser failed on a file", stats.panics),
         ("split debug info not found (.dwo, .dwp)", stats.dwo_missing),
         ("common debug info not found (.gnu_debugaltlink)", stats.supplement_missing),
+        ("frames for which nobody could be asked", stats.unasked),
         ("namer given up at a target that let it wait or work without end", troubles.given_up),
         ("namer died at a target", troubles.died),
         ("target set aside, its frames have no names", troubles.refused),

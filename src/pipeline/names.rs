@@ -97,7 +97,7 @@ impl Names {
     /// Bytes of names and of what they are looked up in, estimated.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.stats().bytes + self.known.bytes() as u64
+        bytes(&self.stats(), &self.known)
     }
 
     /// What was looked up so far.
@@ -229,6 +229,11 @@ impl Names {
     }
 }
 
+/// The symbolizer's and what is kept here. A namer's number may be anything.
+fn bytes(stats: &profiler_symbolizer::Stats, known: &Known) -> u64 {
+    stats.bytes.saturating_add(known.bytes() as u64)
+}
+
 /// What frames in JIT code have meant one after the other.
 pub(super) type Generations = FxHashMap<FrameId, Vec<Generation>>;
 
@@ -330,6 +335,17 @@ fn jit_process(image: &Image) -> JitProcess {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whatever_number_a_namer_tells_the_sum_is_one() {
+        let mut known = Known::new(1 << 20);
+        known.insert((ExecutableId(1), ElfVaddr(1)), Symbolized::default());
+        let mut stats = profiler_symbolizer::Stats::default();
+        for (told, sum) in [(0, known.bytes() as u64), (u64::MAX, u64::MAX)] {
+            stats.bytes = told;
+            assert_eq!(bytes(&stats, &known), sum);
+        }
+    }
 
     #[test]
     fn names_stay_within_their_budget_and_what_is_in_use_stays() {

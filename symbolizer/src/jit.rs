@@ -12,6 +12,7 @@ use crate::{
     symbolizer::Stats,
 };
 use jitdump::{JitDump, MAX_DEBUG_BYTES};
+pub use perf_map::MapRead;
 use perf_map::PerfMap;
 use profiler_address::UserAddr;
 use rustc_hash::FxHashMap;
@@ -70,6 +71,8 @@ struct Process {
     searched: Option<Instant>,
     /// When a jitdump was last looked for in vain, and how often: that takes a reading of all mappings.
     dump_searched: Option<(Instant, u32)>,
+    /// How far another had read the perf map.
+    resume: Option<MapRead>,
     refused: bool,
     /// Said that names were left out.
     told: bool,
@@ -131,6 +134,23 @@ impl Jit {
         process
     }
 
+    /// Tells how far another had read the perf map of a process, which was not read here yet.
+    pub fn resume(&mut self, of: &JitProcess, read: MapRead) {
+        let key = (of.pid, of.start_time);
+        if self.processes.len() >= MAX_PROCESSES && !self.processes.contains_key(&key) {
+            self.remove_oldest(|_| true);
+        }
+        let process = self.processes.entry(key).or_default();
+        if process.map.is_none() {
+            process.resume.get_or_insert(read);
+        }
+    }
+
+    /// How far the perf map of a process was read, here or by another.
+    pub fn so_far(&self, of: &JitProcess) -> Option<MapRead> {
+        self.processes.get(&(of.pid, of.start_time)).and_then(Process::so_far)
+    }
+
     pub fn bytes(&self) -> u64 {
         self.processes.values().map(Process::bytes).sum()
     }
@@ -140,6 +160,7 @@ impl Jit {
     pub fn drop_oldest(&mut self) -> bool {
         let with_tables = self.processes.values_mut().filter(|process| process.map.is_some() || process.dump.is_some());
         if let Some(process) = with_tables.min_by_key(|process| process.used) {
+            process.resume = process.so_far();
             (process.map, process.dump, process.searched) = (None, None, None);
             process.dump_searched = None;
             process.earlier.clear();
@@ -162,6 +183,14 @@ fn monotonic_now() -> u64 {
 }
 
 impl Process {
+    fn so_far(&self) -> Option<MapRead> {
+        let Some((source, map)) = &self.map else { return self.resume.clone() };
+        let read = map.so_far(source.inode());
+        // What earlier files said is known to this process alone.
+        let lost = self.earlier.iter().map(|(_, map)| map.seen()).fold(read.lost, u64::max);
+        Some(MapRead { lost, ..read })
+    }
+
     fn symbolize(&self, address: u64, time: u64, lines_left: &mut u64) -> Symbolized {
         // A jitdump says more, and when; a perf map has what the JIT's stubs and interpreter are called.
         let dump = self.dump.as_ref().and_then(|(source, dump)| dump.find(source, address, time, lines_left));
@@ -203,6 +232,7 @@ impl Process {
         if let Some((source, map)) = &mut self.map {
             let before = map.left_out();
             read += map.read(source, monotonic_now());
+            stats.jit_forgotten += u64::from(map.take_lost());
             left_out += map.left_out() - before;
         }
         if let Some((source, dump)) = &mut self.dump {
@@ -249,7 +279,11 @@ impl Process {
                     {
                         self.earlier.remove(0);
                     }
-                    self.map = Some((source, PerfMap::new(budget)));
+                    let map = match self.resume.take() {
+                        Some(read) => PerfMap::resumed(budget, &source, source.inode(), &read),
+                        None => PerfMap::new(budget),
+                    };
+                    self.map = Some((source, map));
                 }
             }
             Ok(None) => {}

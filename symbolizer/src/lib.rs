@@ -25,7 +25,7 @@ mod symbolizer;
 mod symbols;
 
 pub use frame::{Frame, Language, Symbolized};
-pub use jit::{Generation, JitProcess};
+pub use jit::{Generation, JitProcess, MapRead};
 pub use kernel::KernelError;
 pub use object::{Object, ObjectKey};
 pub use symbolizer::{Options, Stats, Symbolizer};

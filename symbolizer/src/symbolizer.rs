@@ -2,7 +2,7 @@
 
 use crate::{
     frame::{Language, Symbolized},
-    jit::{Generation, Jit, JitProcess},
+    jit::{Generation, Jit, JitProcess, MapRead},
     kernel::{Kernel, KernelError},
     native::Native,
     object::{Object, ObjectKey},
@@ -81,11 +81,16 @@ pub struct Stats {
     pub panics: u64,
     /// Readings of /proc/kallsyms.
     pub kernel_loads: u64,
+    /// Addresses that nobody was asked for, where it is another process that looks names up: it was given up or could not be started, or the
+    /// file could not be had. Counted by who asks.
+    pub unasked: u64,
+    /// Perf maps that were read anew, or by another in the place of who is gone: what some of their addresses meant before is not told.
+    pub jit_forgotten: u64,
 }
 
 impl Stats {
     /// How many numbers these are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 18;
 
     /// All numbers, in their order.
     fn numbers(&mut self) -> [&mut u64; Self::COUNT] {
@@ -107,6 +112,8 @@ impl Stats {
             jit_left_out,
             panics,
             kernel_loads,
+            unasked,
+            jit_forgotten,
         } = self;
         [
             objects,
@@ -125,6 +132,8 @@ impl Stats {
             jit_left_out,
             panics,
             kernel_loads,
+            unasked,
+            jit_forgotten,
         ]
     }
 
@@ -282,6 +291,17 @@ impl Symbolizer {
             self.jit_panicked(process);
         }
         self.shrink(None);
+    }
+
+    /// Tells how far another symbolizer, which is gone, had read the perf map of a process ([`Self::jit_so_far`]). Before it is read here.
+    pub fn jit_resume(&mut self, process: &JitProcess, read: MapRead) {
+        self.jit.resume(process, read);
+    }
+
+    /// How far the perf map of a process was read; none if there is none.
+    #[must_use]
+    pub fn jit_so_far(&self, process: &JitProcess) -> Option<MapRead> {
+        self.jit.so_far(process)
     }
 
     fn jit_panicked(&mut self, process: &JitProcess) {

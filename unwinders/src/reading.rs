@@ -110,8 +110,8 @@ pub struct Lent {
     pub device: u64,
     /// See `device`.
     pub inode: u64,
-    /// Whose process mapped it first, if that is known.
-    pub user: Option<u32>,
+    /// Whose processes map it; empty if that is not known, or they are too many to be told.
+    pub users: Arc<[u32]>,
     /// The file, if the process is this one.
     pub file: Option<Arc<File>>,
 }
@@ -124,7 +124,14 @@ impl Lent {
     pub fn of(file: Arc<File>) -> std::io::Result<Self> {
         let metadata = file.metadata()?;
         let (device, inode) = (metadata.dev(), metadata.ino());
-        Ok(Self { pid: std::process::id(), descriptor: file.as_raw_fd(), device, inode, user: None, file: Some(file) })
+        Ok(Self {
+            pid: std::process::id(),
+            descriptor: file.as_raw_fd(),
+            device,
+            inode,
+            users: Arc::default(),
+            file: Some(file),
+        })
     }
 }
 

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use profiler_address::{ElfVaddr, UserAddr};
-use profiler_symbolizer::{Object, ObjectKey, Options, Stats, Symbolizer};
+use profiler_symbolizer::{JitProcess, Object, ObjectKey, Options, Stats, Symbolizer};
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use crate::wire::names::{Content, JitCode, Named, NamedFile, root_of};
+use crate::wire::names::{Content, JitCode, Named, NamedFile, ReadFields, root_of};
 
 /// Names frames.
 pub(super) struct Naming {
@@ -45,11 +45,26 @@ impl Naming {
     /// What addresses in code of a JIT have meant.
     pub(super) fn generations(&mut self, of: &JitCode, addresses: &[u64]) -> Named {
         let addresses: Vec<UserAddr> = addresses.iter().copied().map(UserAddr).collect();
-        Named::of_generations(&self.symbolizer.jit_generations(&of.process(), &addresses))
+        let process = self.begin(of);
+        Named::of_generations(&self.symbolizer.jit_generations(&process, &addresses))
     }
 
     pub(super) fn prefetch(&mut self, of: &JitCode) {
-        self.symbolizer.jit_prefetch(&of.process());
+        let process = self.begin(of);
+        self.symbolizer.jit_prefetch(&process);
+    }
+
+    fn begin(&mut self, of: &JitCode) -> JitProcess {
+        let process = of.process();
+        if let Some(read) = of.read() {
+            self.symbolizer.jit_resume(&process, read);
+        }
+        process
+    }
+
+    /// How far the perf map was read.
+    pub(super) fn so_far(&self, of: &JitCode) -> Option<ReadFields> {
+        self.symbolizer.jit_so_far(&of.process()).as_ref().map(ReadFields::of)
     }
 
     pub(super) fn forget(&mut self) {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use profiler_symbolizer::{Frame, Generation, JitProcess, Language, Options, Symbolized};
+use profiler_symbolizer::{Frame, Generation, JitProcess, Language, MapRead, Options, Symbolized};
 use profiler_unwinders::reading::Lent;
 use rustc_hash::FxHashMap;
 
@@ -12,6 +12,8 @@ use rustc_hash::FxHashMap;
 pub(crate) const MAX_NAMES: usize = 8 << 20;
 /// Addresses that are asked for at once.
 pub(crate) const MAX_ADDRESSES: usize = 4096;
+/// Most bytes by which a perf map is known again.
+const MAX_LAST: usize = 64;
 /// Bytes of a frame, of an answer, of an index as they go over the socket, at most.
 const FRAME: usize = 24;
 const ANSWER: usize = 16;
@@ -78,11 +80,18 @@ pub(crate) struct JitCode {
     pid: u32,
     start_time: u64,
     namespace_pid: u32,
+    /// How far another had read its perf map.
+    read: Option<ReadFields>,
 }
 
 impl JitCode {
-    pub(crate) fn of(process: &JitProcess) -> Self {
-        Self { pid: process.pid, start_time: process.start_time, namespace_pid: process.namespace_pid }
+    pub(crate) fn of(process: &JitProcess, read: Option<&MapRead>) -> Self {
+        let JitProcess { pid, start_time, namespace_pid, .. } = *process;
+        Self { pid, start_time, namespace_pid, read: read.map(ReadFields::of) }
+    }
+
+    pub(crate) fn read(&self) -> Option<MapRead> {
+        self.read.clone().and_then(ReadFields::take)
     }
 
     pub(crate) fn process(&self) -> JitProcess {
@@ -92,6 +101,29 @@ impl JitCode {
             root: root_of(self.pid),
             namespace_pid: self.namespace_pid,
         }
+    }
+}
+
+/// [`MapRead`].
+#[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct ReadFields {
+    file: (u64, u64),
+    length: u64,
+    last: Vec<u8>,
+    seen: u64,
+    lost: u64,
+}
+
+impl ReadFields {
+    pub(crate) fn of(read: &MapRead) -> Self {
+        let MapRead { file, length, last, seen, lost } = read.clone();
+        Self { file, length, last, seen, lost }
+    }
+
+    /// None if it is too much.
+    pub(crate) fn take(self) -> Option<MapRead> {
+        let Self { file, length, last, seen, lost } = self;
+        (last.len() <= MAX_LAST).then_some(MapRead { file, length, last, seen, lost })
     }
 }
 

@@ -4,6 +4,9 @@
 //!
 //! Lines have no times. What a line covered before a reading that found a newer one there had that meaning up to the reading before:
 //! the more often the file is read, the closer that is to when the code changed.
+//!
+//! Whoever reads a file in the place of another, who is gone, knows up to where that one had read, and when ([`MapRead`]). Which of several
+//! lines up to there held at which time before that is not known any more: then nothing is said of the addresses that they share.
 
 use super::source::ReadAt;
 use crate::frame::{Frame, Names};
@@ -26,6 +29,10 @@ pub(super) const MAX_FILE: u64 = 512 << 20;
 const MAX_READ: u64 = 128 << 20;
 /// Ranges remembered that newer lines have replaced since they were first read; the oldest go first.
 const MAX_PAST: usize = 2048;
+/// Stretches of addresses remembered of which several lines spoke before another read on; if there are more, nothing is said of any.
+const MAX_SHARED: usize = 64 << 10;
+/// For so long after that nobody asks any more what they meant before, ns.
+const SHARED_FOR: u64 = 1_800_000_000_000;
 /// New ranges gathered before they are merged into those known.
 const BATCH: usize = 8 << 10;
 
@@ -51,6 +58,21 @@ impl Range {
 /// Ranges by start: their end, and where their lines begin.
 type Batch = BTreeMap<u64, (u64, u32)>;
 
+/// How far the perf map of a process was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MapRead {
+    /// The file's device and inode.
+    pub file: (u64, u64),
+    /// Bytes of it that were read.
+    pub length: u64,
+    /// The last of them.
+    pub last: Vec<u8>,
+    /// When (`CLOCK_MONOTONIC`, ns).
+    pub seen: u64,
+    /// What its addresses meant before is not known, as `seen`; 0 if all is.
+    pub lost: u64,
+}
+
 /// The ranges of one map.
 #[derive(Debug)]
 pub(crate) struct PerfMap {
@@ -72,6 +94,15 @@ pub(crate) struct PerfMap {
     /// When it was read last, and where that reading began: lines from there on are of one time.
     seen: u64,
     begin: u64,
+    /// Up to where another had read it, and when, until that is read again.
+    resume: Option<(u64, u64)>,
+    /// Before this time nothing is known.
+    lost: u64,
+    /// What several lines covered before that other was gone, by start and disjoint: before this time it is not known which of them held.
+    shared: Vec<(u64, u64)>,
+    shared_until: u64,
+    /// That something is not known any more was not told yet.
+    has_lost: bool,
 }
 
 impl PerfMap {
@@ -89,7 +120,46 @@ impl PerfMap {
             past: VecDeque::new(),
             seen: 0,
             begin: 0,
+            resume: None,
+            lost: 0,
+            shared: Vec::new(),
+            shared_until: 0,
+            has_lost: false,
         }
+    }
+
+    /// The same, of a file that another, who is gone, had read so far.
+    pub fn resumed(budget: u64, source: &(impl ReadAt + ?Sized), file: (u64, u64), read: &MapRead) -> Self {
+        let mut last = vec![0; read.last.len().min(OVERLAP)];
+        let from = read.length.checked_sub(last.len() as u64);
+        let is_same = file == read.file
+            && read.length <= source.state().0
+            && from.is_some_and(|from| source.read_at(from, &mut last) == last.len())
+            && last == read.last;
+        let new = Self { lost: read.lost, ..Self::new(budget) };
+        if read.seen == 0 {
+            new
+        } else if is_same {
+            Self { resume: Some((read.length, read.seen)), shared_until: read.seen, ..new }
+        } else {
+            Self { lost: read.lost.max(read.seen), has_lost: true, ..new }
+        }
+    }
+
+    /// How far it was read.
+    pub fn so_far(&self, file: (u64, u64)) -> MapRead {
+        match self.resume {
+            // What was not read again is as it was, and so is what is not known of it.
+            Some((length, seen)) if self.consumed < length => {
+                MapRead { file, length: self.consumed, last: self.last.clone(), seen, lost: self.lost.max(seen) }
+            }
+            _ => MapRead { file, length: self.consumed, last: self.last.clone(), seen: self.seen, lost: self.lost },
+        }
+    }
+
+    /// Whether it is not known any more what some addresses meant; once.
+    pub fn take_lost(&mut self) -> bool {
+        std::mem::take(&mut self.has_lost)
     }
 
     /// Reads what was added to the file by `now` (CLOCK_MONOTONIC, ns), or all of it if it was written anew; gives the bytes read.
@@ -98,6 +168,9 @@ impl PerfMap {
         // What was cut short goes on at the next reading: its lines are of the same time.
         if read < MAX_READ {
             self.seen = now;
+        }
+        if self.resume.is_none() && now > self.shared_until.saturating_add(SHARED_FOR) {
+            self.shared = Vec::new();
         }
         read
     }
@@ -110,25 +183,36 @@ impl PerfMap {
         }
         let anew = state.0 < self.consumed || (state.0 == self.state.0 && state.1 != self.state.1);
         if anew || !self.continues(source) {
-            let left_out = self.left_out;
-            *self = Self { left_out, ..Self::new((self.max * size_of::<Range>()) as u64) };
+            let (left_out, lost, has_lost) = (self.left_out, self.lost.max(self.shared_until), self.has_lost);
+            *self = Self { left_out, lost, has_lost, ..Self::new((self.max * size_of::<Range>()) as u64) };
         }
         self.state = state;
         let begin = self.consumed;
         self.begin = begin;
         let mut buffer = vec![0; MAX_LINE * 4];
-        // To the length at the start: a file that grows as fast as we read must not keep us.
-        while self.consumed < end && self.consumed - begin < MAX_READ {
-            let want = usize::try_from(end - self.consumed).unwrap_or(usize::MAX).min(buffer.len());
-            let Some(wanted) = buffer.get_mut(..want) else { break };
-            let read = source.read_at(self.consumed, wanted);
-            let block = wanted.get(..read).unwrap_or_default();
-            let used = self.add_block(block);
-            if used == 0 {
-                break;
+        loop {
+            // To the length at the start: a file that grows as fast as we read must not keep us.
+            let end = self.resume.map_or(end, |(length, _)| end.min(length));
+            while self.consumed < end && self.consumed - begin < MAX_READ {
+                let want = usize::try_from(end - self.consumed).unwrap_or(usize::MAX).min(buffer.len());
+                let Some(wanted) = buffer.get_mut(..want) else { break };
+                let read = source.read_at(self.consumed, wanted);
+                let block = wanted.get(..read).unwrap_or_default();
+                let used = self.add_block(block);
+                if used == 0 {
+                    break;
+                }
+                let seen = block.get(..used).unwrap_or_default();
+                self.last = seen.get(seen.len().saturating_sub(OVERLAP)..).unwrap_or_default().to_vec();
             }
-            let seen = block.get(..used).unwrap_or_default();
-            self.last = seen.get(seen.len().saturating_sub(OVERLAP)..).unwrap_or_default().to_vec();
+            let is_cut_short = self.consumed - begin >= MAX_READ;
+            if self.resume.is_some() {
+                self.tidy_shared();
+            }
+            let Some((_, seen)) = self.resume.take_if(|_| !is_cut_short) else { break };
+            // All that the other had read is here; what follows is newer than its last reading.
+            (self.seen, self.begin) = (seen, self.consumed);
+            self.has_lost |= !self.shared.is_empty() || self.lost > 0;
         }
         self.consumed - begin
     }
@@ -156,7 +240,8 @@ impl PerfMap {
             if !std::mem::take(&mut self.skipping)
                 && let (Some((start, end, _)), Ok(at)) = (parse(line), u32::try_from(at))
             {
-                insert(&mut batch, start, (end, at));
+                let shared = self.resume.is_some().then_some(&mut self.shared);
+                insert(&mut batch, start, (end, at), shared);
             }
             at += line.len() as u64 + 1;
             if batch.len() >= BATCH {
@@ -199,7 +284,12 @@ impl PerfMap {
         }
         merged.extend(newer);
         self.ranges = merged;
-        if self.seen > 0 {
+        if self.resume.is_some() {
+            self.shared.extend(replaced.iter().filter(|range| range.size > 0).map(|range| (range.start, range.end())));
+            if self.shared.len() > 2 * MAX_SHARED {
+                self.tidy_shared();
+            }
+        } else if self.seen > 0 {
             let old = |range: &Range| range.size > 0 && u64::from(range.at) < self.begin;
             let until = self.seen;
             replaced.retain(old);
@@ -209,6 +299,32 @@ impl PerfMap {
             self.past.extend(newest.into_iter().map(|range| (range, until)));
         }
         self.prune();
+    }
+
+    /// Joins what overlaps; if it is too much all the same, nothing at all is known of then.
+    fn tidy_shared(&mut self) {
+        self.shared.sort_unstable();
+        let mut joined: Vec<(u64, u64)> = Vec::new();
+        for (start, end) in std::mem::take(&mut self.shared) {
+            match joined.last_mut() {
+                Some(last) if start <= last.1 => last.1 = last.1.max(end),
+                _ => joined.push((start, end)),
+            }
+        }
+        if joined.len() > MAX_SHARED {
+            self.lost = self.lost.max(self.shared_until);
+        } else {
+            self.shared = joined;
+        }
+    }
+
+    /// Whether it is not known which of several lines held at an address; while they are still read it may be any.
+    fn is_shared(&self, address: u64) -> bool {
+        if self.resume.is_some() {
+            return true;
+        }
+        let next = self.shared.partition_point(|(start, _)| *start <= address);
+        next.checked_sub(1).and_then(|at| self.shared.get(at)).is_some_and(|(_, end)| address < *end)
     }
 
     /// When it was read last.
@@ -222,6 +338,8 @@ impl PerfMap {
             .iter()
             .filter(move |(range, _)| (range.start..range.end()).contains(&address))
             .map(|(_, until)| *until)
+            .chain((self.lost > 0).then_some(self.lost))
+            .chain(self.is_shared(address).then_some(self.shared_until))
     }
 
     /// Drops the oldest if there are too many, and some more, so that this is seldom.
@@ -243,6 +361,9 @@ impl PerfMap {
 
     /// The code at an address at a time, named by `source`, the file that was read.
     pub fn find(&self, source: &(impl ReadAt + ?Sized), address: u64, time: u64) -> Option<Frame> {
+        if time < self.lost || time < self.shared_until && self.is_shared(address) {
+            return None;
+        }
         let before =
             self.past.iter().find(|(range, until)| time < *until && (range.start..range.end()).contains(&address));
         let range = match before {
@@ -269,17 +390,20 @@ impl PerfMap {
     /// Memory held, bytes.
     pub fn bytes(&self) -> u64 {
         let past = self.past.capacity() * size_of::<(Range, u64)>();
-        (self.ranges.capacity() * size_of::<Range>() + self.last.capacity() + past) as u64
+        let shared = self.shared.capacity() * size_of::<(u64, u64)>();
+        (self.ranges.capacity() * size_of::<Range>() + self.last.capacity() + past + shared) as u64
     }
 }
 
-/// Puts a range in place of what it overlaps.
-fn insert(batch: &mut Batch, start: u64, range: (u64, u32)) {
+/// Puts a range in place of what it overlaps, which is added to `shared` if that is asked for.
+fn insert(batch: &mut Batch, start: u64, range: (u64, u32), mut shared: Option<&mut Vec<(u64, u64)>>) {
+    let mut overlaps = |start: u64, end: u64| shared.iter_mut().for_each(|shared| shared.push((start, end)));
     // The one that reaches in from below loses its end, and may go on behind.
     if let Some((_, below)) = batch.range_mut(..start).next_back()
         && below.0 > start
     {
         let whole = *below;
+        overlaps(start, whole.0.min(range.0));
         below.0 = start;
         if whole.0 > range.0 {
             batch.insert(range.0, whole);
@@ -288,6 +412,7 @@ fn insert(batch: &mut Batch, start: u64, range: (u64, u32)) {
     // Those that begin within go, but for what the last has behind.
     while let Some((within, old)) = batch.range(start..range.0).next().map(|(start, old)| (*start, *old)) {
         batch.remove(&within);
+        overlaps(within, old.0.min(range.0));
         if old.0 > range.0 {
             batch.insert(range.0, old);
         }
@@ -378,6 +503,68 @@ mod tests {
         assert_eq!([name(0x305, 0), name(0x145, 0), name(0x1ff, 5)], ["late", "same reading", "old"]);
         assert_eq!(map.turns(0x155).collect::<Vec<_>>(), [2_000]);
         assert_eq!(map.turns(0x145).count() + map.turns(0x305).count(), 0);
+    }
+
+    /// As [`MapRead`] goes from one that is gone to the next.
+    fn handed_over(map: &PerfMap, text: &[u8]) -> PerfMap {
+        PerfMap::resumed(1 << 20, text, (1, 2), &map.so_far((1, 2)))
+    }
+
+    #[test]
+    fn who_reads_on_for_another_names_nothing_by_lines_that_are_newer() {
+        let first: &[u8] = b"100 100 old\n140 20 same reading\n300 10 alone\n";
+        let second = [first, b"150 20 new\n".as_slice()].concat();
+        let third = [&second[..], b"310 10 late\n300 8 newest\n"].concat();
+        let mut gone = PerfMap::new(1 << 20);
+        gone.read(first, 1_000);
+        gone.read(&second[..], 2_000);
+        let mut map = handed_over(&gone, &third);
+        map.read(&third[..], 3_000);
+        let name = |address, time| map.find(&third[..], address, time).map(|f| f.name.to_string()).unwrap_or_default();
+        // Several lines speak of it, and when each held nobody knows any more.
+        assert_eq!([name(0x155, 0), name(0x155, 1_999), name(0x155, 2_000)], ["", "", "new"]);
+        assert_eq!([name(0x145, 1_999), name(0x145, 2_000)], ["", "same reading"]);
+        // One line does.
+        assert_eq!([name(0x105, 0), name(0x30c, 0)], ["old", "alone"]);
+        // What is newer than the last reading is told apart, as if nobody had gone.
+        assert_eq!([name(0x305, 0), name(0x305, 1_999), name(0x305, 2_000)], ["alone", "alone", "newest"]);
+        assert_eq!(name(0x315, 0), "late");
+        assert_eq!(map.turns(0x145).collect::<Vec<_>>(), [2_000]);
+        assert!(map.take_lost() && !map.take_lost());
+        // Over and over.
+        let mut map = handed_over(&map, &third);
+        map.read(&third[..], 4_000);
+        let name = |address, time| map.find(&third[..], address, time).map(|f| f.name.to_string()).unwrap_or_default();
+        assert_eq!([name(0x305, 2_999), name(0x305, 3_000), name(0x30c, 0)], ["", "newest", "alone"]);
+    }
+
+    #[test]
+    fn of_another_file_or_content_nothing_is_said_before_it_was_read() {
+        let text: &[u8] = b"100 100 old\n";
+        let mut gone = PerfMap::new(1 << 20);
+        gone.read(text, 1_000);
+        for (other, file) in [(&b"100 100 new\n"[..], (1, 2)), (text, (1, 3)), (b"100 80 n\n", (1, 2))] {
+            let mut map = PerfMap::resumed(1 << 20, other, file, &gone.so_far((1, 2)));
+            map.read(other, 3_000);
+            assert_eq!(map.find(other, 0x105, 999), None);
+            assert!(map.find(other, 0x105, 1_000).is_some() && map.take_lost());
+            assert_eq!(map.turns(0x105).collect::<Vec<_>>(), [1_000]);
+        }
+        // Nobody had read it: code runs before it is written down.
+        let mut map = handed_over(&PerfMap::new(1 << 20), text);
+        map.read(text, 3_000);
+        assert!(map.find(text, 0x105, 0).is_some() && !map.take_lost());
+    }
+
+    #[test]
+    fn where_too_many_lines_share_addresses_nothing_is_said_of_any() {
+        let line = |at: usize| format!("{:x} 10 a\n{:x} 10 b\n300 10 other\n", at * 64, at * 64);
+        let text: String = (0x40..0x40 + MAX_SHARED + 1).map(line).collect();
+        let mut gone = PerfMap::new(64 << 20);
+        gone.read(text.as_bytes(), 1_000);
+        let mut map = PerfMap::resumed(64 << 20, text.as_bytes(), (1, 2), &gone.so_far((1, 2)));
+        map.read(text.as_bytes(), 3_000);
+        assert_eq!((map.lost, map.shared.len()), (1_000, 0));
     }
 
     #[test]

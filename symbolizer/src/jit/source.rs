@@ -84,6 +84,11 @@ impl Source {
         Ok(Self { file, inode: (metadata.dev(), metadata.ino()) })
     }
 
+    /// Device and inode.
+    pub fn inode(&self) -> (u64, u64) {
+        self.inode
+    }
+
     /// Whether it is the same file.
     pub fn is(&self, other: &Self) -> bool {
         self.inode == other.inode
