@@ -1,5 +1,6 @@
 //! `profiler record`.
 
+mod aside;
 mod cgroup;
 
 use std::ffi::OsString;
@@ -19,10 +20,11 @@ use profiler_symbolizer::Symbolizer;
 use profiler_unwinders::process::Clock;
 use rustix::process::Signal;
 
+use self::aside::Aside;
 use crate::launch::Launched;
 use crate::output::{Named, Output, Written};
 use crate::pipeline::{
-    Budgets, NameLosses, Names, Naming, Sampled, Session, SessionOptions, Span, files, finish, losses, origin,
+    Budgets, Image, NameLosses, Names, Naming, Sampled, Session, SessionOptions, Span, files, finish, losses, origin,
     process_facts,
 };
 use crate::rules::Edits;
@@ -140,7 +142,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let symbols =
         profiler_symbolizer::Options { source_lines: options.lines, ..profiler_symbolizer::Options::default() };
     let namer = Namer::new(profiler_reader::Options::of_names(READER_BYTES), symbols.clone()).with_lenders(lenders);
-    let mut names = Names::once(Symbolizer::new(symbols)).by(namer);
+    // Whoever asks a namer waits for it, for as long as a target may hold it: that is not who samples.
+    let names = Aside::start("names", move || Names::once(Symbolizer::new(symbols)).by(namer))?;
 
     if let Target::Processes(pids) = target {
         session.prepare(pids);
@@ -160,6 +163,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     let (mut jit_images, mut jit_read) = (0, Instant::now());
     let (mut kernel_named, mut cut_short) = (false, false);
+    let (told, kernel_troubles) = std::sync::mpsc::channel();
     let (mut continued, mut calm_since) = (0, Instant::now());
     let mut forwarded = 0;
     loop {
@@ -174,8 +178,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         // Often enough to have the names of a process that ends, seldom enough to cost nothing.
         let images = session.jit_images().count();
         if images > jit_images || (images > 0 && jit_read.elapsed() >= JIT_NAMES) {
-            session.jit_images().for_each(|image| names.prefetch(image));
-            (jit_images, jit_read) = (images, Instant::now());
+            let read: Vec<Image> = session.jit_images().cloned().collect();
+            // If the last reading is not over yet, at the next step.
+            if names.try_do(move |names| read.iter().for_each(|image| names.prefetch(image))) {
+                (jit_images, jit_read) = (images, Instant::now());
+            }
         }
         let totals = session.totals();
         if totals.continued != continued {
@@ -183,9 +190,11 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         }
         // If it is never calm, they are read at the end.
         if !kernel_named && calm_since.elapsed() > KERNEL_NAMES_AFTER {
-            kernel_named = true;
-            tell_kernel_trouble(&mut names, &terminal);
+            let tell = told.clone();
+            // Nobody hears of it if the recording is over.
+            kernel_named = names.try_do(move |names| drop(tell.send(names.kernel_trouble())));
         }
+        kernel_troubles.try_iter().for_each(|trouble| tell_kernel_trouble(trouble, &terminal));
         terminal.update(started.elapsed(), &totals);
         if options.duration.is_some_and(|duration| started.elapsed() >= duration) {
             break;
@@ -225,12 +234,14 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     // On a busy host a process may be in the last samples only.
     learn(&mut session, &resources);
-    names.be_patient();
     // Naming can wait its turn.
     let _ = rustix::process::setpriority_process(None, 0);
-    if !kernel_named {
-        tell_kernel_trouble(&mut names, &terminal);
-    }
+    let trouble = names.wait_for(move |names| {
+        names.be_patient();
+        if kernel_named { None } else { names.kernel_trouble() }
+    })?;
+    tell_kernel_trouble(trouble, &terminal);
+    kernel_troubles.try_iter().for_each(|trouble| tell_kernel_trouble(trouble, &terminal));
     terminal.finish();
 
     let span = Span { clock: session.read_clock(), begun, ended: Clock::monotonic_now() };
@@ -240,13 +251,15 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let files = files(&aggregate, session.reading());
     let losses = losses::of(&totals, &session.unwind_stats());
     let sampled = Sampled { aggregate, files, span, losses };
-    let mut name_losses = NameLosses::default();
-    let naming = Naming { names: &mut names, losses: &mut name_losses, resources: &resources };
     // A file of nothing says what it is nothing of.
     let of_nothing: Vec<_> =
         options.sources.iter().map(|source| source.measure(source.period(source.clock_period()))).collect();
-    let describe = |_: &Profiles| origin(frequency(&options.sources), what(target));
-    let profile = options.rules.apply(finish(sampled, naming, &of_nothing, describe, None))?;
+    let origin = origin(frequency(&options.sources), what(target));
+    let profile = names.wait_for(move |names| {
+        let naming = Naming { names, losses: &mut NameLosses::default(), resources: &resources };
+        finish(sampled, naming, &of_nothing, |_: &Profiles| origin, None)
+    })?;
+    let profile = options.rules.apply(profile)?;
 
     let shown = match profile.shown(options.sample_type.as_deref()) {
         Ok(shown) => shown,
@@ -361,9 +374,9 @@ fn what(target: &Target) -> String {
     }
 }
 
-/// Reads the kernel's symbols, and says if there are none.
-fn tell_kernel_trouble(names: &mut Names, terminal: &Terminal) {
-    if let Some(trouble) = names.kernel_trouble() {
+/// Says if there are no symbols of the kernel.
+fn tell_kernel_trouble(trouble: Option<String>, terminal: &Terminal) {
+    if let Some(trouble) = trouble {
         terminal.say(&format!("Kernel frames will have no names: {trouble}"));
     }
 }
