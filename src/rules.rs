@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use profiler_config::Flags;
 use profiler_formats::otlp;
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{Loss, Origin, Profile, Profiles, Sample, counts_samples};
@@ -19,6 +20,7 @@ use profiler_rules::{RefusedRule, Rules, compact};
 use prost::Message;
 
 pub use self::early::Early;
+use crate::agent::{Counts, Processors};
 use crate::{exit, shown};
 
 /// The largest file of rules, bytes.
@@ -35,7 +37,8 @@ pub const FILTERED: &str = "filtered";
 /// Rules as arguments.
 #[derive(Debug, Args)]
 pub struct RulesArgs {
-    /// Change it by the OTTL statements of this file, one a line, before anything is written (docs/ottl.md).
+    /// Change it by the OTTL statements of this file, one a line, before anything is written; or, of a file named *.yaml, by its `processors:`, as the agent does
+    /// (docs/ottl.md).
     #[arg(long, value_name = "FILE")]
     rules: Option<PathBuf>,
     /// Keep only what this OTTL condition holds for: 'resource.attributes["service.name"] == "shop"'; may be repeated, and any counts.
@@ -50,6 +53,8 @@ pub struct RulesArgs {
 #[derive(Debug, Default)]
 pub struct Edits {
     stages: Vec<Rules>,
+    /// Behind those.
+    processors: Processors,
     early: Arc<Early>,
 }
 
@@ -77,6 +82,11 @@ pub fn read_bounded(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Whether it is a configuration of the agent, and no list of statements.
+fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
 impl RulesArgs {
     /// The rules, compiled.
     ///
@@ -96,7 +106,20 @@ impl RulesArgs {
                 stages.push(filter);
             }
         }
-        if let Some(path) = &self.rules {
+        let mut processors = Processors::default();
+        if let Some(path) = self.rules.as_ref().filter(|path| is_yaml(path)) {
+            let mut flags = Flags::new(Some(path.clone()));
+            // It need not be the agent's, where it is root's.
+            flags.whosever = true;
+            processors = Processors::compile(&profiler_config::load(&flags).map_err(exit::usage)?.config.processors)?;
+            if processors.is_empty() {
+                return Err(exit::usage(format!(
+                    "{} has no `processors:`, and nothing else in it is of use here",
+                    shown::path(path)
+                ))
+                .into());
+            }
+        } else if let Some(path) = &self.rules {
             let statements = statements(path, &read_bounded(path, MAX_RULES)?)?;
             // All that is wrong is told, as `profiler ottl check` tells it.
             let mut refused = Vec::new();
@@ -110,7 +133,7 @@ impl RulesArgs {
                 return Err(exit::usage(refused.join("\n")).into());
             }
         }
-        Ok(Edits { stages, early: Arc::new(early) })
+        Ok(Edits { stages, processors, early: Arc::new(early) })
     }
 }
 
@@ -126,7 +149,7 @@ impl Edits {
     /// # Errors
     /// A rule has made what cannot be written. Nothing is to be written then: nobody knows what the rules would have taken away.
     pub fn apply(&self, profiles: Profiles) -> anyhow::Result<Profiles> {
-        if self.stages.is_empty() {
+        if self.is_empty() {
             return Ok(profiles);
         }
         edited(&profiles, |request| {
@@ -146,13 +169,25 @@ impl Edits {
                     eprintln!("profiler: it failed {errors} times.");
                 }
             }
-            Ok((request, filtered))
+            let mut counts = Counts::default();
+            let (request, more) = self.processors.edit(request, &mut counts)?;
+            for ((processor, rule), tally) in counts.by_rule.iter().filter(|(_, tally)| tally.errors > 0) {
+                let (processor, failed) = (shown::one_line(processor), tally.errors);
+                eprintln!(
+                    "profiler: {rule} of processor {processor} failed {failed} times, and was passed over; `profiler ottl run` on a profile says why."
+                );
+            }
+            Ok((request, filtered.saturating_add(more)))
         })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.stages.is_empty() && self.processors.is_empty()
     }
 
     /// Says on standard error how many samples of `profiles` rules have dropped, if there are rules.
     pub fn tell_filtered(&self, profiles: &Profiles) {
-        for loss in profiles.losses.iter().filter(|loss| loss.reason == FILTERED && !self.stages.is_empty()) {
+        for loss in profiles.losses.iter().filter(|loss| loss.reason == FILTERED && !self.is_empty()) {
             eprintln!("{}", filtered(loss));
         }
     }
@@ -308,6 +343,22 @@ mod tests {
         let edited = args.compile().expect("right").apply(profiles()).expect("right");
         assert_eq!((edited.samples().count(), edited.losses.len()), (6, 1));
         assert!(bytes_have(&edited, "shop") && !bytes_have(&edited, "cart") && !bytes_have(&edited, "thread of"));
+
+        // The steps of an agent, from its configuration.
+        let steps = folder.path().join("agent.yaml");
+        let keys = "processors:\n- filter:\n    profile_conditions: ['resource.attributes[\"service.name\"] == \"cart\"']\n- aggregate: {drop_timestamps: true}\n";
+        std::fs::write(&steps, keys).expect("written");
+        let of_agent = RulesArgs { rules: Some(steps.clone()), keep: Vec::new(), drop: Vec::new() };
+        let edited = of_agent.compile().expect("right").apply(profiles()).expect("right");
+        assert_eq!((edited.sample_entries(), edited.sample_count()), (1, 3));
+        assert_eq!(edited.losses.last().map(|loss| (loss.reason.as_str(), loss.count)), Some((FILTERED, 3)));
+        assert!(bytes_have(&edited, "shop") && !bytes_have(&edited, "cart"));
+        for (text, said) in [("rate: 19\n", "no `processors:`"), ("processors:\n- agregate: {}\n", "agregate")] {
+            std::fs::write(&steps, text).expect("written");
+            let error = of_agent.compile().expect_err("wrong");
+            assert!(error.to_string().contains(said), "{error}");
+            assert_eq!(error.downcast_ref::<exit::ExitError>().map(|error| error.code), Some(exit::USAGE));
+        }
 
         std::fs::write(&path, "set(profile.perod, 1)\n\nset(profile.period, Nw())\n").expect("written");
         let error = args.compile().expect_err("wrong");

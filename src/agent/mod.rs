@@ -30,7 +30,7 @@ use profiler_resource::Resources;
 
 use self::detection::Detection;
 use self::managed::Managed;
-pub(crate) use self::processors::{Explained, Processors};
+pub(crate) use self::processors::{Counts, Explained, Processors};
 use self::publish::{NameOptions, Publisher};
 use self::sampling::{Sampling, SamplingOptions};
 pub(crate) use self::signals::Signals;

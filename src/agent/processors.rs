@@ -11,7 +11,7 @@ use anyhow::Context;
 use profiler_config::{ErrorMode, Processor, ProcessorKind};
 use profiler_elf::contain::{contain, fault};
 use profiler_model::Profiles;
-use profiler_rules::{Rules, Tally};
+use profiler_rules::{Aggregate, Rules, Tally};
 
 use crate::once_a_minute;
 use crate::rules::{Early, Request, cpu_time, edited, samples};
@@ -38,12 +38,18 @@ pub struct Explained {
     pub why: Option<String>,
 }
 
-/// Rules that run together.
+/// What runs as one.
+#[derive(Debug)]
+enum Work {
+    Rules(ErrorMode, Rules),
+    Aggregate(Aggregate),
+}
+
+/// Rules that run together, or what stands in their place.
 #[derive(Debug)]
 struct Stage {
     processor: String,
-    mode: ErrorMode,
-    rules: Rules,
+    work: Work,
     /// Where each of the rules is in the processor.
     places: Vec<String>,
     /// Tells the rules from those that were at these places before.
@@ -62,6 +68,8 @@ pub struct Counts {
 /// Samples are dropped since a condition held, or with their window since something failed.
 const CONDITION: &str = "condition";
 const FAILED: &str = "failed";
+/// What aggregation does, counted as rules are.
+const AGGREGATES: [&str; 2] = ["merged", "other_below"];
 
 impl Counts {
     /// Forgets what rules of `before` did that are not the same in `after`: what is at their places now begins at 0.
@@ -98,6 +106,12 @@ impl Counts {
     }
 }
 
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
+}
+
 impl Processors {
     /// Those of a configuration.
     ///
@@ -118,6 +132,18 @@ impl Processors {
             let (groups, drops) = match kind {
                 ProcessorKind::Filter(groups) => (groups, true),
                 ProcessorKind::Transform(groups) => (groups, false),
+                ProcessorKind::Aggregate(aggregate) => {
+                    // What it merges has the same resource, so that conditions behind it say the same as before it.
+                    let places = AGGREGATES.map(str::to_owned).to_vec();
+                    explained.extend(places.iter().map(|place| Explained {
+                        processor: name.clone(),
+                        place: place.clone(),
+                        why: Some("it merges what was sampled".to_owned()),
+                    }));
+                    let texts = hash(&format!("{aggregate:?}"));
+                    stages.push(Stage { processor: name.clone(), work: Work::Aggregate(*aggregate), places, texts });
+                    continue;
+                }
             };
             for group in groups {
                 let place = || format!("{} of processor {name}", group.place);
@@ -149,10 +175,8 @@ impl Processors {
                     place: place.clone(),
                     why,
                 }));
-                let mut texts = DefaultHasher::new();
-                format!("{group:?}").hash(&mut texts);
-                let (processor, texts) = (name.clone(), texts.finish());
-                stages.push(Stage { processor, mode: group.error_mode, rules, places, texts });
+                let (processor, texts) = (name.clone(), hash(&format!("{group:?}")));
+                stages.push(Stage { processor, work: Work::Rules(group.error_mode, rules), places, texts });
             }
             if !drops {
                 changed = Some(name);
@@ -165,6 +189,23 @@ impl Processors {
     #[must_use]
     pub fn early(&self) -> Arc<Early> {
         Arc::clone(&self.early)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.stages.is_empty()
+    }
+
+    /// What is left of a recording, which takes what time it needs, and how many samples are gone. What they did is in `counts`.
+    ///
+    /// # Errors
+    /// A rule failed whose `error_mode` is `propagate`.
+    pub fn edit(&self, request: Request, counts: &mut Counts) -> anyhow::Result<(Request, u64)> {
+        self.stages.iter().try_fold((request, 0_u64), |(request, filtered), stage| {
+            let (request, samples) = stage.run(request, &|| false, counts)?;
+            Ok((request, filtered.saturating_add(samples)))
+        })
     }
 
     /// What is left of a window; none if nothing is. What goes is counted, and all of it goes if the rules take more CPU time than `within`.
@@ -212,17 +253,21 @@ impl Stage {
     /// The request after these rules, and the samples that they dropped.
     fn run(&self, request: Request, is_late: &dyn Fn() -> bool, counts: &mut Counts) -> anyhow::Result<(Request, u64)> {
         fault("rules");
-        let mut tallies = vec![Tally::default(); self.rules.count()];
-        let result = self.rules.apply_counted(request, &mut tallies, is_late, |_| {});
+        let (mode, rules) = match &self.work {
+            Work::Rules(mode, rules) => (mode, rules),
+            Work::Aggregate(aggregate) => return self.aggregate(*aggregate, request, is_late, counts),
+        };
+        let mut tallies = vec![Tally::default(); rules.count()];
+        let result = rules.apply_counted(request, &mut tallies, is_late, |_| {});
         counts.add(self, &tallies);
         let place = |index: usize| self.places.get(index).map_or("", String::as_str);
         let (request, done) = result.map_err(|error| {
             anyhow::anyhow!("A rule failed, and error_mode propagate drops what it failed on: {}", place(error.index))
         })?;
         // What else they would have taken away, nobody knows.
-        anyhow::ensure!(!done.is_late, "The rules take too long, and what comes behind would wait for them");
+        in_time(done.is_late)?;
         counts.filter(&self.processor, CONDITION, done.samples);
-        if self.mode == ErrorMode::Ignore {
+        if *mode == ErrorMode::Ignore {
             for (index, tally) in tallies.iter().enumerate().filter(|(_, tally)| tally.errors > 0) {
                 let (rule, failed, processor) = (place(index), tally.errors, &self.processor);
                 once_a_minute!(
@@ -237,6 +282,26 @@ impl Stage {
         }
         Ok((request, done.samples))
     }
+
+    /// The request with its samples aggregated, of which none is dropped.
+    fn aggregate(
+        &self,
+        aggregate: Aggregate,
+        request: Request,
+        is_late: &dyn Fn() -> bool,
+        counts: &mut Counts,
+    ) -> anyhow::Result<(Request, u64)> {
+        let (request, done) = aggregate.apply(request, is_late);
+        let tally = |matched, time| Tally { matched, time, ..Tally::default() };
+        counts.add(self, &[tally(done.merged, done.merging), tally(done.folded, done.folding)]);
+        in_time(done.is_late)?;
+        Ok((request, 0))
+    }
+}
+
+fn in_time(is_late: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(!is_late, "The rules take too long, and what comes behind would wait for them");
+    Ok(())
 }
 
 #[cfg(test)]

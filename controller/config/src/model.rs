@@ -9,7 +9,7 @@ use std::time::Duration;
 use profiler_limits::Limits;
 use profiler_ottl::{ErrorMode, Gates};
 use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
-use profiler_rules::{Level, RefusedRule, Rules};
+use profiler_rules::{Aggregate, Level, RefusedRule, Rules};
 use profiler_targets::TargetRules;
 
 use super::endpoint::Endpoint;
@@ -278,6 +278,8 @@ pub enum ProcessorKind {
     Filter(Vec<RuleGroup>),
     /// Changes what is there: groups of statements.
     Transform(Vec<RuleGroup>),
+    /// Merges what is equal.
+    Aggregate(Aggregate),
 }
 
 /// Rules in OTTL that run together.

@@ -4,16 +4,19 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use profiler_ottl::{ErrorMode, Gates};
-use profiler_rules::{Level, Rules};
+use profiler_rules::{Aggregate, Level, Rules, WHOLE};
 
 use super::errors::quoted;
-use super::kind::{self, Items, Kind};
-use super::model::{Processor, ProcessorKind, RuleGroup};
+use super::kind::{self, Items, Kind, OFF};
+use super::model::{Percent, Processor, ProcessorKind, RuleGroup};
 use super::reader::Reader;
 use super::yaml::{Key, Node, Value};
 
 const FILTER: &str = "filter";
 const TRANSFORM: &str = "transform";
+const AGGREGATE: &str = "aggregate";
+/// The least share that rare stacks may have, %: a millionth.
+const LEAST: f64 = 100.0 / WHOLE as f64;
 /// The longest rule, bytes; what is longer OTTL refuses, too.
 const MAX_RULE: usize = 64 * 1024;
 /// Rules of all processors together.
@@ -86,7 +89,7 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Vec<Processor> {
     let processors = reader.sections(
         "processors",
         Items::Add,
-        "What changes and filters profiles before they go anywhere, in order, by rules in OTTL (docs/ottl.md). A remote \
+        "What changes, filters and aggregates profiles before they go anywhere, in order, by rules in OTTL (docs/ottl.md). A remote \
          configuration adds filters, behind all others",
         name_of,
         |reader| processor(reader, if reader.is_remote() { &remote } else { &own }),
@@ -105,21 +108,20 @@ fn name_of(node: &Node) -> Option<String> {
     let has = |name: &str| items.iter().find(|(Key { text, .. }, _)| text == name).map(|(_, node)| node);
     match has("name").map(|node| &node.value) {
         Some(Value::Scalar { text, .. }) => Some(text.clone()),
-        _ => [FILTER, TRANSFORM].into_iter().find(|name| has(name).is_some()).map(str::to_owned),
+        _ => [FILTER, TRANSFORM, AGGREGATE].into_iter().find(|name| has(name).is_some()).map(str::to_owned),
     }
 }
 
 fn processor(reader: &mut Reader<'_>, room: &Room) -> Processor {
-    reader.exactly_one(&[FILTER, TRANSFORM]);
-    if reader.is_remote() && reader.is_present(TRANSFORM) {
-        let message = "is the host's own: a remote configuration adds filters, and nothing else";
-        reader.problem(reader.origin(), TRANSFORM, message);
+    reader.exactly_one(&[FILTER, TRANSFORM, AGGREGATE]);
+    for own in [TRANSFORM, AGGREGATE] {
+        if reader.is_remote() && reader.is_present(own) {
+            let message = "is the host's own: a remote configuration adds filters, and nothing else";
+            reader.problem(reader.origin(), own, message);
+        }
     }
-    let default = match (reader.is_remote(), reader.is_present(TRANSFORM)) {
-        (true, _) => "remote",
-        (false, true) => TRANSFORM,
-        (false, false) => FILTER,
-    };
+    let present = [TRANSFORM, AGGREGATE].into_iter().find(|own| reader.is_present(own)).unwrap_or(FILTER);
+    let default = if reader.is_remote() { "remote" } else { present };
     let name = kind::text("1 to 64 of A-Z a-z 0-9 _ - /; differs from the others").checked(|name: &String| {
         // As the Collector has them: `filter/by-team`.
         let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
@@ -133,7 +135,7 @@ fn processor(reader: &mut Reader<'_>, room: &Room) -> Processor {
         "name",
         name.local(),
         default.to_owned(),
-        "Names the processor in logs and in metrics. By default `filter` or `transform`, after what it is",
+        "Names the processor in logs and in metrics. By default `filter`, `transform` or `aggregate`, after what it is",
     );
     let filter = reader.optional_section(
         FILTER,
@@ -145,10 +147,16 @@ fn processor(reader: &mut Reader<'_>, room: &Room) -> Processor {
         "Changes profiles by statements, as the Collector's transformprocessor",
         |reader| transform(reader, room),
     );
-    let kind = match (filter, transform) {
-        (_, Some(groups)) => ProcessorKind::Transform(groups),
-        // Without either it was refused by `exactly_one`; what stands here is not used.
-        (groups, None) => ProcessorKind::Filter(groups.unwrap_or_default()),
+    let aggregate = reader.optional_section(
+        AGGREGATE,
+        "Makes one of resources, profiles and samples that are equal, as rules in front may have made them. The Collector has no such processor",
+        aggregate,
+    );
+    let kind = match (filter, transform, aggregate) {
+        (_, Some(groups), _) => ProcessorKind::Transform(groups),
+        (_, _, Some(aggregate)) => ProcessorKind::Aggregate(aggregate),
+        // Without any it was refused by `exactly_one`; what stands here is not used.
+        (groups, None, None) => ProcessorKind::Filter(groups.unwrap_or_default()),
     };
     Processor { name, kind }
 }
@@ -199,6 +207,25 @@ fn transform(reader: &mut Reader<'_>, room: &Room) -> Vec<RuleGroup> {
     placed(&mut groups, "profile_statements");
     not_nothing(reader, &groups, "profile_statements");
     groups
+}
+
+fn aggregate(reader: &mut Reader<'_>) -> Aggregate {
+    let drop_timestamps = reader.value(
+        "drop_timestamps",
+        kind::boolean().local(),
+        false,
+        "Samples lose their times, and those that differ in nothing else become one with the sum of their values",
+    );
+    let other_below = reader.value(
+        "other_below",
+        kind::or_off(kind::percent(LEAST, 100.0), |share| share.map_or_else(|| OFF.to_owned(), |share| share.to_string()))
+            .local(),
+        None,
+        "Stacks that have less than this share of their profile (of one resource and one sample type) become one stack, `[other]`",
+    );
+    // A share of at least a millionth and at most the whole.
+    let millionths = |share: Percent| (share.fraction() * f64::from(WHOLE)).round() as u32;
+    Aggregate { drop_timestamps, other_below: other_below.map_or(0, millionths) }
 }
 
 fn placed(groups: &mut [RuleGroup], key: &str) {

@@ -8,9 +8,9 @@ use opentelemetry_proto::tonic::{
 use crate::Request;
 
 /// The rows of a table that are referred to, and then their new places.
-struct Table {
-    used: Vec<bool>,
-    places: Vec<i32>,
+pub(crate) struct Table {
+    pub used: Vec<bool>,
+    pub places: Vec<i32>,
 }
 
 impl Table {
@@ -46,7 +46,7 @@ impl Table {
             .collect();
     }
 
-    fn moved(&self, index: &mut i32) {
+    pub fn moved(&self, index: &mut i32) {
         if let Some(place) = usize::try_from(*index).ok().and_then(|at| self.places.get(at)) {
             *index = *place;
         }
@@ -58,14 +58,14 @@ impl Table {
     }
 }
 
-struct Tables {
-    strings: Table,
-    attributes: Table,
-    stacks: Table,
-    locations: Table,
-    mappings: Table,
-    functions: Table,
-    links: Table,
+pub(crate) struct Tables {
+    pub strings: Table,
+    pub attributes: Table,
+    pub stacks: Table,
+    pub locations: Table,
+    pub mappings: Table,
+    pub functions: Table,
+    pub links: Table,
 }
 
 /// Leaves in the tables of `request` only what is referred to, in the order that it has. What equals is not merged.
@@ -174,7 +174,8 @@ impl Tables {
         Some(())
     }
 
-    fn rewrite(&self, request: &mut Request) {
+    /// Gives all rows their new places, and takes out those that are not used.
+    pub fn rewrite(&self, request: &mut Request) {
         let all = |table: &Table, indices: &mut [i32]| indices.iter_mut().for_each(|index| table.moved(index));
         for resource in &mut request.resource_profiles {
             if let Some(resource) = &mut resource.resource {
@@ -236,7 +237,7 @@ impl Tables {
 }
 
 /// Deeper than protobuf can be read.
-const MAX_DEPTH: usize = 128;
+pub(crate) const MAX_DEPTH: usize = 128;
 
 fn mark_entries(entries: &[KeyValue], strings: &mut Table, depth: usize) -> Option<()> {
     entries.iter().try_for_each(|entry| {

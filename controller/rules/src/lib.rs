@@ -14,17 +14,20 @@
 //! ```
 //!
 //! Rows of a dictionary are shared, so none is changed: what a rule writes is found there or added. Afterwards [`compact`] leaves only what is still
-//! referred to, so that what a rule removed is in no table. Not here: files, configurations, this profiler's own model.
+//! referred to, so that what a rule removed is in no table. [`Aggregate`] makes one of what has become equal. Not here: files, configurations, this profiler's own model.
 #![forbid(unsafe_code)]
 
+mod aggregate;
 mod any;
 mod changes;
 mod compact;
 mod cursor;
+mod equal;
 mod paths;
 mod process;
 mod run;
 
+pub use aggregate::{Aggregate, Aggregated, OTHER, WHOLE};
 pub use changes::changes;
 pub use compact::compact;
 pub use cursor::Cursor;

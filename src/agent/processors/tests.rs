@@ -109,6 +109,39 @@ fn what_processors_take_away_is_counted_and_in_no_byte() {
 }
 
 #[test]
+fn what_rules_made_equal_is_merged_and_counted() {
+    let keys = ["service.name", "process.pid"].map(|key| format!("delete_key(resource.attributes, \"{key}\")"));
+    let of_samples = ["thread.name", "thread.id", "cpu.logical_number"]
+        .map(|key| format!("delete_key(profilesample.attributes, \"{key}\")"));
+    let statements: Vec<&str> = keys.iter().chain(&of_samples).map(String::as_str).collect();
+    let transforms = statements
+        .iter()
+        .enumerate()
+        .map(|(at, statement)| transform(&format!("transform/{at}"), ErrorMode::Propagate, &[], &[statement]));
+    let aggregate = |drop_timestamps| Processor {
+        name: "aggregate".to_owned(),
+        kind: ProcessorKind::Aggregate(Aggregate { drop_timestamps, other_below: 0 }),
+    };
+    for drop_timestamps in [false, true] {
+        let all: Vec<Processor> = transforms.clone().chain([aggregate(drop_timestamps)]).collect();
+        let mut counts = Counts::default();
+        let left = compiled(&all).apply(window(), LONG, &mut counts).expect("something");
+        assert_eq!((left.sample_count(), samples(&left)), (6, 6));
+        assert_eq!(left.sample_entries(), if drop_timestamps { 1 } else { 6 });
+        let request = otlp::request(&left);
+        assert_eq!(request.resource_profiles.len(), 1);
+        assert_eq!(request.resource_profiles[0].scope_profiles[0].profiles[0].samples.len(), 1);
+        // The three of a thread are one sample with three times.
+        assert_eq!(tally(&counts, "aggregate", "merged").matched, 1);
+        assert_eq!(tally(&counts, "aggregate", "other_below"), Tally::default());
+        assert!(counts.filtered.is_empty() && left.losses.is_empty());
+    }
+    let mut counts = Counts::default();
+    assert_eq!(compiled(&[aggregate(true)]).apply(window(), Duration::ZERO, &mut counts), None);
+    assert_eq!(dropped(&counts, "aggregate", FAILED), 6);
+}
+
+#[test]
 fn a_window_of_which_nothing_is_left_goes_nowhere() {
     let mut counts = Counts::default();
     assert_eq!(compiled(&[filter("all", ErrorMode::Ignore, &["true"])]).apply(window(), LONG, &mut counts), None);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use profiler_limits::Limits;
 use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
+use profiler_rules::Aggregate;
 use profiler_targets::{Rule, TargetRules};
 
 use super::super::{
@@ -73,6 +74,10 @@ fn processors() -> Vec<Processor> {
     vec![
         Processor { name: "filter/idle".to_owned(), kind: ProcessorKind::Filter(filter) },
         Processor { name: "transform/redact".to_owned(), kind: ProcessorKind::Transform(transform) },
+        Processor {
+            name: "aggregate/all".to_owned(),
+            kind: ProcessorKind::Aggregate(Aggregate { drop_timestamps: true, other_below: 5_000 }),
+        },
     ]
 }
 

@@ -7,6 +7,7 @@ use super::{file, refusal};
 fn groups(processor: &Processor) -> &[RuleGroup] {
     match &processor.kind {
         ProcessorKind::Filter(groups) | ProcessorKind::Transform(groups) => groups,
+        ProcessorKind::Aggregate(_) => &[],
     }
 }
 
@@ -66,6 +67,29 @@ processors:
 }
 
 #[test]
+fn what_is_aggregated_is_a_step_like_others() {
+    let aggregates = |text: &str| -> Vec<(String, bool, u32)> {
+        let of = |processor: &Processor| match processor.kind {
+            ProcessorKind::Aggregate(of) => (processor.name.clone(), of.drop_timestamps, of.other_below),
+            _ => panic!("an aggregate"),
+        };
+        file(text).config.processors.iter().map(of).collect()
+    };
+    assert_eq!(aggregates("processors:\n- aggregate: {}\n"), [("aggregate".to_owned(), false, 0)]);
+    assert_eq!(
+        aggregates("processors:\n- name: a/b\n  aggregate:\n    drop_timestamps: true\n    other_below: 0.1%\n"),
+        [("a/b".to_owned(), true, 1_000)]
+    );
+    assert_eq!(aggregates("processors:\n- aggregate: {other_below: 0.0001%}\n")[0].2, 1);
+    assert_eq!(aggregates("processors:\n- aggregate: {other_below: 'off'}\n")[0].2, 0);
+    let of = |keys: &str| format!("processors:\n- aggregate: {{{keys}}}\n");
+    refused(&of("other_below: 0%"), &["processors[0].aggregate.other_below", "outside of 0.0001% to 100%"]);
+    refused(&of("other_below: 0.1"), &["has no unit", "0.1%"]);
+    refused(&of("other_belw: 1%"), &["did you mean other_below?"]);
+    refused("processors:\n- aggregate: {}\n  filter: {sample_conditions: ['true']}\n", &["aggregate"]);
+}
+
+#[test]
 fn a_wrong_rule_is_refused_with_place_column_and_nearest_name() {
     let filter = |condition: &str| format!("processors:\n- filter:\n    sample_conditions:\n    - '{condition}'\n");
     refused(
@@ -112,7 +136,7 @@ fn a_rule_has_to_stand_where_it_can_run() {
     refused("processors: [{name: a}]", &["needs exactly one of filter, transform"]);
     refused(
         "processors: [{filter: {profile_conditions: ['true']}, transform: {profile_statements: ['clear(cache)']}}]",
-        &["exactly one of filter, transform; there are 2"],
+        &["exactly one of filter, transform, aggregate; there are 2"],
     );
     let twice = "{filter: {sample_conditions: ['true']}}";
     refused(&format!("processors: [{twice}, {twice}]"), &["two processors are named \"filter\""]);
@@ -148,6 +172,7 @@ fn a_configuration_from_elsewhere_adds_filters_and_nothing_else() {
         "processors: [{transform: {profile_statements: ['set(profile.period, 1)']}}]",
         &["remote fleet:1:", "transform: is the host's own", "adds filters"],
     );
+    refused("processors: [{aggregate: {}}]", &["remote fleet:1:", "aggregate: is the host's own", "adds filters"]);
     refused(
         "processors: [{name: transform, filter: {sample_conditions: ['true']}}]",
         &["two processors are named \"transform\""],

@@ -1,5 +1,6 @@
 //! Tests of rules on requests, in one binary.
 
+mod aggregate;
 mod contexts;
 mod dictionary;
 mod made;
