@@ -61,7 +61,7 @@ def cpu_seconds(pids):
 
 
 def memory_mib(pids):
-    sums = {"Rss": 0, "Pss": 0}
+    sums = {"Rss": 0, "Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
     for pid in pids:
         try:
             for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
@@ -174,6 +174,7 @@ def measure(command, warm, window):
         "cpu_percent": 100 * (cpu_after - cpu) / host,
         "rss": memory["Rss"],
         "pss": memory["Pss"],
+        "private": memory["Private_Clean"] + memory["Private_Dirty"],
         "maps": sum(entry.get("bytes_memlock", 0) for entry in maps) / 1048576,
     }
 
@@ -249,6 +250,7 @@ class Bench:
         self.profiler = str(Path(options.profiler).resolve())
         self.window, self.warm, self.rounds = options.window, options.warm, options.rounds
         self.peer, self.only = options.peer, options.only
+        self.before = options.before and str(Path(options.before).resolve())
         self.work = Path(tempfile.mkdtemp(prefix="profiler-bench-"))
         self.load = self.build("load", HERE / "load.c")
         self.load_with_fp = self.build("load_fp", HERE / "load.c", ["-fno-omit-frame-pointer"])
@@ -259,12 +261,12 @@ class Bench:
         subprocess.run(["gcc", "-O2", *flags, str(source), "-o", str(output)], check=True)
         return str(output)
 
-    def record(self, hertz, *arguments):
-        return [self.profiler, "record", "-a", "-q", "-F", str(hertz), *arguments]
+    def record(self, hertz, *arguments, profiler=None):
+        return [profiler or self.profiler, "record", "-a", "-q", "-F", str(hertz), *arguments]
 
-    def streaming(self, hertz, window="10s", endpoint="http://127.0.0.1:9", listen="off"):
+    def streaming(self, hertz, window="10s", endpoint="http://127.0.0.1:9", listen="off", profiler=None):
         """The daemon; without an endpoint its requests wait for a receiver that never comes."""
-        return [self.profiler, "agent", "--endpoint", endpoint, "--protocol", "http/protobuf", "--rate", str(hertz),
+        return [profiler or self.profiler, "agent", "--endpoint", endpoint, "--protocol", "http/protobuf", "--rate", str(hertz),
                 "--window", window, "--listen", listen, "--set", "limits.cpu=off", "--set", "limits.memory=off",
                 "--set", "jitter=0%"]
 
@@ -357,6 +359,48 @@ class Bench:
         receiver.__exit__()
         print("The bar: PSS + maps under 48 MiB with 100 processes. perf keeps nothing in memory and writes all to disk.\n")
 
+    def against(self):
+        """This program beside an earlier one (`--before`), by turns over the same loads: what a change costs."""
+        if not self.before:
+            return
+        print(f"### Before and after: daemon at 99 Hz, means of {self.rounds} turns; all processes of each together\n", flush=True)
+        storm = [self.storm, "--ms", "100000000", "--rate", "200", "--child-ms", "2", "--parallel", "8"]
+        rows = []
+        for name, load in [
+            ("idle", Group()),
+            ("busy, 7 frames", self.busy(7)),
+            ("busy, 35 frames", self.busy(35)),
+            ("200 execs/s", Group(storm)),
+            ("100 processes", Group(*[[self.load, "--frames", "20", "--nap", "100000"]] * 100)),
+        ]:
+            costs = {self.before: [], self.profiler: []}
+            with load:
+                time.sleep(0.5)
+                for turn in range(self.rounds):
+                    for profiler in list(costs) if turn % 2 == 0 else reversed(list(costs)):
+                        with Receiver() as receiver:
+                            command = self.streaming(99, endpoint=receiver.url, profiler=profiler)
+                            costs[profiler].append(measure(command, max(self.warm, 15), max(self.window, 20)))
+            for key, what in [
+                ("ns_a_sample", "BPF, ns a sample"),
+                ("cpu_percent", "CPU, % of the host"),
+                ("pss", "PSS, MiB"),
+                ("private", "private memory, MiB"),
+                ("maps", "maps of BPF, MiB"),
+            ]:
+                values = {profiler: [one[key] for one in all if one[key] is not None] for profiler, all in costs.items()}
+                if all(values.values()):
+                    before, after = (sum(all) / len(all) for all in values.values())
+                    turns = "; ".join(f"{one:.3g}/{two:.3g}" for one, two in zip(*values.values()))
+                    rows.append([name, what, f"{before:.3f}", f"{after:.3f}", f"{after / before:.2f}", turns])
+        table(["load", "what", "before", "after", "ratio", "turns (before/after)"], rows)
+        rows = []
+        for window in (5, 10):
+            figures = [self.bytes_a_sample(window, profiler) for profiler in (self.before, self.profiler)]
+            (_, raw, zipped), (samples, raw_after, zipped_after) = figures
+            rows.append([f"{window} s", f"{samples:.0f}", f"{raw:.1f}", f"{raw_after:.1f}", f"{zipped:.2f}", f"{zipped_after:.2f}", f"{zipped_after / zipped:.2f}"])
+        table(["window", "samples", "raw bytes a sample, before", "after", "gzip, before", "after", "ratio of gzip"], rows)
+
     def first_sample(self):
         print("### Start to first sample (bar 300 ms), and bytes a sample\n", flush=True)
         rows = []
@@ -389,17 +433,21 @@ class Bench:
         print("### On the wire: `profiler agent`, OTLP/HTTP, gzip, 99 Hz, all CPUs busy with 35 frames\n", flush=True)
         rows = []
         for window in (5, 10, 60):
-            port = free_port()
-            with self.busy(35), Receiver() as receiver:
-                command = self.streaming(99, f"{window}s", receiver.url, f"127.0.0.1:{port}")
-                with Group(command):
-                    time.sleep(window * 2 + 2 if window < 60 else window + 2)
-                    page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
-                sent = [line for line in page.splitlines() if line.startswith("profiler_export_samples_total") and "delivered" in line]
-                raw = [line for line in page.splitlines() if line.startswith("profiler_export_bytes_total") and '"raw"' in line]
-                samples, before = (float(lines[0].split()[-1]) for lines in (sent, raw))
-                rows.append([f"{window} s", f"{samples:.0f}", receiver.requests, f"{before / samples:.1f}", f"{receiver.bytes / samples:.1f}"])
-        table(["window", "samples", "requests", "bytes a sample, raw", "gzip"], rows)
+            samples, raw, zipped = self.bytes_a_sample(window, self.profiler)
+            rows.append([f"{window} s", f"{samples:.0f}", f"{raw:.1f}", f"{zipped:.1f}"])
+        table(["window", "samples", "bytes a sample, raw", "gzip"], rows)
+
+    def bytes_a_sample(self, window, profiler):
+        """Samples that a daemon delivered in its first windows, and bytes of each: before and after gzip."""
+        port = free_port()
+        with self.busy(35), Receiver() as receiver:
+            with Group(self.streaming(99, f"{window}s", receiver.url, f"127.0.0.1:{port}", profiler)):
+                time.sleep(window * 2 + 2 if window < 60 else window + 2)
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode()
+        sent = [line for line in page.splitlines() if line.startswith("profiler_export_samples_total") and "delivered" in line]
+        raw = [line for line in page.splitlines() if line.startswith("profiler_export_bytes_total") and '"raw"' in line]
+        samples, bytes_raw = (float(lines[0].split()[-1]) for lines in (sent, raw))
+        return samples, bytes_raw / samples, receiver.bytes / samples
 
     def run(self):
         # Ended from outside, the loads end too.
@@ -408,7 +456,7 @@ class Bench:
         before = statistics.read_text()
         statistics.write_text("1")
         try:
-            for part in (self.a_sample, self.agent, self.first_sample, self.wire):
+            for part in (self.a_sample, self.agent, self.first_sample, self.wire, self.against):
                 if self.only in (None, part.__name__):
                     part()
         finally:
@@ -423,7 +471,8 @@ def main():
     parser.add_argument("--warm", type=float, default=4, help="seconds before that (default 4)")
     parser.add_argument("--rounds", type=int, default=2, help="turns of profiler and bpftrace (default 2)")
     parser.add_argument("--peer", help="an opentelemetry-ebpf-profiler to run beside (no receiver takes what it sends)")
-    parser.add_argument("--only", choices=["a_sample", "agent", "first_sample", "wire"], help="one part alone")
+    parser.add_argument("--before", help="an earlier profiler to measure beside, by turns (--only against)")
+    parser.add_argument("--only", choices=["a_sample", "agent", "first_sample", "wire", "against"], help="one part alone")
     options = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("this measures kernel programs: run it as root (scripts/bench does)")

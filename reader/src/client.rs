@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use profiler_bpf::abi::FrameKind;
 use profiler_bpf::record::RuntimeFrame;
 use profiler_confine::Report;
+use profiler_environ::{Asked, Said, Trouble};
 use profiler_unwinders::executable::{Executable, ExecutableId, Known, Mapper, OpenError};
 use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
@@ -138,6 +139,28 @@ impl Reader {
     #[must_use]
     pub fn confined(&self) -> Report {
         self.lock().confined.clone()
+    }
+
+    /// What a process says of itself in `wanted` variables.
+    ///
+    /// # Errors
+    /// It has ended, changed, or may not be read (for now).
+    pub fn environment(&self, asked: Asked<'_>, wanted: &[String]) -> Result<Said, Trouble> {
+        let Asked { pid, start_ticks, exe } = asked;
+        let mut client = self.lock();
+        let request = Request::Environment { pid, start_ticks, exe: exe.to_vec(), wanted: wanted.to_vec() };
+        match client.ask_of_process(pid, &request, 0) {
+            Ok((Answer::Environment(Ok(said)), _)) => said.take(wanted).ok_or_else(|| {
+                client.malformed(Target::Process(pid), &request);
+                Trouble::SetAside
+            }),
+            Ok((Answer::Environment(Err(unsaid)), _)) => Err(unsaid.trouble()),
+            Ok(_) => {
+                client.malformed(Target::Process(pid), &request);
+                Err(Trouble::SetAside)
+            }
+            Err(_) => Err(Trouble::SetAside),
+        }
     }
 
     /// The file of `executable`, opened anew where who had it open is gone.

@@ -13,6 +13,7 @@ use profiler_address::UserAddr;
 use profiler_bpf::abi::FrameKind;
 use profiler_bpf::record::RuntimeFrame;
 use profiler_confine::{Report, Rights, Role as Part};
+use profiler_environ::Asked;
 use profiler_unwinders::executable::{Executable, ExecutableId, Executables, Format, Known, Mapper, Revision};
 use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
@@ -25,8 +26,8 @@ use self::names::Naming;
 use crate::channel;
 use crate::wire::names::{JitCode, Named};
 use crate::wire::{
-    Answer, AttachedFields, Confinement, Failure, Found, NamesFields, NotAttached, Request, RowsHead, Scanned,
-    StatFields,
+    Answer, AttachedFields, Confinement, Failure, Found, NamesFields, NotAttached, Request, RowsHead, SaidFields,
+    Scanned, StatFields, Unsaid,
 };
 
 /// Name of the hidden subcommand that becomes a reader.
@@ -154,6 +155,10 @@ impl Role {
             Request::Names { pid, kind, opaque, frames } => Answer::Names(self.names(pid, kind, &opaque, &frames)),
             Request::Memory { pid, address, length } => {
                 Answer::Memory(self.executables.memory(pid, address, length as usize))
+            }
+            Request::Environment { pid, start_ticks, exe, wanted } => {
+                let said = profiler_environ::read(Asked { pid, start_ticks, exe: &exe }, &wanted);
+                Answer::Environment(said.map(SaidFields::of).map_err(Unsaid::of))
             }
             Request::Tell { id } => {
                 let id = ExecutableId(id);

@@ -9,6 +9,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use profiler_address::{FileOffset, UserAddr};
 use profiler_bpf::abi::{Row, Rule};
 use profiler_confine::{Entry, Force, Report, Wall};
+use profiler_environ::{MAX_VARIABLE, Said, Trouble};
 use profiler_unwinders::executable::{Executables, Known, Mapper};
 use profiler_unwinders::maps::{Backing, FileId, MAX_MAPPINGS, Mapping};
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
@@ -20,6 +21,8 @@ use rustc_hash::FxHashMap;
 
 /// Longest text of an error or path that is taken in, bytes.
 const MAX_TEXT: usize = 8192;
+/// Bytes of a variable's value: one that is no UTF-8 becomes longer.
+const MAX_VALUE: usize = 3 * MAX_VARIABLE;
 /// Bytes of a row, and of where a page starts.
 const WORD: usize = 4;
 
@@ -77,6 +80,13 @@ pub(crate) enum Request {
         address: u64,
         length: u32,
     },
+    /// What a process says of itself in `wanted` variables.
+    Environment {
+        pid: u32,
+        start_ticks: u64,
+        exe: Vec<u8>,
+        wanted: Vec<String>,
+    },
     /// All that is known of an executable.
     Tell {
         id: u32,
@@ -132,6 +142,7 @@ pub(crate) enum Answer {
     Attached(Result<AttachedFields, NotAttached>),
     Names(NamesFields),
     Memory(Option<Vec<u8>>),
+    Environment(Result<SaidFields, Unsaid>),
     Known(Option<Known>),
     /// Its descriptor, device and inode; none if it cannot be opened.
     Lent(Option<(i32, u64, u64)>),
@@ -353,6 +364,56 @@ impl StatFields {
             threads: self.threads,
             start_time_ns: self.start_time_ns,
             address_space: AddressSpace { start_code: self.start_code, start_stack: self.start_stack },
+        }
+    }
+}
+
+/// [`Said`].
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct SaidFields {
+    variables: Vec<(String, String)>,
+    uid: Option<u32>,
+    start_ticks: u64,
+    cut: bool,
+}
+
+impl SaidFields {
+    pub(crate) fn of(said: Said) -> Self {
+        let Said { variables, uid, start_ticks, cut } = said;
+        Self { variables, uid, start_ticks, cut }
+    }
+
+    /// `None` if it says what was not `wanted`, or more than there can be.
+    pub(crate) fn take(self, wanted: &[String]) -> Option<Said> {
+        let Self { variables, uid, start_ticks, cut } = self;
+        let is_wanted = |(name, value): &(String, String)| wanted.contains(name) && value.len() <= MAX_VALUE;
+        let fits = variables.len() <= wanted.len() && variables.iter().all(is_wanted);
+        fits.then_some(Said { variables, uid, start_ticks, cut })
+    }
+}
+
+/// [`Trouble`], but for that which only who asks can have.
+#[derive(Clone, Copy, Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) enum Unsaid {
+    Gone,
+    Changed,
+    Denied,
+}
+
+impl Unsaid {
+    pub(crate) fn of(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Gone | Trouble::SetAside => Self::Gone,
+            Trouble::Changed => Self::Changed,
+            Trouble::Denied => Self::Denied,
+        }
+    }
+
+    pub(crate) fn trouble(self) -> Trouble {
+        match self {
+            Self::Gone => Trouble::Gone,
+            Self::Changed => Trouble::Changed,
+            Self::Denied => Trouble::Denied,
         }
     }
 }
@@ -700,6 +761,7 @@ impl Request {
             Self::Attach { .. } => "reading its runtime",
             Self::Names { .. } => "reading names of its frames",
             Self::Memory { .. } => "reading its memory",
+            Self::Environment { .. } => "reading its environment",
             Self::Tell { .. } | Self::Adopt { .. } => "telling of it",
             Self::Lend { .. } => "opening it",
             Self::Close { .. } | Self::Return { .. } => "closing files",
@@ -739,6 +801,10 @@ impl Answer {
             Ok(Self::Rows(Ok(head))) => {
                 let rest = whole.get(whole.len() - body.len()..).unwrap_or_default();
                 let _ = head.take(rest).map(|compiled| compiled.adopt(&mut RuleDictionary::new()));
+            }
+            Ok(Self::Environment(Ok(said))) => {
+                let wanted: Vec<String> = said.variables.iter().map(|(name, _)| name.clone()).collect();
+                said.take(&wanted);
             }
             Ok(Self::Attached(Ok(attached))) => {
                 attached.take();

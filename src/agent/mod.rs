@@ -39,7 +39,7 @@ use self::state::OwnUse;
 use self::window::Windows;
 use crate::confinement::{self, Confined};
 use crate::once_a_minute;
-use crate::pipeline::process_facts;
+use crate::pipeline::Learner;
 use crate::telemetry::{Notifier, Telemetry, log, metrics};
 
 /// How often signals and the window's end are looked at.
@@ -85,6 +85,7 @@ struct Agent {
     publisher: Publisher,
     detection: Detection,
     resources: Arc<Resources>,
+    learner: Learner,
     sinks: Sinks,
     telemetry: Telemetry,
     notifier: Notifier,
@@ -129,6 +130,7 @@ impl Agent {
         let early = processors.early();
         let way_out = (processors, sinks.clone());
         let reader = Reader::start(profiler_reader::Options::of_this_program(sampling::reader_bytes(&config)))?;
+        let learner = Learner::new(reader.clone());
         let publisher = Publisher::start(name_options(&config), reader.clone(), Arc::clone(&resources), way_out)
             .context("cannot start the thread that publishes")?;
         let detection = Detection::start(&config.detection, Arc::clone(&resources))
@@ -173,6 +175,7 @@ impl Agent {
             publisher,
             detection,
             resources,
+            learner,
             sinks,
             telemetry,
             notifier,
@@ -507,9 +510,7 @@ impl Agent {
 
     /// Reads what the processes that are new say of themselves, while they live.
     fn learn(&mut self) {
-        for image in self.sampling.new_images() {
-            self.resources.learn(&process_facts(&image, &image.comm.to_text()));
-        }
+        self.learner.learn(self.sampling.new_images(), &self.resources);
         self.sampling.rule_out(&self.resources);
     }
 

@@ -120,6 +120,7 @@ pub fn of(agent: &Agent) -> AgentState {
     let (reader, namer) = (agent.sampling.reader().stats(), agent.publisher.namer().stats());
     let bytes = |bytes: usize| bytes as u64;
     let detection = agent.detection.report();
+    let resources = agent.resources.stats();
     AgentState {
         samples: totals.sources.iter().map(|(event, of)| (event.clone(), of.session[Tally::Kept])).collect(),
         lost: losses::lost(&totals),
@@ -147,6 +148,16 @@ pub fn of(agent: &Agent) -> AgentState {
         ),
         refused: totals.refused.clone(),
         name_trouble: report.name_losses.clone(),
+        resource_trouble: [
+            ("process gone", resources.gone),
+            ("process changed", resources.changed),
+            ("not permitted", resources.denied),
+            ("target set aside", resources.set_aside),
+            ("environment cut", resources.cut),
+            ("attributes dropped", resources.dropped_attributes),
+            ("given up for others", resources.evicted),
+        ]
+        .into(),
         caches: [
             ("rows", bytes(memory.rows)),
             ("unwinder", bytes(memory.unwinder)),
@@ -156,7 +167,7 @@ pub fn of(agent: &Agent) -> AgentState {
             ("stacks", bytes(memory.raw_stacks)),
             ("intake", bytes(memory.waiting)),
             ("names", report.names_bytes),
-            ("resources", agent.resources.stats().bytes as u64),
+            ("resources", bytes(resources.bytes)),
             ("detection", detection.bytes + bytes(agent.sampling.tap_bytes())),
         ]
         .into(),

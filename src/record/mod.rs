@@ -24,8 +24,8 @@ use self::aside::Aside;
 use crate::launch::Launched;
 use crate::output::{Named, Output, Written};
 use crate::pipeline::{
-    Budgets, Image, NameLosses, Names, Naming, Sampled, Session, SessionOptions, Span, files, finish, losses, origin,
-    process_facts,
+    Budgets, Image, Learner, NameLosses, Names, Naming, Sampled, Session, SessionOptions, Span, files, finish, losses,
+    origin,
 };
 use crate::rules::Edits;
 use crate::shown;
@@ -118,6 +118,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     confinement::recording(options.quiet);
     let reader = Reader::start(profiler_reader::Options::of_this_program(READER_BYTES))?;
     let lenders = reader.clone();
+    let mut learner = Learner::new(reader.clone());
     let mut session = Session::new(SessionOptions {
         sampler: profiler_bpf::Options {
             sources: options.sources.clone(),
@@ -174,7 +175,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
             cut_short = true;
             break;
         }
-        learn(&mut session, &resources);
+        learn(&mut session, &mut learner, &resources);
         // Often enough to have the names of a process that ends, seldom enough to cost nothing.
         let images = session.jit_images().count();
         if images > jit_images || (images > 0 && jit_read.elapsed() >= JIT_NAMES) {
@@ -233,7 +234,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         cut_short = true;
     }
     // On a busy host a process may be in the last samples only.
-    learn(&mut session, &resources);
+    learn(&mut session, &mut learner, &resources);
     // Naming can wait its turn.
     let _ = rustix::process::setpriority_process(None, 0);
     let trouble = names.wait_for(move |names| {
@@ -288,10 +289,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 /// Reads what the processes that are new say of themselves, while they live.
-fn learn(session: &mut Session, resources: &Resources) {
-    for image in session.new_images() {
-        resources.learn(&process_facts(&image, &image.comm.to_text()));
-    }
+fn learn(session: &mut Session, learner: &mut Learner, resources: &Resources) {
+    learner.learn(session.new_images(), resources);
     session.rule_out(resources);
 }
 

@@ -29,6 +29,7 @@ descriptions! {
     UNFINISHED = "profiler.stacks.unfinished", "{stack}", "Stacks that do not reach the root of their thread, by reason; they are kept and marked";
     EVENTS_LOST = "profiler.process.events.lost", "{event}", "Process events (exec, mmap, exit) that the kernel dropped; affected processes are scanned anew";
     TROUBLE = "profiler.unwind.trouble", "{occurrence}", "What unwind tables could not hold or read, by reason; frame pointers are followed instead";
+    RESOURCE_TROUBLE = "profiler.resources.trouble", "{occurrence}", "What processes say of themselves and could not be read, or not kept, by reason; the samples are kept";
     NAME_TROUBLE = "profiler.names.trouble", "{occurrence}", "What could not be read for names, or not kept, by reason; the samples are kept";
     REFUSED = "profiler.runtimes.refused", "{process}", "Processes whose runtime has no names, by runtime and reason; `doctor -p PID` says more; native frames are shown";
     READERS = "profiler.reader.starts", "{process}", "Processes started to open and parse what belongs to targets: one for rows, one for names, and one more for each that was given up or died, or whose configuration changed";
@@ -96,6 +97,8 @@ pub struct AgentState {
     pub refused: BTreeMap<(&'static str, &'static str), u64>,
     /// What could not be read for names, or not kept, by reason.
     pub name_trouble: BTreeMap<&'static str, u64>,
+    /// What processes say of themselves and could not be read, or not kept, by reason.
+    pub resource_trouble: BTreeMap<&'static str, u64>,
     /// Readers started, left behind, and targets that are set aside.
     pub readers: (u64, u64, u64),
     /// Bytes of caches in user space, by cache.
@@ -255,6 +258,9 @@ fn samples(state: &AgentState, metrics: &mut Snapshot) {
     metrics.gauge(SET_ASIDE, &[], set_aside);
     for (reason, &count) in &state.name_trouble {
         metrics.counter(NAME_TROUBLE, &[("reason", reason)], count);
+    }
+    for (reason, &count) in &state.resource_trouble {
+        metrics.counter(RESOURCE_TROUBLE, &[("reason", reason)], count);
     }
 }
 

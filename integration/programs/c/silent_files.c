@@ -1,9 +1,11 @@
 /*
  * An executable on a file system that this program serves, and that falls silent: whoever opens the file from then on sleeps in the
  * kernel for as long as this program lives, and no signal wakes them. An overlay in front hides what serves it.
- * usage: silent_files DIRECTORY PROGRAM UID MS [map] as root; PROGRAM runs as UID with --ms MS
+ * usage: silent_files DIRECTORY PROGRAM UID MS [map|space] as root; PROGRAM runs as UID with --ms MS
  * Prints "silent PID" when PROGRAM runs and nobody else can open it any more. With map the file is not the program, but what the
- * program's processes see as its perf map.
+ * program's processes see as its perf map. With space no file is hidden: a process of UID is busy for MS while the lock of its own
+ * address space is held, by a debugger of its own that reads a page of the file, and wanted by a thread that maps memory. Whoever
+ * wants that lock, too (for /proc/PID/environ), sleeps.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,7 +18,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <pthread.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -27,6 +33,7 @@
 static char *content;
 static size_t length;
 static volatile int *silent;
+static int silences_reads;
 
 static void fail(const char *what)
 {
@@ -105,6 +112,9 @@ static void serve(int fuse)
 		}
 		case FUSE_READ: {
 			struct fuse_read_in *in = body;
+
+			if (*silent && silences_reads)
+				break;
 			size_t left = in->offset < length ? length - in->offset : 0;
 
 			answer(fuse, head->unique, 0, content + (left ? in->offset : 0), left < in->size ? left : in->size);
@@ -142,6 +152,71 @@ static char *below(const char *directory, const char *name)
 	return path;
 }
 
+static volatile int traced;
+
+static void *be_traced(void *unused)
+{
+	ptrace(PTRACE_TRACEME, 0, 0, 0);
+	traced = syscall(SYS_gettid);
+	syscall(SYS_tgkill, getpid(), traced, SIGSTOP);
+	return unused;
+}
+
+static void *want(void *unused)
+{
+	/* The debugger holds the lock soon after the file is silent. */
+	while (!*silent)
+		usleep(1000);
+	usleep(500000);
+	mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return unused;
+}
+
+/* Busy for ms of its own CPU time, without a call that takes the lock. */
+static int __attribute__((noinline)) busy(long ms)
+{
+	struct timespec now;
+
+	do
+		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+	while (now.tv_sec * 1000 + now.tv_nsec / 1000000 < ms);
+	return 0;
+}
+
+/* The debugger: its child's memory is the file's, which says nothing. */
+static void hold(const char *path, long ms, int told)
+{
+	int file = open(path, O_RDONLY | O_CLOEXEC), ready[2], status, tid;
+	char *page;
+	pid_t child;
+
+	if (file < 0 || (page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, 0)) == MAP_FAILED || pipe(ready))
+		fail("map");
+	if (!(child = fork())) {
+		pthread_t thread;
+
+		prctl(PR_SET_PDEATHSIG, 9);
+		pthread_create(&thread, NULL, be_traced, NULL);
+		pthread_create(&thread, NULL, want, NULL);
+		while (!traced)
+			usleep(1000);
+		tid = traced;
+		if (write(ready[1], &tid, sizeof(tid)) != sizeof(tid))
+			_exit(1);
+		_exit(busy(ms));
+	}
+	if (read(ready[0], &tid, sizeof(tid)) != sizeof(tid) || waitpid(tid, &status, __WALL) < 0)
+		fail("debugger");
+	if (write(told, &child, sizeof(child)) != sizeof(child))
+		fail("tell");
+	while (!*silent)
+		usleep(1000);
+	/* Until the server ends. */
+	ptrace(PTRACE_PEEKDATA, tid, page, 0);
+	waitpid(child, &status, __WALL);
+	_exit(0);
+}
+
 int main(int argc, char **argv)
 {
 	char *served, *empty, *seen, *options, *path;
@@ -156,6 +231,7 @@ int main(int argc, char **argv)
 	if ((file = open(argv[2], O_RDONLY)) < 0 || fstat(file, &stat))
 		fail(argv[2]);
 	length = stat.st_size;
+	silences_reads = argc == 6 && !strcmp(argv[5], "space");
 	if (!(content = malloc(length)) || read(file, content, length) != (ssize_t)length)
 		fail("read");
 	silent = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -181,6 +257,29 @@ int main(int argc, char **argv)
 	path = below(seen, "program");
 	if (pipe2(pipes, O_CLOEXEC))
 		fail("pipe");
+	if (argc == 6 && !strcmp(argv[5], "space")) {
+		pid_t debugger = fork();
+
+		if (!debugger) {
+			prctl(PR_SET_PDEATHSIG, 9);
+			if (setgid(uid) || setuid(uid))
+				fail("setuid");
+			/* Not the root's any more: who is may look at it in /proc. */
+			prctl(PR_SET_DUMPABLE, 1);
+			hold(path, atol(argv[4]), pipes[1]);
+		}
+		close(pipes[1]);
+		if (read(pipes[0], &child, sizeof(child)) != sizeof(child))
+			fail("read");
+		*silent = 1;
+		/* Until the lock is held and wanted. */
+		usleep(1500000);
+		printf("silent %d\n", child);
+		fflush(stdout);
+		waitpid(debugger, NULL, 0);
+		kill(server, 9);
+		return 0;
+	}
 	if (!(child = fork())) {
 		prctl(PR_SET_PDEATHSIG, 9);
 		if (argc == 6) {

@@ -141,6 +141,11 @@ impl Silent {
         Self::run("jit", ms, &["map"])
     }
 
+    /// A process that is busy while the lock of its own address space is held, for ever.
+    fn in_its_space(ms: u32) -> Self {
+        Self::run("shares", ms, &["space"])
+    }
+
     fn run(program: &str, ms: u32, more: &[&str]) -> Self {
         let folder = folder().expect("a folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("others may look");
@@ -211,9 +216,25 @@ fn root_recording_goes_on_beside_a_file_that_cannot_be_opened() {
         return;
     }
     let _one = one_at_a_time();
+    goes_on_beside(test, || Silent::start(20_000), &["reader: given up", "reader: target set aside"]);
+}
+
+/// Reading `/proc/PID/environ` takes a lock that anybody can have held for ever: in his own process, by a debugger of his own.
+#[test]
+fn root_recording_goes_on_beside_a_process_that_holds_its_address_space() {
+    let test = "root_recording_goes_on_beside_a_process_that_holds_its_address_space";
+    if !have_fuse(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    goes_on_beside(test, || Silent::in_its_space(20_000), &["reader: given up"]);
+}
+
+/// Records who is `silent` and an honest program: both are sampled, the honest one as well as ever, and `told` is why the other is not whole.
+fn goes_on_beside(test: &str, silent: impl Fn() -> Silent, told: &[&str]) {
     let shares = programs::c("shares").build().unwrap_or_else(|error| panic!("{error}"));
     let attempt = || {
-        let silent = Silent::start(20_000);
+        let silent = silent();
         let good = children::start(Command::new(&shares).args(["--ms", "4000"])).expect("it starts");
         let pid = good.pid();
         sleep(Duration::from_millis(300));
@@ -227,8 +248,8 @@ fn root_recording_goes_on_beside_a_file_that_cannot_be_opened() {
         let losses = &recording.profile.losses;
         println!("{test}: {seen} samples of the silent one; losses {losses:?}");
         assert!(seen > 0, "it is sampled all the same");
-        let told = |text: &str| losses.iter().any(|loss| loss.reason.starts_with(text) && loss.count > 0);
-        assert!(told("reader: given up") && told("reader: target set aside"), "{losses:?}");
+        let is_told = |text: &&str| losses.iter().any(|loss| loss.reason.starts_with(text) && loss.count > 0);
+        assert!(told.iter().all(is_told), "{losses:?}");
         let own: Vec<Row> = rows.into_iter().filter(|row| row.pid == pid).collect();
         verdict(&own, &truth, HERTZ, COMPLETE, |_| false)
     };

@@ -57,6 +57,7 @@ fn state() -> AgentState {
         readers: (2, 1, 1),
         refused: BTreeMap::from([(("PyPy", "not followed"), 3)]),
         name_trouble: BTreeMap::from([("perf map or jitdump refused", 3)]),
+        resource_trouble: BTreeMap::from([("process gone", 4)]),
         caches: BTreeMap::from([("names", 1 << 20), ("rows", 2 << 20)]),
         maps: BTreeMap::from([("array", 10 << 20), ("ringbuf", 4 << 20)]),
         tables: BTreeMap::from([("mappings", 4_000)]),

@@ -7,30 +7,8 @@ pub const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 /// Attributes as `key=value,key=value`, values percent-encoded.
 pub const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
-/// Bytes of one variable that are looked at.
-const MAX_VARIABLE: usize = 16 << 10;
 /// Attributes that are taken from one variable.
 const MAX_PAIRS: usize = 64;
-
-/// Those of the variables in `environ`, the text of `/proc/PID/environ`, that are `wanted`. As for `getenv`, the first of a name counts.
-pub(super) fn variables(environ: &[u8], wanted: &[String]) -> Vec<(String, String)> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    for entry in environ.split(|&byte| byte == 0) {
-        let Some(equals) = entry.iter().position(|&byte| byte == b'=') else { continue };
-        let (name, value) = entry.split_at(equals);
-        let Some(name) = wanted.iter().find(|wanted| wanted.as_bytes() == name) else { continue };
-        if found.iter().any(|(known, _)| known == name) {
-            continue;
-        }
-        let value = value.get(1..).unwrap_or_default();
-        let value = value.get(..MAX_VARIABLE).unwrap_or(value);
-        found.push((name.clone(), String::from_utf8_lossy(value).into_owned()));
-        if found.len() == wanted.len() {
-            break;
-        }
-    }
-    found
-}
 
 /// What a list of attributes says.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -67,27 +45,6 @@ pub fn attribute_list(text: &str) -> AttributeList {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wanted(names: &[&str]) -> Vec<String> {
-        names.iter().map(|&name| name.to_owned()).collect()
-    }
-
-    #[test]
-    fn only_what_is_wanted_leaves_the_environment() {
-        let environ = b"SECRET=hunter2\0OTEL_SERVICE_NAME=shop\0OTEL_SERVICE_NAME_=no\0XOTEL_SERVICE_NAME=no\0OTEL_SERVICE_NAME=second\0A=b=c\0";
-        let found = variables(environ, &wanted(&["A", SERVICE_NAME, "MISSING"]));
-        let found: Vec<_> = found.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(found, [(SERVICE_NAME, "shop"), ("A", "b=c")]);
-    }
-
-    #[test]
-    fn an_environment_overwritten_by_its_process_is_harmless() {
-        assert_eq!(variables(b"nginx: worker process\0\0\0=\0==\xff\xfe", &wanted(&["A"])), []);
-        assert_eq!(variables(b"", &wanted(&["A"])), []);
-        assert_eq!(variables(b"A=\xff", &wanted(&["A"])), [("A".to_owned(), "\u{fffd}".to_owned())]);
-        let long = [b"A=".as_slice(), &[b'x'; MAX_VARIABLE * 2]].concat();
-        assert_eq!(variables(&long, &wanted(&["A"])).first().map(|(_, value)| value.len()), Some(MAX_VARIABLE));
-    }
 
     #[test]
     fn lists_are_bounded() {

@@ -4,7 +4,9 @@ use opentelemetry_semantic_conventions::attribute::{
     HOST_ARCH, HOST_ID, HOST_NAME, K8S_NODE_NAME, OS_BUILD_ID, OS_DESCRIPTION, OS_NAME, OS_TYPE, OS_VERSION,
 };
 
-use super::{Attributes, ResourceOptions, process::read_bounded};
+use profiler_environ::read_bounded;
+
+use super::{Attributes, ResourceOptions};
 
 /// What was found out about the machine.
 #[derive(Clone, Debug, Default)]

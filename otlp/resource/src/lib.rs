@@ -39,8 +39,10 @@ use self::{
     host::Host,
     kubernetes::Kubernetes,
     learned::Cache,
-    process::{Learned, Trouble, Users},
+    process::{Learned, Users},
 };
+pub use profiler_environ::{Asked, Said, Trouble};
+
 pub use self::{
     attributes::{Attributes, Value},
     environment::{AttributeList, RESOURCE_ATTRIBUTES, SERVICE_NAME as SERVICE_NAME_VARIABLE, attribute_list},
@@ -64,6 +66,8 @@ pub struct ResourceStats {
     pub changed: u64,
     /// Processes that the kernel would not show (`CAP_SYS_PTRACE` is missing, or a security module is against it).
     pub denied: u64,
+    /// Times that nobody could read a process: who was to was held by it, or by others of its user.
+    pub set_aside: u64,
     /// Environments that were longer than what is read (256 KiB).
     pub cut: u64,
     /// Attributes claimed by processes that were malformed or too many.
@@ -117,8 +121,24 @@ impl Resources {
     /// Remembers unit and control group, and reads what the process says of itself, while it lives: a few small files of `/proc`, about 100 µs. What is known already is not
     /// read again, so this can be called for every process of every window.
     pub fn learn(&self, facts: &ProcessFacts<'_>) {
+        self.learn_by(facts, profiler_environ::read);
+    }
+
+    /// The same by `read`: a process can make whoever reads its environment wait, so that who must not wait has it read by another. Nobody else
+    /// waits meanwhile. Whether it is to be tried again, since nobody could read it now.
+    pub fn learn_by(
+        &self,
+        facts: &ProcessFacts<'_>,
+        read: impl FnOnce(Asked<'_>, &[String]) -> Result<Said, Trouble>,
+    ) -> bool {
+        let mut again = false;
+        let wanted = self.inner().wanted_of(facts);
+        let said = wanted.map(|(generation, wanted)| (generation, read(facts.asked(), &wanted)));
         let mut inner = self.inner();
-        inner.learn(facts);
+        if let Some((generation, said)) = said {
+            again = said == Err(Trouble::SetAside);
+            inner.learn(facts, generation, said);
+        }
         let Inner { cache, kubernetes, .. } = &mut *inner;
         if let Some(kubernetes) = kubernetes
             && !is_claimed(cache.get(facts.identity()), facts)
@@ -126,6 +146,7 @@ impl Resources {
             // Asks for a container that is not known.
             kubernetes.find(facts.container_id, facts.cgroup);
         }
+        again
     }
 
     /// What the resource of a process says beside what [`Process`](profiler_model::Process) has fields for and [`Self::shared`]. The
@@ -209,13 +230,19 @@ fn is_claimed(learned: Option<&Learned>, facts: &ProcessFacts<'_>) -> bool {
 }
 
 impl Inner {
-    fn learn(&mut self, facts: &ProcessFacts<'_>) {
+    /// Variables to be read of a process, and of which choice they are; none if that was done.
+    fn wanted_of(&mut self, facts: &ProcessFacts<'_>) -> Option<(u64, Vec<String>)> {
         let generation = self.generation;
-        if self.cache.knows(facts.identity(), generation) {
-            return;
-        }
-        match process::read(facts, &self.options.environment_variables) {
-            Ok(learned) => {
+        let is_known = self.cache.knows(facts.identity(), generation);
+        (!is_known).then(|| (generation, self.options.environment_variables.clone()))
+    }
+
+    fn learn(&mut self, facts: &ProcessFacts<'_>, generation: u64, said: Result<Said, Trouble>) {
+        match said {
+            Ok(mut said) => {
+                // Others may have been chosen meanwhile.
+                said.variables.retain(|(name, _)| self.options.environment_variables.contains(name));
+                let learned = Learned::of(said, facts);
                 self.stats.learned += 1;
                 self.stats.cut += u64::from(learned.cut);
                 self.stats.dropped_attributes += learned.dropped;
@@ -226,6 +253,7 @@ impl Inner {
                     Trouble::Gone => self.stats.gone += 1,
                     Trouble::Changed => self.stats.changed += 1,
                     Trouble::Denied => self.stats.denied += 1,
+                    Trouble::SetAside => self.stats.set_aside += 1,
                 }
                 self.cache.insert_unread(facts.identity(), Learned::told(facts));
             }

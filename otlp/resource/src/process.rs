@@ -1,22 +1,17 @@
-//! What `/proc` says of a process, while it lives.
+//! What is known of a process.
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    io::{self, Read},
     time::{Duration, Instant},
 };
+
+use profiler_environ::{Asked, Said, read_bounded};
 
 use super::{
     attributes::{clean, is_key},
     claimed, environment,
 };
 
-/// Bytes of an environment that are read.
-const MAX_ENVIRONMENT: u64 = 256 << 10;
-/// How often, and how long after each other, who is in the midst of an exec is looked at again.
-const EXEC_LOOKS: usize = 20;
-const EXEC_PAUSE: Duration = Duration::from_millis(1);
 /// ns in a tick of `/proc/PID/stat`: `USER_HZ` is 100 on every architecture that this runs on.
 const TICK: u64 = 10_000_000;
 
@@ -60,6 +55,11 @@ impl ProcessFacts<'_> {
         Identity { pid: self.pid, start_time_ns: self.start_time_ns, image: self.image }
     }
 
+    /// What whoever reads the process has to know.
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked { pid: self.pid, start_ticks: self.start_ticks(), exe: self.exe }
+    }
+
     /// Start in ticks since boot.
     pub(super) fn start_ticks(&self) -> u64 {
         self.start_time_ns / TICK
@@ -90,17 +90,6 @@ pub(super) struct Learned {
     pub dropped: u64,
 }
 
-/// Why nothing was learnt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// The process has ended.
-    Gone,
-    /// The pid or the program is another's by now.
-    Changed,
-    /// The kernel refuses to show it.
-    Denied,
-}
-
 impl Learned {
     /// What is known without reading.
     pub(super) fn told(facts: &ProcessFacts<'_>) -> Self {
@@ -119,119 +108,32 @@ pub(super) fn is_claimed(facts: &ProcessFacts<'_>) -> bool {
     facts.cgroup.is_some_and(|cgroup| claimed::is_claimed(cgroup, facts.container_id))
 }
 
-impl From<io::Error> for Trouble {
-    fn from(error: io::Error) -> Self {
-        match error.kind() {
-            io::ErrorKind::PermissionDenied => Self::Denied,
-            _ => Self::Gone,
-        }
-    }
-}
-
-/// Reads what is `wanted` of the process, and makes sure that it was this process all the time.
-///
-/// Reading an environment reads the process's memory, but only anonymous one (the kernel refuses to follow mapped files), so a
-/// process cannot make it wait for a file system of its own.
-pub(super) fn read(facts: &ProcessFacts<'_>, wanted: &[String]) -> Result<Learned, Trouble> {
-    let before = settled(facts)?;
-    if facts.start_time_ns != 0 && before.start_ticks.abs_diff(facts.start_ticks()) > 1 {
-        return Err(Trouble::Changed);
-    }
-    if !facts.exe.is_empty()
-        && let Ok(exe) = fs::read_link(format!("/proc/{}/exe", facts.pid))
-        && file_name(exe.as_os_str().as_encoded_bytes()) != file_name(facts.exe)
-    {
-        return Err(Trouble::Changed);
-    }
-    let mut environ = Vec::new();
-    if !wanted.is_empty() {
-        let file = File::open(format!("/proc/{}/environ", facts.pid))?;
-        file.take(MAX_ENVIRONMENT).read_to_end(&mut environ)?;
-    }
-    let uid = read_bounded(&format!("/proc/{}/status", facts.pid), 8 << 10).ok().and_then(|text| effective_uid(&text));
-    if stat(facts.pid)? != before {
-        return Err(Trouble::Changed);
-    }
-    let cut = environ.len() as u64 == MAX_ENVIRONMENT;
-    let mut learned = Learned { uid, start_ticks: before.start_ticks, cut, ..Learned::told(facts) };
-    for (name, value) in environment::variables(&environ, wanted) {
-        match name.as_str() {
-            environment::SERVICE_NAME => {
-                learned.service_name = Some(clean(value.trim())).filter(|name| !name.is_empty())
-            }
-            environment::RESOURCE_ATTRIBUTES => {
-                let list = environment::attribute_list(&value);
-                learned.dropped = list.dropped;
-                for (key, value) in list.pairs {
-                    if is_key(&key) {
-                        learned.claims.push((key, clean(&value)));
-                    } else {
-                        learned.dropped += 1;
+impl Learned {
+    /// Takes in what a process said.
+    pub(super) fn of(said: Said, facts: &ProcessFacts<'_>) -> Self {
+        let Said { variables, uid, start_ticks, cut } = said;
+        let mut learned = Self { uid, start_ticks, cut, ..Self::told(facts) };
+        for (name, value) in variables {
+            match name.as_str() {
+                environment::SERVICE_NAME => {
+                    learned.service_name = Some(clean(value.trim())).filter(|name| !name.is_empty())
+                }
+                environment::RESOURCE_ATTRIBUTES => {
+                    let list = environment::attribute_list(&value);
+                    learned.dropped = list.dropped;
+                    for (key, value) in list.pairs {
+                        if is_key(&key) {
+                            learned.claims.push((key, clean(&value)));
+                        } else {
+                            learned.dropped += 1;
+                        }
                     }
                 }
+                _ => learned.variables.push((name, clean(&value))),
             }
-            _ => learned.variables.push((name, clean(&value))),
         }
+        learned
     }
-    Ok(learned)
-}
-
-/// The last part of a path, without the kernel's note that the file is gone.
-pub(super) fn file_name(path: &[u8]) -> &[u8] {
-    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
-    path.rsplit(|&byte| byte == b'/').next().unwrap_or(path)
-}
-
-/// What `/proc` says of a process once its exec is over: in its midst the process has its program already, and no environment yet.
-fn settled(facts: &ProcessFacts<'_>) -> Result<Stat, Trouble> {
-    let mut found = stat(facts.pid)?;
-    // Kernel threads and the dead have no program, and of others' memory that we must not read this says nothing.
-    let is_in_exec = |found: &Stat| {
-        let file = |name: &str| format!("/proc/{}/{name}", facts.pid);
-        found.environment == (0, 0) && fs::read_link(file("exe")).is_ok() && File::open(file("environ")).is_ok()
-    };
-    for _ in 0..EXEC_LOOKS {
-        if !is_in_exec(&found) {
-            break;
-        }
-        std::thread::sleep(EXEC_PAUSE);
-        found = stat(facts.pid)?;
-    }
-    Ok(found)
-}
-
-/// What stays the same in `/proc/PID/stat` until the next exec.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stat {
-    start_ticks: u64,
-    /// Where the environment is; moves with each exec. 0 without the right to read memory.
-    environment: (u64, u64),
-}
-
-fn stat(pid: u32) -> Result<Stat, Trouble> {
-    parse_stat(&read_bounded(&format!("/proc/{pid}/stat"), 4 << 10)?).ok_or(Trouble::Gone)
-}
-
-/// Fields 22, 50 and 51 (proc_pid_stat(5)), counted from behind the name, which can hold anything.
-fn parse_stat(text: &[u8]) -> Option<Stat> {
-    let behind = text.iter().rposition(|&byte| byte == b')')? + 1;
-    let rest = std::str::from_utf8(text.get(behind..)?).ok()?;
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3)?.parse().ok();
-    let environment = (field(50).unwrap_or(0), field(51).unwrap_or(0));
-    Some(Stat { start_ticks: field(22)?, environment })
-}
-
-fn effective_uid(status: &[u8]) -> Option<u32> {
-    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"Uid:"))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
-}
-
-/// The first `limit` bytes of a file.
-pub(super) fn read_bounded(path: &str, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Names of the host's users.
@@ -275,27 +177,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_does_not_move_the_fields() {
-        let numbers: String = (4..=52).map(|number| format!(" {number}")).collect();
-        let text = format!("17 (a) R 1 (b)) R{numbers}\n");
-        assert_eq!(parse_stat(text.as_bytes()), Some(Stat { start_ticks: 22, environment: (50, 51) }));
-        assert_eq!(parse_stat(b"17 (a) R 1 2"), None);
-        assert_eq!(parse_stat(b""), None);
-    }
-
-    #[test]
     fn users_by_id() {
         let users = parse_users(b"root:x:0:0:root:/root:/bin/sh\nbad\n::\nweb:x:33:33::/:\nalias:x:0:0::/:\n\xff:x:5:");
         let users: Vec<_> = users.iter().map(|(uid, name)| (*uid, name.as_str())).collect();
         assert_eq!(users, [(0, "root"), (5, "\u{fffd}"), (33, "web")]);
-        assert_eq!(effective_uid(b"Name:\tx\nUid:\t1\t2\t3\t4\n"), Some(2));
-        assert_eq!(effective_uid(b"Name:\tx\n"), None);
-    }
-
-    #[test]
-    fn names_of_files() {
-        assert_eq!(file_name(b"/usr/bin/cat (deleted)"), b"cat");
-        assert_eq!(file_name(b"cat"), b"cat");
-        assert_eq!(file_name(b""), b"");
     }
 }

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::process::file_name;
+use profiler_environ::file_name;
 
 /// The name space that the semantic conventions give for `service.instance.id` made from something that is unique already.
 const INSTANCES: Uuid = Uuid::from_u128(0x4d63_009a_8d0f_11ee_aad7_4c79_6ed8_e320);

@@ -119,7 +119,7 @@ impl Server {
 
     fn token(&self) -> Result<String, String> {
         let path = self.token_file.to_string_lossy();
-        let bytes = crate::process::read_bounded(&path, MAX_TOKEN).map_err(|error| error.to_string())?;
+        let bytes = profiler_environ::read_bounded(&path, MAX_TOKEN).map_err(|error| error.to_string())?;
         let token = String::from_utf8_lossy(&bytes).trim().to_owned();
         if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("it holds no token".to_owned());
