@@ -17,6 +17,7 @@ pub mod completeness;
 pub mod environment;
 pub mod error;
 pub mod made;
+pub mod node;
 pub mod opamp_go;
 pub mod pattern;
 pub mod perf;

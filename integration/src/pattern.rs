@@ -115,8 +115,16 @@ mod tests {
             address: 1,
             file: "x".into(),
             guessed: false,
+            tier: None,
         };
-        Row { count: 1, pid: 1, process: "x".into(), thread: "x".into(), frames: names.iter().map(frame).collect() }
+        Row {
+            count: 1,
+            pid: 1,
+            process: "x".into(),
+            tid: 1,
+            thread: "x".into(),
+            frames: names.iter().map(frame).collect(),
+        }
     }
 
     fn chain(written: &[&str]) -> Chain {

@@ -54,7 +54,8 @@ fn parse(script: &str) -> Vec<Row> {
         let Some((comm, [ids])) = words.split_last_chunk::<1>() else { continue };
         let pid = ids.split('/').next().and_then(|pid| pid.parse().ok()).unwrap_or(0);
         let frames = lines.filter_map(frame).collect();
-        rows.push(Row { count: 1, pid, process: comm.join(" "), thread: comm.join(" "), frames });
+        let name = comm.join(" ");
+        rows.push(Row { count: 1, pid, process: name.clone(), tid: 0, thread: name, frames });
     }
     rows
 }
@@ -71,6 +72,7 @@ fn frame(line: &str) -> Option<Frame> {
         address: u64::from_str_radix(address, 16).ok()?,
         file: file.to_owned(),
         guessed: false,
+        tier: None,
     })
 }
 

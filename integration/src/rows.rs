@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use profiler_model::{FrameKind, LocationId, Profile, Profiles, Sample};
+use profiler_model::{FrameKind, LocationId, Profile, Profiles, Sample, Tier};
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Frame {
     pub file: String,
     /// Found by a guess, not by unwind information.
     pub guessed: bool,
+    /// How its runtime runs it, if that is told.
+    pub tier: Option<Tier>,
 }
 
 /// A stack of one thread and how often it was seen.
@@ -28,6 +30,8 @@ pub struct Row {
     pub pid: u32,
     /// Process name.
     pub process: String,
+    /// Thread id; 0 if it is not told.
+    pub tid: u32,
     /// Thread name.
     pub thread: String,
     /// Leaf first.
@@ -96,6 +100,7 @@ fn laid_out<'a>(profile: &Profiles, samples: impl Iterator<Item = (&'a Sample, u
                 count: 0,
                 pid: process.and_then(|process| process.pid).unwrap_or(0),
                 process: process.map_or("", |process| profile.string(process.name)).to_owned(),
+                tid: thread.map_or(0, |thread| thread.tid),
                 thread: thread.map_or("", |thread| profile.string(thread.name)).to_owned(),
                 frames: profile.stack(sample.stack).iter().filter_map(|&id| frame(profile, id)).collect(),
             });
@@ -118,6 +123,7 @@ fn frame(profile: &Profiles, id: LocationId) -> Option<Frame> {
         address: location.address,
         file: mapping.map_or("", |mapping| profile.string(mapping.file)).to_owned(),
         guessed: location.guessed,
+        tier: location.tier,
     })
 }
 

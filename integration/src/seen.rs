@@ -205,6 +205,7 @@ fn row(seen: &Seen) -> Row {
         count: u64::try_from(seen.value).unwrap_or(0),
         pid: plain(&seen.resource, "process.pid").parse().unwrap_or(0),
         process: plain(&seen.resource, "process.executable.name").to_owned(),
+        tid: 0,
         thread: plain(&seen.attributes, "thread.name").to_owned(),
         frames: seen.frames.iter().map(frame).collect(),
     }
@@ -222,5 +223,6 @@ fn frame(seen: &SeenFrame) -> Frame {
         address: seen.address,
         file: seen.mapping.0.clone(),
         guessed: false,
+        tier: None,
     }
 }

@@ -35,6 +35,9 @@ pub struct Truth {
     /// CPU time in the kernel, ns.
     #[serde(default)]
     pub system_ns: u64,
+    /// Functions that a runtime may compile: whether it has, as it says itself.
+    #[serde(default)]
+    pub compiled: BTreeMap<String, bool>,
     /// The recording did not cover the whole run: shares hold, but no number of samples is due.
     #[serde(skip)]
     pub is_partial: bool,

@@ -21,6 +21,7 @@ mod java;
 mod managed;
 mod namer;
 mod native;
+mod node;
 mod outputs;
 mod processes;
 mod processors;
