@@ -109,6 +109,8 @@ pub struct Sideband {
     presence: Presence,
     bytes: usize,
     buffer: Vec<u8>,
+    /// Of the last call: events that are later than it.
+    later: Vec<Event>,
 }
 
 impl Sideband {
@@ -117,7 +119,8 @@ impl Sideband {
     /// # Errors
     /// The kernel refuses a perf event or its ring.
     pub fn open(cpus: &[u32], bytes: usize) -> Result<Self> {
-        let mut opened = Self { rings: Vec::new(), presence: Presence::default(), bytes, buffer: Vec::new() };
+        let mut opened =
+            Self { rings: Vec::new(), presence: Presence::default(), bytes, buffer: Vec::new(), later: Vec::new() };
         opened.follow_cpus(cpus)?;
         Ok(opened)
     }
@@ -147,14 +150,26 @@ impl Sideband {
         self.rings.iter().map(|ring| ring.event.as_fd())
     }
 
-    /// Appends all events there are, sorted by time.
+    /// Appends all events up to now, sorted by time, and none that is earlier than one of the calls before.
+    ///
+    /// The rings are emptied one after the other, and on a busy host there may be tens of milliseconds between two. A process that has executed on
+    /// the first CPU then and mapped its program on the second would be told the other way round, and lose what it has mapped; so what
+    /// is later than the call waits for the next one.
     pub fn drain(&mut self, events: &mut Vec<Event>) {
-        let first = events.len();
+        let now = perf::now();
         for ring in &self.rings {
-            ring.drain(&mut self.buffer, |kind, misc, body| events.extend(parse(kind, misc, body)));
+            let later = &mut self.later;
+            ring.drain(&mut self.buffer, |kind, misc, body| later.extend(parse(kind, misc, body)));
         }
-        events[first..].sort_by_key(|event| event.time);
+        take_until(now, &mut self.later, events);
     }
+}
+
+/// Moves the events of `from` that are not later than `now` to `events`, in the order of their times.
+fn take_until(now: u64, from: &mut Vec<Event>, events: &mut Vec<Event>) {
+    from.sort_by_key(|event| event.time);
+    let count = from.partition_point(|event| event.time <= now);
+    events.extend(from.drain(..count));
 }
 
 /// A record's fields, front to back, and its trailing sample id (`pid, tid, time`).
@@ -225,4 +240,24 @@ fn parse(kind: u32, misc: u16, body: &[u8]) -> Option<Event> {
         _ => return None,
     };
     Some(Event { time, pid, tid, kind })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_ring_tells_of_later_waits_for_what_another_tells_of_before() {
+        let exec = Event { time: 18, pid: 7, tid: 7, kind: Kind::Exec { comm: b"node".to_vec() } };
+        let comm = |time| Event { time, pid: 7, tid: 7, kind: Kind::Comm { comm: Vec::new() } };
+        let (mut later, mut events) = (Vec::new(), Vec::new());
+        // The first ring was empty at 15; there was an exec on its CPU before the second was read.
+        later.extend([comm(12), comm(20), comm(15)]);
+        take_until(15, &mut later, &mut events);
+        assert_eq!(events, [comm(12), comm(15)]);
+        later.extend([exec.clone()]);
+        take_until(30, &mut later, &mut events);
+        assert_eq!(events, [comm(12), comm(15), exec, comm(20)]);
+        assert!(later.is_empty());
+    }
 }
