@@ -14,7 +14,7 @@ use profiler_config::Flags;
 use profiler_formats::otlp;
 use profiler_model::builder::ProfileBuilder;
 use profiler_model::{Loss, Origin, Profile, Profiles, Sample, counts_samples};
-use profiler_ottl::{ErrorMode, Gates, RuleError};
+use profiler_ottl::{ErrorMode, HashKey, RuleError};
 pub use profiler_rules::Request;
 use profiler_rules::{RefusedRule, Rules, compact};
 use prost::Message;
@@ -25,6 +25,8 @@ use crate::{exit, shown};
 
 /// The largest file of rules, bytes.
 pub const MAX_RULES: u64 = 4 << 20;
+/// The largest file of a key, bytes.
+const MAX_KEY: u64 = 64 << 10;
 /// Errors of a rule that are told one by one; the others are counted.
 const TOLD: u64 = 3;
 const DROP: &str = "--drop";
@@ -47,6 +49,30 @@ pub struct RulesArgs {
     /// Drop what this OTTL condition holds for; may be repeated, and any counts. Before --where, and both before --rules.
     #[arg(long, value_name = "CONDITION", allow_hyphen_values = true)]
     drop: Vec<String>,
+    #[command(flatten)]
+    key: KeyArgs,
+}
+
+/// The key of keyed hashes as an argument.
+#[derive(Debug, Default, Args)]
+pub struct KeyArgs {
+    /// What KeyedHash of rules hashes under: the text of this file, of 16 bytes or more, but for the end of its last line.
+    #[arg(long, value_name = "FILE")]
+    hash_key: Option<PathBuf>,
+}
+
+impl KeyArgs {
+    /// The key, if one is given.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has no key.
+    pub fn read(&self) -> anyhow::Result<Option<HashKey>> {
+        let Some(path) = &self.hash_key else { return Ok(None) };
+        let bytes = read_bounded(path, MAX_KEY)?;
+        let key = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let wrong = |error| exit::usage(format!("--hash-key {}: {error}", shown::path(path)));
+        Ok(Some(HashKey::new(key).map_err(wrong)?))
+    }
 }
 
 /// Rules that compile, in the order that they run in.
@@ -94,10 +120,12 @@ impl RulesArgs {
     /// The file cannot be read, or a rule does not parse: its place and what was expected.
     pub fn compile(&self) -> anyhow::Result<Edits> {
         let (mut stages, mut early) = (Vec::new(), Early::default());
+        let key = self.key.read()?;
+        early.hash_under(key.clone());
         for (conditions, drop, flag) in [(&self.drop, true, DROP), (&self.keep, false, WHERE)] {
             if !conditions.is_empty() {
                 let wrong = |refused: RefusedRule| exit::usage(format!("{flag}: {}", refused.error));
-                let filter = Rules::filter(None, conditions, drop, ErrorMode::Ignore, Gates::default());
+                let filter = Rules::filter(None, conditions, drop, ErrorMode::Ignore, key.clone());
                 let filter = filter.map_err(wrong)?;
                 let level = filter.level();
                 let why =
@@ -124,7 +152,7 @@ impl RulesArgs {
             // All that is wrong is told, as `profiler ottl check` tells it.
             let mut refused = Vec::new();
             for (line, statement) in &statements {
-                match Rules::statements(None, &[statement], ErrorMode::Ignore, Gates::default()) {
+                match Rules::statements(None, &[statement], ErrorMode::Ignore, key.clone()) {
                     Ok(rules) => stages.push(rules),
                     Err(wrong) => refused.push(format!("{}:{line}: {}", shown::path(path), wrong.error)),
                 }
@@ -293,7 +321,9 @@ mod tests {
 
     fn edits(keep: &[&str], drop: &[&str]) -> Edits {
         let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
-        RulesArgs { rules: None, keep: owned(keep), drop: owned(drop) }.compile().expect("right")
+        RulesArgs { rules: None, keep: owned(keep), drop: owned(drop), key: KeyArgs::default() }
+            .compile()
+            .expect("right")
     }
 
     fn bytes_have(profiles: &Profiles, text: &str) -> bool {
@@ -339,7 +369,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("rules");
         std::fs::write(&path, "# who\nset(resource.attributes[\"service.name\"], \"x\") where resource.attributes[\"service.name\"] == \"cart\"\n\ndelete_key(profilesample.attributes, \"thread.name\")\n").expect("written");
-        let args = RulesArgs { rules: Some(path.clone()), keep: Vec::new(), drop: Vec::new() };
+        let args = RulesArgs { rules: Some(path.clone()), keep: Vec::new(), drop: Vec::new(), key: KeyArgs::default() };
         let edited = args.compile().expect("right").apply(profiles()).expect("right");
         assert_eq!((edited.samples().count(), edited.losses.len()), (6, 1));
         assert!(bytes_have(&edited, "shop") && !bytes_have(&edited, "cart") && !bytes_have(&edited, "thread of"));
@@ -348,7 +378,8 @@ mod tests {
         let steps = folder.path().join("agent.yaml");
         let keys = "processors:\n- filter:\n    profile_conditions: ['resource.attributes[\"service.name\"] == \"cart\"']\n- aggregate: {drop_timestamps: true}\n";
         std::fs::write(&steps, keys).expect("written");
-        let of_agent = RulesArgs { rules: Some(steps.clone()), keep: Vec::new(), drop: Vec::new() };
+        let of_agent =
+            RulesArgs { rules: Some(steps.clone()), keep: Vec::new(), drop: Vec::new(), key: KeyArgs::default() };
         let edited = of_agent.compile().expect("right").apply(profiles()).expect("right");
         assert_eq!((edited.sample_entries(), edited.sample_count()), (1, 3));
         assert_eq!(edited.losses.last().map(|loss| (loss.reason.as_str(), loss.count)), Some((FILTERED, 3)));
@@ -359,6 +390,26 @@ mod tests {
             assert!(error.to_string().contains(said), "{error}");
             assert_eq!(error.downcast_ref::<exit::ExitError>().map(|error| error.code), Some(exit::USAGE));
         }
+
+        // A keyed hash, of whom the key does not tell.
+        let hash = "set(resource.attributes[\"service.name\"], KeyedHash(resource.attributes[\"service.name\"]))\n";
+        std::fs::write(&path, hash).expect("written");
+        let error = args.compile().expect_err("no key");
+        assert!(error.to_string().contains("--hash-key"), "{error}");
+        let key = folder.path().join("key");
+        let keyed = |text: &str| {
+            std::fs::write(&key, text).expect("written");
+            let key = KeyArgs { hash_key: Some(key.clone()) };
+            RulesArgs { rules: Some(path.clone()), keep: Vec::new(), drop: Vec::new(), key }.compile()
+        };
+        let edited = keyed("0123456789abcdef\n").expect("right").apply(profiles()).expect("right");
+        // printf shop | openssl dgst -sha256 -hmac 0123456789abcdef
+        assert!(
+            bytes_have(&edited, "525d025dd8a0eb578dae7758938d5a6d59090ed8246b1a9844eb8074b16f2e84")
+                && !bytes_have(&edited, "0123456789abcdef")
+        );
+        let error = keyed("secretkey\n").expect_err("short").to_string();
+        assert!(error.contains("at least 16 bytes") && !error.contains("secretkey"), "{error}");
 
         std::fs::write(&path, "set(profile.perod, 1)\n\nset(profile.period, Nw())\n").expect("written");
         let error = args.compile().expect_err("wrong");

@@ -155,6 +155,7 @@ impl Processors {
                         vec![Some(why); rules.count()]
                     }
                     None => {
+                        early.hash_under(group.key.clone());
                         let why = early.dropping(name, rules.level(), &group.conditions).with_context(place)?;
                         why.into_iter().map(|why| why.map(|why| why.to_string())).collect()
                     }

@@ -9,12 +9,12 @@ use clap::{Args, Subcommand};
 use profiler_config::Flags;
 use profiler_formats::otlp::{self, Messages};
 use profiler_ottl::{ErrorMode, Gates};
-use profiler_rules::{Done, Level, RefusedRule, Request, Rules, changes};
+use profiler_rules::{Dialect, Done, Level, RefusedRule, Request, Rules, changes};
 use prost::Message;
 
 use crate::agent::{Explained, Processors};
 use crate::output::human_bytes;
-use crate::rules::{Early, MAX_RULES, read_bounded, statements};
+use crate::rules::{Early, KeyArgs, MAX_RULES, read_bounded, statements};
 use crate::{exit, shown};
 
 /// The largest profile, bytes.
@@ -81,12 +81,14 @@ pub(super) enum OttlCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct LanguageArgs {
-    /// What rules run on, once each: resource, scope, profile or profilesample.
+    /// What rules run on, once each: resource, scope, profile, profilesample, stack or frame.
     #[arg(long, value_name = "CONTEXT")]
     context: Option<Level>,
     /// Feature gates, as the Collector has them: ottl.functions.enableLambda, -ottl.set.allowNil.
     #[arg(long, value_name = "GATES", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     feature_gates: Gates,
+    #[command(flatten)]
+    key: KeyArgs,
 }
 
 #[derive(Debug, Args)]
@@ -115,6 +117,12 @@ pub(super) struct RunArgs {
     language: LanguageArgs,
 }
 
+impl LanguageArgs {
+    fn dialect(&self) -> anyhow::Result<Dialect> {
+        Ok(Dialect { gates: self.feature_gates, key: self.key.read()? })
+    }
+}
+
 impl OttlCommand {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         match self {
@@ -135,10 +143,11 @@ fn check(file: Option<&Path>, given: Vec<String>, language: &LanguageArgs) -> an
         }
     };
     let mut refused = Vec::new();
+    let dialect = language.dialect()?;
     for (place, rule) in &rules {
         // Each by itself, so that all that is wrong is told.
         if let Err(RefusedRule { error, .. }) =
-            Rules::statements(language.context, &[rule], ErrorMode::default(), language.feature_gates)
+            Rules::statements(language.context, &[rule], ErrorMode::default(), dialect.clone())
         {
             refused.push(format!("{place}: {error}"));
         }
@@ -202,12 +211,12 @@ fn print_explained(lines: impl Iterator<Item = (String, Option<String>)>) -> any
 }
 
 fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let LanguageArgs { context, feature_gates: gates } = args.language;
+    let (context, dialect) = (args.language.context, args.language.dialect()?);
     let (is_filter, drop) = (args.statements.is_empty(), args.keep.is_empty());
     let rules = if is_filter {
-        Rules::filter(context, if drop { &args.drop } else { &args.keep }, drop, args.error_mode, gates)
+        Rules::filter(context, if drop { &args.drop } else { &args.keep }, drop, args.error_mode, dialect)
     } else {
-        Rules::statements(context, &args.statements, args.error_mode, gates)
+        Rules::statements(context, &args.statements, args.error_mode, dialect)
     };
     let rules = rules.map_err(exit::usage)?;
     let Messages { requests, .. } = otlp::messages(&read_bounded(&args.input, MAX_INPUT)?)

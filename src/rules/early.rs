@@ -4,7 +4,7 @@ use profiler_bpf::abi::RULE_LANES;
 use profiler_elf::contain::contain;
 use profiler_formats::otlp;
 use profiler_model::Profiles;
-use profiler_ottl::{ErrorMode, Gates};
+use profiler_ottl::{ErrorMode, HashKey};
 use profiler_rules::{Level, RefusedRule, Rules, Varies, is_of_process};
 
 /// Names that have no lane of their own.
@@ -16,6 +16,8 @@ pub struct Early {
     stages: Vec<(Rules, usize)>,
     /// Whose rules are counted in each lane.
     names: Vec<String>,
+    /// What rules that are added next hash under.
+    key: Option<HashKey>,
 }
 
 impl Early {
@@ -29,6 +31,11 @@ impl Early {
     #[must_use]
     pub fn name(&self, lane: usize) -> &str {
         self.names.get(lane).map_or(OTHERS, String::as_str)
+    }
+
+    /// Keyed hashes of rules that are added from now on are under `key`.
+    pub fn hash_under(&mut self, key: Option<HashKey>) {
+        self.key = key;
     }
 
     /// Adds those of `conditions`, on contexts of `level`, that say the same of all that is sampled of a process; `of` is who has them. One that holds
@@ -80,7 +87,7 @@ impl Early {
             }
         });
         // A rule that fails decides nothing: what becomes of it is a matter of its error mode, with the window.
-        let rules = Rules::filter(Some(level), conditions, drop, ErrorMode::Propagate, Gates::default())?;
+        let rules = Rules::filter(Some(level), conditions, drop, ErrorMode::Propagate, self.key.clone())?;
         self.stages.push((rules, lane));
         Ok(())
     }

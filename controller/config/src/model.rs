@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use profiler_limits::Limits;
-use profiler_ottl::{ErrorMode, Gates};
+use profiler_ottl::{ErrorMode, HashKey};
 use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
 use profiler_rules::{Aggregate, Level, RefusedRule, Rules};
 use profiler_targets::TargetRules;
@@ -295,6 +295,8 @@ pub struct RuleGroup {
     pub conditions: Vec<String>,
     /// What is run, in order.
     pub statements: Vec<String>,
+    /// What `KeyedHash` hashes under.
+    pub key: Option<HashKey>,
 }
 
 impl RuleGroup {
@@ -304,11 +306,10 @@ impl RuleGroup {
     ///
     /// One does not compile. None does if the configuration was loaded.
     pub fn compile(&self, drops: bool) -> Result<Rules, RefusedRule> {
-        let gates = Gates::default();
         if drops {
-            Rules::filter(self.context, &self.conditions, true, self.error_mode, gates)
+            Rules::filter(self.context, &self.conditions, true, self.error_mode, self.key.clone())
         } else {
-            Rules::statements_given(self.context, &self.conditions, &self.statements, self.error_mode, gates)
+            Rules::statements_given(self.context, &self.conditions, &self.statements, self.error_mode, self.key.clone())
         }
     }
 }
@@ -324,6 +325,8 @@ impl Choice for Level {
         ("scope", Self::Scope),
         ("profile", Self::Profile),
         ("profilesample", Self::Sample),
+        ("stack", Self::Stack),
+        ("frame", Self::Frame),
     ];
 }
 

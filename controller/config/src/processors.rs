@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use profiler_ottl::{ErrorMode, Gates};
-use profiler_rules::{Aggregate, Level, Rules, WHOLE};
+use profiler_ottl::{ErrorMode, HashKey};
+use profiler_receiver::Secret;
+use profiler_rules::{Aggregate, Level, Rules, WHOLE, innermost};
 
 use super::errors::quoted;
 use super::kind::{self, Items, Kind, OFF};
@@ -171,13 +172,25 @@ fn error_mode(reader: &mut Reader<'_>) -> ErrorMode {
     )
 }
 
+/// What keyed hashes of a processor are made under.
+fn hash_key(reader: &mut Reader<'_>) -> Option<HashKey> {
+    let right = |key: &Secret| HashKey::new(key.expose()).map(|_| ());
+    let key = reader.optional(
+        "hash_key",
+        kind::secret("text of 16 bytes or more").checked(right).local(),
+        "What `KeyedHash` of its rules hashes under, such as `${file:/etc/profiler/hash.key}` or `${env:HASH_KEY}`. Never shown",
+    );
+    key.and_then(|(key, _)| HashKey::new(key.expose()).ok())
+}
+
 fn filter(reader: &mut Reader<'_>, room: &Room) -> Vec<RuleGroup> {
     let mode = error_mode(reader);
+    let key = hash_key(reader);
     let mut groups = reader.short_sections(
         "profile_conditions",
         "conditions",
         "A profile that one of these conditions holds for is dropped; or the whole resource or scope, if its paths name no profile",
-        |reader| conditions(reader, mode, Level::Profile, room),
+        |reader| conditions(reader, (mode, &key), Level::Profile, room),
     );
     placed(&mut groups, "profile_conditions");
     // From the outermost, as the Collector goes.
@@ -187,8 +200,8 @@ fn filter(reader: &mut Reader<'_>, room: &Room) -> Vec<RuleGroup> {
     let mut of_samples = reader.short_sections(
         "sample_conditions",
         "conditions",
-        "A sample that one of these conditions holds for is dropped. The Collector has none of these",
-        |reader| conditions(reader, mode, Level::Sample, room),
+        "A sample that one of these conditions holds for is dropped, or, of one that names `frame`, one that has such a frame. The Collector has none of these",
+        |reader| conditions(reader, (mode, &key), Level::Frame, room),
     );
     placed(&mut of_samples, "sample_conditions");
     groups.extend(of_samples);
@@ -198,11 +211,12 @@ fn filter(reader: &mut Reader<'_>, room: &Room) -> Vec<RuleGroup> {
 
 fn transform(reader: &mut Reader<'_>, room: &Room) -> Vec<RuleGroup> {
     let mode = error_mode(reader);
+    let key = hash_key(reader);
     let mut groups = reader.short_sections(
         "profile_statements",
         "statements",
         "What is run, in order, each on every context that its paths name",
-        |reader| statements(reader, mode, room),
+        |reader| statements(reader, (mode, &key), room),
     );
     placed(&mut groups, "profile_statements");
     not_nothing(reader, &groups, "profile_statements");
@@ -251,47 +265,61 @@ fn head(reader: &mut Reader<'_>, mode: ErrorMode) -> (Option<Level>, ErrorMode) 
     (context.map(|(context, _)| context), own.map_or(mode, |(mode, _)| mode))
 }
 
-fn conditions(reader: &mut Reader<'_>, mode: ErrorMode, innermost: Level, room: &Room) -> RuleGroup {
+/// `last` is the innermost context that they may be for: profiles, or what is in samples.
+fn conditions(
+    reader: &mut Reader<'_>,
+    (mode, key): (ErrorMode, &Option<HashKey>),
+    last: Level,
+    room: &Room,
+) -> RuleGroup {
+    let key = key.clone();
     let (context, error_mode) = head(reader, mode);
-    let context = if innermost == Level::Sample { context.or(Some(innermost)) } else { context };
-    if let Some(context) = context
-        && (context > innermost || innermost == Level::Sample && context != innermost)
-    {
-        let right = if innermost == Level::Sample { "profile_conditions" } else { "sample_conditions" };
+    let of_samples = last > Level::Profile;
+    if let Some(context) = context.filter(|context| (*context > Level::Profile) != of_samples) {
+        let right = if of_samples { "profile_conditions" } else { "sample_conditions" };
         reader.problem(reader.origin(), "context", format!("{context} has no place here: {right} is for it"));
     }
     let before = reader.problems();
-    let check = move |text: &str| one(Rules::filter(context, &[text], true, error_mode, Gates::default()), innermost);
+    // Conditions on samples may name what is around them alone.
+    let within = move |rules: &[&str]| {
+        let named = || innermost(rules).unwrap_or(Level::Sample).max(Level::Sample);
+        context.or_else(|| of_samples.then(named))
+    };
+    let of = key.clone();
+    let check = move |text: &str| one(Rules::filter(within(&[text]), &[text], true, error_mode, of.clone()), last);
     let conditions =
         reader.list("conditions", rule(check, room).local(), Vec::new(), "Conditions in OTTL; one that holds suffices");
-    let group = RuleGroup { place: String::new(), context, error_mode, conditions, statements: Vec::new() };
+    let context = within(&conditions.iter().map(String::as_str).collect::<Vec<_>>());
+    let group = RuleGroup { place: String::new(), context, error_mode, conditions, statements: Vec::new(), key };
     together(reader, &group, true, (before, room));
     group
 }
 
-fn statements(reader: &mut Reader<'_>, mode: ErrorMode, room: &Room) -> RuleGroup {
+fn statements(reader: &mut Reader<'_>, (mode, key): (ErrorMode, &Option<HashKey>), room: &Room) -> RuleGroup {
+    let key = key.clone();
     let (context, error_mode) = head(reader, mode);
     let before = reader.problems();
-    let check =
-        move |text: &str| one(Rules::filter(context, &[text], true, error_mode, Gates::default()), Level::Sample);
+    let of = key.clone();
+    let check = move |text: &str| one(Rules::filter(context, &[text], true, error_mode, of.clone()), Level::Frame);
     let conditions = reader.list(
         "conditions",
         rule(check, room).local(),
         Vec::new(),
         "Conditions in OTTL; without one that holds, the statements do not run. None: they always do",
     );
-    let check = move |text: &str| one(Rules::statements(context, &[text], error_mode, Gates::default()), Level::Sample);
+    let of = key.clone();
+    let check = move |text: &str| one(Rules::statements(context, &[text], error_mode, of.clone()), Level::Frame);
     let statements =
         reader.list("statements", rule(check, room).local(), Vec::new(), "Statements in OTTL, run in order");
-    let group = RuleGroup { place: String::new(), context, error_mode, conditions, statements };
+    let group = RuleGroup { place: String::new(), context, error_mode, conditions, statements, key };
     together(reader, &group, false, (before, room));
     group
 }
 
 /// What is said of one rule, of which the place in the file is known, or what its regular expressions count as.
-fn one(compiled: Result<Rules, profiler_rules::RefusedRule>, innermost: Level) -> Result<usize, String> {
+fn one(compiled: Result<Rules, profiler_rules::RefusedRule>, last: Level) -> Result<usize, String> {
     match compiled {
-        Ok(rules) if rules.level() > innermost => {
+        Ok(rules) if rules.level() > last => {
             Err(format!("names a {}, and drops whole profiles here: sample_conditions is for it", rules.level()))
         }
         Ok(rules) => Ok(rules.pattern_bytes()),

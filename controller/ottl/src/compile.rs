@@ -8,6 +8,7 @@ use crate::{
     error::CompileError,
     functions::{self, Function, Literal, Literals, Prepared, Takes},
     gates::Gates,
+    key::HashKey,
     parse,
     pattern::Patterns,
     program::{Argument, Cond, Condition, Expr, Expression, Invocation, KeyExpr, Lambda, Local, Reference, Statement},
@@ -20,19 +21,26 @@ use crate::{
 pub struct Language<'p, P> {
     paths: &'p P,
     gates: Gates,
+    key: Option<HashKey>,
 }
 
 impl<'p, P: Paths> Language<'p, P> {
     /// The language over `paths`.
     #[must_use]
     pub fn new(paths: &'p P) -> Self {
-        Self { paths, gates: Gates::default() }
+        Self { paths, gates: Gates::default(), key: None }
     }
 
     /// The same, with what `gates` open and close.
     #[must_use]
     pub fn with_gates(self, gates: Gates) -> Self {
         Self { gates, ..self }
+    }
+
+    /// The same, with a key for keyed hashes; rules that call for one are refused without.
+    #[must_use]
+    pub fn with_key(self, key: Option<HashKey>) -> Self {
+        Self { key, ..self }
     }
 
     /// Compiles an editor with its `where`.
@@ -77,7 +85,8 @@ impl<'p, P: Paths> Language<'p, P> {
     }
 
     fn compiler<'t>(&self, text: &'t str) -> Compiler<'_, 't, P> {
-        Compiler { text, paths: self.paths, gates: self.gates, locals: Vec::new(), patterns: Patterns::default() }
+        let (locals, patterns) = (Vec::new(), Patterns::default());
+        Compiler { text, paths: self.paths, gates: self.gates, key: self.key.as_ref(), locals, patterns }
     }
 }
 
@@ -85,12 +94,16 @@ struct Compiler<'p, 't, P> {
     text: &'t str,
     paths: &'p P,
     gates: Gates,
+    key: Option<&'p HashKey>,
     /// The parameters of the lambdas around.
     locals: Vec<Vec<Option<String>>>,
     patterns: Patterns,
 }
 
 type Compiled<T> = Result<T, CompileError>;
+
+/// The function that needs a key, wherever it is named.
+const KEYED: &str = "KeyedHash";
 
 impl<P: Paths> Compiler<'_, '_, P> {
     fn error<T>(&self, place: &Place, message: impl Into<String>) -> Compiled<T> {
@@ -103,18 +116,22 @@ impl<P: Paths> Compiler<'_, '_, P> {
             return self.error(&call.name_place, unknown_function(&call.name, editor));
         };
         let arguments = self.arguments(call, function)?;
-        let prepared = (function.prepare)(&literals(&arguments, &self.patterns)).or_else(|(at, message)| {
-            let parameter = function.parameters.get(at).map_or("", |parameter| parameter.name);
-            let named = |argument: &&syntax::Argument| {
-                argument.name.as_deref().is_some_and(|name| plain(name) == plain(parameter))
-            };
-            let given = call
-                .arguments
-                .iter()
-                .find(named)
-                .or_else(|| call.arguments.get(at).filter(|argument| argument.name.is_none()));
-            self.error(given.map_or(&call.place, |argument| &argument.place), format!("{}: {message}", function.name))
-        })?;
+        let prepared =
+            (function.prepare)(&literals(&arguments, &self.patterns, self.key)).or_else(|(at, message)| {
+                let parameter = function.parameters.get(at).map_or("", |parameter| parameter.name);
+                let named = |argument: &&syntax::Argument| {
+                    argument.name.as_deref().is_some_and(|name| plain(name) == plain(parameter))
+                };
+                let given = call
+                    .arguments
+                    .iter()
+                    .find(named)
+                    .or_else(|| call.arguments.get(at).filter(|argument| argument.name.is_none()));
+                self.error(
+                    given.map_or(&call.place, |argument| &argument.place),
+                    format!("{}: {message}", function.name),
+                )
+            })?;
         let prepared = if function.name == "set" && !self.gates.allow_nil { Prepared::SkipNil } else { prepared };
         let keys = self.keys(&call.keys)?;
         Ok(Invocation { function, arguments, prepared, keys })
@@ -204,7 +221,7 @@ impl<P: Paths> Compiler<'_, '_, P> {
                 if self.local(path).is_some() {
                     return wrong(self, "the parameter of a lambda");
                 }
-                Ok(Argument::Expr(self.path(path)?))
+                Ok(Argument::Expr(self.path(path, true)?))
             }
             (Takes::Target | Takes::MapTarget | Takes::ListTarget, _) => wrong(self, describe(expression)),
             (Takes::LiteralText, ExpressionKind::Text(_))
@@ -252,7 +269,13 @@ impl<P: Paths> Compiler<'_, '_, P> {
                 format!("{name} takes {}, and here one is needed that takes a string", only.takes.describe()),
             );
         }
-        Ok(Argument::Function(function))
+        // What is hashed is not known, and under which key is.
+        let of = Literals { values: vec![Literal::Dynamic], patterns: &self.patterns, key: self.key };
+        let prepared = if function.name == KEYED { (function.prepare)(&of) } else { Ok(Prepared::Nothing) };
+        match prepared {
+            Ok(prepared) => Ok(Argument::Function(function, prepared)),
+            Err((_, message)) => self.error(place, format!("{name}: {message}")),
+        }
     }
 
     fn lambda(&mut self, lambda: &syntax::Lambda, arity: usize, place: &Place) -> Compiled<Argument<P::Accessor>> {
@@ -315,7 +338,7 @@ impl<P: Paths> Compiler<'_, '_, P> {
                 Some(number) => Expr::Literal(Value::Int(number)),
                 None => return self.error(&expression.place, format!("{symbol} is no symbol that there is here")),
             },
-            ExpressionKind::Path(path) => self.path(path)?,
+            ExpressionKind::Path(path) => self.path(path, false)?,
             ExpressionKind::Converter(call) => Expr::Call(Box::new(self.call(call)?)),
             ExpressionKind::List(values) => {
                 let values = values.iter().map(|value| self.expression(value)).collect::<Compiled<Vec<_>>>()?;
@@ -369,7 +392,7 @@ impl<P: Paths> Compiler<'_, '_, P> {
         })
     }
 
-    fn path(&mut self, path: &syntax::Path) -> Compiled<Expr<P::Accessor>> {
+    fn path(&mut self, path: &syntax::Path, target: bool) -> Compiled<Expr<P::Accessor>> {
         let (Some(first), Some(last)) = (path.fields.first(), path.fields.last()) else {
             return self.error(&path.place, "a path without names");
         };
@@ -398,7 +421,7 @@ impl<P: Paths> Compiler<'_, '_, P> {
             );
         }
         let names: Vec<&str> = path.fields.iter().map(|field| field.name.as_str()).collect();
-        let written = Written { names, indexed: !last.keys.is_empty() };
+        let written = Written { names, indexed: !last.keys.is_empty(), target };
         let accessor = match self.paths.resolve(&written) {
             Ok(accessor) => accessor,
             Err(PathError { message: Some(message) }) => return self.error(&path.place, message),
@@ -424,17 +447,17 @@ fn borrowed<A>(expression: &Expr<A>) -> Option<&Value<'static>> {
     }
 }
 
-fn literals<'l, A>(arguments: &'l [Argument<A>], patterns: &'l Patterns) -> Literals<'l> {
+fn literals<'l, A>(arguments: &'l [Argument<A>], patterns: &'l Patterns, key: Option<&'l HashKey>) -> Literals<'l> {
     let values = arguments
         .iter()
         .map(|argument| match argument {
             Argument::Absent => Literal::Absent,
             Argument::Expr(expression) => borrowed(expression).map_or(Literal::Dynamic, Literal::Value),
             Argument::List(values) => Literal::List(values.iter().map(borrowed).collect()),
-            Argument::Function(_) | Argument::Lambda(_) => Literal::Dynamic,
+            Argument::Function(..) | Argument::Lambda(_) => Literal::Dynamic,
         })
         .collect();
-    Literals { values, patterns }
+    Literals { values, patterns, key }
 }
 
 fn describe(expression: &syntax::Expression) -> &'static str {

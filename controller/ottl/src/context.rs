@@ -108,6 +108,7 @@ pub trait Paths {
 pub struct Written<'a> {
     pub(crate) names: Vec<&'a str>,
     pub(crate) indexed: bool,
+    pub(crate) target: bool,
 }
 
 impl<'a> Written<'a> {
@@ -121,6 +122,12 @@ impl<'a> Written<'a> {
     #[must_use]
     pub fn indexed(&self) -> bool {
         self.indexed
+    }
+
+    /// Whether an editor changes what is there.
+    #[must_use]
+    pub fn is_target(&self) -> bool {
+        self.target
     }
 }
 

@@ -152,6 +152,8 @@ pub(crate) enum Prepared {
     Severity(Result<Vec<formats::Level>, String>),
     Id(crate::value::Id),
     Grok(Box<grok::Grok>),
+    #[cfg(feature = "hashes")]
+    Key(crate::key::HashKey),
 }
 
 /// The arguments of a call that are literal.
@@ -159,6 +161,8 @@ pub(crate) struct Literals<'l> {
     pub values: Vec<Literal<'l>>,
     /// Those of the whole rule.
     pub patterns: &'l Patterns,
+    /// That of keyed hashes.
+    pub key: Option<&'l crate::key::HashKey>,
 }
 
 pub(crate) enum Literal<'l> {
@@ -429,14 +433,13 @@ impl Function {
         matches!(self.run, Run::Edit(_))
     }
 
-    /// What it makes of one string.
-    pub(crate) fn apply(&'static self, input: &str) -> Result<Value<'static>, EvalError> {
+    /// What it makes of one string; `prepared` is of a call whose argument is not known.
+    pub(crate) fn apply(&'static self, prepared: &Prepared, input: &str) -> Result<Value<'static>, EvalError> {
         let Run::Convert(run) = self.run else { return Ok(Value::Nil) };
         if self.parameters.len() != 1 {
             return Err(EvalError::new(format!("{} takes {} arguments, not one", self.name, self.parameters.len())));
         }
-        let nothing = Prepared::Nothing;
-        run(&Args::new(&One(input), &nothing, self)).map(Value::into_owned)
+        run(&Args::new(&One(input), prepared, self)).map(Value::into_owned)
     }
 }
 
@@ -486,6 +489,8 @@ pub fn groups() -> Vec<(&'static str, &'static [Function])> {
         ("Times and durations", times::ALL),
         #[cfg(feature = "hashes")]
         ("Hashes", hashes::ALL),
+        #[cfg(feature = "hashes")]
+        ("Not in the Collector", hashes::OWN),
         ("Ids", ids::ALL),
         ("Formats", formats::ALL),
         ("Patterns", grok::ALL),

@@ -40,6 +40,7 @@ mod error;
 mod functions;
 mod gates;
 mod glob;
+mod key;
 mod lexer;
 mod pattern;
 mod program;
@@ -59,6 +60,7 @@ pub use context::{Context, Key, MAX_LIST, PathError, Paths, Written, get_key, ge
 pub use error::{CompileError, EvalError};
 pub use functions::{Function, Parameter, Takes, groups};
 pub use gates::Gates;
+pub use key::HashKey;
 pub use program::{Condition, Expression, MAX_WORK, Statement};
 pub use sequence::{Conditions, ErrorMode, Logic, Outcome, RuleError, Statements};
 pub use syntax::{Comparison, Operator};

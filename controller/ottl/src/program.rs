@@ -65,7 +65,7 @@ pub(crate) enum Argument<A> {
     Absent,
     Expr(Expr<A>),
     List(Vec<Expr<A>>),
-    Function(&'static Function),
+    Function(&'static Function, Prepared),
     Lambda(Box<Lambda<A>>),
 }
 
@@ -276,7 +276,7 @@ impl<'a, C: Context> Source<'a> for Bound<'a, C> {
 
     fn function(&self, at: usize, input: &str) -> Result<Value<'static>, EvalError> {
         match &self.arguments[at] {
-            Argument::Function(function) => function.apply(input),
+            Argument::Function(function, prepared) => function.apply(prepared, input),
             _ => Ok(Value::text(input)),
         }
     }

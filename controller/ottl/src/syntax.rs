@@ -146,6 +146,10 @@ pub enum Key {
 }
 
 impl Path {
+    fn names(&self) -> Vec<&str> {
+        self.fields.iter().map(|field| field.name.as_str()).collect()
+    }
+
     /// The path without its keys.
     pub(crate) fn dotted(&self) -> String {
         self.fields.iter().map(|field| field.name.as_str()).collect::<Vec<_>>().join(".")
@@ -167,6 +171,39 @@ impl Statement {
         names
     }
 
+    /// What it runs under; none: it always runs.
+    #[must_use]
+    pub fn condition(&self) -> Option<&Condition> {
+        self.condition.as_ref()
+    }
+
+    /// The names of each of its paths, that which it changes and those of its condition included.
+    #[must_use]
+    pub fn paths(&self) -> Vec<Vec<&str>> {
+        let mut paths = Vec::new();
+        self.visit(&mut |mention| names(mention, &mut paths));
+        paths
+    }
+
+    /// The names of the path that it changes.
+    #[must_use]
+    pub fn target(&self) -> Vec<&str> {
+        let mut arguments = self.editor.arguments.iter();
+        let target = arguments.clone().find(|argument| argument.name.as_deref() == Some("target")).or(arguments.next());
+        match target.map(|argument| &argument.value) {
+            Some(ArgumentValue::Expression(Expression { kind: ExpressionKind::Path(path), .. })) => path.names(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The names of the functions that it calls, its editor first.
+    #[must_use]
+    pub fn functions(&self) -> Vec<&str> {
+        let mut called = Vec::new();
+        self.visit(&mut |mention| functions(mention, &mut called));
+        called
+    }
+
     fn visit<'a>(&'a self, see: &mut dyn FnMut(Mention<'a>)) {
         self.editor.visit(see, &mut Vec::new());
         if let Some(condition) = &self.condition {
@@ -185,6 +222,23 @@ fn first_name<'a>(mention: Mention<'a>, names: &mut Vec<&'a str>) {
     }
 }
 
+fn names<'a>(mention: Mention<'a>, all: &mut Vec<Vec<&'a str>>) {
+    if let Mention::Path(path) = mention {
+        all.push(path.names());
+    }
+}
+
+fn functions<'a>(mention: Mention<'a>, all: &mut Vec<&'a str>) {
+    if let Mention::Call(call) = mention {
+        all.push(&call.name);
+        let names = call.arguments.iter().filter_map(|argument| match &argument.value {
+            ArgumentValue::Function(name) => Some(name.as_str()),
+            ArgumentValue::Expression(_) => None,
+        });
+        all.extend(names);
+    }
+}
+
 impl Condition {
     /// The first names of its paths, from which the context that it is for can be told.
     #[must_use]
@@ -198,35 +252,16 @@ impl Condition {
     #[must_use]
     pub fn paths(&self) -> Vec<Vec<&str>> {
         let mut paths = Vec::new();
-        self.visit(
-            &mut |mention| {
-                if let Mention::Path(path) = mention {
-                    paths.push(path.fields.iter().map(|field| field.name.as_str()).collect());
-                }
-            },
-            &mut Vec::new(),
-        );
+        self.visit(&mut |mention| names(mention, &mut paths), &mut Vec::new());
         paths
     }
 
     /// The names of the functions that it calls.
     #[must_use]
     pub fn functions(&self) -> Vec<&str> {
-        let mut functions = Vec::new();
-        self.visit(
-            &mut |mention| {
-                if let Mention::Call(call) = mention {
-                    functions.push(call.name.as_str());
-                    let names = call.arguments.iter().filter_map(|argument| match &argument.value {
-                        ArgumentValue::Function(name) => Some(name.as_str()),
-                        ArgumentValue::Expression(_) => None,
-                    });
-                    functions.extend(names);
-                }
-            },
-            &mut Vec::new(),
-        );
-        functions
+        let mut called = Vec::new();
+        self.visit(&mut |mention| functions(mention, &mut called), &mut Vec::new());
+        called
     }
 
     fn visit<'a>(&'a self, see: &mut dyn FnMut(Mention<'a>), locals: &mut Scopes<'a>) {

@@ -1,6 +1,7 @@
 //! A place in a request, which rules read and change.
 
 mod context;
+mod stack;
 
 use std::collections::HashMap;
 
@@ -14,6 +15,8 @@ use opentelemetry_proto::tonic::{
 use profiler_ottl::{EvalError, Key, Map, Opaque, Value, set_within};
 use prost::Message;
 
+use self::stack::Stack;
+pub(crate) use self::stack::{Frame, Row};
 use crate::{Request, any, paths::Level};
 
 /// The place of a resource, scope, profile or sample.
@@ -31,9 +34,43 @@ pub struct Cursor {
     request: Request,
     place: Place,
     cache: Map,
+    /// The stack of the sample that it is at, taken apart.
+    stack: Stack,
     strings: Option<HashMap<String, i32>>,
-    /// Rows of attributes by their bytes.
-    rows: Option<HashMap<Vec<u8>, i32>>,
+    /// Rows by their bytes, each from when one is first looked for.
+    attributes: Rows,
+    functions: Rows,
+    mappings: Rows,
+    locations: Rows,
+    stacks: Rows,
+}
+
+/// The indices of a table's rows by their bytes.
+#[derive(Debug, Default)]
+struct Rows(Option<HashMap<Vec<u8>, i32>>);
+
+impl Rows {
+    /// The index of `row` in `table`, where it is added if it is not there. The first row stands for none.
+    fn index<T: Message + Default>(&mut self, table: &mut Vec<T>, row: T) -> Result<i32, EvalError> {
+        if table.is_empty() {
+            table.push(T::default());
+        }
+        let known = self.0.get_or_insert_with(|| {
+            let mut known = HashMap::with_capacity(table.len());
+            for (at, row) in (0_i32..).zip(table.iter()) {
+                known.entry(row.encode_to_vec()).or_insert(at);
+            }
+            known
+        });
+        let bytes = row.encode_to_vec();
+        if let Some(index) = known.get(&bytes) {
+            return Ok(*index);
+        }
+        let index = i32::try_from(table.len()).map_err(|_| EvalError::new("a table of the dictionary is full"))?;
+        table.push(row);
+        known.insert(bytes, index);
+        Ok(index)
+    }
 }
 
 /// The values of `Opaque::words` that tell a sample's type from a period's.
@@ -68,6 +105,7 @@ impl Cursor {
             Level::Sample => {
                 scope.and_then(|scope| scope.profiles.get(place.profile)).map_or(0, |profile| profile.samples.len())
             }
+            Level::Stack | Level::Frame => 0,
         }
     }
 
@@ -82,7 +120,9 @@ impl Cursor {
             }
             Level::Scope => of_all(&mut self.scope_profiles().profiles.iter()),
             Level::Profile => of_all(&mut std::iter::once(self.profile())),
-            Level::Sample => self.of_samples(self.profile(), std::slice::from_ref(self.sample())),
+            Level::Sample | Level::Stack | Level::Frame => {
+                self.of_samples(self.profile(), std::slice::from_ref(self.sample()))
+            }
         }
     }
 
@@ -152,9 +192,6 @@ impl Cursor {
         if dictionary.string_table.is_empty() {
             dictionary.string_table.push(String::new());
         }
-        if dictionary.attribute_table.is_empty() {
-            dictionary.attribute_table.push(KeyValueAndUnit::default());
-        }
         dictionary
     }
 
@@ -188,24 +225,8 @@ impl Cursor {
 
     /// The index of a row of attributes, which is added if it is not there.
     fn row(&mut self, row: KeyValueAndUnit) -> Result<i32, EvalError> {
-        self.dictionary_mut();
-        let Self { request, rows, .. } = self;
-        let table = &mut request.dictionary.get_or_insert_default().attribute_table;
-        let known = rows.get_or_insert_with(|| {
-            let mut known = HashMap::with_capacity(table.len());
-            for (at, row) in (0_i32..).zip(table.iter()) {
-                known.entry(row.encode_to_vec()).or_insert(at);
-            }
-            known
-        });
-        let bytes = row.encode_to_vec();
-        if let Some(index) = known.get(&bytes) {
-            return Ok(*index);
-        }
-        let index = i32::try_from(table.len()).map_err(|_| EvalError::new("the table of attributes is full"))?;
-        table.push(row);
-        known.insert(bytes, index);
-        Ok(index)
+        let table = &mut self.request.dictionary.get_or_insert_default().attribute_table;
+        self.attributes.index(table, row)
     }
 
     fn attribute(&self, index: i32) -> Result<(&str, &KeyValueAndUnit), EvalError> {

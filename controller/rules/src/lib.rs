@@ -1,10 +1,10 @@
-//! Rules on OTLP profiles: the contexts `resource`, `scope`, `profile` and `profilesample` of the OpenTelemetry Transformation Language, over
-//! requests as they are sent.
+//! Rules on OTLP profiles: the contexts `resource`, `scope`, `profile` and `profilesample` of the OpenTelemetry Transformation Language, and `stack` and
+//! `frame`, which it does not have, over requests as they are sent.
 //!
 //! ```
-//! use profiler_rules::{Level, Request, Rules};
+//! use profiler_rules::{Dialect, Level, Request, Rules};
 //!
-//! let rules = Rules::statements(Some(Level::Resource), &[r#"set(attributes["team"], "web")"#], Default::default(), Default::default())?;
+//! let rules = Rules::statements(Some(Level::Resource), &[r#"set(attributes["team"], "web")"#], Default::default(), Dialect::default())?;
 //! let mut request = Request::default();
 //! request.resource_profiles.push(Default::default());
 //! let (request, done) = rules.apply(request, |_| {})?;
@@ -34,4 +34,4 @@ pub use cursor::Cursor;
 pub use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest as Request;
 pub use paths::{Accessor, Level};
 pub use process::{Varies, is_of_process};
-pub use run::{Done, RefusedRule, Rules, TIMED, Tally};
+pub use run::{Dialect, Done, RefusedRule, Rules, TIMED, Tally, innermost};

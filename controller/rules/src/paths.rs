@@ -15,11 +15,15 @@ pub enum Level {
     Profile,
     /// Each sample of each profile.
     Sample,
+    /// The stack of each sample.
+    Stack,
+    /// Each frame of the stack of each sample, from the leaf; those that are inlined have frames of their own.
+    Frame,
 }
 
 impl Level {
     /// All, from the outermost.
-    pub const ALL: [Self; 4] = [Self::Resource, Self::Scope, Self::Profile, Self::Sample];
+    pub const ALL: [Self; 6] = [Self::Resource, Self::Scope, Self::Profile, Self::Sample, Self::Stack, Self::Frame];
 
     /// What rules call it.
     #[must_use]
@@ -29,6 +33,8 @@ impl Level {
             Self::Scope => "scope",
             Self::Profile => "profile",
             Self::Sample => "profilesample",
+            Self::Stack => "stack",
+            Self::Frame => "frame",
         }
     }
 
@@ -58,10 +64,9 @@ impl FromStr for Level {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL
-            .into_iter()
-            .find(|level| level.name() == name)
-            .ok_or_else(|| format!("a context is resource, scope, profile or profilesample, not {name:?}"))
+        Self::ALL.into_iter().find(|level| level.name() == name).ok_or_else(|| {
+            format!("a context is resource, scope, profile, profilesample, stack or frame, not {name:?}")
+        })
     }
 }
 
@@ -102,6 +107,60 @@ pub enum Accessor {
     Link,
     TimestampsNanos,
     Timestamps,
+    Depth,
+    DepthFromRoot,
+    Functions,
+    Leaf(Field),
+    Root(Field),
+    Frame(Field),
+    FrameIndex,
+    FrameDrop,
+    FrameCollapse,
+}
+
+/// What is known of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Field {
+    Function,
+    File,
+    Line,
+    Module,
+    BuildId,
+    Type,
+    Address,
+}
+
+impl Field {
+    const ALL: [(&'static str, Self); 7] = [
+        ("function", Self::Function),
+        ("file", Self::File),
+        ("line", Self::Line),
+        ("module", Self::Module),
+        ("build_id", Self::BuildId),
+        ("type", Self::Type),
+        ("address", Self::Address),
+    ];
+
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|(known, _)| *known == name).map(|(_, field)| field)
+    }
+}
+
+impl Accessor {
+    /// Why rules of `level` cannot change it.
+    fn fixed(self, level: Level) -> Option<&'static str> {
+        match self {
+            Self::Depth | Self::DepthFromRoot if level != Level::Stack => {
+                Some("is changed by rules of the context stack")
+            }
+            Self::Leaf(_) | Self::Root(_) | Self::Functions => {
+                Some("cannot be changed here: its frames can, in the context frame")
+            }
+            Self::FrameIndex | Self::Frame(Field::Type) => Some("cannot be changed"),
+            _ => None,
+        }
+    }
 }
 
 /// The paths behind the name of a level.
@@ -139,6 +198,12 @@ const PATHS: &[(Level, &[&str], Accessor)] = &[
     (Level::Sample, &["link_index"], Accessor::Link),
     (Level::Sample, &["timestamps_unix_nano"], Accessor::TimestampsNanos),
     (Level::Sample, &["timestamps"], Accessor::Timestamps),
+    (Level::Stack, &["depth"], Accessor::Depth),
+    (Level::Stack, &["depth_from_root"], Accessor::DepthFromRoot),
+    (Level::Stack, &["functions"], Accessor::Functions),
+    (Level::Frame, &["index"], Accessor::FrameIndex),
+    (Level::Frame, &["drop"], Accessor::FrameDrop),
+    (Level::Frame, &["collapse"], Accessor::FrameCollapse),
 ];
 
 impl Level {
@@ -158,8 +223,23 @@ impl Level {
     /// What the path of these `names` is, in a rule of this level; none if it is not known, or the context's own cache.
     pub(crate) fn accessor(self, names: &[&str]) -> Option<(Self, Accessor)> {
         let (level, names) = self.split(names).ok()?;
-        let found = PATHS.iter().find(|(known, known_names, _)| *known == level && *known_names == names)?;
-        Some((level, found.2))
+        self.found(level, names)
+    }
+
+    /// What is called `names` among the paths of `level`, or, bare in a rule on the stack of a sample, among those of the sample.
+    fn found(self, level: Self, names: &[&str]) -> Option<(Self, Accessor)> {
+        let field = match (level, names) {
+            (Self::Frame, [field]) => Field::named(field).map(Accessor::Frame),
+            (Self::Stack, ["leaf", field]) => Field::named(field).map(Accessor::Leaf),
+            (Self::Stack, ["root", field]) => Field::named(field).map(Accessor::Root),
+            _ => None,
+        };
+        let of_level = || PATHS.iter().find(|(known, known_names, _)| *known == level && *known_names == names);
+        match field.or_else(|| of_level().map(|found| found.2)) {
+            Some(accessor) => Some((level, accessor)),
+            None if level == self && level > Self::Sample => self.found(Self::Sample, names),
+            None => None,
+        }
     }
 }
 
@@ -177,9 +257,11 @@ impl Paths for Level {
             }
             Accessor::Cache
         } else {
-            let found = PATHS.iter().find(|(known, known_names, _)| *known == level && *known_names == names);
-            found.ok_or_else(PathError::unknown)?.2
+            self.found(level, names).ok_or_else(PathError::unknown)?.1
         };
+        if let Some(why) = accessor.fixed(*self).filter(|_| path.is_target()) {
+            return Err(PathError::because(format!("`{}` {why}", names.join("."))));
+        }
         let has_keys = matches!(
             accessor,
             Accessor::Cache
@@ -196,11 +278,21 @@ impl Paths for Level {
 
     fn known(&self) -> Vec<String> {
         let mut known = vec!["cache".to_owned(), format!("{self}.cache")];
-        for (level, names, _) in PATHS.iter().filter(|(level, ..)| level <= self) {
-            let name = names.join(".");
+        let mut push = |level: Self, name: String| {
             known.push(format!("{level}.{name}"));
-            if level == self {
+            if level == *self || level == Self::Sample && *self > level {
                 known.push(name);
+            }
+        };
+        for (level, names, _) in PATHS.iter().filter(|(level, ..)| level <= self) {
+            push(*level, names.join("."));
+        }
+        for (field, _) in Field::ALL {
+            if *self >= Self::Stack {
+                ["leaf", "root"].into_iter().for_each(|end| push(Self::Stack, format!("{end}.{field}")));
+            }
+            if *self == Self::Frame {
+                push(Self::Frame, field.to_owned());
             }
         }
         known

@@ -5,7 +5,7 @@ use profiler_ottl::{CompileError, parse};
 use crate::paths::{Accessor, Level};
 
 /// Functions that say something else each time.
-const VARYING: [&str; 3] = ["Now", "UUID", "UUIDv7"];
+pub(crate) const VARYING: [&str; 3] = ["Now", "UUID", "UUIDv7"];
 
 /// Why a condition may say something else of another sample.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +28,10 @@ pub enum Varies {
 /// The first of what it reads or calls beside.
 pub fn is_of_process(level: Level, condition: &str) -> Result<(), Varies> {
     let parsed = parse::condition(condition)?;
+    // It holds if there is a frame, for one.
+    if level > Level::Sample {
+        return Err(Varies::Reads(level.to_string()));
+    }
     for path in parsed.paths() {
         let is_fixed = matches!(
             level.accessor(&path),
@@ -63,6 +67,8 @@ mod tests {
         ] {
             assert_eq!(is_of_process(level, condition), Ok(()), "{condition}");
         }
+        let alone = is_of_process(Level::Frame, r#"resource.attributes["a"] == "b""#).expect_err("a frame");
+        assert!(alone.to_string().starts_with("it reads frame,"), "{alone}");
         let resource = r#"resource.attributes["a"] == "b" or "#;
         for (level, condition, said) in [
             (Level::Profile, r#"attributes["a"] == "b""#, "it reads attributes,"),

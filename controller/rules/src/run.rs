@@ -1,13 +1,17 @@
 //! Rules, compiled for a context, and run over a request.
 
+mod reach;
+mod stacks;
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use profiler_ottl::{
-    CompileError, Condition, Conditions, ErrorMode, Gates, Language, Logic, Outcome, RuleError, Statement, Statements,
-    parse,
+    CompileError, Condition, Conditions, ErrorMode, Gates, HashKey, Language, Logic, Outcome, RuleError, Statement,
+    Statements, parse,
 };
 
+use self::{reach::Reach, stacks::Stacks};
 use crate::{
     Request,
     compact::compact,
@@ -23,6 +27,27 @@ pub struct RefusedRule {
     pub index: usize,
     /// Why, and where in it.
     pub error: CompileError,
+}
+
+/// What else rules may say, and what it means.
+#[derive(Clone, Debug, Default)]
+pub struct Dialect {
+    /// What is on trial.
+    pub gates: Gates,
+    /// What `KeyedHash` hashes under.
+    pub key: Option<HashKey>,
+}
+
+impl From<Gates> for Dialect {
+    fn from(gates: Gates) -> Self {
+        Self { gates, key: None }
+    }
+}
+
+impl From<Option<HashKey>> for Dialect {
+    fn from(key: Option<HashKey>) -> Self {
+        Self { gates: Gates::default(), key }
+    }
 }
 
 /// What rules did.
@@ -77,6 +102,9 @@ fn estimated(took: Duration, contexts: usize, timed: usize) -> Duration {
 #[derive(Debug)]
 pub struct Rules {
     level: Level,
+    /// What they read and change, and what decides whether they change anything.
+    reach: Reach,
+    guards: Reach,
     kind: Kind,
     count: usize,
     pattern_bytes: usize,
@@ -103,10 +131,16 @@ impl fmt::Debug for Kind {
     }
 }
 
-/// The innermost context that paths of `rules` name in front, or profiles.
-fn inferred(level: Option<Level>, names: &[Vec<String>]) -> Level {
-    let names: Vec<&str> = names.iter().flatten().map(String::as_str).collect();
-    level.or_else(|| Level::inferred(&names)).unwrap_or(Level::Profile)
+/// The innermost context that one of `names` means, or profiles.
+fn inferred(level: Option<Level>, names: &[&str]) -> Level {
+    level.or_else(|| Level::inferred(names)).unwrap_or(Level::Profile)
+}
+
+/// The innermost context that paths of `conditions` name in front. One that does not parse names none.
+#[must_use]
+pub fn innermost(conditions: &[impl AsRef<str>]) -> Option<Level> {
+    let parsed = conditions.iter().filter_map(|condition| parse::condition(condition.as_ref()).ok());
+    parsed.filter_map(|parsed| Level::inferred(&parsed.first_names())).max()
 }
 
 /// What becomes of each rule; the first that is refused ends it.
@@ -116,10 +150,6 @@ fn each<T>(
 ) -> Result<Vec<T>, RefusedRule> {
     let rules = rules.iter().map(AsRef::as_ref).enumerate();
     rules.map(|(index, rule)| compile(rule).map_err(|error| RefusedRule { index, error })).collect()
-}
-
-fn owned(names: Vec<&str>) -> Vec<String> {
-    names.into_iter().map(str::to_owned).collect()
 }
 
 impl Rules {
@@ -132,9 +162,9 @@ impl Rules {
         level: Option<Level>,
         rules: &[impl AsRef<str>],
         mode: ErrorMode,
-        gates: Gates,
+        dialect: impl Into<Dialect>,
     ) -> Result<Self, RefusedRule> {
-        Self::statements_given(level, &[] as &[&str], rules, mode, gates)
+        Self::statements_given(level, &[] as &[&str], rules, mode, dialect)
     }
 
     /// The same, on contexts that one of `conditions` holds for, if there are any. Conditions are counted before statements, of what is refused, fails,
@@ -148,15 +178,25 @@ impl Rules {
         conditions: &[impl AsRef<str>],
         rules: &[impl AsRef<str>],
         mode: ErrorMode,
-        gates: Gates,
+        dialect: impl Into<Dialect>,
     ) -> Result<Self, RefusedRule> {
         let behind = |refused: RefusedRule| RefusedRule { index: refused.index + conditions.len(), ..refused };
-        let mut names = each(conditions, |rule| parse::condition(rule).map(|parsed| owned(parsed.first_names())))?;
-        names.extend(
-            each(rules, |rule| parse::statement(rule).map(|parsed| owned(parsed.first_names()))).map_err(behind)?,
-        );
+        let asked = each(conditions, parse::condition)?;
+        let parsed = each(rules, parse::statement).map_err(behind)?;
+        let names = asked.iter().flat_map(|one| one.first_names());
+        let names: Vec<&str> = names.chain(parsed.iter().flat_map(|one| one.first_names())).collect();
         let level = inferred(level, &names);
-        let language = Language::new(&level).with_gates(gates);
+        let mut guards = Reach::of_conditions(level, &asked);
+        let mut reach = guards;
+        for statement in &parsed {
+            reach.add_statement(level, statement);
+            match statement.condition() {
+                Some(condition) => guards.add_condition(level, condition),
+                None => guards.always = true,
+            }
+        }
+        let Dialect { gates, key } = dialect.into();
+        let language = Language::new(&level).with_gates(gates).with_key(key);
         let given = each(conditions, |rule| language.condition(rule))?;
         let statements = each(rules, |rule| language.statement(rule)).map_err(behind)?;
         let count = given.len() + statements.len();
@@ -164,10 +204,10 @@ impl Rules {
         let pattern_bytes = of_given.chain(statements.iter().map(Statement::pattern_bytes)).sum();
         let given = (!given.is_empty()).then(|| (given.len(), Conditions::new(given, mode, Logic::Any)));
         let kind = Kind::Statements { given, statements: Statements::new(statements, mode) };
-        Ok(Self { level, kind, count, pattern_bytes })
+        Ok(Self { level, reach, guards, kind, count, pattern_bytes })
     }
 
-    /// Conditions of which one must hold for a context to be dropped, or, unless `drop`, kept. What has nothing in it around those contexts goes, too:
+    /// Conditions of which one must hold for a context to be dropped, or, unless `drop`, kept; of stacks and frames their sample. What has nothing in it around those contexts goes, too:
     /// profiles without samples, scopes without profiles, resources without scopes.
     ///
     /// # Errors
@@ -178,16 +218,20 @@ impl Rules {
         rules: &[impl AsRef<str>],
         drop: bool,
         mode: ErrorMode,
-        gates: Gates,
+        dialect: impl Into<Dialect>,
     ) -> Result<Self, RefusedRule> {
-        let names = each(rules, |rule| parse::condition(rule).map(|parsed| owned(parsed.first_names())))?;
+        let parsed = each(rules, parse::condition)?;
+        let names: Vec<&str> = parsed.iter().flat_map(|one| one.first_names()).collect();
         let level = inferred(level, &names);
-        let language = Language::new(&level).with_gates(gates);
+        let reach = Reach::of_conditions(level, &parsed);
+        let Dialect { gates, key } = dialect.into();
+        let language = Language::new(&level).with_gates(gates).with_key(key);
         let conditions = each(rules, |rule| language.condition(rule))?;
         let count = conditions.len();
         let pattern_bytes = conditions.iter().map(Condition::pattern_bytes).sum();
         let conditions = Conditions::new(conditions, mode, Logic::Any);
-        Ok(Self { level, kind: Kind::Filter { conditions, drop }, count, pattern_bytes })
+        let kind = Kind::Filter { conditions, drop };
+        Ok(Self { level, reach, guards: reach, kind, count, pattern_bytes })
     }
 
     /// What they run on.
@@ -242,66 +286,30 @@ impl Rules {
         mut ignored: impl FnMut(RuleError),
     ) -> Result<(Request, Done), RuleError> {
         let mut cursor = Cursor::new(request);
-        let mut done = Done::default();
         let mut gone: Vec<Place> = Vec::new();
-        // Of the contexts that are timed, by rule.
-        let mut took = vec![Duration::ZERO; tallies.len()];
-        let mut timed = 0_usize;
-        let mut unasked = ASKED;
         let mut place = Place::default();
+        let took = vec![Duration::ZERO; tallies.len()];
+        let done = Done::default();
+        let mut run =
+            Run { rules: self, tallies, is_late, ignored: &mut ignored, took, timed: 0, unasked: ASKED, done };
+        let mut stacks = Stacks::new(self);
         let visited = self.visit(&mut cursor, Level::Resource, &mut place, &mut |cursor, place| {
-            if unasked >= ASKED {
-                unasked = 0;
-                done.is_late = done.is_late || is_late();
-            }
-            if done.is_late {
-                return Ok(());
-            }
-            unasked += self.count.max(1);
-            let mut last = (!tallies.is_empty() && done.contexts.is_multiple_of(TIMED)).then(Instant::now);
-            timed += usize::from(last.is_some());
-            done.contexts += 1;
             cursor.go(place);
-            let mut matched = None;
-            let mut observe = |index: usize, outcome| {
-                if outcome == Outcome::Matched {
-                    matched = Some(index);
-                }
-                let Some(tally) = tallies.get_mut(index) else { return };
-                tally.note(outcome);
-                if let Some(last) = &mut last
-                    && let Some(took) = took.get_mut(index)
-                {
-                    *took += last.elapsed();
-                    *last = Instant::now();
-                }
-            };
-            match &self.kind {
-                Kind::Statements { given, statements } => {
-                    let mut before = 0;
-                    if let Some((conditions, given)) = given {
-                        before = *conditions;
-                        if !given.hold_observed(cursor, &mut observe, &mut ignored)? {
-                            return Ok(());
-                        }
-                    }
-                    let behind = |error: RuleError| RuleError { index: error.index + before, ..error };
-                    let observe = |index, outcome| observe(index + before, outcome);
-                    statements.execute_observed(cursor, observe, |error| ignored(behind(error))).map_err(behind)
-                }
-                Kind::Filter { conditions, drop } => {
-                    if conditions.hold_observed(cursor, &mut observe, &mut ignored)? == *drop {
-                        gone.push(place);
-                        let samples = cursor.samples(self.level);
-                        done.samples = done.samples.saturating_add(samples);
-                        if let Some(tally) = matched.and_then(|index| tallies.get_mut(index)) {
-                            tally.dropped = tally.dropped.saturating_add(samples);
-                        }
-                    }
-                    Ok(())
+            let verdict =
+                if self.level > Level::Sample { stacks.run(&mut run, cursor, place)? } else { run.once(cursor)? };
+            if let (Kind::Filter { drop, .. }, Some(verdict)) = (&self.kind, verdict)
+                && verdict.holds == *drop
+            {
+                gone.push(place);
+                let samples = cursor.samples(self.level);
+                run.done.samples = run.done.samples.saturating_add(samples);
+                if let Some(tally) = verdict.matched.and_then(|index| run.tallies.get_mut(index)) {
+                    tally.dropped = tally.dropped.saturating_add(samples);
                 }
             }
+            Ok(())
         });
+        let Run { tallies, took, timed, mut done, .. } = run;
         for (tally, took) in tallies.iter_mut().zip(took) {
             tally.time = tally.time.saturating_add(estimated(took, done.contexts, timed));
         }
@@ -332,18 +340,106 @@ impl Rules {
                     place.scope = at;
                     Level::Profile
                 }
-                Level::Profile | Level::Sample => {
-                    *if level == Level::Profile { &mut place.profile } else { &mut place.sample } = at;
+                Level::Profile => {
+                    place.profile = at;
+                    Level::Sample
+                }
+                // Whoever is there goes to its stack.
+                Level::Sample | Level::Stack | Level::Frame => {
+                    place.sample = at;
                     Level::Sample
                 }
             };
-            if level == self.level {
+            if level == self.level.min(Level::Sample) {
                 run(cursor, *place)?;
             } else {
                 self.visit(cursor, next, place, run)?;
             }
         }
         Ok(())
+    }
+}
+
+/// Rules under way.
+struct Run<'r> {
+    rules: &'r Rules,
+    tallies: &'r mut [Tally],
+    is_late: &'r dyn Fn() -> bool,
+    ignored: &'r mut dyn FnMut(RuleError),
+    /// Of the contexts that are timed, by rule.
+    took: Vec<Duration>,
+    timed: usize,
+    /// Rules that ran since it was asked whether the time is over.
+    unasked: usize,
+    done: Done,
+}
+
+/// What became of a context.
+#[derive(Clone, Copy, Debug, Default)]
+struct Verdict {
+    /// One of the conditions of a filter holds.
+    holds: bool,
+    /// Which rule matched last.
+    matched: Option<usize>,
+    /// A statement ran, or a rule failed.
+    is_active: bool,
+}
+
+impl Run<'_> {
+    /// Runs the rules where the cursor is; nothing if the time is over.
+    fn once(&mut self, cursor: &mut Cursor) -> Result<Option<Verdict>, RuleError> {
+        let Self { rules, tallies, took, done, ignored, .. } = self;
+        if self.unasked >= ASKED {
+            self.unasked = 0;
+            done.is_late = done.is_late || (self.is_late)();
+        }
+        if done.is_late {
+            return Ok(None);
+        }
+        self.unasked += rules.count.max(1);
+        let mut last = (!tallies.is_empty() && done.contexts.is_multiple_of(TIMED)).then(Instant::now);
+        self.timed += usize::from(last.is_some());
+        done.contexts += 1;
+        let mut verdict = Verdict::default();
+        let given = match &rules.kind {
+            Kind::Statements { given: Some((conditions, _)), .. } => *conditions,
+            _ => 0,
+        };
+        let mut observe = |index: usize, outcome| {
+            match outcome {
+                Outcome::Matched => {
+                    verdict.matched = Some(index);
+                    verdict.is_active |= index >= given;
+                }
+                Outcome::Passed => {}
+                Outcome::Failed => verdict.is_active = true,
+            }
+            let Some(tally) = tallies.get_mut(index) else { return };
+            tally.note(outcome);
+            if let Some(last) = &mut last
+                && let Some(took) = took.get_mut(index)
+            {
+                *took += last.elapsed();
+                *last = Instant::now();
+            }
+        };
+        let holds = match &rules.kind {
+            Kind::Statements { given: conditions, statements } => {
+                let runs = match conditions {
+                    Some((_, conditions)) => conditions.hold_observed(cursor, &mut observe, &mut *ignored)?,
+                    None => true,
+                };
+                if runs {
+                    let behind = |error: RuleError| RuleError { index: error.index + given, ..error };
+                    let observe = |index, outcome| observe(index + given, outcome);
+                    statements.execute_observed(cursor, observe, |error| ignored(behind(error))).map_err(behind)?;
+                }
+                false
+            }
+            Kind::Filter { conditions, .. } => conditions.hold_observed(cursor, &mut observe, &mut *ignored)?,
+        };
+        verdict.holds = holds;
+        Ok(Some(verdict))
     }
 }
 

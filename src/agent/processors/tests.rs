@@ -38,6 +38,7 @@ fn group(mode: ErrorMode, conditions: &[&str], statements: &[&str]) -> RuleGroup
         error_mode: mode,
         conditions: owned(conditions),
         statements: owned(statements),
+        key: None,
     }
 }
 

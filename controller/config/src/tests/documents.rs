@@ -90,7 +90,8 @@ fn every_configuration_that_a_page_shows_is_right() {
                 continue;
             }
             seen += 1;
-            super::loaded(&super::Flags::default(), &[("OTLP_TOKEN", "t"), ("OPAMP_TOKEN", "t")], text)
+            let variables = [("OTLP_TOKEN", "t"), ("OPAMP_TOKEN", "t"), ("HASH_KEY", "0123456789abcdef")];
+            super::loaded(&super::Flags::default(), &variables, text)
                 .unwrap_or_else(|errors| panic!("{name} shows:\n{text}\n{errors}"));
         }
     }

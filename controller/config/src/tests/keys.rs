@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use profiler_limits::Limits;
+use profiler_ottl::HashKey;
 use profiler_receiver::{Compression, Protocol, Secret, TlsOptions};
 use profiler_rules::Aggregate;
 use profiler_targets::{Rule, TargetRules};
@@ -50,7 +51,8 @@ fn group(
     (conditions, statements): (&[&str], &[&str]),
 ) -> RuleGroup {
     let (conditions, statements) = (texts(conditions), texts(statements));
-    RuleGroup { place: place.to_owned(), context: Some(context), error_mode, conditions, statements }
+    let key = Some(HashKey::new("0123456789abcdef").expect("long enough"));
+    RuleGroup { place: place.to_owned(), context: Some(context), error_mode, conditions, statements, key }
 }
 
 fn processors() -> Vec<Processor> {
@@ -207,9 +209,10 @@ fn every_key_is_in_the_file_that_has_every_key() {
 
 #[test]
 fn what_is_shown_means_the_same() {
-    // But for the headers, which are hidden.
+    // But for keys and headers, which are hidden.
     let text = file(EVERYTHING)
         .describe()
+        .replacen("\"[hidden]\"", "0123456789abcdef", 2)
         .replacen("\"[hidden]\"", "42", 1)
         .replacen("\"[hidden]\"", "43", 1)
         .replacen("\"[hidden]\"", "secret", 1);

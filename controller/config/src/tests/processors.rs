@@ -67,6 +67,36 @@ processors:
 }
 
 #[test]
+fn a_key_is_of_its_processor_and_never_shown() {
+    let hashes = |key: &str| {
+        format!(
+            "processors:\n- transform:\n    {key}\n    profile_statements:\n    \
+             - set(resource.attributes[\"a\"], KeyedHash(resource.attributes[\"a\"]))\n"
+        )
+    };
+    let loaded = file(&hashes("hash_key: 0123456789-secret"));
+    let group = &groups(&loaded.config.processors[0])[0];
+    assert!(group.compile(false).is_ok());
+    for shown in [loaded.describe(), format!("{:?}", loaded.config)] {
+        assert!(!shown.contains("0123456789"), "{shown}");
+    }
+    refused(
+        &hashes("error_mode: silent"),
+        &["profile_statements[0]", "give one as `hash_key`", "column 41 of the rule"],
+    );
+    let said = refusal(&hashes("hash_key: too-short"));
+    assert!(said.contains("hash_key") && said.contains("at least 16 bytes") && !said.contains("too-short"), "{said}");
+    // What another processor has is not this one's.
+    refused(
+        &format!(
+            "{}- filter: {{sample_conditions: ['KeyedHash(\"a\") == \"b\"']}}\n",
+            hashes("hash_key: 0123456789abcdef")
+        ),
+        &["processors[1].filter.sample_conditions[0]", "give one as `hash_key`"],
+    );
+}
+
+#[test]
 fn what_is_aggregated_is_a_step_like_others() {
     let aggregates = |text: &str| -> Vec<(String, bool, u32)> {
         let of = |processor: &Processor| match processor.kind {
@@ -129,7 +159,10 @@ fn a_rule_has_to_stand_where_it_can_run() {
     );
     refused(&of("profile_conditions", "{context: profilesample, conditions: ['true']}"), &["sample_conditions is"]);
     refused(&of("sample_conditions", "{context: resource, conditions: ['true']}"), &["profile_conditions is for it"]);
-    refused(&of("profile_conditions", "{context: frame, conditions: ['true']}"), &["\"frame\" is none of resource"]);
+    refused(
+        &of("profile_conditions", "{context: location, conditions: ['true']}"),
+        &["\"location\" is none of resource"],
+    );
     refused(&of("profile_conditions", "{context: resource}"), &["conditions: is empty"]);
     refused(&of("profile_conditions", "'true', {conditions: ['true']}"), &["a list has the one or the other"]);
     refused("processors: [{filter: {}}]", &["has no rules and would do nothing"]);

@@ -1,8 +1,8 @@
-//! Hashes of text. None is keyed: what has few values can be found by trying.
+//! Hashes of text. What has few values can be found by trying, unless the hash is keyed.
 
 use sha2::Digest;
 
-use super::{Args, Function, Takes, converter, needs};
+use super::{Args, Function, Literals, Prepared, Takes, converter, needs};
 use crate::{error::EvalError, text::hex, value::Value};
 
 const TARGET: &[super::Parameter] = &[needs("target", Takes::Text)];
@@ -39,6 +39,35 @@ pub(super) const ALL: &[Function] = &[
         Ok(Value::text(hex(&twox_hash::XxHash3_64::oneshot(args.text(0)?.as_bytes()).to_be_bytes())))
     }),
 ];
+
+/// What the Collector has no function for.
+pub(super) const OWN: &[Function] = &[converter(
+    "KeyedHash",
+    TARGET,
+    "string",
+    "HMAC-SHA256 under the key that is configured, in hexadecimal: without the key nobody finds by trying what was hashed",
+    |args| match args.prepared {
+        Prepared::Key(key) => Ok(Value::text(hex(&hmac(key.bytes(), args.text(0)?.as_bytes())))),
+        _ => Err(EvalError::new("there is no key")),
+    },
+)
+.prepared(|literals: &Literals<'_>| match literals.key {
+    Some(key) => Ok(Prepared::Key(key.clone())),
+    None => Err((0, "there is no key: give one as `hash_key` beside the rules, or with --hash-key".to_owned())),
+})];
+
+/// RFC 2104.
+fn hmac(key: &[u8], text: &[u8]) -> [u8; 32] {
+    let mut block = [0_u8; 64];
+    match block.get_mut(..key.len()) {
+        Some(begin) => begin.copy_from_slice(key),
+        None => block[..32].copy_from_slice(&sha2::Sha256::digest(key)),
+    }
+    let hash = |pad: u8, text: &[u8]| {
+        sha2::Sha256::new().chain_update(block.map(|byte| byte ^ pad)).chain_update(text).finalize()
+    };
+    hash(0x5c, &hash(0x36, text)).into()
+}
 
 fn digest<'a, D: Digest>(args: &Args<'_, 'a>) -> Result<Value<'a>, EvalError> {
     Ok(Value::text(hex(&D::digest(args.text(0)?.as_bytes()))))
@@ -94,4 +123,35 @@ fn murmur128(bytes: &[u8]) -> (u64, u64) {
     high = finish(high);
     low = low.wrapping_add(high);
     (low, high.wrapping_add(low))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 4231, cases 1, 2, 6 and 7.
+    #[test]
+    fn keyed_hashes_are_those_of_the_standard() {
+        let long = [0xaa; 131];
+        for (key, text, expected) in [
+            (&[0x0b; 20][..], "Hi There", "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"),
+            (
+                b"Jefe",
+                "what do ya want for nothing?",
+                "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
+            ),
+            (
+                &long,
+                "Test Using Larger Than Block-Size Key - Hash Key First",
+                "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
+            ),
+            (
+                &long,
+                "This is a test using a larger than block-size key and a larger than block-size data. The key needs to be hashed before being used by the HMAC algorithm.",
+                "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2",
+            ),
+        ] {
+            assert_eq!(hex(&hmac(key, text.as_bytes())), expected, "{text}");
+        }
+    }
 }

@@ -6,9 +6,12 @@ use opentelemetry_proto::tonic::profiles::v1development::ValueType;
 use profiler_ottl::{Context, EvalError, Id, Key, Opaque, Time, Value, get_key, set_key};
 
 use super::{Cursor, OF_PERIOD, OF_SAMPLES};
-use crate::{any, paths::Accessor};
+use crate::{
+    any,
+    paths::{Accessor, Field},
+};
 
-fn wrong<T>(needed: &str, value: &Value<'_>) -> Result<T, EvalError> {
+pub(super) fn wrong<T>(needed: &str, value: &Value<'_>) -> Result<T, EvalError> {
     Err(EvalError::new(format!("this is set to {needed}, not {}", value.kind())))
 }
 
@@ -19,7 +22,7 @@ pub(super) fn text(value: Value<'static>) -> Result<String, EvalError> {
     }
 }
 
-fn int(value: &Value<'_>) -> Result<i64, EvalError> {
+pub(super) fn int(value: &Value<'_>) -> Result<i64, EvalError> {
     match value {
         Value::Int(number) => Ok(*number),
         other => wrong("an int", other),
@@ -140,6 +143,22 @@ impl Context for Cursor {
             Accessor::Timestamps => {
                 Value::list(self.sample().timestamps_unix_nano.iter().map(|nanos| time(*nanos)).collect())
             }
+            Accessor::Depth | Accessor::DepthFromRoot => {
+                Value::Int(i64::try_from(self.stack.frames.len()).unwrap_or(i64::MAX))
+            }
+            Accessor::Functions => {
+                let names = self.stack.frames.iter().map(|frame| self.field(Some(frame), Field::Function));
+                Value::list(names.map(|name| name.map(Value::into_owned)).collect::<Result<_, _>>()?)
+            }
+            Accessor::Leaf(field) => return self.field(self.stack.frames.first(), *field),
+            Accessor::Root(field) => return self.field(self.stack.frames.last(), *field),
+            Accessor::Frame(field) => return self.field(self.stack.frame(), *field),
+            Accessor::FrameIndex => Value::Int(i64::try_from(self.stack.at).unwrap_or(i64::MAX)),
+            Accessor::FrameDrop => Value::Bool(self.stack.frame().is_some_and(|frame| frame.drop)),
+            Accessor::FrameCollapse => match self.stack.frame().and_then(|frame| frame.collapse.as_deref()) {
+                Some(name) => Value::from(name),
+                None => Value::Nil,
+            },
         })
     }
 
@@ -244,6 +263,26 @@ impl Context for Cursor {
                     Value::List(list) => list.iter().map(nanos).collect::<Result<_, _>>()?,
                     other => return wrong("a list of times", other),
                 }
+            }
+            Accessor::Depth | Accessor::DepthFromRoot => {
+                let depth = usize::try_from(int(&value)?).ok().filter(|depth| *depth > 0);
+                let depth = depth.ok_or_else(|| EvalError::new("a stack has at least one frame"))?;
+                self.truncate(depth, matches!(accessor, Accessor::DepthFromRoot))?;
+            }
+            Accessor::Frame(field) => self.set_field(*field, value)?,
+            Accessor::FrameDrop => match value {
+                Value::Bool(drop) => self.stack.change(|frame| frame.drop = drop),
+                other => return wrong("a bool", &other),
+            },
+            Accessor::FrameCollapse => {
+                let name = match value {
+                    Value::Nil => String::new(),
+                    other => text(other)?,
+                };
+                self.stack.change(|frame| frame.collapse = Some(name).filter(|name| !name.is_empty()));
+            }
+            Accessor::Leaf(_) | Accessor::Root(_) | Accessor::Functions | Accessor::FrameIndex => {
+                return Err(EvalError::new("this cannot be changed"));
             }
         }
         Ok(())

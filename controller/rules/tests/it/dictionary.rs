@@ -89,7 +89,7 @@ fn an_index_that_leads_nowhere_stays_one() {
             Some(Level::Sample),
             &[r#"set(attributes["a"], 1)"#],
             Default::default(),
-            Default::default()
+            profiler_rules::Dialect::default()
         )
         .unwrap()
         .apply(broken, |_| {})

@@ -3,4 +3,5 @@
 mod aggregate;
 mod contexts;
 mod dictionary;
+mod frames;
 mod made;
