@@ -214,23 +214,15 @@ impl Mirrored {
     }
 }
 
-/// The users whose processes map a file.
+/// The users whose processes map a file: the first of them, and root, who pays for nothing.
 #[derive(Debug, Default)]
-struct Users {
-    known: Vec<u32>,
-    /// Everybody's, as a C library is: it costs nobody anything.
-    many: bool,
-}
+struct Users(Vec<u32>);
 
 impl Users {
     fn add(&mut self, user: u32) {
-        if self.many || self.known.contains(&user) {
-            return;
-        }
-        self.known.push(user);
-        if self.known.len() > MAX_USERS_OF_A_FILE {
-            // Nobody's place is another's to take.
-            *self = Self { known: Vec::new(), many: true };
+        let has_room = self.0.len() < MAX_USERS_OF_A_FILE || user == 0;
+        if has_room && !self.0.contains(&user) {
+            self.0.push(user);
         }
     }
 }
@@ -285,6 +277,16 @@ impl Client {
         self.limits = Limits::PATIENT;
         self.patience.be_patient();
         self.process.iter_mut().for_each(|process| process.limits = Limits::PATIENT);
+    }
+
+    /// What `target` has cost of late (s).
+    pub(crate) fn cost(&self, target: Target) -> f64 {
+        self.patience.cost(target, Instant::now())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn failed_starts(&self) -> u32 {
+        self.failed_starts
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -388,7 +390,7 @@ impl Client {
         }
         reap(&mut self.left);
         // Not of a target at which a reader stood still before; and who was left behind may have memory that only his end gives back.
-        let may_restore = self.left.is_empty() && !self.patience.has_struck(target);
+        let may_restore = self.left.is_empty() && !self.patience.has_struck(target, begun);
         let body = borsh::to_vec(&(may_restore, request)).map_err(|error| NoAnswer::Nobody(error.to_string()))?;
         let mut asked = self.run()?.ask(&body, max_rest);
         if matches!(asked, Err(Failed::Died)) {
@@ -402,6 +404,7 @@ impl Client {
         });
         self.stats.ended += 1;
         let (now, took) = (Instant::now(), begun.elapsed());
+        self.patience.charge_target(target, took, now);
         if took >= CHEAP {
             match users {
                 [] => self.patience.charge(owner(target).as_slice(), took, now),
@@ -474,7 +477,7 @@ impl Client {
 
     /// Who pays for what is read of a file.
     fn users_of(&self, id: ExecutableId) -> Vec<u32> {
-        self.mirror.get(&id).map(|mirrored| mirrored.users.known.clone()).unwrap_or_default()
+        self.mirror.get(&id).map(|mirrored| mirrored.users.0.clone()).unwrap_or_default()
     }
 
     /// Something of a file: if the reader does not know it, it is told and asked again.
@@ -521,7 +524,7 @@ impl Client {
         self.uses += 1;
         let mapper = (pid, mapping.start.0, mapping.end.0);
         let id = match found {
-            Found::Nothing(problem) => return Err(OpenError::Elsewhere(wire::cut(problem))),
+            Found::Nothing(problem) | Found::NotNow(problem) => return Err(OpenError::Elsewhere(wire::cut(problem))),
             Found::Known(id) if self.mirror.contains_key(&ExecutableId(id)) => ExecutableId(id),
             // We have forgotten it.
             Found::Known(id) => {
@@ -580,7 +583,7 @@ impl Client {
     fn open(&mut self, process: &Mapper<'_>, mappings: &[&Mapping]) -> Opened {
         let begun = Instant::now();
         let user = user_of(process.pid);
-        let (mut opened, mut again) = (Opened::default(), None);
+        let (mut opened, mut again, mut put_off) = (Opened::default(), None, false);
         for chunk in mappings.chunks(OPENED_AT_ONCE) {
             let refused = if begun.elapsed() > OPENING {
                 self.stats.troubles.refused += 1;
@@ -591,6 +594,7 @@ impl Client {
                 let request = Request::Open { process: wire::Process::of(process), mappings };
                 match self.ask((target, user.as_slice()), &request, 0) {
                     Ok((Answer::Opened(found), _)) if found.len() == chunk.len() => {
+                        put_off |= found.iter().any(|found| matches!(found, Found::NotNow(_)));
                         for (found, mapping) in found.into_iter().zip(chunk) {
                             let learnt = self.learn(found, (process.pid, user), mapping);
                             opened.executables.push(learnt);
@@ -609,6 +613,13 @@ impl Client {
                 let each = chunk.iter().map(|_| Err(OpenError::Elsewhere(problem.clone())));
                 opened.executables.extend(each);
             }
+        }
+        if put_off {
+            // A file whose server made somebody wait, or at a moment at which somebody who waits was left behind.
+            let after = self.patience.put_off(Target::Process(process.pid));
+            again = Some(again.unwrap_or(after).min(after));
+        } else if again.is_none() {
+            self.patience.is_read(Target::Process(process.pid));
         }
         let ns = |after: Duration| u64::try_from(after.as_nanos()).unwrap_or(u64::MAX);
         opened.again_at = again.map(|after| Clock::monotonic_now().saturating_add(ns(after)));
@@ -891,4 +902,16 @@ fn owner(target: Target) -> Option<u32> {
 /// Whose a process is, by the owner of its folder in `/proc`, which nobody can make us wait for.
 pub(crate) fn user_of(pid: u32) -> Option<u32> {
     std::fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| metadata.uid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_of_a_file_are_the_first_of_them_and_root() {
+        let mut users = Users::default();
+        (1..1000).chain(1..1000).chain([0, 0]).for_each(|user| users.add(user));
+        assert!(users.0.iter().copied().eq((1..=MAX_USERS_OF_A_FILE as u32).chain([0])), "{users:?}");
+    }
 }

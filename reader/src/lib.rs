@@ -29,7 +29,7 @@ mod role;
 mod wire;
 
 pub use client::{Options, Reader, Stats};
-pub use namer::{Namer, Object, Seen};
+pub use namer::{Allowance, Namer, Object, Seen};
 pub use role::{SUBCOMMAND, serve};
 
 #[doc(hidden)]

@@ -1,6 +1,7 @@
 //! Who names frames: a reader of its own, so that slow naming delays nobody's rows.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use profiler_address::{ElfVaddr, UserAddr};
 use profiler_confine::Report;
@@ -41,6 +42,7 @@ pub struct Namer {
     unasked: u64,
     /// How far perf maps were read, for the next namer: which of their lines held when is known to whoever saw them come.
     maps: Maps,
+    left: Left,
     seen: Seen,
 }
 
@@ -77,22 +79,67 @@ const MAX_OF_ONE: usize = 4 * MAX_NAMES;
 /// Perf maps remembered.
 const MAX_MAPS: usize = 4096;
 
+/// What naming may take for one purpose: a window, a reading ahead.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// Time. Whoever has no names by then has none.
+    pub time: Duration,
+    /// Bytes of names: all who ask have a share, and what some do not need is there for those who come later.
+    pub bytes: usize,
+}
+
+/// What is left of an [`Allowance`].
+#[derive(Debug)]
+struct Left {
+    until: Option<Instant>,
+    bytes: usize,
+    /// Who has not asked yet.
+    askers: usize,
+}
+
+impl Left {
+    const ALL: Self = Self { until: None, bytes: usize::MAX, askers: 1 };
+
+    /// Bytes for who asks now.
+    fn share(&mut self) -> usize {
+        let share = self.bytes / self.askers.max(1);
+        self.askers = self.askers.saturating_sub(1);
+        share
+    }
+
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
 /// Addresses, some at a time: fewer, where their names do not fit into an answer.
 struct Portions<'a, T> {
     left: &'a [T],
     at_once: usize,
     bytes: usize,
+    /// Most bytes.
+    most: usize,
 }
 
 impl<'a, T> Portions<'a, T> {
-    fn of(addresses: &'a [T]) -> Self {
-        Self { left: addresses, at_once: MAX_ADDRESSES, bytes: 0 }
+    /// Of all answers no more than `share` bytes, and [`MAX_OF_ONE`].
+    fn of(addresses: &'a [T], share: usize) -> Self {
+        Self { left: addresses, at_once: MAX_ADDRESSES, bytes: 0, most: share.min(MAX_OF_ONE) }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= self.most
+    }
+
+    /// Bytes that the next answer may have.
+    fn room(&self) -> usize {
+        self.most.saturating_sub(self.bytes).min(MAX_NAMES)
     }
 
     /// What is to be asked for now; none once all is answered, or as much as there may be.
     fn next(&self) -> Option<&'a [T]> {
         let portion = self.left.get(..self.left.len().min(self.at_once))?;
-        (!portion.is_empty() && self.bytes < MAX_OF_ONE).then_some(portion)
+        (!portion.is_empty() && !self.is_full()).then_some(portion)
     }
 
     fn is_last(&self) -> bool {
@@ -101,7 +148,8 @@ impl<'a, T> Portions<'a, T> {
 
     /// It was answered, with so many bytes and so many frames that had no room; whether the answer is taken.
     fn take(&mut self, portion: &[T], bytes: usize, left_out: u64) -> bool {
-        if left_out > 0 && portion.len() > 1 {
+        // What has no room since there is no more for it is left out for good.
+        if left_out > 0 && portion.len() > 1 && self.room() == MAX_NAMES {
             self.at_once = portion.len() / 2;
             return false;
         }
@@ -146,6 +194,7 @@ impl Namer {
             left_out: 0,
             unasked: 0,
             maps: Maps::default(),
+            left: Left::ALL,
             seen: Seen::default(),
         }
     }
@@ -155,6 +204,31 @@ impl Namer {
     pub fn with_lenders(mut self, lenders: Reader) -> Self {
         self.lenders = Some(lenders);
         self
+    }
+
+    /// From now on `askers` files and processes are asked about, for all of which there is `allowance`; the others that there were for before
+    /// have ended. In the order in which they are to be asked: those that cost least first.
+    pub fn begin(&mut self, allowance: Allowance, askers: usize) {
+        let until = Instant::now().checked_add(allowance.time);
+        self.left = Left { until, bytes: allowance.bytes, askers };
+    }
+
+    /// Whether the time that there was is over.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.left.is_over()
+    }
+
+    /// What a file has cost of late (s).
+    #[must_use]
+    pub fn cost(&self, executable: &Executable) -> f64 {
+        self.client.cost(Target::Executable(executable.id))
+    }
+
+    /// What a process has cost of late (s), for its JIT code.
+    #[must_use]
+    pub fn cost_of_code(&self, process: &JitProcess) -> f64 {
+        self.client.cost(Target::Process(process.pid))
     }
 
     /// Nobody samples any more: what is asked for from now on may take minutes of CPU time.
@@ -178,6 +252,7 @@ impl Namer {
 
     /// Names of `addresses` in a file, in order; none of those that could not be asked for. With `forget` nothing of it is kept.
     pub fn native(&mut self, object: &Object<'_>, addresses: &[ElfVaddr], forget: bool) -> Vec<Option<Symbolized>> {
+        let share = self.left.share();
         let content = match (object.executable.bytes(), object.lent) {
             (Some(bytes), _) => Content::Bytes(bytes.to_vec()),
             (None, Some(lent)) => Content::of(lent),
@@ -198,16 +273,17 @@ impl Namer {
         // Who uses it pays for it: whoever mapped it first may have used up his share.
         let users: &[u32] = object.lent.map(|lent| &*lent.users).unwrap_or_default();
         let mut found = Vec::with_capacity(total);
-        let mut portions = Portions::of(addresses);
-        while let Some(portion) = portions.next() {
+        let mut portions = Portions::of(addresses, share);
+        while let Some(portion) = portions.next().filter(|_| !self.left.is_over()) {
             let addresses: Vec<u64> = portion.iter().map(|address| address.0).collect();
+            let room = portions.room();
             let forget = forget && portions.is_last();
-            let answer = match self.names_of(executable, users, &mut file, &addresses, forget) {
+            let answer = match self.names_of(executable, users, &mut file, (&addresses, room), forget) {
                 // Whoever held it open is gone; another may open it once more.
                 Ok(None) => match self.lenders.as_mut().and_then(|lenders| lenders.lend_again(executable)) {
                     Some(lent) => {
                         file.content = Content::of(&lent);
-                        self.names_of(executable, users, &mut file, &addresses, forget).ok().flatten()
+                        self.names_of(executable, users, &mut file, (&addresses, room), forget).ok().flatten()
                     }
                     None => None,
                 },
@@ -217,11 +293,12 @@ impl Namer {
             let Some((answer, bytes, left_out)) = answer else { break };
             if portions.take(portion, bytes, left_out) {
                 self.left_out += left_out;
-                found.extend(answer.into_iter().map(Some));
+                found.extend(answer);
             }
         }
         let unanswered = portions.left.len() as u64;
-        if portions.bytes >= MAX_OF_ONE {
+        self.left.bytes = self.left.bytes.saturating_sub(portions.bytes);
+        if portions.is_full() {
             self.left_out += unanswered;
         } else {
             self.unasked += unanswered;
@@ -236,13 +313,14 @@ impl Namer {
         executable: &Executable,
         users: &[u32],
         file: &mut NamedFile,
-        addresses: &[u64],
+        (addresses, room): (&[u64], usize),
         forget: bool,
-    ) -> Result<Option<Taken<Vec<Symbolized>>>, NoNames> {
+    ) -> Result<Option<Taken<Vec<Option<Symbolized>>>>, NoNames> {
         let count = addresses.len();
         let owner = file.root.and_then(|pid| self.client.owner_of(pid));
         let mut ask = |target, users: &[u32], file: &NamedFile| {
-            let request = Request::Symbols { file: file.clone(), addresses: addresses.to_vec(), forget };
+            let request =
+                Request::Symbols { file: file.clone(), addresses: addresses.to_vec(), room: room as u32, forget };
             self.ask((target, users), None, &request, |named| {
                 let (bytes, left_out) = (named.bytes(), named.left_out);
                 Some((named.take(count)?, bytes, left_out))
@@ -262,10 +340,15 @@ impl Namer {
     pub fn generations(&mut self, process: &JitProcess, addresses: &[UserAddr]) -> Option<Vec<Vec<Generation>>> {
         let total = addresses.len();
         let mut found = Vec::with_capacity(total);
-        let mut portions = Portions::of(addresses);
+        let mut portions = Portions::of(addresses, self.left.share());
         while let Some(portion) = portions.next() {
+            if self.left.is_over() {
+                self.unasked += total as u64;
+                return None;
+            }
             let addresses: Vec<u64> = portion.iter().map(|address| address.0).collect();
-            let request = Request::Generations { code: JitCode::of(process, self.maps.get(process)), addresses };
+            let room = portions.room() as u32;
+            let request = Request::Generations { code: JitCode::of(process, self.maps.get(process)), addresses, room };
             let owner = self.client.owner_of(process.pid);
             let answer = self.ask((Target::Process(process.pid), owner.as_slice()), Some(process), &request, |named| {
                 let (bytes, left_out) = (named.bytes(), named.left_out);
@@ -280,6 +363,7 @@ impl Namer {
                 found.extend(answer);
             }
         }
+        self.left.bytes = self.left.bytes.saturating_sub(portions.bytes);
         // No place is without a meaning.
         self.left_out += portions.left.len() as u64;
         let none = || vec![Generation { until: u64::MAX, symbolized: Symbolized::default() }];
@@ -287,8 +371,11 @@ impl Namer {
         Some(found)
     }
 
-    /// Reads what names a process's JIT code has by now.
+    /// Reads what names a process's JIT code has by now, if there is time for it.
     pub fn prefetch(&mut self, process: &JitProcess) {
+        if self.left.is_over() {
+            return;
+        }
         let owner = self.client.owner_of(process.pid);
         let code = JitCode::of(process, self.maps.get(process));
         self.told((Target::Process(process.pid), owner.as_slice()), Some(process), &Request::Prefetch { code });
@@ -381,9 +468,9 @@ mod tests {
     use super::*;
 
     /// Asks for all, where `fit` names of `bytes` each fit into an answer; gives how many were asked for each time, and taken.
-    fn asked(count: usize, fit: usize, bytes: usize) -> (Vec<usize>, usize) {
+    fn asked(count: usize, fit: usize, bytes: usize, share: usize) -> (Vec<usize>, usize) {
         let addresses = vec![0; count];
-        let mut portions = Portions::of(&addresses);
+        let mut portions = Portions::of(&addresses, share);
         let (mut asked, mut taken) = (Vec::new(), 0);
         while let Some(portion) = portions.next() {
             asked.push(portion.len());
@@ -394,6 +481,8 @@ mod tests {
         }
         (asked, taken)
     }
+
+    const ALL: usize = usize::MAX;
 
     fn process(pid: u32) -> JitProcess {
         JitProcess { pid, start_time: 1, root: "/".into(), namespace_pid: pid }
@@ -454,11 +543,39 @@ mod tests {
 
     #[test]
     fn fewer_are_asked_for_where_names_have_no_room_and_no_more_than_one_may_have() {
-        assert_eq!(asked(0, 1, 1), (vec![], 0));
-        assert_eq!(asked(5000, 5000, 100), (vec![4096, 904], 5000));
-        assert_eq!(asked(10, 3, 1 << 20), (vec![10, 5, 2, 2, 2, 2, 2], 10));
-        assert_eq!(asked(2, 0, 0), (vec![2, 1, 1], 2), "one that never fits is not asked for without end");
-        let (_, taken) = asked(4096, 8, 1 << 20);
+        assert_eq!(asked(0, 1, 1, ALL), (vec![], 0));
+        assert_eq!(asked(5000, 5000, 100, ALL), (vec![4096, 904], 5000));
+        assert_eq!(asked(10, 3, 1 << 20, ALL), (vec![10, 5, 2, 2, 2, 2, 2], 10));
+        assert_eq!(asked(2, 0, 0, ALL), (vec![2, 1, 1], 2), "one that never fits is not asked for without end");
+        let (_, taken) = asked(4096, 8, 1 << 20, ALL);
         assert_eq!(taken, MAX_OF_ONE >> 20, "of names of 1 MiB each");
+        // Of a share that is smaller than an answer, what fits, and no more requests.
+        assert_eq!(asked(4096, 3, 1 << 20, 3 << 20), (vec![4096], 4096));
+        assert_eq!(asked(8192, 5000, 100, 100 << 10), (vec![4096], 4096));
+    }
+
+    #[test]
+    fn who_needs_much_leaves_the_others_their_share_and_who_needs_little_leaves_it_to_them() {
+        let mut left = Left { until: None, bytes: 1000, askers: 4 };
+        for (wants, gets) in [(10, 10), (1000, 330), (100, 100), (1000, 560)] {
+            let used = left.share().min(wants);
+            left.bytes -= used;
+            assert_eq!(used, gets);
+        }
+        assert_eq!((left.bytes, left.share()), (0, 0), "one more than was said");
+    }
+
+    #[test]
+    fn when_the_time_is_over_nobody_is_asked() {
+        let options = Options::of_program("/no/such/program".into(), 1 << 30).for_names();
+        let mut namer = Namer::new(options, Symbols::default());
+        namer.begin(Allowance { time: Duration::ZERO, bytes: 1 << 20 }, 1);
+        assert!(namer.is_over());
+        namer.prefetch(&process(1));
+        assert_eq!(namer.generations(&process(1), &[UserAddr(1)]), None);
+        assert_eq!((namer.stats().unasked, namer.client.failed_starts()), (1, 0));
+        namer.begin(Allowance { time: Duration::from_secs(600), bytes: 1 << 20 }, 1);
+        namer.prefetch(&process(1));
+        assert_eq!(namer.client.failed_starts(), 1);
     }
 }

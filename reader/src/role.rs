@@ -184,11 +184,11 @@ impl Role {
                 ids.into_iter().for_each(|id| drop(self.lent.remove(&ExecutableId(id))));
                 Answer::Done
             }
-            Request::Symbols { file, addresses, forget } => {
-                return self.named(None, |naming| naming.native(file, &addresses, forget));
+            Request::Symbols { file, addresses, room, forget } => {
+                return self.named(None, |naming| naming.native(file, &addresses, room as usize, forget));
             }
-            Request::Generations { code, addresses } => {
-                return self.named(Some(&code), |naming| Some(naming.generations(&code, &addresses)));
+            Request::Generations { code, addresses, room } => {
+                return self.named(Some(&code), |naming| Some(naming.generations(&code, &addresses, room as usize)));
             }
             Request::Prefetch { code } => {
                 return self.named(Some(&code), |naming| {
@@ -229,13 +229,13 @@ impl Role {
 
     /// Holds `file` open until it is returned.
     fn lend(&mut self, executable: &Executable, file: Arc<File>) -> Option<(i32, u64, u64)> {
-        let stat = rustix::fs::fstat(&file).ok()?;
+        let ((device, inode), _) = names::identity_of(&file).ok()?;
         let descriptor = file.as_raw_fd();
         // What was restored is memory, of which the registry has as much as there may be. Whoever comes too late asks once more.
         if executable.format != Format::Restored {
             self.lent.insert(executable.id, file);
         }
-        Some((descriptor, stat.st_dev, stat.st_ino))
+        Some((descriptor, device, inode))
     }
 
     fn adopt(&mut self, known: Known) {
@@ -252,6 +252,7 @@ impl Role {
     fn open(&mut self, process: &Mapper<'_>, mapping: &Mapping) -> Found {
         let executable = match self.executables.open_of(process, mapping) {
             Ok(executable) => executable,
+            Err(error) if self.executables.take_put_off() => return Found::NotNow(error.to_string()),
             Err(error) => return Found::Nothing(error.to_string()),
         };
         let (id, revision) = (executable.id, self.executables.revision(executable.id));

@@ -110,12 +110,16 @@ pub(crate) enum Request {
     Symbols {
         file: names::NamedFile,
         addresses: Vec<u64>,
+        /// Most bytes of them.
+        room: u32,
         forget: bool,
     },
     /// What addresses in code that a JIT made have meant.
     Generations {
         code: names::JitCode,
         addresses: Vec<u64>,
+        /// Most bytes of that.
+        room: u32,
     },
     /// To read what names that code has by now.
     Prefetch {
@@ -205,6 +209,8 @@ pub(crate) enum Found {
     Known(u32),
     New(Box<Known>),
     Nothing(String),
+    /// Not for now.
+    NotNow(String),
 }
 
 #[derive(Debug, BorshSerialize, BorshDeserialize)]

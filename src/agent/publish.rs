@@ -2,7 +2,7 @@
 //! wait for their unwind tables.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -26,6 +26,8 @@ pub type Answer = Box<dyn FnOnce(Vec<Named>, Duration) + Send>;
 
 /// Whoever gets no further with a window for so long hangs. A request to the namer takes half of it at most.
 const HANGS: Duration = Duration::from_secs(60);
+/// Whoever takes so long for one step is late, also if he gets further: naming ends long before.
+const LATE: Duration = Duration::from_secs(300);
 
 /// What is to be done.
 enum Job {
@@ -75,17 +77,26 @@ struct Progress {
     /// What it did, and how many requests to the namer had ended, when that changed last.
     seen: (Doing, u64, u64),
     since: Instant,
+    /// Since when it does that.
+    begun: Instant,
 }
 
 impl Progress {
     /// What hangs, if something does: `step` is what is done, which of all steps that is, and how many requests to the namer have ended.
     fn look(&mut self, step: (Doing, u64, u64), now: Instant) -> Option<String> {
+        if (step.0, step.1) != (self.seen.0, self.seen.1) || step.0.is_none() {
+            self.begun = now;
+        }
         if step != self.seen || step.0.is_none() {
             (self.seen, self.since) = (step, now);
         }
         let hangs = now.saturating_duration_since(self.since);
-        let doing = step.0.filter(|_| hangs >= HANGS)?;
-        Some(format!("the publisher has not gone on with {doing} for {} s", hangs.as_secs()))
+        let doing = step.0?;
+        if hangs >= HANGS {
+            return Some(format!("the publisher has not gone on with {doing} for {} s", hangs.as_secs()));
+        }
+        let takes = now.saturating_duration_since(self.begun);
+        (takes >= LATE).then(|| format!("the publisher has been {doing} for {} s", takes.as_secs()))
     }
 }
 
@@ -93,6 +104,8 @@ impl Progress {
 pub struct Publisher {
     jobs: Option<Sender<Job>>,
     waiting: Arc<AtomicUsize>,
+    /// A reading ahead waits to be done.
+    reads_ahead: Arc<AtomicBool>,
     report: Arc<Mutex<Report>>,
     namer: Seen,
     doing: Arc<Mutex<(Doing, u64)>>,
@@ -114,7 +127,8 @@ impl Publisher {
         let (jobs, inbox) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let report = Arc::new(Mutex::new(Report::default()));
-        let (counter, told) = (Arc::clone(&waiting), Arc::clone(&report));
+        let reads_ahead = Arc::<AtomicBool>::default();
+        let (counter, ahead, told) = (Arc::clone(&waiting), Arc::clone(&reads_ahead), Arc::clone(&report));
         let NameOptions { symbols, namer, budget } = options;
         let namer = Namer::new(namer, symbols.clone()).with_lenders(reader);
         let seen = namer.seen();
@@ -132,13 +146,14 @@ impl Publisher {
                 rules,
                 sinks,
                 waiting: counter,
+                reads_ahead: ahead,
                 report: told,
                 doing: does,
             }
             .run(&inbox);
         })?;
-        let progress = Progress { seen: (None, 0, 0), since: Instant::now() };
-        Ok(Self { jobs: Some(jobs), waiting, report, namer: seen, doing, progress, thread: Some(thread) })
+        let progress = Progress { seen: (None, 0, 0), since: Instant::now(), begun: Instant::now() };
+        Ok(Self { jobs: Some(jobs), waiting, reads_ahead, report, namer: seen, doing, progress, thread: Some(thread) })
     }
 
     /// Whether another window can be taken now.
@@ -153,9 +168,11 @@ impl Publisher {
         self.send(Job::Window(Box::new(window)));
     }
 
-    /// Reads the names of code that JITs of these processes have made by now.
+    /// Reads the names of code that JITs of these processes have made by now; unless the last reading has not come to its turn yet.
     pub fn jit(&self, images: Vec<Image>) {
-        self.send(Job::Jit(images));
+        if !self.reads_ahead.swap(true, Ordering::AcqRel) {
+            self.send(Job::Jit(images));
+        }
     }
 
     /// Names places; windows that wait come first.
@@ -233,6 +250,7 @@ struct Worker {
     rules: Counts,
     sinks: Sinks,
     waiting: Arc<AtomicUsize>,
+    reads_ahead: Arc<AtomicBool>,
     report: Arc<Mutex<Report>>,
     doing: Arc<Mutex<(Doing, u64)>>,
 }
@@ -262,7 +280,8 @@ impl Worker {
                 }
                 Job::Jit(images) => {
                     self.does(Some("reading names of JIT code"));
-                    images.iter().for_each(|image| self.names.prefetch(image));
+                    self.names.prefetch(&images);
+                    self.reads_ahead.store(false, Ordering::Release);
                 }
                 Job::Sinks(sinks) => {
                     // Those that are gone have got every window up to now.
@@ -312,17 +331,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_gets_on_is_not_late_however_long_it_takes() {
+    fn who_gets_on_is_not_late_until_it_takes_very_long() {
         let begun = Instant::now();
-        let mut progress = Progress { seen: (None, 0, 0), since: begun };
+        let mut progress = Progress { seen: (None, 0, 0), since: begun, begun };
         let after = |seconds| begun + Duration::from_secs(seconds);
         assert_eq!(progress.look((None, 0, 0), after(1000)), None, "nothing to do");
         let naming = Some("naming a window");
-        for answers in 0..20 {
+        for answers in 0..5 {
             assert_eq!(progress.look((naming, 1, answers), after(1000 + answers * 50)), None);
         }
-        let hangs = progress.look((naming, 1, 19), after(1950 + 75)).expect("it hangs");
+        let hangs = progress.look((naming, 1, 4), after(1200 + 75)).expect("it hangs");
         assert_eq!(hangs, "the publisher has not gone on with naming a window for 75 s");
+        let late = progress.look((naming, 1, 5), after(1310)).expect("many small steps are late, too");
+        assert_eq!(late, "the publisher has been naming a window for 310 s");
         assert_eq!(progress.look((naming, 3, 19), after(2030)), None, "the next window");
         assert!(progress.look((naming, 3, 19), after(2090)).is_some());
         assert_eq!(progress.look((None, 4, 19), after(2091)), None);

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use profiler_address::{ElfVaddr, KernelAddr, UserAddr};
-use profiler_reader::Namer;
+use profiler_reader::{Allowance, Namer};
 use profiler_symbolizer::{Generation, JitProcess, Object, ObjectKey, Symbolized, Symbolizer};
 use profiler_unwinders::executable::{Executable, ExecutableId};
 use profiler_unwinders::reading::{Lent, Reading, Troubles};
@@ -36,6 +37,14 @@ pub struct Named {
     pub file: Option<Arc<str>>,
 }
 
+/// For how long one window, or what detection wants named, is named; of what is not reached by then, names are missing. A recording's end has all
+/// the time that it takes.
+const NAMING: Duration = Duration::from_secs(120);
+/// For how long names of JIT code are read ahead: windows wait meanwhile.
+const READING_AHEAD: Duration = Duration::from_secs(10);
+/// Bytes of names in a recording.
+const RECORDED: usize = 512 << 20;
+
 /// Where names come from.
 pub struct Names {
     /// Of the kernel's code; of all code where there is no namer.
@@ -44,19 +53,25 @@ pub struct Names {
     namer: Option<Namer>,
     known: Known,
     once: bool,
+    /// For one window.
+    allowance: Allowance,
+    /// Process at which reading ahead goes on.
+    ahead: usize,
 }
 
 impl Names {
     /// Names by `symbolizer`, for one profile: what was read of a file is dropped when its names are known.
     #[must_use]
     pub fn once(symbolizer: Symbolizer) -> Self {
-        Self { symbolizer, namer: None, known: Known::new(usize::MAX), once: true }
+        let allowance = Allowance { time: Duration::MAX, bytes: RECORDED };
+        Self { symbolizer, namer: None, known: Known::new(usize::MAX), once: true, allowance, ahead: 0 }
     }
 
-    /// Names by `symbolizer` for one profile after the other; up to `budget` bytes of them are kept from one to the next.
+    /// Names by `symbolizer` for one profile after the other; up to `budget` bytes of them are kept from one to the next, and one has up to three times as many that are new.
     #[must_use]
     pub fn kept(symbolizer: Symbolizer, budget: usize) -> Self {
-        Self { symbolizer, namer: None, known: Known::new(budget), once: false }
+        let allowance = allowance(budget);
+        Self { symbolizer, namer: None, known: Known::new(budget), once: false, allowance, ahead: 0 }
     }
 
     /// All names of what belongs to targets are asked of `namer`; this process opens nothing of theirs.
@@ -74,18 +89,27 @@ impl Names {
     /// Names are looked up in another way from now on, and up to `budget` bytes of them are kept.
     pub fn set(&mut self, options: profiler_symbolizer::Options, namer: profiler_reader::Options, budget: usize) {
         self.known = Known::new(budget);
+        self.allowance = allowance(budget);
         match &mut self.namer {
             Some(running) => running.set(namer, options),
             None => self.symbolizer = Symbolizer::new(options),
         }
     }
 
-    /// Reads what names JIT code of `image` now, since the process may be gone later.
-    pub fn prefetch(&mut self, image: &Image) {
-        let process = jit_process(image);
-        match &mut self.namer {
-            Some(namer) => namer.prefetch(&process),
-            None => self.symbolizer.jit_prefetch(&process),
+    /// Reads what names JIT code of `images` now, since the processes may be gone later; as far as the time for it goes, and the others first
+    /// when it is asked for next.
+    pub fn prefetch(&mut self, images: &[Image]) {
+        if let Some(namer) = &mut self.namer {
+            namer.begin(Allowance { time: READING_AHEAD, ..self.allowance }, images.len());
+        }
+        for image in in_turn(images, self.ahead) {
+            let process = jit_process(image);
+            match &mut self.namer {
+                Some(namer) if namer.is_over() => break,
+                Some(namer) => namer.prefetch(&process),
+                None => self.symbolizer.jit_prefetch(&process),
+            }
+            self.ahead = (self.ahead + 1) % images.len();
         }
     }
 
@@ -174,8 +198,28 @@ impl Names {
         // Where debug files of a program are first looked for: as its own process would. Of a library nobody knows whose root is its.
         let programs = aggregate.images.iter().filter_map(|image| Some((image.executable.as_ref()?.id, image.pid)));
         let programs: FxHashMap<ExecutableId, u32> = programs.collect();
-        for (id, frames) in native {
-            let Some(executable) = aggregate.executables.get(&id) else { continue };
+        // Who costs little comes first, in time and in names: what others cost is then their own names.
+        let mut native: Vec<_> = native
+            .into_iter()
+            .filter_map(|(id, frames)| Some((aggregate.executables.get(&id)?, frames)))
+            .map(|(executable, frames)| {
+                (self.namer.as_ref().map_or(0.0, |namer| namer.cost(executable)), frames, executable)
+            })
+            .collect();
+        native.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.len().cmp(&b.1.len())));
+        let mut jit: Vec<_> = jit
+            .into_iter()
+            .filter_map(|(id, frames)| Some((jit_process(aggregate.images.get(id as usize)?), frames)))
+            .map(|(process, frames)| {
+                (self.namer.as_ref().map_or(0.0, |namer| namer.cost_of_code(&process)), frames, process)
+            })
+            .collect();
+        jit.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.len().cmp(&b.1.len())));
+        if let Some(namer) = &mut self.namer {
+            namer.begin(self.allowance, native.len() + jit.len());
+        }
+        for (_, frames, executable) in native {
+            let id = executable.id;
             let (indices, addresses): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
             let answers = self.native(executable, files.get(&id), programs.get(&id).copied(), &addresses);
             if !self.once {
@@ -188,10 +232,8 @@ impl Names {
             }
             fill(indices, answers);
         }
-        for (id, frames) in jit {
-            let Some(image) = aggregate.images.get(id as usize) else { continue };
+        for (_, frames, process) in jit {
             let (indices, addresses): (Vec<_>, Vec<_>) = frames.into_iter().unzip();
-            let process = jit_process(image);
             let answers = match &mut self.namer {
                 Some(namer) => namer.generations(&process, &addresses),
                 None => Some(self.symbolizer.jit_generations(&process, &addresses)),
@@ -232,6 +274,17 @@ impl Names {
 /// The symbolizer's and what is kept here. A namer's number may be anything.
 fn bytes(stats: &profiler_symbolizer::Stats, known: &Known) -> u64 {
     stats.bytes.saturating_add(known.bytes() as u64)
+}
+
+/// For a window, where `budget` bytes are kept.
+fn allowance(budget: usize) -> Allowance {
+    Allowance { time: NAMING, bytes: budget.saturating_mul(3) }
+}
+
+/// All of them, those from the place `first` on before the others.
+fn in_turn<T>(all: &[T], first: usize) -> impl Iterator<Item = &T> {
+    let (before, from) = all.split_at(first.min(all.len()));
+    from.iter().chain(before)
 }
 
 /// What frames in JIT code have meant one after the other.
@@ -335,6 +388,13 @@ fn jit_process(image: &Image) -> JitProcess {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reading_ahead_goes_on_where_it_ended() {
+        let all = |first| in_turn(&[1, 2, 3], first).copied().collect::<Vec<_>>();
+        assert_eq!([all(0), all(2), all(3)], [vec![1, 2, 3], vec![3, 1, 2], vec![1, 2, 3]]);
+        assert_eq!(in_turn::<u8>(&[], 2).count(), 0);
+    }
 
     #[test]
     fn whatever_number_a_namer_tells_the_sum_is_one() {

@@ -181,7 +181,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         if images > jit_images || (images > 0 && jit_read.elapsed() >= JIT_NAMES) {
             let read: Vec<Image> = session.jit_images().cloned().collect();
             // If the last reading is not over yet, at the next step.
-            if names.try_do(move |names| read.iter().for_each(|image| names.prefetch(image))) {
+            if names.try_do(move |names| names.prefetch(&read)) {
                 (jit_images, jit_read) = (images, Instant::now());
             }
         }

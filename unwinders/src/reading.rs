@@ -110,7 +110,7 @@ pub struct Lent {
     pub device: u64,
     /// See `device`.
     pub inode: u64,
-    /// Whose processes map it; empty if that is not known, or they are too many to be told.
+    /// Whose processes map it; the first of them, if they are many; empty if that is not known.
     pub users: Arc<[u32]>,
     /// The file, if the process is this one.
     pub file: Option<Arc<File>>,

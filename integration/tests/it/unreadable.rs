@@ -19,6 +19,7 @@ use profiler_integration::verdict::{COMPLETE, verdict};
 use profiler_reader::{Options, Reader};
 use profiler_unwinders::executable::{Format, Mapper};
 use profiler_unwinders::maps::Mapping;
+use profiler_unwinders::process::Clock;
 use profiler_unwinders::reading::{Opened, Reading};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
@@ -231,11 +232,16 @@ fn root_memory_that_waits_for_a_server_is_given_up_and_the_rest_is_read() {
     let (exe, opened) = loop {
         assert!(Instant::now() < until, "it is tried again");
         match open(&mut reader, served.pid()) {
-            Some((exe, opened)) if opened.again_at.is_none() => break (exe, opened),
+            Some((exe, opened)) if opened.executables.iter().any(Result::is_ok) => break (exe, opened),
             _ => sleep(Duration::from_millis(50)),
         }
     };
     assert_eq!(reader.stats().troubles.given_up, given_up, "what made it wait is left alone");
+    // And asked for again, less and less.
+    let pause =
+        |opened: &Opened| opened.again_at.expect("it is asked for again").saturating_sub(Clock::monotonic_now());
+    let (_, next) = open(&mut reader, served.pid()).expect("its mappings can be read");
+    assert!(pause(&next) > pause(&opened), "{} ns after {} ns", pause(&next), pause(&opened));
     let files: Vec<_> = opened.executables.iter().flatten().map(|executable| executable.path_text()).collect();
     assert!(files.iter().any(|file| file.contains("libc.so")), "{files:?}");
     assert!(!files.iter().any(|file| file.as_bytes() == exe), "{files:?}");

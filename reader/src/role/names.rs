@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use profiler_address::{ElfVaddr, UserAddr};
 use profiler_symbolizer::{JitProcess, Object, ObjectKey, Options, Stats, Symbolizer};
-use rustix::fs::{FileType, MemfdFlags, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, MemfdFlags, Mode, OFlags, StatxFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use crate::wire::names::{Content, JitCode, Named, NamedFile, ReadFields, root_of};
+use crate::wire::names::{Content, JitCode, MAX_NAMES, Named, NamedFile, ReadFields, root_of};
 
 /// Names frames.
 pub(super) struct Naming {
@@ -24,7 +24,7 @@ impl Naming {
     }
 
     /// Names of addresses in a file; none if its bytes cannot be had.
-    pub(super) fn native(&mut self, of: NamedFile, addresses: &[u64], forget: bool) -> Option<Named> {
+    pub(super) fn native(&mut self, of: NamedFile, addresses: &[u64], room: usize, forget: bool) -> Option<Named> {
         let file = match of.content {
             Content::Bytes(bytes) => memory_file(&bytes),
             Content::Lent { pid, descriptor, device, inode } => borrow(pid, descriptor, (device, inode)),
@@ -34,19 +34,19 @@ impl Naming {
         let root = of.root.map_or_else(|| PathBuf::from("/"), root_of);
         let object = Object { key: ObjectKey(of.key.into()), file: Arc::new(file), path: of.path, root };
         let addresses: Vec<ElfVaddr> = addresses.iter().copied().map(ElfVaddr).collect();
-        let named = Named::of(&self.symbolizer.native(&object, &addresses));
+        let named = Named::of(&self.symbolizer.native(&object, &addresses), room);
         // Fewer are asked for at once if some had no room.
-        if forget && (named.left_out == 0 || addresses.len() == 1) {
+        if forget && (named.left_out == 0 || addresses.len() == 1 || room < MAX_NAMES) {
             self.symbolizer.evict(&object.key);
         }
         Some(named)
     }
 
     /// What addresses in code of a JIT have meant.
-    pub(super) fn generations(&mut self, of: &JitCode, addresses: &[u64]) -> Named {
+    pub(super) fn generations(&mut self, of: &JitCode, addresses: &[u64], room: usize) -> Named {
         let addresses: Vec<UserAddr> = addresses.iter().copied().map(UserAddr).collect();
         let process = self.begin(of);
-        Named::of_generations(&self.symbolizer.jit_generations(&process, &addresses))
+        Named::of_generations(&self.symbolizer.jit_generations(&process, &addresses), room)
     }
 
     pub(super) fn prefetch(&mut self, of: &JitCode) {
@@ -116,10 +116,19 @@ fn taken_or_opened(
     Ok(file)
 }
 
+/// Device and inode of an open file, and what it is, by what the kernel knows: a server of its file system is not asked, which may take as long as that
+/// one likes.
+pub(super) fn identity_of(file: impl AsFd) -> io::Result<((u64, u64), FileType)> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(file, c"", flags, StatxFlags::TYPE | StatxFlags::INO)?;
+    let device = rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    Ok(((device, stat.stx_ino), FileType::from_raw_mode(stat.stx_mode.into())))
+}
+
 /// Whoever lent it may have ended, or closed it.
 fn same(file: impl AsFd, identity: (u64, u64)) -> io::Result<()> {
-    let stat = rustix::fs::fstat(file)?;
-    if (stat.st_dev, stat.st_ino) == identity && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+    let (found, kind) = identity_of(file)?;
+    if found == identity && kind == FileType::RegularFile {
         return Ok(());
     }
     Err(io::Error::other("it is another file by now"))
@@ -141,6 +150,16 @@ mod tests {
         let (reader, _writer) = rustix::pipe::pipe().unwrap();
         let pipe = rustix::fs::fstat(&reader).unwrap();
         assert!(borrow(pid, reader.as_raw_fd(), (pipe.st_dev, pipe.st_ino)).is_err(), "no regular file");
+    }
+
+    #[test]
+    fn an_identity_is_the_one_that_the_kernel_tells_everybody() {
+        for path in ["/proc/self/exe", "/dev/null", "/proc/self/status"] {
+            let file = File::open(path).unwrap();
+            let stat = rustix::fs::fstat(&file).unwrap();
+            let told = ((stat.st_dev, stat.st_ino), FileType::from_raw_mode(stat.st_mode));
+            assert_eq!(identity_of(&file).unwrap(), told, "{path}");
+        }
     }
 
     #[test]

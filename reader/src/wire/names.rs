@@ -14,11 +14,11 @@ pub(crate) const MAX_NAMES: usize = 8 << 20;
 pub(crate) const MAX_ADDRESSES: usize = 4096;
 /// Most bytes by which a perf map is known again.
 const MAX_LAST: usize = 64;
-/// Bytes of a frame, of an answer, of an index as they go over the socket, at most.
-const FRAME: usize = 24;
-const ANSWER: usize = 16;
-/// Bytes of a text beside itself.
-const TEXT: usize = 4;
+/// Bytes of a frame, of an answer, of a text beside itself: as they are kept, which is more than as they go over the socket.
+const FRAME: usize = size_of::<Frame>();
+const ANSWER: usize = size_of::<Generation>();
+const TEXT: usize = 2 * size_of::<usize>();
+const _: () = assert!(FRAME >= 24 && ANSWER >= 16);
 
 /// [`Options`] of a symbolizer.
 #[derive(Clone, Debug, BorshSerialize, BorshDeserialize)]
@@ -164,17 +164,24 @@ struct AnswerFields {
 
 /// By number.
 const LANGUAGES: [Language; 4] = [Language::Native, Language::Go, Language::Jit, Language::Kernel];
+/// In its place: the answer had no room.
+const LEFT_OUT: u8 = u8::MAX;
 
 /// Fills a [`Named`].
-#[derive(Default)]
 struct Filler {
     named: Named,
     /// By address: the symbolizer shares its texts.
     known: FxHashMap<(*const u8, usize), u32>,
     bytes: usize,
+    /// Most bytes.
+    room: usize,
 }
 
 impl Filler {
+    fn of(room: usize) -> Self {
+        Self { named: Named::default(), known: FxHashMap::default(), bytes: 0, room: room.min(MAX_NAMES) }
+    }
+
     fn text(&mut self, text: &Arc<str>) -> u32 {
         let key = (text.as_ptr(), text.len());
         if let Some(&known) = self.known.get(&key) {
@@ -195,12 +202,12 @@ impl Filler {
             FRAME + frame.name.len() + frame.system_name.len() + 2 * TEXT + file
         };
         let wanted: usize = of.frames.iter().map(texts).sum();
-        let frames = if self.bytes + wanted > MAX_NAMES {
+        if !of.frames.is_empty() && self.bytes + wanted > self.room {
             self.named.left_out += of.frames.len() as u64;
-            &[][..]
-        } else {
-            &of.frames[..]
-        };
+            self.named.answers.push(AnswerFields { frames: 0, language: LEFT_OUT, until });
+            return;
+        }
+        let frames = &of.frames;
         for frame in frames {
             self.bytes += FRAME;
             let fields = FrameFields {
@@ -219,16 +226,16 @@ impl Filler {
 }
 
 impl Named {
-    /// The answers for a file's addresses.
-    pub(crate) fn of(answers: &[Symbolized]) -> Self {
-        let mut filler = Filler::default();
+    /// The answers for a file's addresses, in `room` bytes.
+    pub(crate) fn of(answers: &[Symbolized], room: usize) -> Self {
+        let mut filler = Filler::of(room);
         answers.iter().for_each(|answer| filler.add(answer, u64::MAX));
         filler.named
     }
 
-    /// The meanings of each address.
-    pub(crate) fn of_generations(answers: &[Vec<Generation>]) -> Self {
-        let mut filler = Filler::default();
+    /// The meanings of each address, in `room` bytes.
+    pub(crate) fn of_generations(answers: &[Vec<Generation>], room: usize) -> Self {
+        let mut filler = Filler::of(room);
         for generations in answers {
             generations.iter().for_each(|one| filler.add(&one.symbolized, one.until));
             filler.named.counts.push(generations.len() as u32);
@@ -242,16 +249,19 @@ impl Named {
         if self.counts.is_empty() { self.answers.len() } else { self.counts.len() }
     }
 
-    /// How many bytes its texts and frames are.
+    /// How many bytes its texts and frames are when they are kept.
     pub(crate) fn bytes(&self) -> usize {
         let texts: usize = self.texts.iter().map(|text| TEXT + text.len()).sum();
         texts + FRAME * self.frames.len() + ANSWER * self.answers.len()
     }
 
-    /// `count` answers; `None` if it has more or fewer, or names what is not there.
-    pub(crate) fn take(self, count: usize) -> Option<Vec<Symbolized>> {
+    /// `count` answers, without those that had no room; `None` if it has more or fewer, or names what is not there.
+    pub(crate) fn take(self, count: usize) -> Option<Vec<Option<Symbolized>>> {
+        let has_room: Vec<bool> = self.answers.iter().map(|answer| answer.language != LEFT_OUT).collect();
         let found = self.meanings()?;
-        (found.len() == count).then(|| found.into_iter().map(|one| one.symbolized).collect())
+        let each = found.into_iter().zip(has_room).map(|(one, has_room)| has_room.then_some(one.symbolized));
+        let each: Vec<_> = each.collect();
+        (each.len() == count).then_some(each)
     }
 
     /// The meanings of `count` addresses, one or more of each, in the order of time.
@@ -294,8 +304,11 @@ impl Named {
                     start_line: fields.start_line,
                 })
             };
-            let frames = fields.into_iter().map(frame).collect::<Option<_>>()?;
-            let language = *LANGUAGES.get(usize::from(answer.language))?;
+            let frames = fields.into_iter().map(frame).collect::<Option<Vec<Frame>>>()?;
+            let language = match answer.language {
+                LEFT_OUT if frames.is_empty() => Language::Native,
+                number => *LANGUAGES.get(usize::from(number))?,
+            };
             found.push(Generation { until: answer.until, symbolized: Symbolized { frames, language, module: None } });
         }
         frames.next().is_none().then_some(found)
@@ -323,9 +336,9 @@ mod tests {
     fn names_come_as_they_went_and_of_no_other_number() {
         let answers =
             vec![symbolized(&["inlined", "caller"], Some("a.rs")), Symbolized::default(), symbolized(&["x"], None)];
-        let named = Named::of(&answers);
+        let named = Named::of(&answers, MAX_NAMES);
         assert_eq!((named.left_out, named.texts.len()), (0, 5), "what is the same in both is there once");
-        assert_eq!(sent(&named).take(3), Some(answers));
+        assert_eq!(sent(&named).take(3), Some(answers.into_iter().map(Some).collect()));
         assert_eq!(sent(&named).take(2), None);
         assert_eq!(sent(&named).take(4), None);
         for spoil in [
@@ -334,6 +347,7 @@ mod tests {
             |named: &mut Named| named.answers[2].frames = 2,
             |named: &mut Named| named.answers[0].frames = 1,
             |named: &mut Named| named.answers[1].language = 4,
+            |named: &mut Named| named.answers[2].language = LEFT_OUT,
         ] {
             let mut spoilt = sent(&named);
             spoil(&mut spoilt);
@@ -345,13 +359,13 @@ mod tests {
     fn meanings_come_as_they_went_in_order_of_time() {
         let one = |name, until| Generation { until, symbolized: symbolized(&[name], None) };
         let all = vec![vec![one("a", 5), one("b", u64::MAX)], vec![one("c", u64::MAX)]];
-        let named = Named::of_generations(&all);
+        let named = Named::of_generations(&all, MAX_NAMES);
         assert_eq!(sent(&named).take_generations(2), Some(all.clone()));
         assert_eq!(sent(&named).take_generations(3), None);
         for counts in [vec![1, 1], vec![3, 0], vec![2, 1, 1], vec![1, 2]] {
             assert!(Named { counts, ..sent(&named) }.take_generations(2).is_none());
         }
-        let backwards = Named::of_generations(&[vec![one("a", 5), one("b", 4)]]);
+        let backwards = Named::of_generations(&[vec![one("a", 5), one("b", 4)]], MAX_NAMES);
         assert_eq!(sent(&backwards).take_generations(1), None);
     }
 
@@ -360,12 +374,14 @@ mod tests {
         let long = "n".repeat(1 << 20);
         let names: Vec<String> = (0..12).map(|number| format!("{long}{number}")).collect();
         let answers: Vec<_> = names.iter().map(|name| symbolized(&[name.as_str()], None)).collect();
-        let named = Named::of(&answers);
+        let named = Named::of(&answers, usize::MAX);
         let left_out = named.left_out;
         assert!(left_out > 0 && left_out < 12, "{left_out}");
         let bytes = borsh::to_vec(&named).unwrap();
         assert!(bytes.len() <= MAX_NAMES && bytes.len() > MAX_NAMES / 4, "{}", bytes.len());
         let taken = named.take(12).unwrap();
-        assert_eq!(taken.iter().filter(|one| one.frames.is_empty()).count() as u64, left_out);
+        assert_eq!(taken.iter().filter(|one| one.is_none()).count() as u64, left_out);
+        let small = Named::of(&answers, 3 << 20);
+        assert!(small.bytes() <= 3 << 20 && (10..12).contains(&small.left_out), "{}", small.left_out);
     }
 }

@@ -48,6 +48,8 @@ pub struct Executables {
     pub(super) restored: FxHashMap<FileId, Vec<ExecutableId>>,
     /// Until then the memory of processes may be read in the place of files that may not.
     pub(super) restore_until: Option<Instant>,
+    /// A file was not restored for now, since that time was over or there was none.
+    pub(super) is_put_off: bool,
     /// What is known of those that are runtimes.
     runtimes: FxHashMap<ExecutableId, Result<Arc<dyn Data>, AttachError>>,
     max_executables: usize,
@@ -116,6 +118,7 @@ impl Executables {
             vdso: None,
             restored: FxHashMap::default(),
             restore_until: None,
+            is_put_off: false,
             runtimes: FxHashMap::default(),
             max_executables: executables.max(1),
             max_open_files: open_files.max(1),
@@ -202,8 +205,14 @@ impl Executables {
         let safe = safe.is_some_and(|entry| entry.executable.is_open());
         let (file, key) = match open::open_mapped(process, mapping, safe) {
             Ok(found) => found,
-            Err(error) if process.alive && self.may_restore() && error.leaves_memory() => {
-                return self.open_restored(process, mapping, (id, path)).map_err(|_| error);
+            Err(error) if process.alive && error.leaves_memory() => {
+                let restored = if self.may_restore() {
+                    self.open_restored(process, mapping, (id, path)).map_err(|_| error)
+                } else {
+                    Err(error)
+                };
+                self.is_put_off |= restored.is_err() && !self.may_restore();
+                return restored;
             }
             Err(error) => return Err(error),
         };

@@ -128,6 +128,11 @@ impl Executables {
         self.restore_until = Some(Instant::now() + time).filter(|_| !time.is_zero());
     }
 
+    /// Whether a file was not restored since the last call because there was no time for it: it may be asked for again.
+    pub fn take_put_off(&mut self) -> bool {
+        std::mem::take(&mut self.is_put_off)
+    }
+
     pub(super) fn may_restore(&self) -> bool {
         self.restore_until.is_some_and(|until| Instant::now() < until)
     }
