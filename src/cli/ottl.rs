@@ -61,7 +61,8 @@ pub(super) enum OttlCommand {
         #[command(flatten)]
         language: LanguageArgs,
     },
-    /// Say of each rule when it is decided: once a process, before any of its stacks is walked, or on each window; and why.
+    /// Say of each rule when it is decided: once a process, before any of its stacks is walked (by the agent, and by `record -a`), or on each window;
+    /// and why.
     #[command(after_help = EXPLAIN_HELP)]
     Explain {
         /// A configuration of the agent, whose `processors` are explained.
@@ -166,7 +167,7 @@ fn explain_file(file: PathBuf) -> anyhow::Result<ExitCode> {
     let loaded = profiler_config::load(&flags).map_err(exit::usage)?;
     let (_, explained) = Processors::explained(&loaded.config.processors)?;
     let lines = explained.into_iter().map(|Explained { processor, place, why }| (format!("{processor} {place}"), why));
-    print_explained(lines)
+    print_explained(lines, "")
 }
 
 fn explain(drop: &[String], keep: &[String]) -> anyhow::Result<ExitCode> {
@@ -187,15 +188,16 @@ fn explain(drop: &[String], keep: &[String]) -> anyhow::Result<ExitCode> {
             lines.push((format!("{flag} {}: {}", at + 1, shown::one_line(condition)), why));
         }
     }
-    print_explained(lines.into_iter())
+    print_explained(lines.into_iter(), " (by `profiler record -a`; with -p, --cgroup or a command alone, at the end)")
 }
 
-fn print_explained(lines: impl Iterator<Item = (String, Option<String>)>) -> anyhow::Result<ExitCode> {
+/// `where_so`: where that holds.
+fn print_explained(lines: impl Iterator<Item = (String, Option<String>)>, where_so: &str) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     let write = || {
         for (rule, why) in lines {
             match why {
-                None => writeln!(out, "{rule}\n  before unwinding, once a process")?,
+                None => writeln!(out, "{rule}\n  before unwinding, once a process{where_so}")?,
                 Some(why) => writeln!(out, "{rule}\n  on each window: {}", shown::one_line(&why))?,
             }
         }

@@ -83,7 +83,7 @@ impl Chosen {
     /// rule drops it.
     pub(super) fn verdict(&self, head: &SampleHead) -> Option<bool> {
         let known = self.verdicts.get(&head.pid)?.verdict;
-        let same = Verdict { refused: known.refused, ..identity(head) } == known;
+        let same = Verdict { refused: known.refused, ..identity(head, Some(&known)) } == known;
         same.then_some(known.refused != REFUSED_BY_TARGETS)
     }
 
@@ -107,11 +107,9 @@ impl Chosen {
         }
         let allowed = self.rules.allow(&facts(head.pid, head.cgroup, process));
         let serial = process.map_or(0, |process| process.serial);
-        self.put(
-            head.pid,
-            Judged { verdict: Verdict { refused: by_targets(allowed), ..identity(head) }, serial },
-            sampler,
-        );
+        let known = self.verdicts.get(&head.pid).map(|judged| judged.verdict);
+        let verdict = Verdict { refused: by_targets(allowed), ..identity(head, known.as_ref()) };
+        self.put(head.pid, Judged { verdict, serial }, sampler);
         allowed
     }
 
@@ -153,15 +151,12 @@ impl Chosen {
     }
 }
 
-fn identity(head: &SampleHead) -> Verdict {
-    Verdict {
-        start_time: head.start_time,
-        start_code: head.start_code,
-        start_stack: head.start_stack,
-        cgroup: head.cgroup,
-        refused: REFUSED_NOT,
-        pad: 0,
-    }
+/// Of which image a sample is. A thread that exits has no address space any more: it is of the image that is known, if that is of its process.
+fn identity(head: &SampleHead, known: Option<&Verdict>) -> Verdict {
+    let own = (head.start_code, head.start_stack);
+    let of_process = known.filter(|known| own == (0, 0) && known.start_time == head.start_time);
+    let (start_code, start_stack) = of_process.map_or(own, |known| (known.start_code, known.start_stack));
+    Verdict { start_time: head.start_time, start_code, start_stack, cgroup: head.cgroup, refused: REFUSED_NOT, pad: 0 }
 }
 
 const fn by_targets(allowed: bool) -> u32 {
@@ -177,5 +172,25 @@ fn facts(pid: u32, cgroup_id: u64, process: Option<&Process>) -> Facts<'_> {
         container: process.container_id.as_deref(),
         comm: process.comm.as_bytes(),
         executable: &process.exe,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(start_time: u64, space: (u64, u64)) -> SampleHead {
+        SampleHead { start_time, start_code: space.0, start_stack: space.1, cgroup: 9, ..SampleHead::default() }
+    }
+
+    #[test]
+    fn a_thread_that_exits_is_of_the_image_that_was_judged() {
+        let judged = identity(&head(5, (100, 200)), None);
+        // It has given its address space back.
+        assert_eq!(identity(&head(5, (0, 0)), Some(&judged)), judged);
+        assert_ne!(identity(&head(5, (100, 300)), Some(&judged)), judged, "after an exec");
+        assert_ne!(identity(&head(6, (0, 0)), Some(&judged)), judged, "another process of that pid");
+        let of_kernel = identity(&head(6, (0, 0)), None);
+        assert_eq!(identity(&head(6, (0, 0)), Some(&of_kernel)), of_kernel, "a thread of the kernel's");
     }
 }

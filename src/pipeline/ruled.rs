@@ -49,6 +49,24 @@ impl Ruled {
         self.looked = 0;
     }
 
+    /// One of `sampled` that was not looked at, and one that is asked about again.
+    fn turn(&mut self, sampled: &[Image]) -> [Option<Image>; 2] {
+        let next = sampled.get(self.looked).cloned();
+        self.looked += usize::from(next.is_some());
+        [next, self.next_watched()]
+    }
+
+    /// Who is asked about again next.
+    fn next_watched(&mut self) -> Option<Image> {
+        loop {
+            let pid = self.queue.pop_front()?;
+            // It may have been let in since.
+            if let Some(image) = self.watched.remove(&pid) {
+                return Some(image);
+            }
+        }
+    }
+
     /// What was dropped, by whose rules, when the kernel half's lanes are `lanes`.
     pub(super) fn dropped(&self, lanes: [u64; RULE_LANES]) -> BTreeMap<String, u64> {
         let mut dropped = self.before.clone();
@@ -78,21 +96,18 @@ impl Session {
             return;
         }
         let end = cpu_time().saturating_add(BUDGET);
-        while cpu_time() < end {
-            let Some(image) = self.window.aggregate.images.get(self.ruled.looked).cloned() else { break };
-            self.ruled.looked += 1;
-            self.ask(image, resources);
-        }
         let now = Clock::monotonic_now();
         if self.ruled.queue.is_empty() && now >= self.ruled.next {
             self.ruled.next = now + AGAIN_NS;
             self.ruled.queue.extend(self.ruled.watched.keys().copied());
         }
+        // By turns, one that is sampled and one that is watched: however many there are of the ones, the others' turn comes.
         while cpu_time() < end {
-            let Some(pid) = self.ruled.queue.pop_front() else { break };
-            if let Some(image) = self.ruled.watched.remove(&pid) {
-                self.ask(image, resources);
+            let turn = self.ruled.turn(&self.window.aggregate.images);
+            if turn.iter().all(Option::is_none) {
+                break;
             }
+            turn.into_iter().flatten().for_each(|image| self.ask(image, resources));
         }
     }
 
@@ -124,5 +139,49 @@ impl Session {
             // Nobody would ask about it again.
             self.chosen.let_in(id, &mut self.sampler);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use profiler_unwinders::process::Comm;
+
+    use super::*;
+
+    fn image(pid: u32) -> Image {
+        Image {
+            pid,
+            serial: pid,
+            start_unix_ns: 0,
+            start_time_ns: 0,
+            comm: Comm::default(),
+            exe: Arc::default(),
+            executable: None,
+            container_id: None,
+            cgroup: None,
+            namespace_pid: pid,
+        }
+    }
+
+    #[test]
+    fn however_many_are_sampled_who_is_refused_has_his_turn() {
+        let sampled: Vec<Image> = (1..1000).map(image).collect();
+        let mut ruled = Ruled::default();
+        for pid in [2001, 2002, 2003] {
+            ruled.watched.insert(pid, image(pid));
+            ruled.queue.push_back(pid);
+        }
+        // One that was let in meanwhile.
+        ruled.watched.remove(&2002);
+        let mut turn = || ruled.turn(&sampled).map(|image| image.map(|image| image.pid));
+        assert_eq!([turn(), turn(), turn()], [[Some(1), Some(2001)], [Some(2), Some(2003)], [Some(3), None]]);
+        assert_eq!((3..999).map(|_| turn()).last(), Some([Some(999), None]));
+        assert_eq!(turn(), [None, None]);
+        ruled.window_ended();
+        assert_eq!(
+            ruled.turn(&sampled)[0].as_ref().map(|image| image.pid),
+            Some(1),
+            "all are asked about in each window"
+        );
     }
 }

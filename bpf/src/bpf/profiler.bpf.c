@@ -533,8 +533,11 @@ static __always_inline u32 refused(struct sample *sample)
 		return REFUSED_BY_TARGETS;
 	struct verdict *v = bpf_map_lookup_elem(&verdicts, &pid);
 
-	if (!v || v->start_time != sample->start_time || v->start_stack != sample->start_stack ||
-	    v->start_code != sample->start_code || v->cgroup != sample->cgroup)
+	if (!v || v->start_time != sample->start_time || v->cgroup != sample->cgroup)
+		return REFUSED_NOT;
+	/* a thread that exits has no address space any more, and is of the process that was judged all the same */
+	if ((sample->start_stack || sample->start_code) &&
+	    (v->start_stack != sample->start_stack || v->start_code != sample->start_code))
 		return REFUSED_NOT;
 	return v->refused;
 }
