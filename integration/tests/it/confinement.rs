@@ -49,8 +49,8 @@ fn assert_confined(pid: u32, rights: &Rights) {
     }
 }
 
-/// The readers of `pid` have what opening takes, and a filter of their own beside their parent's.
-fn assert_readers_confined(pid: u32) {
+/// The readers of `pid`, and its namer if it `has_namer`, have what opening takes, and a filter of their own beside their parent's.
+fn assert_readers_confined(pid: u32, has_namer: bool) {
     let comm = |pid: &u32| fs::read(format!("/proc/{pid}/comm")).unwrap_or_default();
     let outer = threads(pid).unwrap().remove(0).filters;
     // It confines itself when it has begun.
@@ -59,12 +59,14 @@ fn assert_readers_confined(pid: u32) {
     let readers = loop {
         let mut readers = children_of(pid);
         readers.retain(|pid| [&b"profiler-reader\n"[..], b"profiler-namer\n"].contains(&&*comm(pid)));
-        if !readers.is_empty() && readers.iter().all(has_begun) || Instant::now() > until {
+        let is_there = |name: &[u8]| readers.iter().any(|pid| comm(pid) == name);
+        let are_there = is_there(b"profiler-reader\n") && (!has_namer || is_there(b"profiler-namer\n"));
+        if are_there && readers.iter().all(has_begun) {
             break readers;
         }
+        assert!(Instant::now() < until, "{pid} has no more than {readers:?}, a namer is to be there: {has_namer}");
         sleep(Duration::from_millis(20));
     };
-    assert!(!readers.is_empty(), "{pid} has no reader");
     let rights = Rights::of(&[Role::Reader]);
     for reader in readers {
         for Threads { names, effective, permitted, ambient, no_new_privs, filters, .. } in threads(reader).unwrap() {
@@ -104,7 +106,7 @@ fn root_an_agent_keeps_what_it_needs_and_nothing_else() {
         |wanted: f64| move |now: &profiler_integration::agent::Metrics| now.sum("profiler_sampling", &[]) == wanted;
     agent.wait("sampling", PATIENCE, is(1.0)).unwrap();
     assert_confined(agent.pid(), &rights);
-    assert_readers_confined(agent.pid());
+    assert_readers_confined(agent.pid(), false);
 
     // The kernel half is loaded again, and events are opened again.
     fs::write(agent.home().kill_switch(), "").unwrap();
@@ -119,6 +121,8 @@ fn root_an_agent_keeps_what_it_needs_and_nothing_else() {
     running.wait(PATIENCE).unwrap();
     agent.wait("its samples", PATIENCE, |now| now.published() > before + 100).unwrap();
     assert_confined(agent.pid(), &rights);
+    // They were named.
+    assert_readers_confined(agent.pid(), true);
 
     let (status, page) = agent.get("/status").unwrap();
     assert_eq!(status, 200, "{page}");
@@ -157,8 +161,10 @@ fn recording_for_nobody(arguments: &[&str]) -> (TempDir, Running) {
 }
 
 fn children_of(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    // Each thread has its own.
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
 }
 
 /// Waits for the command of `recording`, to be what `name` says.
@@ -224,7 +230,7 @@ fn root_a_user_with_capabilities_records_as_root_does() {
     command.args(["--inh-caps", &some, "--ambient-caps", &some, "--bounding-set", &format!("-all,{some}")]);
     command.arg(profiler).args(["record", "-d", "4s", "-o", "out.folded", "-p", &pid]).current_dir(place.path());
     let recording = children::start(&mut command).unwrap();
-    assert_readers_confined(recording.pid());
+    assert_readers_confined(recording.pid(), false);
     let finished = recording.wait(PATIENCE).unwrap();
     private.signal(Signal::KILL);
     assert!(finished.status.success(), "{}", finished.stderr);
