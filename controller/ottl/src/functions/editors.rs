@@ -1,5 +1,6 @@
 //! Editors of values, lists and maps.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::{Args, Function, Literals, Prepared, Takes, editor, may, needs};
@@ -106,11 +107,12 @@ pub(super) fn regex_second(literals: &Literals<'_>) -> Prepare {
     regex_of(literals, 1)
 }
 
-/// The regular expression that was prepared, or is compiled now.
-pub(super) fn regex(args: &Args<'_, '_>, at: usize) -> Result<regex::Regex, EvalError> {
+/// The regular expression that was prepared, or is compiled now. A copy of one has nothing of what it remembers of searches, and makes it anew: that
+/// takes longer than to search a text.
+pub(super) fn regex<'a>(args: &Args<'_, 'a>, at: usize) -> Result<Cow<'a, regex::Regex>, EvalError> {
     match args.prepared {
-        Prepared::Regex(regex) => Ok(regex.clone()),
-        _ => pattern::made(&args.text(at)?, MAX_LENGTH).map_err(EvalError::new),
+        Prepared::Regex(regex) => Ok(Cow::Borrowed(regex)),
+        _ => pattern::made(&args.text(at)?, MAX_LENGTH).map(Cow::Owned).map_err(EvalError::new),
     }
 }
 
