@@ -519,7 +519,7 @@ impl Agent {
         self.notifier.stopping();
         self.telemetry.health().not_ready("shutting down");
         self.sampling.finish();
-        self.learn();
+        self.learner.finish(self.sampling.new_images(), &self.resources);
         self.publish();
         self.detection.finish();
         self.publisher.finish(LAST_WINDOWS);

@@ -234,7 +234,8 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
         cut_short = true;
     }
     // On a busy host a process may be in the last samples only.
-    learn(&mut session, &mut learner, &resources);
+    learner.finish(session.new_images(), &resources);
+    session.rule_out(&resources);
     // Naming can wait its turn.
     let _ = rustix::process::setpriority_process(None, 0);
     let trouble = names.wait_for(move |names| {

@@ -164,11 +164,12 @@ static void *be_traced(void *unused)
 
 static void *want(void *unused)
 {
-	/* The debugger holds the lock soon after the file is silent. */
-	while (!*silent)
+	/* Until the debugger holds the lock. */
+	for (;;) {
+		munmap(mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 4096);
+		silent[1]++;
 		usleep(1000);
-	usleep(500000);
-	mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	}
 	return unused;
 }
 
@@ -272,8 +273,11 @@ int main(int argc, char **argv)
 		if (read(pipes[0], &child, sizeof(child)) != sizeof(child))
 			fail("read");
 		*silent = 1;
-		/* Until the lock is held and wanted. */
-		usleep(1500000);
+		/* Until the lock is held and wanted: nothing more is mapped. */
+		for (int still = 0, before = 0; still < 10 || !before; still = silent[1] == before ? still + 1 : 0) {
+			before = silent[1];
+			usleep(100000);
+		}
 		printf("silent %d\n", child);
 		fflush(stdout);
 		waitpid(debugger, NULL, 0);
