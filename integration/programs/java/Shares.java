@@ -114,7 +114,7 @@ public class Shares {
             all += spent[i];
             shares.append(i > 0 ? "," : "").append("\"Shares.").append(names[i]).append("\":").append(spent[i]);
             stacks.append(i > 0 ? "," : "").append("\"Shares.").append(names[i]).append("\":[\"Shares.").append(names[i])
-                .append("\",\"...\",\"Shares.run\",\"...\",\"java.lang.Thread.run\",\"...\",\"start_thread\",\"...\"]");
+                .append("\",\"...\",\"Shares.run\",\"...\",\"java.lang.Thread.run\",\"...\"]");
         }
         String pid = ManagementFactory.getRuntimeMXBean().getName().split("@")[0];
         System.out.println("{\"program\":\"java/shares\",\"pid\":" + pid + ",\"cpu_ns\":" + all + ",\"shares\":{" + shares
