@@ -392,6 +392,8 @@ impl Client {
         // Not of a target at which a reader stood still before; and who was left behind may have memory that only his end gives back.
         let may_restore = self.left.is_empty() && !self.patience.has_struck(target, begun);
         let body = borsh::to_vec(&(may_restore, request)).map_err(|error| NoAnswer::Nobody(error.to_string()))?;
+        // Before it has ended, perhaps.
+        let owner = if users.is_empty() { owner(target) } else { None };
         let mut asked = self.run()?.ask(&body, max_rest);
         if matches!(asked, Err(Failed::Died)) {
             // Somebody may have killed it: only who does that to the next one too is to blame.
@@ -407,7 +409,7 @@ impl Client {
         self.patience.charge_target(target, took, now);
         if took >= CHEAP {
             match users {
-                [] => self.patience.charge(owner(target).as_slice(), took, now),
+                [] => self.patience.charge(owner.as_slice(), took, now),
                 users => self.patience.charge(users, took, now),
             }
         }
