@@ -7,6 +7,7 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use opentelemetry_proto::tonic::profiles::v1development::Sample;
 use profiler_formats::otlp::ExportProfilesServiceRequest;
 use profiler_integration::agent::{Agent, Configuration, Home, otlp_exporter};
 use profiler_integration::children::{self, Running};
@@ -113,6 +114,122 @@ fn root_rules_change_live_and_a_wrong_set_changes_nothing() {
     let kept = seen(&record).len();
     println!("{test}: {kept} samples in {} windows and parts", record.len());
     assert_eq!(Some(kept), taken, "{ended}");
+}
+
+/// The samples of all profiles of `requests`, which count samples.
+fn counted(requests: &[ExportProfilesServiceRequest]) -> i64 {
+    let resources = requests.iter().flat_map(|request| &request.resource_profiles);
+    let profiles = resources.flat_map(|of| &of.scope_profiles).flat_map(|of| &of.profiles);
+    let of_sample = |sample: &Sample| match sample.values.as_slice() {
+        [] => sample.timestamps_unix_nano.len() as i64,
+        values => values.iter().sum(),
+    };
+    profiles.flat_map(|profile| &profile.samples).map(of_sample).sum()
+}
+
+#[test]
+fn root_what_is_aggregated_is_worth_what_was_sampled() {
+    let test = "root_what_is_aggregated_is_worth_what_was_sampled";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let mut configuration = Configuration::new(HERTZ.into(), &["shares"], String::new());
+    configuration.more = r#"limits: {cpu: 100%}
+processors:
+- transform:
+    error_mode: propagate
+    profile_statements:
+    - keep_keys(resource.attributes, ["service.name"])
+    - set(profilesample.attributes, {})
+- aggregate: {drop_timestamps: true, other_below: 1%}
+"#
+    .to_owned();
+    let mut agent = Agent::start(&configuration).unwrap();
+    agent.wait("sampling", PATIENCE, |now| now.sum("profiler_sampling", &[]) > 0.0).unwrap();
+    let program = programs::c("shares").build().unwrap();
+    let loads = [load(&program, 600_000, "shop"), load(&program, 600_000, "shop")];
+    let merged = [("processor", "aggregate"), ("rule", "merged")];
+    agent.wait("merges", PATIENCE, |now| now.sum("profiler_rules_matched_total", &merged) > 0.0).unwrap();
+    until("windows", &agent, || agent.home().record().is_ok_and(|record| record.len() > 2));
+    drop(loads);
+    until("what was sampled", &agent, || {
+        let kept = agent.home().record().map_or(0, |record| counted(&record));
+        agent.metrics().is_ok_and(|now| now.sum("profiler_samples_total", &[]) <= kept as f64)
+    });
+    let (home, status, log) = agent.stop().unwrap();
+    assert!(status.success(), "{status}\n{log}");
+    let record = home.record().unwrap();
+    let ended = log.lines().find(|line| line.contains("The agent has ended")).expect("it has ended");
+    let taken = ended.split("samples=").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse::<i64>().ok());
+    assert_eq!(Some(counted(&record)), taken, "{ended}");
+    for request in &record {
+        // Two processes are one service, and nothing else tells samples apart but their stacks.
+        assert!(request.resource_profiles.len() <= 1, "{:?}", sets(request));
+        let profiles = request.resource_profiles.iter().flat_map(|of| &of.scope_profiles).flat_map(|of| &of.profiles);
+        for profile in profiles {
+            let mut stacks: Vec<_> = profile.samples.iter().map(|sample| sample.stack_index).collect();
+            stacks.sort_unstable();
+            stacks.dedup();
+            assert_eq!(stacks.len(), profile.samples.len(), "a stack is there twice");
+            assert!(profile.samples.iter().all(|sample| sample.timestamps_unix_nano.is_empty()));
+        }
+    }
+    println!("{test}: {} samples in {} windows", counted(&record), record.len());
+}
+
+#[test]
+fn root_frames_are_renamed_and_samples_go_by_their_frames() {
+    let test = "root_frames_are_renamed_and_samples_go_by_their_frames";
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let mut configuration = Configuration::new(HERTZ.into(), &["shares"], String::new());
+    configuration.more = r#"limits: {cpu: 100%}
+processors:
+- filter:
+    error_mode: propagate
+    sample_conditions: ['IsMatch(frame.function, "^hot_b")']
+- transform:
+    error_mode: propagate
+    profile_statements:
+    - set(frame.function, "renamed") where frame.function == "hot_a"
+    - set(profilesample.attributes["tagged"], true) where frame.function == "hot_d"
+    - set(stack.depth, 6)
+"#
+    .to_owned();
+    let mut agent = Agent::start(&configuration).unwrap();
+    agent.wait("sampling", PATIENCE, |now| now.sum("profiler_sampling", &[]) > 0.0).unwrap();
+    let load = load(&programs::c("shares").build().unwrap(), 600_000, "shop");
+    let filtered = [("processor", "filter"), ("reason", "condition")];
+    agent.wait("filtered samples", PATIENCE, |now| now.sum("profiler_filtered_total", &filtered) > 0.0).unwrap();
+    let has = |request: &ExportProfilesServiceRequest, word: &str| {
+        request.encode_to_vec().windows(word.len()).any(|bytes| bytes == word.as_bytes())
+    };
+    until("what rules made", &agent, || {
+        let record = agent.home().record().unwrap_or_default();
+        ["renamed", "tagged", "hot_c"].iter().all(|word| record.iter().any(|request| has(request, word)))
+    });
+    drop(load);
+    let all = |agent: &Agent| {
+        let kept = agent.home().record().map_or(0, |record| counted(&record)) as f64;
+        agent
+            .metrics()
+            .is_ok_and(|now| now.sum("profiler_samples_total", &[]) <= kept + now.sum("profiler_filtered_total", &[]))
+    };
+    until("what was sampled", &agent, || all(&agent));
+    let failed = agent.metrics().unwrap().sum("profiler_rules_errors_total", &[]);
+    let (home, status, log) = agent.stop().unwrap();
+    assert!(status.success() && failed == 0.0, "{failed} {status}\n{log}");
+    for request in home.record().unwrap() {
+        for gone in ["hot_a", "hot_b"] {
+            assert!(!has(&request, gone), "{gone}");
+        }
+        let deepest =
+            request.dictionary.iter().flat_map(|of| &of.stack_table).map(|stack| stack.location_indices.len());
+        assert!(deepest.max() <= Some(7), "six frames and what says that others are cut");
+    }
 }
 
 /// What is in `folder` and all below it, but for the configuration. Of the log, what is said of rules: what cannot be read of a process is said by its name.

@@ -298,6 +298,32 @@ fn a_conversion_keeps_what_rules_leave() {
 }
 
 #[test]
+fn a_conversion_runs_the_steps_of_an_agent() {
+    let place = folder().unwrap();
+    fs::write(place.path().join("in.otlp"), request().encode_to_vec()).unwrap();
+    let steps = r#"processors:
+- transform:
+    profile_statements: ['delete_key(resource.attributes, "service.name")']
+- filter:
+    sample_conditions: ['attributes["thread.name"] == "worker"']
+- aggregate: {drop_timestamps: true}
+"#;
+    fs::write(place.path().join("steps.yaml"), steps).unwrap();
+    says(place.path(), &["convert", "in.otlp", "-o", "out.otlp", "--rules", "steps.yaml"], 0);
+    let written = read(&place.path().join("out.otlp"));
+    let profiles: Vec<_> =
+        written.resource_profiles.iter().flat_map(|of| &of.scope_profiles).flat_map(|of| &of.profiles).collect();
+    let values: Vec<_> = profiles.iter().flat_map(|profile| &profile.samples).map(|sample| &sample.values).collect();
+    assert_eq!((profiles.len(), values), (1, vec![&vec![6]]));
+    assert!(!has(place.path(), "out.otlp", "worker") && !has(place.path(), "out.otlp", "cart"));
+
+    fs::write(place.path().join("steps.yaml"), "processors:\n- agregate: {}\n").unwrap();
+    let refused = says(place.path(), &["convert", "in.otlp", "-o", "none.otlp", "--rules", "steps.yaml"], 2);
+    assert!(refused.stderr.contains("did you mean aggregate?"), "{}", refused.stderr);
+    assert!(!place.path().join("none.otlp").exists());
+}
+
+#[test]
 fn wrong_rules_are_refused_before_anything_is_done() {
     let place = folder().expect("a folder");
     let place = place.path();
