@@ -214,7 +214,9 @@ static void hold(const char *path, long ms, int told)
 		usleep(1000);
 	/* Until the server ends. */
 	ptrace(PTRACE_PEEKDATA, tid, page, 0);
-	waitpid(child, &status, __WALL);
+	/* The thread, and then its process, which is not gone before. */
+	while (waitpid(-1, &status, __WALL) > 0)
+		;
 	_exit(0);
 }
 
@@ -262,10 +264,10 @@ int main(int argc, char **argv)
 		pid_t debugger = fork();
 
 		if (!debugger) {
-			prctl(PR_SET_PDEATHSIG, 9);
 			if (setgid(uid) || setuid(uid))
 				fail("setuid");
-			/* Not the root's any more: who is may look at it in /proc. */
+			/* Who changes hands loses this, and is not to be looked at in /proc. */
+			prctl(PR_SET_PDEATHSIG, 9);
 			prctl(PR_SET_DUMPABLE, 1);
 			hold(path, atol(argv[4]), pipes[1]);
 		}
