@@ -15,9 +15,10 @@ use crate::sampler::bpf_error;
 pub struct SampleRing {
     ring: RingBuffer<'static>,
     inbox: Arc<Mutex<Inbox>>,
-    /// Records that fit into the ring at most.
-    records: usize,
 }
+
+/// What libbpf is told by who has taken enough.
+const ENOUGH: i32 = -libc::EAGAIN;
 
 /// Records as they come out of the ring, end to end, and where each ends.
 #[derive(Debug, Default)]
@@ -30,18 +31,19 @@ impl SampleRing {
     pub(crate) fn of_map(map: &libbpf_rs::MapMut<'_>) -> Result<Self> {
         let inbox = Arc::new(Mutex::new(Inbox::default()));
         let sink = Arc::clone(&inbox);
+        // With a copy of its stack a record is a hundred times as long as without: bytes tell, and not records.
+        let most = map.max_entries() as usize;
         let mut builder = RingBufferBuilder::new();
         let added = builder.add(map, move |record| {
             let mut inbox = sink.lock().unwrap_or_else(PoisonError::into_inner);
             inbox.bytes.extend_from_slice(record);
             let end = inbox.bytes.len();
             inbox.ends.push(end);
-            0
+            if end < most { 0 } else { ENOUGH }
         });
         added.map_err(|source| bpf_error("read the ring of", source))?;
         let ring = builder.build().map_err(|source| bpf_error("read the ring of", source))?;
-        let records = map.max_entries() as usize / size_of::<crate::record::SampleHead>();
-        Ok(Self { ring, inbox, records })
+        Ok(Self { ring, inbox })
     }
 
     /// Waits until the kernel half asks for attention, since a process or library is new to it or the ring is a quarter full, or for
@@ -74,8 +76,8 @@ impl SampleRing {
     /// # Errors
     /// The ring cannot be read.
     pub fn take(&mut self) -> Result<Batch> {
-        let read = self.ring.consume_raw_n(self.records);
-        if read < 0 {
+        let read = self.ring.consume_raw();
+        if read < 0 && read != ENOUGH {
             return Err(Error::io("read a ring of samples", io::Error::from_raw_os_error(-read)));
         }
         // A call that was heard stays in the kernel's list until it is looked at again with the ring empty: else the next ordinary
