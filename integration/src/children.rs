@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,28 @@ use crate::Error;
 pub struct Running {
     child: Child,
     command: String,
-    stdout: Option<JoinHandle<io::Result<Vec<u8>>>>,
-    stderr: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    stdout: Option<Output>,
+    stderr: Option<Output>,
+}
+
+/// What a child writes, read as it comes: a child that fills a pipe which nobody empties would stand still.
+#[derive(Debug)]
+struct Output {
+    written: Arc<Written>,
+    reader: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Written {
+    so_far: Mutex<SoFar>,
+    news: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SoFar {
+    bytes: Vec<u8>,
+    /// Nothing more will come.
+    is_all: bool,
 }
 
 /// A child as it was spawned, killed when dropped: of one whose input or output is the test's own business.
@@ -48,9 +69,8 @@ pub fn start(command: &mut Command) -> Result<Running, Error> {
     let text = describe(command);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|source| Error::Start { command: text.clone(), source })?;
-    // Read from the start: a child that fills a pipe which nobody empties would stand still.
-    let stdout = child.stdout.take().map(collect);
-    let stderr = child.stderr.take().map(collect);
+    let stdout = child.stdout.take().map(Output::of);
+    let stderr = child.stderr.take().map(Output::of);
     Ok(Running { child, command: text, stdout, stderr })
 }
 
@@ -82,16 +102,58 @@ pub fn describe(command: &Command) -> String {
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
-fn collect(mut from: impl Read + Send + 'static) -> JoinHandle<io::Result<Vec<u8>>> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        from.read_to_end(&mut bytes).map(|_| bytes)
-    })
+impl Output {
+    fn of(from: impl Read + Send + 'static) -> Self {
+        let written = Arc::new(Written::default());
+        let shared = Arc::clone(&written);
+        Self { written, reader: thread::spawn(move || shared.read(from)) }
+    }
+
+    /// All of it, once the child and those who have the pipe from it are done.
+    fn text(self) -> String {
+        let _ = self.reader.join();
+        let so_far = self.written.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&so_far.bytes).into_owned()
+    }
 }
 
-fn text(reader: Option<JoinHandle<io::Result<Vec<u8>>>>) -> String {
-    let bytes = reader.and_then(|reader| reader.join().ok()).and_then(Result::ok).unwrap_or_default();
-    String::from_utf8_lossy(&bytes).into_owned()
+impl Written {
+    fn read(&self, mut from: impl Read) {
+        let mut room = [0; 8192];
+        loop {
+            let read = from.read(&mut room);
+            let mut so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => so_far.is_all = true,
+                Ok(length) => so_far.bytes.extend(room.iter().take(length)),
+            }
+            self.news.notify_all();
+            if so_far.is_all {
+                return;
+            }
+        }
+    }
+
+    /// Waits until `text` is in it, or nothing more will come, at most for `patience`; whether it is, none if the time is up.
+    fn wait_for(&self, text: &str, patience: Duration) -> Option<bool> {
+        let has = |so_far: &SoFar| so_far.bytes.windows(text.len()).any(|part| part == text.as_bytes());
+        let so_far = self.so_far.lock().unwrap_or_else(PoisonError::into_inner);
+        let awaited = self.news.wait_timeout_while(so_far, patience, |so_far| !so_far.is_all && !has(so_far));
+        let (so_far, _) = awaited.unwrap_or_else(PoisonError::into_inner);
+        let found = has(&so_far);
+        (found || so_far.is_all).then_some(found)
+    }
+}
+
+/// CPU time that a process has used, its children's not counted, in steps of a clock tick; none if it is not there.
+#[must_use]
+pub fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before may hold anything.
+    let fields = stat.rsplit_once(") ")?.1.split(' ').skip(11).take(2);
+    let ticks: u64 = fields.map(|ticks| ticks.parse::<u64>().unwrap_or(0)).sum();
+    Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
 impl Running {
@@ -112,6 +174,31 @@ impl Running {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Waits until it has written `text` to standard error, at most for `patience`; false if it ended without.
+    pub fn says(&self, text: &str, patience: Duration) -> Result<bool, Error> {
+        let said = self.stderr.as_ref().map_or(Some(false), |stderr| stderr.written.wait_for(text, patience));
+        said.ok_or_else(|| Error::Silent {
+            command: self.command.clone(),
+            text: text.to_owned(),
+            seconds: patience.as_secs(),
+        })
+    }
+
+    /// Waits until it has used so much CPU time ([`cpu_time`]), at most for `patience`; false if it ended before.
+    pub fn works_for(&mut self, time: Duration, patience: Duration) -> Result<bool, Error> {
+        let until = Instant::now() + patience;
+        while self.is_running() {
+            if cpu_time(self.pid()).is_some_and(|used| used >= time) {
+                return Ok(true);
+            }
+            if Instant::now() >= until {
+                return Err(Error::Timeout { command: self.command.clone(), seconds: patience.as_secs() });
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(false)
+    }
+
     /// Waits for its end, at most for `patience`; kills it then.
     pub fn wait(mut self, patience: Duration) -> Result<Finished, Error> {
         let until = Instant::now() + patience;
@@ -121,8 +208,8 @@ impl Running {
                     return Ok(Finished {
                         command: std::mem::take(&mut self.command),
                         status,
-                        stdout: text(self.stdout.take()),
-                        stderr: text(self.stderr.take()),
+                        stdout: self.stdout.take().map_or_else(String::new, Output::text),
+                        stderr: self.stderr.take().map_or_else(String::new, Output::text),
                     });
                 }
                 Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(5)),
@@ -142,5 +229,31 @@ impl Drop for Running {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_a_child_says_is_awaited_and_none_that_ends_is() {
+        let shell = |line: &str| start(Command::new("sh").args(["-c", line])).unwrap();
+        let mut talking = shell("echo one >&2; read -r _ < /dev/null; echo two >&2; exec sleep 600");
+        assert!(talking.says("two", PATIENCE).unwrap() && talking.is_running());
+        assert!(talking.says("one\ntwo", PATIENCE).unwrap(), "what was said before counts");
+        assert!(matches!(talking.says("three", Duration::from_millis(20)), Err(Error::Silent { .. })));
+        assert!(!shell("echo one >&2").says("two", PATIENCE).unwrap(), "it has ended");
+        let finished = shell("echo one; echo two >&2").wait(PATIENCE).unwrap();
+        assert_eq!((finished.stdout.as_str(), finished.stderr.as_str()), ("one\n", "two\n"));
+    }
+
+    #[test]
+    fn a_childs_work_is_awaited() {
+        let spins = || start(Command::new("sh").args(["-c", "while :; do :; done"])).unwrap();
+        assert!(spins().works_for(Duration::from_millis(20), PATIENCE).unwrap());
+        assert!(!start(&mut Command::new("true")).unwrap().works_for(PATIENCE, PATIENCE).unwrap());
     }
 }

@@ -33,6 +33,16 @@ pub enum Error {
         /// The patience that it was given, s.
         seconds: u64,
     },
+    /// A command did not say in time what was awaited.
+    #[error("`{command}` did not say \"{text}\" within {seconds} s")]
+    Silent {
+        /// The command line.
+        command: String,
+        /// What was awaited.
+        text: String,
+        /// The patience that it was given, s.
+        seconds: u64,
+    },
     /// A file operation failed.
     #[error("cannot {action} {path}: {source}")]
     File {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use profiler_model::Profiles;
 use rustix::process::Signal;
@@ -19,8 +19,14 @@ use crate::{Error, children};
 
 /// Patience with any one recording.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Given to a profiler to attach before a load starts beside it. Its bar is 300 ms in release, and debug builds are slower.
-const ATTACH: Duration = Duration::from_millis(1500);
+/// What a profiler says when it has begun to sample; from then on Ctrl-C ends the recording.
+const BEGUN: &str = "Sampling ";
+/// Longest time given to a profiler of a whole host to catch up.
+const SETTLING: Duration = Duration::from_secs(10);
+/// Between two looks at what it does.
+const LOOK: Duration = Duration::from_millis(300);
+/// CPU time of a program that has run for a while.
+const WHILE: Duration = Duration::from_millis(200);
 
 /// A finished recording.
 #[derive(Debug)]
@@ -104,16 +110,40 @@ pub struct Started {
 }
 
 impl Started {
-    /// Waits until the profiler should be attached.
-    pub fn attached(self) -> Self {
-        sleep(ATTACH);
-        self
+    /// Waits until the profiler samples. One that cannot says so when it is stopped.
+    pub fn attached(self) -> Result<Self, Error> {
+        self.running.says(BEGUN, PATIENCE)?;
+        Ok(self)
     }
 
-    /// Ends it as Ctrl-C does.
+    /// Waits until the profiler has caught up with all that ran when it began: of a whole host that is much, and meanwhile copies of stacks
+    /// are cut short. On a host that starts processes all the time it never has, and is waited for some seconds only.
+    pub fn settled(self) -> Result<Self, Error> {
+        let started = self.attached()?;
+        let used = || {
+            let pid = started.running.pid();
+            let readers = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            let readers = readers.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+            readers.chain([pid]).filter_map(children::cpu_time).sum::<Duration>()
+        };
+        let until = Instant::now() + SETTLING;
+        let mut before = used();
+        while Instant::now() < until {
+            sleep(LOOK);
+            let now = used();
+            if now.saturating_sub(before) < LOOK / 10 {
+                break;
+            }
+            before = now;
+        }
+        Ok(started)
+    }
+
+    /// Ends it as Ctrl-C does, once it samples: before, that would end the profiler without a word.
     pub fn stop(self) -> Result<Recording, Error> {
-        self.running.signal(Signal::INT);
-        self.finish()
+        let started = self.attached()?;
+        started.running.signal(Signal::INT);
+        started.finish()
     }
 
     /// Waits for its own end.
@@ -156,8 +186,8 @@ pub fn record_command(hertz: u32, program: &Path, arguments: &[&str]) -> Result<
 
 /// Records `program ARGUMENTS` with `profiler record -p PID`, attached when it has run for a while.
 pub fn record_running(hertz: u32, program: &Path, arguments: &[&str]) -> Result<Recorded, Error> {
-    let target = children::start(Command::new(program).args(arguments))?;
-    sleep(Duration::from_millis(200));
+    let mut target = children::start(Command::new(program).args(arguments))?;
+    target.works_for(WHILE, PATIENCE)?;
     let started = Recorder::new(hertz)?.arg("-p").arg(target.pid().to_string()).start()?;
     let output = target.wait(PATIENCE)?.stdout;
     let recording = started.stop()?;
@@ -167,7 +197,7 @@ pub fn record_running(hertz: u32, program: &Path, arguments: &[&str]) -> Result<
 
 /// Records the whole host with `profiler record -a` while `program ARGUMENTS` starts and ends.
 pub fn record_host(hertz: u32, program: &Path, arguments: &[&str]) -> Result<Recorded, Error> {
-    let started = Recorder::new(hertz)?.arg("-a").start()?.attached();
+    let started = Recorder::new(hertz)?.arg("-a").start()?.settled()?;
     let output = children::run_well(Command::new(program).args(arguments), PATIENCE)?.stdout;
     let recording = started.stop()?;
     let truth = Truth::find(&program.display().to_string(), &output)?;

@@ -14,7 +14,7 @@ use profiler_integration::environment::{
     have_by_chance, have_root, have_tools, one_at_a_time, profiler, profiler_with_faults,
 };
 use profiler_integration::programs;
-use profiler_integration::recording::{Recorder, folder};
+use profiler_integration::recording::{Recorder, Started, folder};
 use profiler_integration::rows::{Row, rows, total};
 use rustix::process::Signal;
 
@@ -340,8 +340,10 @@ fn root_ctrl_c_writes_the_files() {
     }
     let _one = one_at_a_time();
     let file = programs::c("shares").build().expect("it builds");
-    let load = children::start(Command::new(&file).args(["--ms", "60000"])).expect("it starts");
-    let started = Recorder::new(199).expect("a recorder").arg("-a").start().expect("it starts").attached();
+    let started = Recorder::new(199).and_then(|recorder| recorder.arg("-a").start()).and_then(Started::attached);
+    let started = started.expect("it starts");
+    let mut load = children::start(Command::new(&file).args(["--ms", "60000"])).expect("it starts");
+    assert!(load.works_for(Duration::from_secs(1), PATIENCE).expect("it works"));
     let recording = started.stop().unwrap_or_else(|error| panic!("{error}"));
     drop(load);
     assert!(total(&rows(&recording.profile)) > 50);
@@ -364,6 +366,8 @@ fn root_the_commands_own_ctrl_c_ends_it_and_the_files_are_written() {
         .arg(file)
         .args(["--ms", "60000"]);
     let running = children::start(&mut command).expect("it starts");
+    assert!(running.says("Sampling ", PATIENCE).expect("it samples"));
+    // What it records meanwhile.
     sleep(Duration::from_secs(2));
     running.signal(Signal::INT);
     let finished = running.wait(PATIENCE).unwrap_or_else(|error| panic!("{error}"));

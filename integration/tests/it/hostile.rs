@@ -197,8 +197,9 @@ fn root_a_file_of_roots_in_place_of_a_perf_map_is_not_read() {
         };
         until("the program", &|| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|exe| exe == program));
         let started = recorder.arg("-p").arg(pid.to_string()).start().expect("it starts");
-        let before = cpu_ticks(pid);
-        until("two seconds of its CPU time", &|| cpu_ticks(pid) >= before + 200);
+        let cpu_time = || children::cpu_time(pid).unwrap_or_default();
+        let enough = cpu_time() + Duration::from_secs(2);
+        until("two seconds of its CPU time", &|| cpu_time() >= enough);
         let recording = started.stop().unwrap_or_else(|error| panic!("{test}: {error}"));
         drop(running);
         let _ = std::fs::remove_file(format!("/tmp/perf-{pid}.map"));
@@ -210,11 +211,4 @@ fn root_a_file_of_roots_in_place_of_a_perf_map_is_not_read() {
         assert!(all > 50, "{all}");
         assert_eq!(named > 0, is_read, "mode {mode:o}: {named} of {all}");
     }
-}
-
-/// CPU time of a process in user mode, in hundredths of a second; 0 when it is gone.
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let ticks = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(11));
-    ticks.and_then(|ticks| ticks.parse().ok()).unwrap_or(0)
 }

@@ -209,6 +209,7 @@ fn root_a_pipe_that_nobody_reads_is_given_up_by_ctrl_c() {
     let arguments = ["-d", "1", "-f", "pprof", "-o", &name];
     // Nobody opens it.
     let mut running = children::start(&mut scene.record(&arguments)).expect("it starts");
+    assert!(running.says("Sampling ", PATIENCE).expect("it samples"));
     sleep(Duration::from_secs(2));
     let until = Instant::now() + PATIENCE;
     // The first may end the recording only, on a slow machine.
