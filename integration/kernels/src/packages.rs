@@ -63,6 +63,8 @@ pub const RELEASES: &[Release] = &[
     Release { name: "6.12-arm64", processor: Processor::Arm64, sources: TRIXIE },
     Release { name: "sid-arm64", processor: Processor::Arm64, sources: SID },
 ];
+/// Whose packages [`Packages::unstable`] are.
+const UNSTABLE: &str = "sid";
 /// Where tools for guests come from.
 const TOOLS: [&str; 2] = ["6.1", "6.1-arm64"];
 
@@ -131,6 +133,16 @@ impl Packages {
         Apt::new(self, release)?.unpacked(package)
     }
 
+    /// Debian unstable, for runtimes that are newer than the machine's.
+    ///
+    /// # Errors
+    /// Its lists cannot be fetched.
+    pub fn unstable(&self) -> Result<Unstable, Error> {
+        let missing = || Error::NoPackage { what: UNSTABLE.into(), release: "the releases" };
+        let release = RELEASES.iter().find(|release| release.name == UNSTABLE).ok_or_else(missing)?;
+        Apt::new(self, release).map(Unstable)
+    }
+
     /// A static busybox, for the guest's shell.
     ///
     /// # Errors
@@ -139,6 +151,50 @@ impl Packages {
         let tree = self.tool(processor, "busybox-static")?;
         let found = ["bin", "usr/bin"].iter().map(|at| tree.join(at).join("busybox")).find(|file| file.is_file());
         found.ok_or_else(|| Error::NoPackage { what: "busybox".into(), release: "what was fetched" })
+    }
+}
+
+/// Debian unstable.
+pub struct Unstable(Apt);
+
+impl Unstable {
+    /// The numbers `N` of which it has a package `BEFORE N AFTER`, ascending.
+    ///
+    /// # Errors
+    /// apt does not tell.
+    pub fn numbers(&self, before: &str, after: &str) -> Result<Vec<u32>, Error> {
+        let names = children::run_well(self.0.command("apt-cache").args(["pkgnames", before]), PATIENCE)?;
+        let number = |name: &str| name.strip_prefix(before)?.strip_suffix(after)?.parse().ok();
+        let mut numbers: Vec<u32> = names.stdout.lines().filter_map(number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Ok(numbers)
+    }
+
+    /// Makes `folder`, which is on the same file system as what is fetched, a root directory with the files of `packages`.
+    ///
+    /// # Errors
+    /// One of them cannot be fetched, or linked there.
+    pub fn lay_out(&self, packages: &[&str], folder: &Path) -> Result<(), Error> {
+        // Unstable has all its programs and libraries below /usr.
+        for name in ["bin", "lib", "lib64", "sbin"] {
+            let target = Path::new("usr").join(name);
+            let made = folder.join(&target);
+            fs::create_dir_all(&made).map_err(Error::file("create", &made))?;
+            let link = folder.join(name);
+            std::os::unix::fs::symlink(&target, &link).map_err(Error::file("link", &link))?;
+        }
+        for tree in self.0.all_unpacked(packages)? {
+            for part in ["usr", "etc"] {
+                let from = tree.join(part);
+                if from.is_dir() {
+                    let mut copy = Command::new("cp");
+                    copy.args(["--archive", "--link", "--no-target-directory"]).arg(from).arg(folder.join(part));
+                    children::run_well(&mut copy, PATIENCE)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -238,6 +294,9 @@ impl Apt {
             ("Dir::State::lists", at("lists")),
             ("Dir::State::status", at("status")),
             ("Dir::Cache", at("cache")),
+            // Images of containers have them turned off, and each call takes seconds of CPU time then.
+            ("Dir::Cache::pkgcache", "pkgcache.bin".into()),
+            ("Dir::Cache::srcpkgcache", "srcpkgcache.bin".into()),
             ("APT::Architecture", self.architecture.into()),
             ("APT::Architectures", self.architecture.into()),
             ("APT::Sandbox::User", "root".into()),
@@ -257,25 +316,40 @@ impl Apt {
 
     /// The folder with the files of `package`, fetched and unpacked once.
     fn unpacked(&self, package: &str) -> Result<PathBuf, Error> {
-        let version = self.newest(package)?.map(|found| found.version().replace(['/', ':'], "_")).unwrap_or_default();
-        let tree = self.debs.join(format!("{package}_{version}"));
-        if tree.is_dir() {
-            return Ok(tree);
-        }
-        let fetched = self.debs.join(format!("{package}_{version}.fetched"));
-        let _ = fs::remove_dir_all(&fetched);
-        fs::create_dir_all(&fetched).map_err(Error::file("create", &fetched))?;
-        eprintln!("fetching {package} {version}");
-        let mut download = self.command("apt-get");
-        download.args(["-q", "download", package]).current_dir(&fetched);
-        children::run_well(&mut download, PATIENCE)
-            .map_err(|source| Error::Unreachable { release: "the lists", source })?;
         let missing = || Error::NoPackage { what: package.into(), release: "what was fetched" };
-        let deb = find(&fetched, package, 0).ok_or_else(missing)?;
-        let partial = self.debs.join(format!("{package}_{version}.partial"));
-        children::run_well(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&partial), PATIENCE)?;
-        fs::rename(&partial, &tree).map_err(Error::file("move into place", &tree))?;
-        let _ = fs::remove_dir_all(&fetched);
-        Ok(tree)
+        self.all_unpacked(&[package])?.pop().ok_or_else(missing)
+    }
+
+    /// The same of several, which are asked for at once.
+    fn all_unpacked(&self, packages: &[&str]) -> Result<Vec<PathBuf>, Error> {
+        let mut show = self.command("apt-cache");
+        let told = children::run(show.args(["show", "--no-all-versions"]).args(packages), PATIENCE)?.stdout;
+        let told: Vec<Package> = told.split("\n\n").map(|stanza| Package(stanza.to_owned())).collect();
+        let mut wanted = Vec::with_capacity(packages.len());
+        for &package in packages {
+            let version = told.iter().find(|told| told.field("Package") == package).map_or("", Package::version);
+            let name = format!("{package}_{}", version.replace(['/', ':'], "_"));
+            wanted.push((package, self.debs.join(&name), name));
+        }
+        let missing: Vec<_> = wanted.iter().filter(|(_, tree, _)| !tree.is_dir()).collect();
+        if !missing.is_empty() {
+            let fetched = tempfile::tempdir_in(&self.debs).map_err(Error::file("create a folder in", &self.debs))?;
+            let mut download = self.command("apt-get");
+            download.args(["-q", "download"]).current_dir(fetched.path());
+            for (package, _, name) in &missing {
+                eprintln!("fetching {name}");
+                download.arg(package);
+            }
+            children::run_well(&mut download, PATIENCE)
+                .map_err(|source| Error::Unreachable { release: "the lists", source })?;
+            for (package, tree, _) in missing {
+                let missing = || Error::NoPackage { what: (*package).into(), release: "what was fetched" };
+                let deb = find(fetched.path(), &format!("{package}_"), 0).ok_or_else(missing)?;
+                let partial = fetched.path().join(package);
+                children::run_well(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&partial), PATIENCE)?;
+                fs::rename(&partial, tree).map_err(Error::file("move into place", tree))?;
+            }
+        }
+        Ok(wanted.into_iter().map(|(_, tree, _)| tree).collect())
     }
 }

@@ -4,21 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use profiler_integration::environment::{have_root, one_at_a_time};
-use profiler_integration::proof::{HERTZ, prove_with};
+use profiler_integration::proof::HERTZ;
+use profiler_integration::python::{BAR, BAR_OF_FEW, program, prove_phases};
 use profiler_integration::recording::{Recorded, Recorder, record_running};
 use profiler_integration::rows::{Row, is_function, rows, total};
-use profiler_integration::shares::group_of;
 use profiler_integration::truth::Truth;
 use profiler_model::FrameKind;
-
-/// Of stacks with all their functions, each with its callers.
-const BAR: f64 = 0.995;
-/// The same of some 500 samples, with the error of so few.
-const BAR_OF_FEW: f64 = 0.99;
-
-fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("programs/python/phases.py")
-}
 
 /// The distribution's, which is there where tests must run, as it is: one program, stripped.
 fn of_the_distribution(test: &str) -> Option<PathBuf> {
@@ -41,23 +32,8 @@ fn of_pyenv() -> Vec<(String, PathBuf)> {
     found
 }
 
-/// The stacks of its phases: all but some of its end, since it is recorded from the midst of its run.
-fn of_phases(recorded: &Recorded) -> Vec<Row> {
-    let groups: Vec<&str> = recorded.truth.shares.keys().map(String::as_str).collect();
-    let own = recorded.own_rows();
-    let all = total(&own);
-    let in_phases: Vec<Row> = own.into_iter().filter(|row| group_of(row, &groups).is_some()).collect();
-    let share = total(&in_phases) as f64 / all as f64;
-    assert!(share > 0.95 && all > 100, "{share} of {all} stacks are in phases");
-    in_phases
-}
-
-fn prove_phases(test: &str, bar: f64, record: impl Fn() -> Result<Recorded, profiler_integration::Error>) {
-    prove_with(test, bar, record, of_phases, |_| false);
-}
-
 fn recorded(python: &Path, ms: &str) -> Result<Recorded, profiler_integration::Error> {
-    let source = source();
+    let source = program();
     record_running(HERTZ, python, &[source.to_str().unwrap_or_default(), "--ms", ms])
 }
 
@@ -80,7 +56,7 @@ fn root_the_same_with_every_version_that_is_here() {
 
 /// Functions of the program: their first line, and the one after the last.
 fn functions() -> BTreeMap<String, (u32, u32)> {
-    let text = std::fs::read_to_string(source()).expect("the program is there");
+    let text = std::fs::read_to_string(program()).expect("the program is there");
     let lines: Vec<&str> = text.lines().collect();
     let mut found = BTreeMap::new();
     for (at, line) in lines.iter().enumerate() {
@@ -162,7 +138,7 @@ fn root_the_interpreters_own_functions_are_shown_on_request() {
         return;
     }
     let _one = one_at_a_time();
-    let source = source();
+    let source = program();
     let recorder = Recorder::new(HERTZ).expect("a folder").arg("--runtime-frames").arg("all");
     let recording = recorder.run(&python, &[source.to_str().unwrap_or_default(), "--ms", "300"]).expect("a recording");
     let truth = Truth::find("phases", &recording.finished.stdout).expect("a report");
