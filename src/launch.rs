@@ -2,6 +2,7 @@
 //! command, and goes on when the clocks run.
 
 use std::ffi::{OsStr, OsString};
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -19,11 +20,17 @@ use crate::exit::{self, ExitError};
 /// Name of the hidden subcommand.
 pub const SUBCOMMAND: &str = "__launch";
 
+/// Interpreters of interpreters that the kernel follows.
+const MAX_INTERPRETERS: usize = 4;
+/// Bytes of a script's first line that the kernel reads.
+const MAX_LINE: u64 = 256;
+
 /// A command that waits to be let go.
 #[derive(Debug)]
 pub struct Launched {
     child: Child,
     pid: Pid,
+    program: PathBuf,
     status: Option<ExitStatus>,
 }
 
@@ -31,7 +38,7 @@ impl Launched {
     /// Starts `command`, stopped before its first instruction.
     pub fn stopped(command: &[OsString]) -> anyhow::Result<Self> {
         let program = command.first().context("no command")?;
-        check(program)?;
+        let program = program_of(check(program)?);
         let mut child = Command::new("/proc/self/exe")
             .arg(SUBCOMMAND)
             .arg("--")
@@ -40,7 +47,7 @@ impl Launched {
             .context("cannot start a process")?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("cannot start a process")?;
         match waitpid(Some(pid), WaitOptions::UNTRACED) {
-            Ok(Some((_, status))) if status.stopped() => Ok(Self { child, pid, status: None }),
+            Ok(Some((_, status))) if status.stopped() => Ok(Self { child, pid, program, status: None }),
             Ok(_) => anyhow::bail!("the command ended before it started"),
             Err(error) => {
                 let _ = child.kill();
@@ -53,6 +60,12 @@ impl Launched {
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The program that it is going to be; of a script, what interprets it.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Lets it go.
@@ -98,18 +111,14 @@ impl Drop for Launched {
     }
 }
 
-/// Finds out before anything is set up whether `program` can be executed.
-fn check(program: &OsStr) -> Result<(), ExitError> {
+/// Finds out before anything is set up whether `program` can be executed, and which file it is.
+fn check(program: &OsStr) -> Result<PathBuf, ExitError> {
     let not_found =
         |what: &str| ExitError { code: exit::NOT_FOUND, message: format!("{}: {what}", program.to_string_lossy()) };
     let path = if program.as_bytes().contains(&b'/') {
         PathBuf::from(program)
     } else {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let candidates: Vec<PathBuf> =
-            env::split_paths(&path).map(|folder| folder.join(program)).filter(|path| path.is_file()).collect();
-        let runnable = candidates.iter().find(|path| is_executable(path));
-        runnable.or(candidates.first()).cloned().ok_or_else(|| not_found("command not found"))?
+        on_path(program).ok_or_else(|| not_found("command not found"))?
     };
     let metadata = fs::metadata(&path).map_err(|error| not_found(&error.to_string()))?;
     if metadata.is_dir() || !is_executable(&path) {
@@ -118,7 +127,43 @@ fn check(program: &OsStr) -> Result<(), ExitError> {
         let message = format!("{}: {what}", path.display());
         return Err(ExitError { code: exit::NOT_EXECUTABLE, message });
     }
-    Ok(())
+    Ok(path)
+}
+
+/// The first of `program` on the PATH that can be executed, else the first.
+fn on_path(program: &OsStr) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let candidates: Vec<PathBuf> =
+        env::split_paths(&path).map(|folder| folder.join(program)).filter(|path| path.is_file()).collect();
+    let runnable = candidates.iter().find(|path| is_executable(path));
+    runnable.or(candidates.first()).cloned()
+}
+
+/// What the kernel runs in the place of a script, through `env` too; the file itself if it is none.
+fn program_of(mut file: PathBuf) -> PathBuf {
+    for _ in 0..MAX_INTERPRETERS {
+        let Some(interpreter) = interpreter(&file) else { break };
+        file = interpreter;
+    }
+    file
+}
+
+/// What interprets `file`, if that is a script (execve(2)).
+fn interpreter(file: &Path) -> Option<PathBuf> {
+    // Of what is no file nothing is read, which might last.
+    if !file.is_file() {
+        return None;
+    }
+    let mut start = Vec::new();
+    fs::File::open(file).ok()?.take(MAX_LINE).read_to_end(&mut start).ok()?;
+    let line = start.strip_prefix(b"#!")?.split(|&byte| byte == b'\n').next()?;
+    let mut words = line.split(|byte| b" \t".contains(byte)).filter(|word| !word.is_empty()).map(OsStr::from_bytes);
+    let interpreter = Path::new(words.next()?);
+    if interpreter.file_name() == Some(OsStr::new("env")) {
+        // Its options, and what it sets, come before the program.
+        return on_path(words.find(|word| !word.as_bytes().starts_with(b"-") && !word.as_bytes().contains(&b'='))?);
+    }
+    Some(interpreter.to_owned())
 }
 
 fn is_executable(path: &Path) -> bool {
@@ -222,6 +267,26 @@ impl SudoUser {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_script_the_program_is_what_interprets_it() {
+        let place = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = place.path().join(name);
+            fs::write(&path, text).unwrap();
+            path
+        };
+        let shell = file("shell", "\x7fELF");
+        let script = file("script", &format!("#! {} -e\necho", shell.display()));
+        assert_eq!(program_of(file("of_script", &format!("#!{}", script.display()))), shell);
+        let found = on_path(OsStr::new("sh")).unwrap();
+        assert_eq!(program_of(file("env", "#!/usr/bin/env -S A=1 sh -e\n")), program_of(found));
+        assert_eq!(program_of(shell.clone()), shell);
+        // The kernel refuses it, and so does this come to an end.
+        let own = file("own", &format!("#!{}\n", place.path().join("own").display()));
+        assert_eq!(program_of(own.clone()), own);
+        assert_eq!(interpreter(place.path()), None, "a folder");
+    }
 
     #[test]
     fn a_users_group_and_home_are_those_of_passwd() {

@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
+use profiler_model::FrameKind;
+
 use crate::Error;
 use crate::environment::repository;
 use crate::proof::prove_with;
 use crate::recording::Recorded;
-use crate::rows::{Row, total};
+use crate::rows::{Row, is_function, total};
 use crate::shares::group_of;
 
 /// Of stacks with all their functions, each with its callers.
@@ -38,4 +40,48 @@ fn of_phases(recorded: &Recorded) -> Vec<Row> {
     let share = total(&in_phases) as f64 / all as f64;
     assert!(share > 0.95 && all > 100, "{share} of {all} stacks are in phases");
     in_phases
+}
+
+/// Samples of a Python process, by what they have of its functions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Have functions of Python.
+    pub with: u64,
+    /// Have none, though the interpreter's evaluation loop is on their stack, or the stack is not whole so that nobody knows.
+    pub without: u64,
+    /// Reach their root and pass through no evaluation loop: no function of Python runs there. The interpreter starts, or ends.
+    pub none_due: u64,
+}
+
+impl Carried {
+    /// Those of `rows`; what lacks functions is added to `lacking`.
+    #[must_use]
+    pub fn of(rows: &[Row], lacking: &mut Vec<Row>) -> Self {
+        let is_loop = |name: &String| is_function(name, "_PyEval_EvalFrameDefault");
+        let mut found = Self::default();
+        for row in rows {
+            let mut functions = row.frames.iter().flat_map(|frame| &frame.functions);
+            if row.frames.iter().any(|frame| frame.kind == FrameKind::Cpython) {
+                found.with += row.count;
+            } else if row.marker().is_some() || functions.any(is_loop) {
+                found.without += row.count;
+                lacking.push(row.clone());
+            } else {
+                found.none_due += row.count;
+            }
+        }
+        found
+    }
+
+    /// Samples that should have functions of Python.
+    #[must_use]
+    pub fn due(&self) -> u64 {
+        self.with + self.without
+    }
+
+    /// The share of those that have them; 1 if none should.
+    #[must_use]
+    pub fn share(&self) -> f64 {
+        if self.due() == 0 { 1.0 } else { self.with as f64 / self.due() as f64 }
+    }
 }

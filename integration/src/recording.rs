@@ -187,7 +187,10 @@ pub fn record_command(hertz: u32, program: &Path, arguments: &[&str]) -> Result<
 /// Records `program ARGUMENTS` with `profiler record -p PID`, attached when it has run for a while.
 pub fn record_running(hertz: u32, program: &Path, arguments: &[&str]) -> Result<Recorded, Error> {
     let mut target = children::start(Command::new(program).args(arguments))?;
-    target.works_for(WHILE, PATIENCE)?;
+    if !target.works_for(WHILE, PATIENCE)? {
+        let Finished { command, status, stdout, stderr } = target.wait(PATIENCE)?;
+        return Err(Error::Failed { command, status: status.to_string(), output: format!("{stderr}\n{stdout}") });
+    }
     let started = Recorder::new(hertz)?.arg("-p").arg(target.pid().to_string()).start()?;
     let output = target.wait(PATIENCE)?.stdout;
     let recording = started.stop()?;

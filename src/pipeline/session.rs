@@ -1,11 +1,17 @@
 //! One sampling session: the only place where samples, side band and tables meet.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use profiler_bpf::record::Sample;
 use profiler_bpf::sideband::{Event, Kind, Sideband};
 use profiler_bpf::{Batch, Counter, Sampler, Source, Targets, online_cpus};
 use profiler_targets::TargetRules;
+use profiler_unwinders::executable::{Executable, Mapper};
+use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::{Clock, Process, ProcessTable};
 use profiler_unwinders::publish::Publisher;
 use profiler_unwinders::reading::{Reading, Troubles};
@@ -31,6 +37,9 @@ const TIDY_NS: u64 = 1_000_000_000;
 const HURRY: Duration = Duration::from_secs(1);
 /// Chosen processes that are looked at eagerly.
 const MAX_EAGER: usize = 4096;
+
+/// What a linker of glibc's links with nearly every program.
+const C_LIBRARY: &str = "libc.so.6";
 
 /// How to run a session.
 #[derive(Debug)]
@@ -170,6 +179,24 @@ impl Session {
                 self.publisher.preload(pid, self.reading.as_mut());
             }
         }
+    }
+
+    /// Learns how to unwind the program at `path`, which `pid` is about to become, what links it, and the C library that lies beside that:
+    /// reading a large program takes longer than a short one lives.
+    pub fn expect(&mut self, pid: u32, path: &Path) {
+        let Some(program) = self.expect_file(pid, path) else { return };
+        let linker = program.interpreter.as_deref().map(|linker| Path::new(OsStr::from_bytes(linker)));
+        // The link that programs name may lie elsewhere.
+        let Some(linker) = linker.and_then(|linker| linker.canonicalize().ok()) else { return };
+        self.expect_file(pid, &linker);
+        self.expect_file(pid, &linker.with_file_name(C_LIBRARY));
+    }
+
+    /// What cannot be found now is told of when it is mapped.
+    fn expect_file(&mut self, pid: u32, path: &Path) -> Option<Arc<Executable>> {
+        let process = Mapper { pid, alive: true, exe: &[], parent: 0 };
+        let file = Mapping::expected(path).ok()?;
+        self.publisher.expect(&process, &file, self.reading.as_mut(), Clock::monotonic_now())
     }
 
     /// Starts the clocks of all CPUs.

@@ -151,6 +151,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     if let Some(command) = &command {
         session.begin_with_exec(command.id());
+        session.expect(command.id(), command.program());
     }
     // On a host with more work than CPUs a new process is known sooner so, and fewer of its samples need a copy of their stack.
     // Without the right to it nothing is worse than before.

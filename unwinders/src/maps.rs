@@ -7,8 +7,11 @@
 mod parser;
 mod set;
 
-use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use profiler_address::{FileOffset, UserAddr};
 
@@ -99,6 +102,22 @@ pub struct Mapping {
 }
 
 impl Mapping {
+    /// Of the file at `path`, which nobody has mapped yet: without addresses.
+    ///
+    /// # Errors
+    /// There is none, or it is no regular file.
+    pub fn expected(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        let metadata = path.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+        }
+        let device = metadata.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let backing = Backing::File(FileId { major, minor, inode: metadata.ino() }, path.as_os_str().as_bytes().into());
+        Ok(Self { start: UserAddr(0), end: UserAddr(0), offset: FileOffset(0), backing })
+    }
+
     /// Whether `address` is inside.
     #[must_use]
     pub fn contains(&self, address: UserAddr) -> bool {

@@ -159,6 +159,16 @@ impl Native {
         }
     }
 
+    /// Loads the rows of an executable that a process is about to map.
+    pub fn expect(&self, executable: &Arc<Executable>, reading: &mut dyn Reading, now: u64) {
+        let mut shared = self.lock();
+        if !executable.segments.is_empty()
+            && let Some(slot) = shared.slots.slot_of(executable, now)
+        {
+            shared.load(slot, reading);
+        }
+    }
+
     /// Whether any of the executable's code is in `mapping`.
     #[must_use]
     pub fn has_code(&self, mapping: &abi::Mapping) -> bool {

@@ -513,6 +513,24 @@ impl Publisher {
         }
     }
 
+    /// Makes ready for `process`, which is about to map `file`: its rows are loaded, and what it is of a runtime is found out, so that
+    /// little is left to be done then. Returns what it is, if it is an executable.
+    pub fn expect(
+        &self,
+        process: &Mapper<'_>,
+        file: &Mapping,
+        reading: &mut dyn Reading,
+        now: u64,
+    ) -> Option<Arc<Executable>> {
+        let executable = reading.open(process, &[file]).executables.pop()?.ok()?;
+        self.native.expect(&executable, reading, now);
+        if executable.runtime.is_some() {
+            // It is not mapped, so there is nothing to attach to yet; what its file says is kept for when it is.
+            let _ = reading.attach(process, &executable, &[]);
+        }
+        Some(executable)
+    }
+
     /// Whether anything is published of this pid.
     #[must_use]
     pub fn has(&self, pid: u32) -> bool {

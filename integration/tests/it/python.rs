@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use profiler_integration::environment::{have_root, one_at_a_time};
 use profiler_integration::proof::HERTZ;
-use profiler_integration::python::{BAR, BAR_OF_FEW, program, prove_phases};
-use profiler_integration::recording::{Recorded, Recorder, record_running};
+use profiler_integration::python::{BAR, BAR_OF_FEW, Carried, program, prove_phases};
+use profiler_integration::recording::{Recorded, Recorder, record_command, record_running};
 use profiler_integration::rows::{Row, is_function, rows, total};
 use profiler_integration::truth::Truth;
 use profiler_model::FrameKind;
@@ -153,5 +153,54 @@ fn root_the_interpreters_own_functions_are_shown_on_request() {
         let (key, sorting) = (at("by_key").expect("it is there"), at("sorting").expect("it called it"));
         let between = row.frames.get(key + 1..sorting).unwrap_or_default();
         assert!(between.iter().any(|frame| frame.kind == FrameKind::Native), "{}", row.describe());
+    }
+}
+
+/// Samples a second of recordings of short scripts: enough of each.
+const OFTEN: u32 = 1_999;
+/// Recordings of one, each by a profiler that knows nothing yet.
+const RECORDINGS: usize = 12;
+/// Of a script that lives 100 ms, the share of its samples that have its functions, of those in which Python runs.
+const OF_SHORT: f64 = 0.9;
+
+#[test]
+fn root_a_script_that_lives_100_ms_has_its_functions() {
+    let test = "root_a_script_that_lives_100_ms_has_its_functions";
+    let Some(python) = of_the_distribution(test) else { return };
+    if !have_root(test) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let source = program().with_file_name("short.py");
+    let record = |lacking: &mut Vec<Row>| {
+        let recorded = record_command(OFTEN, &python, &[source.to_str().unwrap_or_default()]).expect("a recording");
+        let rows = recorded.own_rows();
+        let carried = Carried::of(&rows, lacking);
+        // The script's own clock does not begin before its first line.
+        let due = recorded.truth.cpu_ns as f64 * f64::from(OFTEN) / 1e9;
+        assert!(
+            carried.due() as f64 > due * 0.8 - 3.0 * due.sqrt(),
+            "{test}: {carried:?} of {due:.0} by its own clock"
+        );
+        carried
+    };
+    let attempt = || {
+        let mut lacking = Vec::new();
+        let mut found: Vec<Carried> = (0..RECORDINGS).map(|_| record(&mut lacking)).collect();
+        println!("{test}: {found:?}");
+        // A busy machine gives a profiler no CPU for as long as the script lives, now and then: the better half is what the profiler does.
+        found.sort_by(|a, b| b.share().total_cmp(&a.share()));
+        found.truncate(RECORDINGS / 2);
+        let (with, due) = found.iter().fold((0, 0), |(with, due), one| (with + one.with, due + one.due()));
+        let (with, due) = (with as f64, due as f64);
+        let error = (due * OF_SHORT * (1.0 - OF_SHORT)).sqrt();
+        let lacking: Vec<String> = lacking.iter().take(10).map(Row::describe).collect();
+        (with >= due * OF_SHORT - 3.0 * error)
+            .then_some(())
+            .ok_or_else(|| format!("{with} of {due} samples have functions of Python, not\n{}", lacking.join("\n")))
+    };
+    if let Err(problem) = attempt() {
+        println!("{test}: recording again, for what may be of the moment: {problem}");
+        attempt().unwrap_or_else(|problem| panic!("{test}: {problem}"));
     }
 }
