@@ -65,6 +65,9 @@ enum Command {
         #[arg(long)]
         names: bool,
     },
+    /// Speaks to one receiver, for the process that started it.
+    #[command(name = profiler_network::SUBCOMMAND, hide = true)]
+    Network,
     /// Waits stopped until it is sampled, then becomes the command.
     #[command(name = launch::SUBCOMMAND, hide = true)]
     Launch {
@@ -335,6 +338,7 @@ pub fn run() -> ExitCode {
         Command::Reader { memory, names } => {
             profiler_reader::serve(memory, names).map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from)
         }
+        Command::Network => profiler_export::serve().map(|()| ExitCode::SUCCESS).map_err(anyhow::Error::from),
         Command::Launch { command } => Err(launch::become_command(&command).into()),
     };
     result.unwrap_or_else(|error| {

@@ -1,4 +1,7 @@
-//! What the profiler's processes give up after their start: see [`profiler_confine`]. Readers give up more by themselves.
+//! What the profiler's processes give up after their start: see [`profiler_confine`]. Readers and senders give up more by themselves.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 
 use profiler_confine::{CapabilitySet, Report, Rights, Role};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -8,21 +11,41 @@ const ADMIN_ONLY: i64 = 3;
 /// `RLIMIT_NICE` for a nice value of -15, the lowest that a thread asks for.
 const NICE: u64 = 35;
 
-/// A process that was confined.
+/// A process that was confined, or a thread of the agent's that gave up more than the agent.
 #[derive(Clone, Debug)]
 pub struct Confined {
     /// What it is, in a word.
     pub name: &'static str,
-    /// Its pid.
-    pub pid: u32,
+    /// Whose it is, if there may be several.
+    pub of: Option<String>,
+    /// Its pid; none of a thread.
+    pub pid: Option<u32>,
     /// What is in force.
     pub report: Report,
 }
 
 impl Confined {
     fn new(name: &'static str, rights: &Rights) -> Self {
-        Self { name, pid: std::process::id(), report: profiler_confine::process(rights) }
+        Self { name, of: None, pid: Some(std::process::id()), report: profiler_confine::process(rights) }
     }
+}
+
+/// Threads of this process that gave up more, by what they are.
+static THREADS: Mutex<BTreeMap<&'static str, Report>> = Mutex::new(BTreeMap::new());
+
+/// Confines the calling thread, which is `name`, for good.
+pub fn thread(name: &'static str, rights: &Rights) {
+    let report = profiler_confine::thread(rights);
+    tracing::debug!("Confined, the thread {name}: {report}.");
+    THREADS.lock().unwrap_or_else(PoisonError::into_inner).insert(name, report);
+}
+
+/// Threads that [`thread`] confined.
+pub fn threads() -> Vec<Confined> {
+    let threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+    let one =
+        |(&name, report): (&&'static str, &Report)| Confined { name, of: None, pid: None, report: report.clone() };
+    threads.iter().map(one).collect()
 }
 
 /// What the agent's process may do once it has started.

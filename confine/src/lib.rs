@@ -1,7 +1,7 @@
 //! What a process of the profiler may do, as plain values ([`Role`], [`Rights`]), and giving up the rest in one call.
 //!
 //! ```text
-//!  Role ── rights ──► Rights { capabilities, at need, calls, files } ── process / thread ──► Report { what is in force, what is refused }
+//!  Role ── rights ──► Rights { capabilities, at need, calls, files, ports } ── process / thread ──► Report { what is in force, what is refused }
 //! ```
 //!
 //! Four walls, each of which stands without the others:
@@ -11,7 +11,7 @@
 //! | capabilities | root's rights, but for those of the role; also from what root would execute | never refused |
 //! | no new privileges | set-user-id programs and file capabilities | never refused |
 //! | system calls (seccomp) | every call that no role makes: the answer is `EPERM` | kernels without seccomp, some sandboxes |
-//! | files (Landlock) | every file but those of the role | before Linux 5.13, or where it is switched off |
+//! | files (Landlock) | every file but those of the role, and every TCP port | before Linux 5.13 (ports: 6.7), or where it is switched off |
 //!
 //! What is refused is in the [`Report`], with the reason; it is for the caller to say it. Nothing here ends a process.
 //!
@@ -67,7 +67,7 @@ fn confine(rights: &Rights, whose: seccomp::Whose) -> Report {
     let mut report = Report::default();
     // Files first: what opens them needs no right that is then gone. Capabilities before the filter, which refuses nothing of this.
     report.add(Wall::NoNewPrivileges, no_new_privileges());
-    report.add(Wall::Files, files::restrict(rights.files.as_ref()));
+    report.add(Wall::Files, files::restrict(rights));
     report.add(Wall::Capabilities, capabilities::reduce(rights));
     report.add(Wall::Calls, seccomp::install(&rights.calls, whose));
     if matches!(whose, seccomp::Whose::Process) {

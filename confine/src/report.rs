@@ -60,7 +60,49 @@ pub struct Report {
     pub entries: Vec<Entry>,
 }
 
+/// By number, as [`Report::to_parts`] counts them.
+const WALLS: [Wall; 4] = [Wall::Capabilities, Wall::NoNewPrivileges, Wall::Calls, Wall::Files];
+/// Bytes of a text that [`Report::from_parts`] takes.
+const MAX_TEXT: usize = 4096;
+
 impl Report {
+    /// Number of the wall, number of its force, and text of each entry: for who tells it to another process.
+    #[must_use]
+    pub fn to_parts(&self) -> Vec<(u8, u8, String)> {
+        let part = |Entry { wall, force }: &Entry| {
+            let wall = WALLS.iter().position(|known| known == wall)?;
+            let (number, text) = match force {
+                Force::Full(text) => (0, text.clone()),
+                Force::Part(text) => (1, text.clone()),
+                Force::None(text) => (2, text.clone()),
+                Force::NotAsked => (3, String::new()),
+            };
+            Some((u8::try_from(wall).ok()?, number, text))
+        };
+        self.entries.iter().filter_map(part).collect()
+    }
+
+    /// What [`Self::to_parts`] gave; `None` for what it cannot have given. Texts are cut.
+    #[must_use]
+    pub fn from_parts(parts: Vec<(u8, u8, String)>) -> Option<Self> {
+        if parts.len() > WALLS.len() {
+            return None;
+        }
+        let entry = |(wall, force, mut text): (u8, u8, String)| {
+            let end = (0..=MAX_TEXT.min(text.len())).rev().find(|&end| text.is_char_boundary(end)).unwrap_or_default();
+            text.truncate(end);
+            let force = match force {
+                0 => Force::Full(text),
+                1 => Force::Part(text),
+                2 => Force::None(text),
+                3 => Force::NotAsked,
+                _ => return None,
+            };
+            Some(Entry { wall: *WALLS.get(usize::from(wall))?, force })
+        };
+        Some(Self { entries: parts.into_iter().map(entry).collect::<Option<_>>()? })
+    }
+
     pub(crate) fn add(&mut self, wall: Wall, force: Force) {
         self.entries.push(Entry { wall, force });
     }
@@ -128,5 +170,18 @@ mod tests {
             "no_new_privs (execve grants nothing), seccomp not at all (Function not implemented)"
         );
         assert_eq!(report.force(Wall::Files), Some(&Force::NotAsked));
+    }
+
+    #[test]
+    fn a_report_is_told_to_another_process_and_what_is_none_is_refused() {
+        let forces = [Force::Full("a".into()), Force::Part("b".into()), Force::None("c".into()), Force::NotAsked];
+        let entries = WALLS.into_iter().zip(forces).map(|(wall, force)| Entry { wall, force }).collect();
+        let report = Report { entries };
+        assert_eq!(Report::from_parts(report.to_parts()), Some(report));
+        for refused in [vec![(4, 0, String::new())], vec![(0, 4, String::new())], vec![(0, 0, String::new()); 5]] {
+            assert_eq!(Report::from_parts(refused), None);
+        }
+        let long = Report::from_parts(vec![(0, 0, "ä".repeat(MAX_TEXT))]).expect("a report");
+        assert!(matches!(long.force(Wall::Capabilities), Some(Force::Full(text)) if text.len() == MAX_TEXT));
     }
 }

@@ -12,8 +12,10 @@ pub enum Role {
     Sampler,
     /// Opens and parses what belongs to targets: executables, `/proc` texts, memory.
     Reader,
-    /// Speaks with receivers, Kubernetes and whoever asks for metrics; keeps spools and files of profiles.
+    /// Keeps spools and files of profiles; speaks with Kubernetes, a control server and whoever asks for metrics.
     Network,
+    /// Speaks with one receiver: sends what it is handed, and says what became of it.
+    Sender,
     /// `profiler record`'s own: writes where its user asks, passes signals on to the command that it started.
     Recorder,
 }
@@ -29,6 +31,8 @@ pub struct Rights {
     pub calls: BTreeSet<Calls>,
     /// Files. None: whatever its user and capabilities permit.
     pub files: Option<Files>,
+    /// Ports to which TCP connections may be made, by who has `files`. None: any.
+    pub ports: Option<BTreeSet<u16>>,
 }
 
 /// System calls that belong together.
@@ -77,6 +81,7 @@ impl Role {
                 &[Calls::Memory, Calls::Borrow],
             ),
             Self::Network => (Cap::empty(), Cap::empty(), &[Calls::Sockets, Calls::Write]),
+            Self::Sender => (Cap::empty(), Cap::empty(), &[Calls::Sockets]),
             // A profile belongs into its user's folder, and the command runs as that user.
             Self::Recorder => (
                 Cap::empty(),
@@ -84,7 +89,7 @@ impl Role {
                 &[Calls::Write, Calls::Command],
             ),
         };
-        Rights { capabilities, at_need, calls: calls.iter().copied().collect(), files: None }
+        Rights { capabilities, at_need, calls: calls.iter().copied().collect(), files: None, ports: None }
     }
 }
 
@@ -97,9 +102,10 @@ impl Rights {
             at_need: CapabilitySet::empty(),
             calls: BTreeSet::new(),
             files: None,
+            ports: None,
         };
         roles.iter().fold(none, |mut all, role| {
-            let Self { capabilities, at_need, calls, files: _ } = role.rights();
+            let Self { capabilities, at_need, calls, files: _, ports: _ } = role.rights();
             all.capabilities |= capabilities;
             all.at_need |= at_need;
             all.calls.extend(calls);
@@ -125,6 +131,13 @@ impl Rights {
     #[must_use]
     pub fn within(mut self, files: Files) -> Self {
         self.files = Some(files);
+        self
+    }
+
+    /// May make TCP connections to `ports` only.
+    #[must_use]
+    pub fn connect(mut self, ports: impl IntoIterator<Item = u16>) -> Self {
+        self.ports = Some(ports.into_iter().collect());
         self
     }
 

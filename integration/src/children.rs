@@ -64,6 +64,31 @@ pub struct Finished {
     pub stderr: String,
 }
 
+/// The children of the process `pid`, of whichever of its threads, that have not ended.
+#[must_use]
+pub fn of(pid: u32) -> Vec<u32> {
+    // Each thread has its own.
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let pids = texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>());
+    pids.filter(|&pid| !matches!(state_of(pid), None | Some('Z' | 'X'))).collect()
+}
+
+/// The children of the agent `pid` that speak to receivers.
+#[must_use]
+pub fn senders_of(pid: u32) -> Vec<u32> {
+    let is_sender =
+        |pid: &u32| std::fs::read(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm == b"profiler-sender\n");
+    of(pid).into_iter().filter(is_sender).collect()
+}
+
+/// What the process `pid` does, by the letter of `/proc`: `T`, stopped; `Z`, ended and not waited for. None if there is none.
+#[must_use]
+pub fn state_of(pid: u32) -> Option<char> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(") ")?.1.chars().next()
+}
+
 /// Starts `command` with its output collected.
 pub fn start(command: &mut Command) -> Result<Running, Error> {
     let text = describe(command);

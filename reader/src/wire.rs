@@ -8,7 +8,7 @@ use std::time::Duration;
 use borsh::{BorshDeserialize, BorshSerialize};
 use profiler_address::{FileOffset, UserAddr};
 use profiler_bpf::abi::{Row, Rule};
-use profiler_confine::{Entry, Force, Report, Wall};
+use profiler_confine::Report;
 use profiler_environ::{MAX_VARIABLE, Said, Trouble};
 use profiler_unwinders::executable::{Executables, Known, Mapper};
 use profiler_unwinders::maps::{Backing, FileId, MAX_MAPPINGS, Mapping};
@@ -160,45 +160,18 @@ pub(crate) enum Answer {
     Unknown,
 }
 
-/// [`Report`]: wall, force and text of each entry.
+/// [`Report`], in parts.
 #[derive(Debug, BorshSerialize, BorshDeserialize)]
 pub(crate) struct Confinement(Vec<(u8, u8, String)>);
 
-/// By number.
-const WALLS: [Wall; 4] = [Wall::Capabilities, Wall::NoNewPrivileges, Wall::Calls, Wall::Files];
-
 impl Confinement {
     pub(crate) fn of(report: &Report) -> Self {
-        let entry = |Entry { wall, force }: &Entry| {
-            let wall = WALLS.iter().position(|known| known == wall)?;
-            let (number, text) = match force {
-                Force::Full(text) => (0, text.clone()),
-                Force::Part(text) => (1, text.clone()),
-                Force::None(text) => (2, text.clone()),
-                Force::NotAsked => (3, String::new()),
-            };
-            Some((wall as u8, number, text))
-        };
-        Self(report.entries.iter().filter_map(entry).collect())
+        Self(report.to_parts())
     }
 
     /// `None` if it is none.
     pub(crate) fn take(self) -> Option<Report> {
-        if self.0.len() > WALLS.len() {
-            return None;
-        }
-        let entry = |(wall, force, text): (u8, u8, String)| {
-            let text = cut(text);
-            let force = match force {
-                0 => Force::Full(text),
-                1 => Force::Part(text),
-                2 => Force::None(text),
-                3 => Force::NotAsked,
-                _ => return None,
-            };
-            Some(Entry { wall: *WALLS.get(usize::from(wall))?, force })
-        };
-        Some(Report { entries: self.0.into_iter().map(entry).collect::<Option<_>>()? })
+        Report::from_parts(self.0)
     }
 }
 
@@ -880,22 +853,6 @@ mod tests {
             let mut cut = bytes.clone();
             cut.resize(length, 0);
             assert_eq!(RowsHead::of(&compiled).0.take(&cut), None, "{length}");
-        }
-    }
-
-    #[test]
-    fn a_report_comes_as_it_went_and_others_are_refused() {
-        let entry = |wall, force| Entry { wall, force };
-        let entries = vec![
-            entry(Wall::NoNewPrivileges, Force::Full("a".to_owned())),
-            entry(Wall::Files, Force::NotAsked),
-            entry(Wall::Capabilities, Force::Part("b".to_owned())),
-            entry(Wall::Calls, Force::None("c".to_owned())),
-        ];
-        let report = Report { entries };
-        assert_eq!(Confinement::of(&report).take(), Some(report));
-        for refused in [vec![(4, 0, String::new())], vec![(0, 4, String::new())], vec![(0, 0, String::new()); 5]] {
-            assert_eq!(Confinement(refused).take(), None);
         }
     }
 

@@ -33,8 +33,8 @@ pub use self::kept::Kept;
 use self::losses::Losses;
 use self::trial::{Outcome, Trial, Verdict};
 use super::{Agent, ends_by};
-use crate::once_a_minute;
 use crate::telemetry::AgentState;
+use crate::{confinement, once_a_minute};
 
 /// Names the configuration in messages and as an origin.
 const NAME: &str = "opamp";
@@ -140,6 +140,8 @@ impl Managed {
         let told = Arc::clone(&inbox);
         let server = options.endpoint.clone();
         let thread = std::thread::Builder::new().name("opamp".to_owned()).spawn(move || {
+            // A server may send the agent elsewhere: to any port.
+            confinement::thread("opamp", &profiler_network::thread_rights(None));
             runtime.block_on(async {
                 let listen = async {
                     while let Some(event) = events.recv().await {

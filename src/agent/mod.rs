@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use profiler_config::{self as config, Change, Changes, Config, Loaded, Remote, Watcher};
 use profiler_limits::{Arbiter, Cap, Decision, Governor, KillSwitch, Shed, Usage};
+use profiler_network::{Member, Network};
 use profiler_reader::Reader;
 use profiler_resource::Resources;
 
@@ -40,7 +41,7 @@ use self::window::Windows;
 use crate::confinement::{self, Confined};
 use crate::once_a_minute;
 use crate::pipeline::Learner;
-use crate::telemetry::{Notifier, Telemetry, log, metrics};
+use crate::telemetry::{Notifier, Telemetry, TelemetryOptions, log, metrics};
 
 /// How often signals and the window's end are looked at.
 const STEP: Duration = Duration::from_millis(200);
@@ -87,6 +88,7 @@ struct Agent {
     resources: Arc<Resources>,
     learner: Learner,
     sinks: Sinks,
+    network: Network,
     telemetry: Telemetry,
     notifier: Notifier,
     kill_switch: KillSwitch,
@@ -120,12 +122,16 @@ impl Agent {
         raise_open_files();
         let notifier = Notifier::from_environment().context("cannot reach systemd by NOTIFY_SOCKET")?;
         // Who cannot be answered ends the start, before anything of the kernel's is touched.
-        let telemetry = Telemetry::bind(options::telemetry(&config.telemetry))?;
+        let network = Network::of_this_program();
+        let telemetry = Telemetry::bind(TelemetryOptions {
+            network: Some(network.clone()),
+            ..options::telemetry(&config.telemetry)
+        })?;
         // All that follows does with what the unit of a user without rights has. No thread is there yet.
         let confined = confinement::agent();
         let telemetry = telemetry.serve(vec![confined.clone()])?;
         let resources = Arc::new(Resources::start(options::resource(&config))?);
-        let sinks = Sinks::start(&config.exporters)?;
+        let sinks = Sinks::start(&config.exporters, network.clone())?;
         let processors = Processors::compile(&config.processors)?;
         let early = processors.early();
         let way_out = (processors, sinks.clone());
@@ -177,6 +183,7 @@ impl Agent {
             resources,
             learner,
             sinks,
+            network,
             telemetry,
             notifier,
             kill_switch,
@@ -250,7 +257,8 @@ impl Agent {
             self.telemetry.health().not_ready("the kernel refuses to sample");
         }
         let restricted = self.decision.is_some_and(|decision| decision.reason.is_some());
-        let usage = self.own.look(&self.sampling, self.publisher.namer(), restricted);
+        let senders: Vec<u32> = self.network.members().into_iter().map(|member| member.pid).collect();
+        let usage = self.own.look(&self.sampling, self.publisher.namer(), &senders, restricted);
         let decision = self.governor.observe(&Usage {
             memory_bytes: usage.memory_bytes,
             cpu_seconds: usage.cpu.total(),
@@ -314,10 +322,21 @@ impl Agent {
     /// Our processes, and what each gave up.
     fn confined(&self) -> Vec<Confined> {
         let reader = self.sampling.reader();
-        let reader = reader.stats().pid.map(|pid| Confined { name: "reader", pid, report: reader.confined() });
+        let pid = reader.stats().pid;
+        let reader = pid.map(|_| Confined { name: "reader", of: None, pid, report: reader.confined() });
         let namer = self.publisher.namer();
-        let namer = namer.stats().pid.map(|pid| Confined { name: "namer", pid, report: namer.confined() });
-        [self.confined.clone()].into_iter().chain(reader).chain(namer).collect()
+        let pid = namer.stats().pid;
+        let namer = pid.map(|_| Confined { name: "namer", of: None, pid, report: namer.confined() });
+        let senders = self.network.members().into_iter();
+        let senders = senders.map(|Member { name, pid, report }| Confined {
+            name: "sender",
+            of: Some(name),
+            pid: Some(pid),
+            report,
+        });
+        let pods = self.resources.confined().map(|report| Confined { name: "kubernetes", of: None, pid: None, report });
+        let threads = confinement::threads().into_iter().chain(pods);
+        [self.confined.clone()].into_iter().chain(threads).chain(reader).chain(namer).chain(senders).collect()
     }
 
     fn obey_kill_switch(&mut self) {

@@ -9,6 +9,7 @@ use profiler_config::{self as config, ExporterKind};
 use profiler_export::{ExportStats, Exporter, FileSink, FilesOptions, FilesStats};
 use profiler_formats::format::Format;
 use profiler_model::Profiles;
+use profiler_network::Network;
 
 use super::{ends_by, options};
 use crate::once_a_minute;
@@ -17,9 +18,11 @@ use crate::once_a_minute;
 const RETIREMENT: Duration = Duration::from_secs(30);
 
 /// All exporters; clones are the same exporters.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Sinks {
     all: Vec<Arc<Sink>>,
+    /// Processes of its own speak to the receivers.
+    network: Network,
     /// Those that are no longer configured and still send what they hold.
     ending: Arc<Mutex<Vec<Ending>>>,
 }
@@ -48,13 +51,13 @@ pub enum SinkStats {
 }
 
 impl Sinks {
-    /// Starts the exporters.
+    /// Starts the exporters. Processes of `network` speak to the receivers.
     ///
     /// # Errors
     /// One cannot work as it is configured. That a receiver cannot be reached is no such error.
-    pub fn start(exporters: &[config::Exporter]) -> anyhow::Result<Self> {
-        let all = exporters.iter().map(Sink::start).collect::<anyhow::Result<_>>()?;
-        Ok(Self { all, ending: Arc::default() })
+    pub fn start(exporters: &[config::Exporter], network: Network) -> anyhow::Result<Self> {
+        let all = exporters.iter().map(|config| Sink::start(config, &network)).collect::<anyhow::Result<_>>()?;
+        Ok(Self { all, network, ending: Arc::default() })
     }
 
     /// The exporters of another configuration. Those of the same name and spool, or of the same spool, go on with what they hold; others
@@ -72,7 +75,7 @@ impl Sinks {
                     changed.push((Arc::clone(sink), before));
                     Arc::clone(sink)
                 }),
-                None => Sink::start(new),
+                None => Sink::start(new, &self.network),
             };
             match sink {
                 Ok(sink) => all.push(sink),
@@ -86,7 +89,7 @@ impl Sinks {
                 }
             }
         }
-        Ok(Self { all, ending: Arc::clone(&self.ending) })
+        Ok(Self { all, network: self.network.clone(), ending: Arc::clone(&self.ending) })
     }
 
     /// Ends the exporters that are not among `kept`; nobody waits for them.
@@ -133,11 +136,12 @@ impl Sinks {
 }
 
 impl Sink {
-    fn start(config: &config::Exporter) -> anyhow::Result<Arc<Self>> {
+    fn start(config: &config::Exporter, network: &Network) -> anyhow::Result<Arc<Self>> {
         let context = || format!("the exporter {:?} cannot work", config.name);
         let kind = match &config.kind {
             ExporterKind::Otlp(_) => {
-                let exporter = Exporter::start(options::exporter(config)).with_context(context)?;
+                let exporter =
+                    Exporter::start_apart(options::exporter(config), network.clone()).with_context(context)?;
                 Kind::Otlp(RwLock::new(Some(exporter)))
             }
             ExporterKind::Files(files) => Kind::Files(FileSink::open(folder(files)).with_context(context)?),

@@ -1,5 +1,6 @@
 //! What the agent knows of itself, gathered for its metrics.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use profiler_bpf::{Counter, RunTime, online_cpus};
@@ -16,7 +17,7 @@ use crate::pipeline::{MemoryUse, TableUse, Tally, losses};
 use crate::rules::EARLY;
 use crate::telemetry::metric::Histogram;
 use crate::telemetry::usage::{self, BpfTime, BpfUse, CpuTime, HostCpu};
-use crate::telemetry::{AgentState, DetectionState, ExporterState, SpoolState};
+use crate::telemetry::{AgentState, DetectionState, ExporterState, SendersState, SpoolState};
 
 /// Between two looks at memory and at the maps of the kernel half: a look costs some microseconds a descriptor.
 const LOOK: Duration = Duration::from_secs(5);
@@ -69,9 +70,10 @@ impl OwnUse {
     }
 
     /// Looks, in so far as it is time to. Whoever is `restricted` waits for memory to become less, and is told each time.
-    pub fn look(&mut self, sampling: &Sampling, namer: &Seen, restricted: bool) -> &Own {
-        let readers = || sampling.reader().stats().pid.into_iter().chain(namer.stats().pid);
-        let reader = || readers().filter_map(usage::memory_of).sum::<u64>();
+    pub fn look(&mut self, sampling: &Sampling, namer: &Seen, senders: &[u32], restricted: bool) -> &Own {
+        let others =
+            || sampling.reader().stats().pid.into_iter().chain(namer.stats().pid).chain(senders.iter().copied());
+        let of_others = || others().filter_map(usage::memory_of).sum::<u64>();
         let due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
         if due {
             self.looked = Some(Instant::now());
@@ -82,7 +84,7 @@ impl OwnUse {
             // Counting needs a right of its own and costs every BPF program of the host: a second in a minute will do.
             self.counting = if self.looks.is_multiple_of(COUNTED) { RunTime::count().ok() } else { None };
             self.looks += 1;
-            self.last.memory_bytes = usage::own_memory(&self.bpf).unwrap_or_default() + reader();
+            self.last.memory_bytes = usage::own_memory(&self.bpf).unwrap_or_default() + of_others();
             self.last.file_descriptors = usage::own_file_descriptors();
             self.last.memory = sampling.memory();
             self.last.tables = sampling.table_use();
@@ -92,12 +94,12 @@ impl OwnUse {
             // The governor looks each second: time that came in steps of five would be calm for four of them.
             self.last.cpu.bpf = self.bpf_time.estimate(losses::runs(&sampling.totals()));
             if restricted && let Some(bytes) = usage::own_memory(&self.bpf) {
-                self.last.memory_bytes = bytes + reader();
+                self.last.memory_bytes = bytes + of_others();
             }
         }
         if let Some(mut cpu) = usage::own_cpu() {
-            // Readers are the only children. Those that were waited for count with us, and those that run by themselves.
-            let running = readers().filter_map(usage::cpu_of);
+            // Readers and senders are the only children. Those that were waited for count with us, and those that run by themselves.
+            let running = others().filter_map(usage::cpu_of);
             for more in usage::cpu_of_children().into_iter().chain(running) {
                 (cpu.user, cpu.kernel) = (cpu.user + more.user, cpu.kernel + more.kernel);
             }
@@ -121,6 +123,7 @@ pub fn of(agent: &Agent) -> AgentState {
     let bytes = |bytes: usize| bytes as u64;
     let detection = agent.detection.report();
     let resources = agent.resources.stats();
+    let network = agent.network.stats();
     AgentState {
         samples: totals.sources.iter().map(|(event, of)| (event.clone(), of.session[Tally::Kept])).collect(),
         lost: losses::lost(&totals),
@@ -146,6 +149,7 @@ pub fn of(agent: &Agent) -> AgentState {
             (reader.left_behind + namer.left_behind) as u64,
             (reader.set_aside + namer.set_aside) as u64,
         ),
+        senders: SendersState { started: network.started, ended: network.ended },
         refused: totals.refused.clone(),
         name_trouble: report.name_losses.clone(),
         resource_trouble: [
@@ -192,7 +196,10 @@ pub fn of(agent: &Agent) -> AgentState {
         requested_rates: agent.arbiter.requests().map(|(client, request)| (client.name(), request.hz)).collect(),
         reloads: [("taken", agent.reloads.taken), ("refused", agent.reloads.refused)].into(),
         sampling: agent.sampling.is_on(),
-        confinement: agent.confined().iter().flat_map(walls).collect(),
+        confinement: agent.confined().iter().flat_map(walls).fold(BTreeMap::new(), |mut all, (of, stands)| {
+            *all.entry(of).or_insert(true) &= stands;
+            all
+        }),
         shed_level: agent.decision.and_then(|decision| decision.shed).map_or(0, Shed::level),
         memory_limit: agent.config.limits.memory_bytes,
         cpu_limit: agent.config.limits.cpu_fraction,

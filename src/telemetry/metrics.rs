@@ -35,6 +35,8 @@ descriptions! {
     READERS = "profiler.reader.starts", "{process}", "Processes started to open and parse what belongs to targets: one for rows, one for names, and one more for each that was given up or died, or whose configuration changed";
     READERS_LEFT = "profiler.reader.left_behind", "{process}", "Of these, the ones that were given up and have not ended: a target holds them in the kernel";
     SET_ASIDE = "profiler.reader.set_aside", "{target}", "Processes and files that are not read for now, since a reader was given up or died at them";
+    SENDERS = "profiler.sender.starts", "{process}", "Processes started to speak to receivers, by exporter: one each, and one more whenever one ended, or its certificates, headers, options or the host's way to resolve names changed";
+    SENDERS_ENDED = "profiler.sender.ended", "{process}", "Of these, the ones that ended without being asked to, and attempts to start one that failed, by exporter and why; what they were to send is sent again";
     CACHE = "profiler.cache.size", "By", "Memory of a cache in user space";
     MAP = "profiler.map.size", "By", "Memory of the maps of the kernel half";
     TABLE = "profiler.table.entries", "{entry}", "Entries in a table of the kernel half";
@@ -101,6 +103,8 @@ pub struct AgentState {
     pub resource_trouble: BTreeMap<&'static str, u64>,
     /// Readers started, left behind, and targets that are set aside.
     pub readers: (u64, u64, u64),
+    /// Processes that speak to receivers.
+    pub senders: SendersState,
     /// Bytes of caches in user space, by cache.
     pub caches: BTreeMap<&'static str, u64>,
     /// Bytes of BPF maps, by map.
@@ -143,6 +147,15 @@ pub struct AgentState {
     pub detection: DetectionState,
     /// Exporters by name.
     pub exporters: Vec<ExporterState>,
+}
+
+/// What became of the processes that speak to receivers.
+#[derive(Clone, Debug, Default)]
+pub struct SendersState {
+    /// Started, by exporter.
+    pub started: BTreeMap<String, u64>,
+    /// Ended without being asked to, or not started, by exporter and why.
+    pub ended: BTreeMap<(String, &'static str), u64>,
 }
 
 /// What detectors look at and tell.
@@ -256,6 +269,13 @@ fn samples(state: &AgentState, metrics: &mut Snapshot) {
     metrics.counter(READERS, &[], started);
     metrics.gauge(READERS_LEFT, &[], left_behind);
     metrics.gauge(SET_ASIDE, &[], set_aside);
+    let SendersState { started, ended } = &state.senders;
+    for (exporter, &count) in started {
+        metrics.counter(SENDERS, &[("exporter", exporter)], count);
+    }
+    for ((exporter, reason), &count) in ended {
+        metrics.counter(SENDERS_ENDED, &[("exporter", exporter), ("reason", reason)], count);
+    }
     for (reason, &count) in &state.name_trouble {
         metrics.counter(NAME_TROUBLE, &[("reason", reason)], count);
     }

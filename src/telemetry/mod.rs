@@ -28,18 +28,20 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use profiler_confine::{Files, Role};
+use profiler_network::Network;
 use tokio::sync::oneshot;
 
 pub use health::Health;
 pub use metric::{Metric, Snapshot};
-pub use metrics::{AgentState, DetectionState, ExporterState, SpoolState};
+pub use metrics::{AgentState, DetectionState, ExporterState, SendersState, SpoolState};
 pub use notify::Notifier;
 pub use push::PushOptions;
 
 use push::Pusher;
 use state::Shared;
 
-use crate::confinement::Confined;
+use crate::confinement::{self, Confined};
 
 /// Where telemetry goes.
 #[derive(Clone, Debug)]
@@ -52,11 +54,13 @@ pub struct TelemetryOptions {
     pub resource: Vec<(String, String)>,
     /// The sampling loop counts as hung when it has not beaten for this long.
     pub stall_after: Duration,
+    /// Who speaks to the receiver of OTLP metrics; none: this process itself.
+    pub network: Option<Network>,
 }
 
 impl Default for TelemetryOptions {
     fn default() -> Self {
-        Self { listen: None, otlp: None, resource: resource(&[]), stall_after: Duration::from_secs(30) }
+        Self { listen: None, otlp: None, resource: resource(&[]), stall_after: Duration::from_secs(30), network: None }
     }
 }
 
@@ -126,13 +130,53 @@ pub fn resource(further: &[(String, String)]) -> Vec<(String, String)> {
     resource
 }
 
-/// Running telemetry: one thread, whatever is asked for.
+/// Running telemetry: a thread that serves, and one that has metrics sent, in so far as that is asked for.
 #[derive(Debug)]
 pub struct Telemetry {
     shared: Arc<Shared>,
     address: Option<SocketAddr>,
+    threads: Vec<Worker>,
+}
+
+/// A thread, until it is told to stop.
+#[derive(Debug)]
+struct Worker {
     stop: Option<oneshot::Sender<Duration>>,
     thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Runs `work` on a thread of this `name`; it is told for how long it may still go on.
+    fn start<F: Future<Output = ()>>(
+        name: &str,
+        work: impl FnOnce(oneshot::Receiver<Duration>) -> F + Send + 'static,
+    ) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+        let (stop, stopped) = oneshot::channel();
+        let run = move || {
+            runtime.block_on(work(stopped));
+            // A name that is being resolved is not waited for.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run).map_err(Error::Thread)?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+
+    fn join(&mut self) {
+        // Dropping the sender stops the thread, too, without a last request.
+        self.stop = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("A telemetry thread panicked.");
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.join();
+    }
 }
 
 /// Telemetry with its address, and without a thread yet.
@@ -153,21 +197,24 @@ impl Bound {
         let health = Arc::new(Health::new(stall_after));
         let address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let shared = Arc::new(Shared::new(health, resource, pusher.is_some(), confined));
-        if listener.is_none() && pusher.is_none() {
-            return Ok(Telemetry { shared, address, stop: None, thread: None });
+        let mut threads = Vec::new();
+        if let Some(listener) = listener {
+            let shared = Arc::clone(&shared);
+            threads.push(Worker::start("telemetry", |stopped| async move {
+                // It answers whoever comes, of what it is told; `/status` asks the kernel.
+                let files = Files { read: vec!["/proc".into()], write: Vec::new() };
+                confinement::thread("telemetry", &Role::Sender.rights().within(files).connect([]));
+                tokio::select! {
+                    () = http::serve(listener, shared) => {}
+                    _ = stopped => {}
+                }
+            })?);
         }
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
-        let (stop, stopped) = oneshot::channel();
-        let state = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("telemetry".to_owned())
-            .spawn(move || {
-                runtime.block_on(run(listener, pusher, state, stopped));
-                // A name that is being resolved is not waited for.
-                runtime.shutdown_background();
-            })
-            .map_err(Error::Thread)?;
-        Ok(Telemetry { shared, address, stop: Some(stop), thread: Some(thread) })
+        if let Some(pusher) = pusher {
+            let shared = Arc::clone(&shared);
+            threads.push(Worker::start("telemetry-push", |stopped| push(pusher, shared, stopped))?);
+        }
+        Ok(Telemetry { shared, address, threads })
     }
 }
 
@@ -177,7 +224,7 @@ impl Telemetry {
     /// # Errors
     /// The address is taken, or the receiver's URL or certificates make no sense.
     pub fn bind(options: TelemetryOptions) -> Result<Bound, Error> {
-        let pusher = options.otlp.map(Pusher::new).transpose()?;
+        let pusher = options.otlp.map(|otlp| Pusher::new(otlp, options.network.as_ref())).transpose()?;
         let listener = match options.listen {
             Some(address) => Some(http::bind(address).map_err(|source| Error::Listen { address, source })?),
             None => None,
@@ -222,56 +269,22 @@ impl Telemetry {
 
     /// Sends the last snapshot once more over OTLP, for `deadline` at most, and stops serving.
     pub fn shutdown(mut self, deadline: Duration) {
-        if let Some(stop) = self.stop.take() {
-            // The thread has ended by itself: nothing is left to do.
-            let _ = stop.send(deadline);
+        for worker in &mut self.threads {
+            if let Some(stop) = worker.stop.take() {
+                // The thread has ended by itself: nothing is left to do.
+                let _ = stop.send(deadline);
+            }
         }
-        self.join();
-    }
-
-    fn join(&mut self) {
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("The telemetry thread panicked.");
-        }
+        self.threads.iter_mut().for_each(Worker::join);
     }
 }
 
-impl Drop for Telemetry {
-    fn drop(&mut self) {
-        // Dropping the sender stops the thread without a last request.
-        self.stop = None;
-        self.join();
-    }
-}
-
-async fn run(
-    listener: Option<std::net::TcpListener>,
-    mut pusher: Option<Pusher>,
-    shared: Arc<Shared>,
-    stopped: oneshot::Receiver<Duration>,
-) {
-    let deadline = {
-        let server = async {
-            match listener {
-                Some(listener) => http::serve(listener, Arc::clone(&shared)).await,
-                None => std::future::pending().await,
-            }
-        };
-        let push = async {
-            match &mut pusher {
-                Some(pusher) => pusher.run(&shared).await,
-                None => std::future::pending().await,
-            }
-        };
-        let work = async { tokio::join!(server, push) };
-        tokio::select! {
-            _ = work => None,
-            deadline = stopped => deadline.ok(),
-        }
+async fn push(mut pusher: Pusher, shared: Arc<Shared>, stopped: oneshot::Receiver<Duration>) {
+    let deadline = tokio::select! {
+        () = pusher.run(&shared) => None,
+        deadline = stopped => deadline.ok(),
     };
-    if let (Some(deadline), Some(pusher)) = (deadline, &mut pusher) {
+    if let Some(deadline) = deadline {
         // Whoever ends within a moment of its start is seen too.
         let _ = tokio::time::timeout(deadline, pusher.push(&shared)).await;
     }

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use profiler_export::{ExporterOptions, MetricsClient};
+use profiler_network::Network;
 use prost::Message;
 use tokio::time::MissedTickBehavior;
 
@@ -38,15 +39,20 @@ pub(super) struct Pusher {
 }
 
 impl Pusher {
-    pub fn new(options: PushOptions) -> Result<Self, Error> {
+    pub fn new(options: PushOptions, network: Option<&Network>) -> Result<Self, Error> {
         if options.interval < MIN_INTERVAL {
             return Err(Error::Interval { interval: options.interval });
         }
-        Ok(Self { client: MetricsClient::new(options.receiver)?, interval: options.interval })
+        let client = match network {
+            Some(network) => MetricsClient::apart(options.receiver, network)?,
+            None => MetricsClient::new(options.receiver)?,
+        };
+        Ok(Self { client, interval: options.interval })
     }
 
     /// Sends each interval, for ever.
     pub async fn run(&mut self, shared: &Shared) {
+        self.client.prepare().await;
         // The agents of a cluster start at the same time, and need not send at the same time.
         let first = self.interval.mul_f64(random_share());
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + first, self.interval);
@@ -106,7 +112,10 @@ mod tests {
     fn what_makes_no_sense_is_refused_at_the_start() {
         let with = |endpoint: &str, interval| {
             let receiver = ExporterOptions { endpoint: endpoint.to_owned(), ..ExporterOptions::default() };
-            Pusher::new(PushOptions { receiver, interval }).err().map(|error| error.to_string()).unwrap_or_default()
+            Pusher::new(PushOptions { receiver, interval }, None)
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
         };
         let minute = Duration::from_secs(60);
         assert_eq!(with("http://localhost", minute), "");

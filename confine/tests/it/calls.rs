@@ -16,7 +16,7 @@ use rustix::net::{AddressFamily, SocketType};
 
 use crate::{confined, status};
 
-const ALL: [Role; 4] = [Role::Sampler, Role::Reader, Role::Network, Role::Recorder];
+const ALL: [Role; 5] = [Role::Sampler, Role::Reader, Role::Network, Role::Sender, Role::Recorder];
 
 #[test]
 fn what_no_role_does_is_refused_and_ends_nothing() {
@@ -60,6 +60,14 @@ fn what_a_role_does_not_do_is_refused_to_it() {
         assert!(refused(fs::rename(&path, path.with_extension("moved"))));
         assert!(refused(fs::remove_file(&path)));
         assert_eq!(fs::read(&path).expect("reading is its business"), b"x");
+    });
+    let path = file.clone();
+    confined(Rights::of(&[Role::Sender]), move |_| {
+        TcpListener::bind("127.0.0.1:0").expect("sockets are its business");
+        for refused in [fs::rename(&path, path.with_extension("moved")), fs::remove_file(&path)] {
+            assert_eq!(refused.expect_err("refused").kind(), ErrorKind::PermissionDenied);
+        }
+        assert_eq!(Command::new("/bin/true").spawn().expect_err("refused").kind(), ErrorKind::PermissionDenied);
     });
     confined(Rights::of(&[Role::Reader]).call(Calls::Write), move |_| fs::remove_file(&file).expect("permitted"));
 }

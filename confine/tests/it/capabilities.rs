@@ -18,7 +18,7 @@ fn root_a_role_keeps_its_own_and_nothing_else() {
         return;
     }
     let before = status("CapEff");
-    for role in [Role::Sampler, Role::Reader, Role::Network, Role::Recorder] {
+    for role in [Role::Sampler, Role::Reader, Role::Network, Role::Sender, Role::Recorder] {
         let rights = role.rights();
         let (effective, kept) = (bits(rights.capabilities), bits(rights.kept()));
         confined(rights, move |report| {

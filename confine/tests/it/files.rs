@@ -35,9 +35,31 @@ fn what_is_not_named_cannot_be_opened_even_by_root() {
         assert!(fs::read(root.join("other/file")).is_err());
         assert!(fs::read_dir("/proc/1").is_err() && fs::read("/etc/passwd").is_err());
         assert!(fs::rename(root.join("write/moved"), root.join("other/moved")).is_err());
-        TcpStream::connect(address).expect("receivers are spoken to");
+        TcpStream::connect(address).expect("whoever names no port reaches all");
         if matches!(report.force(Wall::Files), Some(Force::Full(_))) {
             assert!(TcpListener::bind("127.0.0.1:0").is_err(), "nobody is listened to who was not before");
         }
+    });
+}
+
+#[test]
+fn ports_that_are_not_named_cannot_be_reached() {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("an address"));
+    let [one, other] = listeners.each_ref().map(|listener| listener.local_addr().expect("its own"));
+    let rights = Role::Sender.rights().within(Files::default()).connect([one.port()]);
+    let probe = profiler_confine::probe(&rights).expect("a thread");
+    let force = probe.force(Wall::Files).cloned();
+    let has_landlock = !matches!(force, Some(Force::None(_)));
+    if !have("ports_that_are_not_named_cannot_be_reached", has_landlock, "a kernel with Landlock") {
+        return;
+    }
+    let Some(Force::Full(said)) = force else {
+        eprintln!("before Linux 6.10, and ports came with 6.7: {force:?}");
+        return;
+    };
+    assert!(said.contains(&format!("TCP to {}", one.port())), "{said}");
+    confined(rights, move |_| {
+        TcpStream::connect(one).expect("named");
+        assert!(TcpStream::connect(other).is_err());
     });
 }

@@ -23,6 +23,7 @@ use profiler_integration::programs;
 use profiler_integration::receiver::{Event, Receiver};
 use profiler_integration::recording::folder;
 use profiler_integration::seen::{Seen, difference, seen};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -296,6 +297,98 @@ fn root_reset_in_the_middle_of_a_request_is_asked_again() {
         assert!(played.events.iter().filter(|event| event.action == "reset").count() == 2, "{:?}", played.events);
         assert!(played.metrics.retries(OUT) >= 2, "{}", played.metrics);
         assert_all(&played.record, &played.accepted);
+    }
+}
+
+/// Sends `signal` to the process `pid`, which is there.
+fn signal(pid: u32, signal: Signal) {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+}
+
+/// The process that speaks to the receiver of `agent`, which is none of `former`.
+fn sender_of(agent: &Agent, former: &[u32]) -> u32 {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match children::senders_of(agent.pid()).as_slice() {
+            [one] if !former.contains(one) => return *one,
+            several if Instant::now() > until => panic!("{several:?} after {former:?}:\n{}", agent.log()),
+            _ => sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn senders_ended(metrics: &Metrics, reason: &str) -> f64 {
+    metrics.sum("profiler_sender_ended_total", &[("exporter", OUT), ("reason", reason)])
+}
+
+/// Whoever speaks to the receiver is killed at any moment: while it begins, while it sends, while it has nothing to do.
+#[test]
+fn root_killed_senders_lose_nothing() {
+    if !have_root("root_killed_senders_lose_nothing") {
+        return;
+    }
+    let load = Load::new();
+    let mut killed = Vec::new();
+    let collector = Collector::start(CollectorOptions::plain()).unwrap();
+    let mut agent = Agent::start(&load.configuration(&collector.endpoint(Protocol::Grpc), Protocol::Grpc, "")).unwrap();
+    // For as long as it takes.
+    let running = load.start(600_000);
+    for round in 0..6 {
+        let sender = sender_of(&agent, &killed);
+        sleep(Duration::from_millis(round * 70));
+        signal(sender, Signal::KILL);
+        killed.push(sender);
+    }
+    let died = killed.len() as f64;
+    agent.wait("an end of each", PATIENCE, |now| senders_ended(now, "died") >= died).unwrap();
+    running.signal(Signal::KILL);
+    let after = settle(&mut agent, running);
+    assert_eq!(after.delivered(OUT), after.published(), "{after}");
+    assert_eq!(senders_ended(&after, "died"), died, "{after}");
+    assert!(killed.iter().all(|pid| children::state_of(*pid).is_none()), "none is left behind, nor a zombie");
+    let (home, status, log) = agent.stop().unwrap();
+    assert!(status.success(), "{status}\n{log}");
+    let published = home.record().unwrap();
+    let enough = seen(&published).len();
+    let requests =
+        collector.requests_when(PATIENCE, |requests| seen(&once(requests.to_vec()).0).len() >= enough).unwrap();
+    // What the receiver had taken when its sender was killed comes again: nobody heard that it had.
+    let (received, repeated) = once(requests);
+    assert!(repeated as usize <= killed.len(), "{repeated} requests came again");
+    assert_all(&published, &received);
+}
+
+#[test]
+fn root_sender_that_stands_still_is_replaced_and_sampling_goes_on() {
+    if !have_root("root_sender_that_stands_still_is_replaced_and_sampling_goes_on") {
+        return;
+    }
+    let load = Load::new();
+    let collector = Collector::start(CollectorOptions::plain()).unwrap();
+    let mut configuration = load.configuration(&collector.endpoint(Protocol::Http), Protocol::Http, "");
+    configuration.exporters = configuration.exporters.replace("timeout: 5s", "timeout: 1s");
+    let mut agent = Agent::start(&configuration).unwrap();
+    let running = load.start(600_000);
+    let stopped = sender_of(&agent, &[]);
+    agent.wait("delivery", PATIENCE, |now| now.delivered(OUT) > 0).unwrap();
+    signal(stopped, Signal::STOP);
+    let before = agent.metrics().unwrap().published();
+    let meanwhile = agent.wait("three windows", PATIENCE, |now| now.published() > before + 3 * HERTZ).unwrap();
+    assert_eq!(meanwhile.dropped(OUT), 0, "{meanwhile}");
+    agent.wait("another sender", PATIENCE, |now| senders_ended(now, "stood still") > 0.0).unwrap();
+    let next = sender_of(&agent, &[stopped]);
+    running.signal(Signal::KILL);
+    let after = settle(&mut agent, running);
+    assert_eq!(after.delivered(OUT), after.published(), "{after}");
+    assert_eq!(children::state_of(stopped), None, "it is killed, and waited for");
+
+    // Whoever stands still does not outlive an agent that is killed.
+    signal(next, Signal::STOP);
+    let _home = agent.kill().unwrap();
+    let until = Instant::now() + PATIENCE;
+    while !matches!(children::state_of(next), None | Some('Z')) {
+        assert!(Instant::now() < until, "{next} is left behind");
+        sleep(Duration::from_millis(20));
     }
 }
 

@@ -9,8 +9,8 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use profiler_confine::{CapabilitySet, Rights, Role, Threads, threads};
-use profiler_integration::agent::{Agent, Configuration};
+use profiler_confine::{CapabilitySet, Files, Force, Rights, Role, Threads, Wall, threads};
+use profiler_integration::agent::{Agent, Configuration, otlp_exporter};
 use profiler_integration::children::{self, Running};
 use profiler_integration::environment::{have_root, have_tools, one_at_a_time, profiler};
 use profiler_integration::programs;
@@ -57,7 +57,7 @@ fn assert_readers_confined(pid: u32, has_namer: bool) {
     let has_begun = |reader: &u32| threads(*reader).is_ok_and(|all| all.iter().all(|thread| thread.filters > outer));
     let until = Instant::now() + PATIENCE;
     let readers = loop {
-        let mut readers = children_of(pid);
+        let mut readers = children::of(pid);
         readers.retain(|pid| [&b"profiler-reader\n"[..], b"profiler-namer\n"].contains(&&*comm(pid)));
         let is_there = |name: &[u8]| readers.iter().any(|pid| comm(pid) == name);
         let are_there = is_there(b"profiler-reader\n") && (!has_namer || is_there(b"profiler-namer\n"));
@@ -75,6 +75,33 @@ fn assert_readers_confined(pid: u32, has_namer: bool) {
             assert!(ambient.is_empty() && no_new_privs, "{names:?}: {ambient:?}");
             assert!(filters > outer, "{names:?}: {filters} filters, its parent {outer}");
         }
+    }
+}
+
+/// The senders of `pid`, one for each exporter that has sent something, have nothing: no capability, no program, no descriptor of the kernel half.
+fn assert_senders_confined(pid: u32, count: usize) {
+    let outer = threads(pid).unwrap().remove(0).filters;
+    let has_begun = |sender: &u32| threads(*sender).is_ok_and(|all| all.iter().all(|thread| thread.filters > outer));
+    let until = Instant::now() + PATIENCE;
+    let senders = loop {
+        let senders = children::senders_of(pid);
+        if senders.len() == count && senders.iter().all(has_begun) {
+            break senders;
+        }
+        assert!(Instant::now() < until, "{pid} has the senders {senders:?}, and {count} are to be there");
+        sleep(Duration::from_millis(20));
+    };
+    for sender in senders {
+        for Threads { names, effective, permitted, ambient, no_new_privs, filters, .. } in threads(sender).unwrap() {
+            assert!(effective.is_empty() && permitted.is_empty(), "{names:?}: {effective:?}, {permitted:?}");
+            assert!(ambient.is_empty() && no_new_privs, "{names:?}: {ambient:?}");
+            assert!(filters > outer, "{names:?}: {filters} filters, its parent {outer}");
+        }
+        let open = fs::read_dir(format!("/proc/{sender}/fd")).unwrap().flatten();
+        let links: Vec<_> = open.filter_map(|one| fs::read_link(one.path()).ok()).collect();
+        let is_of_kernel_half =
+            |link: &PathBuf| ["bpf", "perf_event"].iter().any(|word| link.to_string_lossy().contains(word));
+        assert!(!links.iter().any(is_of_kernel_half), "{links:?}");
     }
 }
 
@@ -99,7 +126,9 @@ fn root_an_agent_keeps_what_it_needs_and_nothing_else() {
     }
     let _one = one_at_a_time();
     let rights = kept(&[Role::Sampler, Role::Reader, Role::Network]);
-    let mut configuration = Configuration::new(99, &["private"], String::new());
+    // Nobody listens there, and that is tried all the same.
+    let exporters = otlp_exporter("out", "http://127.0.0.1:9", "grpc", "");
+    let mut configuration = Configuration::new(99, &["private"], exporters);
     configuration.more = "limits: {cpu: 100%}\n".to_owned();
     let mut agent = Agent::start(&configuration).unwrap();
     let is =
@@ -121,24 +150,47 @@ fn root_an_agent_keeps_what_it_needs_and_nothing_else() {
     running.wait(PATIENCE).unwrap();
     agent.wait("its samples", PATIENCE, |now| now.published() > before + 100).unwrap();
     assert_confined(agent.pid(), &rights);
-    // They were named.
+    // They were named, and were to be sent.
     assert_readers_confined(agent.pid(), true);
+    assert_senders_confined(agent.pid(), 1);
+    // The page is of a second ago.
+    let tells =
+        |now: &profiler_integration::agent::Metrics| now.sum("profiler_confinement", &[("process", "sender")]) > 2.0;
+    agent.wait("a sender", PATIENCE, tells).unwrap();
 
     let (status, page) = agent.get("/status").unwrap();
     assert_eq!(status, 200, "{page}");
-    for words in ["agent, pid", "reader, pid", "CAP_PERFMON", "no_new_privs set", "seccomp filter"] {
+    // The thread that answers this has less than the others.
+    let groups = threads(agent.pid()).unwrap();
+    let main = groups.iter().find(|group| group.names.iter().any(|name| name == "profiler")).expect("a main thread");
+    let serving = groups.iter().find(|group| group.names.iter().any(|name| name == "telemetry")).expect("who serves");
+    assert!(serving.permitted.is_empty() && serving.filters > main.filters, "{serving:?} beside {main:?}");
+    for words in [
+        "telemetry, thread of the agent",
+        "agent, pid",
+        "reader, pid",
+        "sender of out, pid",
+        "CAP_PERFMON",
+        "no_new_privs set",
+        "seccomp filter",
+    ] {
         assert!(page.contains(words), "no {words} in\n{page}");
     }
-    assert!(!page.contains("NOT set") && !page.contains("REFUSED"), "{page}");
+    let walls = Role::Sender.rights().within(Files::default()).connect([1]);
+    let landlock = profiler_confine::probe(&walls).unwrap().force(Wall::Files).cloned();
+    let has_landlock = matches!(landlock, Some(Force::Full(_)));
+    assert!(!page.contains("NOT set") && (!page.contains("REFUSED") || !has_landlock), "{page}");
     let metrics = agent.metrics().unwrap();
     for wall in ["capabilities", "no_new_privs", "seccomp"] {
-        for process in ["agent", "reader"] {
+        for process in ["agent", "telemetry", "reader", "sender"] {
             let stands = metrics.sum("profiler_confinement", &[("process", process), ("wall", wall)]);
             assert!((stands - 1.0).abs() < f64::EPSILON, "{process}, {wall}: {stands}");
         }
     }
+    let files = metrics.sum("profiler_confinement", &[("process", "sender"), ("wall", "landlock")]);
+    assert_eq!(files > 0.5, has_landlock, "{landlock:?}, and the agent says {files}");
     let (home, status, log) = agent.stop().unwrap();
-    assert!(status.success() && !log.contains("refuses a part"), "{log}");
+    assert!(status.success() && (!log.contains("refuses a part") || !has_landlock), "{log}");
     let sampled = seen(&home.record().unwrap());
     let own: Vec<_> = sampled.into_iter().filter(|one| plain(&one.resource, "process.pid") == pid).collect();
     let rows = as_rows(&own);
@@ -160,19 +212,12 @@ fn recording_for_nobody(arguments: &[&str]) -> (TempDir, Running) {
     (place, running)
 }
 
-fn children_of(pid: u32) -> Vec<u32> {
-    // Each thread has its own.
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let texts = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    texts.flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
-}
-
 /// Waits for the command of `recording`, to be what `name` says.
 fn command_of(recording: &Running, name: &str) -> u32 {
     let until = Instant::now() + PATIENCE;
     loop {
         let is_it = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
-        if let Some(pid) = children_of(recording.pid()).into_iter().find(is_it) {
+        if let Some(pid) = children::of(recording.pid()).into_iter().find(is_it) {
             return pid;
         }
         assert!(Instant::now() < until, "there is no {name}");

@@ -19,7 +19,8 @@ use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, Metric};
 use profiler::telemetry::metric::{Histogram, SECONDS};
 use profiler::telemetry::usage::CpuTime;
 use profiler::telemetry::{
-    AgentState, DetectionState, ExporterState, PushOptions, SpoolState, Telemetry, TelemetryOptions, metrics,
+    AgentState, DetectionState, ExporterState, PushOptions, SendersState, SpoolState, Telemetry, TelemetryOptions,
+    metrics,
 };
 use profiler_export::{Compression, ExporterOptions, Protocol};
 use profiler_integration::agent::{Agent, Configuration, Home};
@@ -55,6 +56,10 @@ fn state() -> AgentState {
         events_lost: 1,
         trouble: BTreeMap::from([("file unreadable", 2)]),
         readers: (2, 1, 1),
+        senders: SendersState {
+            started: BTreeMap::from([("out".to_owned(), 2)]),
+            ended: BTreeMap::from([(("out".to_owned(), "died"), 1)]),
+        },
         refused: BTreeMap::from([(("PyPy", "not followed"), 3)]),
         name_trouble: BTreeMap::from([("perf map or jitdump refused", 3)]),
         resource_trouble: BTreeMap::from([("process gone", 4)]),

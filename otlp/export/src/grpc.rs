@@ -28,7 +28,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Names of the codes, from 0.
-const CODES: [&str; 17] = [
+pub(super) const CODES: [&str; 17] = [
     "grpc OK",
     "grpc CANCELLED",
     "grpc UNKNOWN",
@@ -47,6 +47,8 @@ const CODES: [&str; 17] = [
     "grpc DATA_LOSS",
     "grpc UNAUTHENTICATED",
 ];
+/// Of a code that is none of them.
+pub(super) const UNKNOWN_CODE: &str = "grpc unknown code";
 const UNKNOWN: usize = 2;
 const PERMISSION_DENIED: usize = 7;
 const RESOURCE_EXHAUSTED: usize = 8;
@@ -117,7 +119,7 @@ pub(super) fn outcome(answer: &Answer) -> Outcome {
 }
 
 fn failure(code: usize, message: &str, details: Option<&Status>) -> Outcome {
-    let reason = CODES.get(code).copied().unwrap_or("grpc unknown code");
+    let reason = CODES.get(code).copied().unwrap_or(UNKNOWN_CODE);
     let after = details.and_then(Status::retry_delay);
     let error = match code {
         UNIMPLEMENTED => format!(

@@ -13,6 +13,22 @@ use super::{
 };
 use crate::spool::Record;
 
+/// Reasons, as [`outcome`] gives them.
+pub(super) const REASONS: [&str; 12] = [
+    "http 400",
+    "http 401",
+    "http 403",
+    "http 404",
+    "http 405",
+    "http 413",
+    "http 415",
+    "http 500",
+    "http 3xx",
+    "http 4xx",
+    "http 5xx",
+    "http unknown status",
+];
+
 /// The request that exports `record`.
 pub(super) fn request(settings: &Settings, record: &Record) -> http::Result<Request<Bytes>> {
     let mut request = Request::post(settings.destination.url.path.as_str()).body(record.bytes.clone())?;

@@ -22,10 +22,13 @@
 //! - 413, and gRPC's refusals for size, divide the request, and all later ones as far.
 //! - Requests go one after the other, the oldest first. When the receiver is back, all that waits is sent at once.
 //!
+//! Whoever has rights to lose lets another process speak to the receiver ([`Exporter::start_apart`], [`serve`]).
+//!
 //! Every sample is accounted for at every moment; see [`ExportStats`].
 #![forbid(unsafe_code)]
 
 mod answer;
+mod apart;
 mod backoff;
 mod client;
 mod endpoint;
@@ -51,12 +54,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use apart::serve;
 pub use client::MetricsClient;
 pub use error::Error;
 pub use files::{FileSink, FilesOptions, FilesStats};
 pub use options::{Compression, ExporterOptions, HIDDEN, Protocol, RetryOptions, Secret, SpoolOptions, TlsOptions};
 use profiler_formats::otlp;
 use profiler_model::Profiles;
+use profiler_network::Network;
 pub use stats::{ExportStats, LATENCY_BOUNDS, Latency};
 
 use self::{
@@ -66,6 +71,16 @@ use self::{
     shared::{Shared, lock},
 };
 use crate::spool::Spool;
+
+#[doc(hidden)]
+pub mod fuzzing {
+    //! For the fuzz targets.
+
+    /// Decodes `bytes` as each message between an exporter and the process that speaks for it, and takes in what they say.
+    pub fn messages(bytes: &[u8]) {
+        crate::apart::fuzz(bytes);
+    }
+}
 
 /// What the exporter says it is.
 const USER_AGENT: &str = concat!("profiler-otlp/", env!("CARGO_PKG_VERSION"));
@@ -89,6 +104,16 @@ impl Exporter {
     /// Checks `options`, reads the files that they name, opens the spool and starts the threads. That the receiver cannot be reached is
     /// no error: what is exported waits for it.
     pub fn start(options: ExporterOptions) -> Result<Self, Error> {
+        Self::start_by(options, None)
+    }
+
+    /// As [`start`](Self::start); processes of `network` speak to the receiver. Queue and spool are here all the same, so that the end of such a
+    /// process loses nothing.
+    pub fn start_apart(options: ExporterOptions, network: Network) -> Result<Self, Error> {
+        Self::start_by(options, Some(network))
+    }
+
+    fn start_by(options: ExporterOptions, network: Option<Network>) -> Result<Self, Error> {
         let settings = Settings::new(options)?;
         let spool_options = settings.options.spool.clone();
         let spool = spool_options.as_ref().map(Spool::open).transpose()?;
@@ -111,7 +136,7 @@ impl Exporter {
             };
             spooler.spawn(run).map_err(failed)?;
         }
-        let sender = Sender::new(shared, settings);
+        let sender = Sender::new(shared, settings, network);
         let run = move || {
             runtime.block_on(sender.run());
             // A name server that does not answer must not hold up the end.

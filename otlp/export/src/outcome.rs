@@ -14,6 +14,9 @@ pub(super) const NOT_OTLP: &str = "not an OTLP receiver";
 /// Reason of an answer that is larger than a client has to read.
 pub(super) const ANSWER_TOO_LARGE: &str = "answer too large";
 
+/// Reason of a request that cannot be made, which is a bug.
+pub(super) const INTERNAL: &str = "internal";
+
 /// What is to be done with the request.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {

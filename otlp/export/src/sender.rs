@@ -6,10 +6,12 @@ use std::{
 };
 
 use profiler_formats::otlp;
+use profiler_network::Network;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{
+    apart::Signal,
     backoff::Backoff,
     client::Client,
     outcome::{Outcome, PartialSuccess},
@@ -45,6 +47,8 @@ struct Unreadable {
 pub(super) struct Sender {
     shared: Arc<Shared>,
     client: Client,
+    /// Who speaks to the receiver in our place.
+    network: Option<Network>,
     backoff: Backoff,
     closing: watch::Receiver<Option<Instant>>,
     /// When the receiver first failed, if it does.
@@ -77,11 +81,12 @@ async fn sleep_until(instant: Option<Instant>) {
 }
 
 impl Sender {
-    pub(super) fn new(shared: Arc<Shared>, settings: Settings) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, settings: Settings, network: Option<Network>) -> Self {
         let closing = shared.closing.subscribe();
         Self {
             shared,
-            client: Client::new(settings),
+            client: Client::by(settings, Signal::Profiles, network.as_ref()),
+            network,
             backoff: Backoff::default(),
             closing,
             failing_since: None,
@@ -96,6 +101,10 @@ impl Sender {
     /// Sends until the exporter closes and nothing is left, or its time is over.
     pub(super) async fn run(mut self) {
         let mut closing = self.closing.clone();
+        tokio::select! {
+            () = self.client.prepare() => {}
+            () = deadline(&mut closing) => return,
+        }
         loop {
             self.adopt();
             let now = Instant::now();
@@ -135,7 +144,7 @@ impl Sender {
     /// Takes up new settings.
     fn adopt(&mut self) {
         let Some(settings) = lock(&self.shared.pending).take() else { return };
-        self.client = Client::new(settings);
+        self.client = Client::by(settings, Signal::Profiles, self.network.as_ref());
         self.backoff.succeeded();
         self.unreachable.end();
     }

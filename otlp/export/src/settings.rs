@@ -97,15 +97,16 @@ impl Settings {
         self.tls_files.differs()
     }
 
-    /// Reads files again that changed. Returns whether there are new certificates, so that connections are to be made anew. What
-    /// cannot be used leaves the former in place.
-    pub(super) fn refresh(&mut self) -> bool {
+    /// Reads files again that changed, and says which of them are new. What cannot be used leaves the former in place.
+    pub(super) fn refresh(&mut self) -> Refreshed {
         let exporter = &self.options.name;
+        let mut refreshed = Refreshed::default();
         if self.headers_files.changed() {
             match headers(&self.options) {
                 Ok(found) => {
                     info!(exporter, "The headers file changed and was read again");
                     self.headers = found;
+                    refreshed.headers = true;
                 }
                 Err(error) => {
                     warn!(exporter, %error, "The headers file changed but cannot be used; the former headers stay")
@@ -113,18 +114,32 @@ impl Settings {
             }
         }
         if !self.tls_files.changed() {
-            return false;
+            return refreshed;
         }
         match Destination::new(self.destination.url.clone(), version(self.options.protocol), &self.options.tls) {
             Ok(destination) => {
                 info!(exporter, "Certificate files changed and were read again");
                 self.destination = destination.only_trusted(self.options.only_trusted);
-                true
+                refreshed.certificates = true;
             }
             Err(error) => {
                 warn!(exporter, %error, "Certificate files changed but cannot be used; the former ones stay");
-                false
             }
         }
+        refreshed
     }
+
+    /// As they are now, for good: somebody else looks at the files.
+    pub(super) fn fixed(mut self) -> Self {
+        (self.tls_files, self.headers_files) = (Watched::default(), Watched::default());
+        self
+    }
+}
+
+/// Which files were read again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Refreshed {
+    /// Connections are to be made anew.
+    pub(super) certificates: bool,
+    pub(super) headers: bool,
 }

@@ -19,7 +19,7 @@ mod watched;
 
 pub use body::{Body, BodyError};
 pub use connection::{CallError, Connection, Destination, Stream, Version};
-pub use text::{chain, excerpt};
+pub use text::{chain, excerpt, line};
 pub use tls::TlsError;
 pub use url::Url;
 pub use watched::{Watched, read};

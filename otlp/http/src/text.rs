@@ -23,7 +23,13 @@ pub fn chain(error: &dyn Error) -> String {
 /// The beginning of `bytes` as one line of at most 200 characters: no control characters, no runs of blanks.
 #[must_use]
 pub fn excerpt(bytes: &[u8]) -> String {
-    let head = bytes.get(..MAX_SHOWN * 4).unwrap_or(bytes);
+    line(bytes, MAX_SHOWN)
+}
+
+/// As [`excerpt`], of at most `most` characters.
+#[must_use]
+pub fn line(bytes: &[u8], most: usize) -> String {
+    let head = bytes.get(..most.saturating_mul(4)).unwrap_or(bytes);
     let mut shown = String::new();
     let mut count = 0;
     for character in String::from_utf8_lossy(head).chars() {
@@ -34,7 +40,7 @@ pub fn excerpt(bytes: &[u8]) -> String {
         {
             continue;
         }
-        if count == MAX_SHOWN {
+        if count == most {
             shown.push('…');
             break;
         }

@@ -118,6 +118,13 @@ impl Resources {
         Ok(Self { inner: Mutex::new(inner) })
     }
 
+    /// What the thread gave up that asks Kubernetes; none if there is none.
+    #[must_use]
+    pub fn confined(&self) -> Option<profiler_confine::Report> {
+        let inner = self.inner();
+        inner.kubernetes.as_ref().map(Kubernetes::confined)
+    }
+
     /// Remembers unit and control group, and reads what the process says of itself, while it lives: a few small files of `/proc`, about 100 µs. What is known already is not
     /// read again, so this can be called for every process of every window.
     pub fn learn(&self, facts: &ProcessFacts<'_>) {

@@ -101,6 +101,10 @@ impl Server {
         self.name
     }
 
+    pub(super) fn port(&self) -> u16 {
+        self.url.port
+    }
+
     /// Whether the files that TLS needs are there and usable.
     pub(super) fn check(&self) -> Result<(), Error> {
         if !self.url.tls {

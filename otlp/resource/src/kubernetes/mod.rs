@@ -17,6 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use profiler_confine::Report;
 use tokio::sync::{Notify, oneshot};
 
 use self::{
@@ -108,6 +109,8 @@ impl Kubernetes {
         let thread = std::thread::Builder::new()
             .name("pods".to_owned())
             .spawn(move || {
+                let ports = plan.sources.iter().map(|source| source.server().port()).collect();
+                of_thread.stats().confined = profiler_confine::thread(&profiler_network::thread_rights(Some(ports)));
                 runtime.block_on(async {
                     tokio::select! {
                         _ = stopped => {}
@@ -138,6 +141,11 @@ impl Kubernetes {
             }
         }
         Some(Place { pod: pods.by_cgroup(cgroup?)?, container: None })
+    }
+
+    /// What the thread that asks gave up.
+    pub(super) fn confined(&self) -> Report {
+        self.state.stats().confined.clone()
     }
 
     pub(super) fn stats(&self) -> KubernetesStats {
@@ -198,6 +206,7 @@ struct Record {
     /// Since the last failure.
     reached: bool,
     told: Option<Instant>,
+    confined: Report,
 }
 
 impl Record {
