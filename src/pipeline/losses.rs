@@ -139,7 +139,10 @@ pub fn names(stats: &profiler_symbolizer::Stats, troubles: &Troubles) -> [(&'sta
     [
         ("perf map or jitdump entries over the memory budget", stats.jit_left_out),
         ("perf map or jitdump refused", stats.jit_refused),
-        ("perf map read anew, what its addresses meant before is not told", stats.jit_forgotten),
+        (
+            "perf map written anew or not followed, what some of its addresses meant before is not told",
+            stats.jit_forgotten,
+        ),
         ("file unreadable", stats.unreadable_objects),
         ("symbol table too large for the memory budget", stats.symbols_too_large),
         ("names of one file over the memory budget", stats.names_left_out),

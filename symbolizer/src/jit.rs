@@ -13,7 +13,7 @@ use crate::{
 };
 use jitdump::{JitDump, MAX_DEBUG_BYTES};
 pub use perf_map::MapRead;
-use perf_map::PerfMap;
+use perf_map::{PerfMap, Said};
 use profiler_address::UserAddr;
 use rustc_hash::FxHashMap;
 use source::Source;
@@ -195,8 +195,10 @@ impl Process {
         // A jitdump says more, and when; a perf map has what the JIT's stubs and interpreter are called.
         let dump = self.dump.as_ref().and_then(|(source, dump)| dump.find(source, address, time, lines_left));
         let earlier = self.earlier.iter().filter(|(_, map)| time < map.seen());
-        let mut maps = earlier.chain(&self.map);
-        let frame = dump.or_else(|| maps.find_map(|(source, map)| map.find(source, address, time)));
+        let maps = earlier.chain(&self.map);
+        // What an earlier map knows no more, a newer one does not know either.
+        let said = || maps.map(|(source, map)| map.find(source, address, time)).find(|said| *said != Said::Nothing);
+        let frame = dump.or_else(|| said().and_then(Said::frame));
         Symbolized { frames: frame.into_iter().collect(), language: Language::Jit, module: None }
     }
 
@@ -262,6 +264,25 @@ impl Process {
         }
     }
 
+    /// Drops the oldest of the earlier maps that are too many or too large; those that stay know what is not known any more.
+    fn drop_earlier(&mut self, budget: u64, stats: &mut Stats) {
+        while self.earlier.len() > MAX_EARLIER
+            || self.earlier.iter().map(|(_, map)| map.bytes()).sum::<u64>() > budget / 2
+        {
+            let (_, gone) = self.earlier.remove(0);
+            match (self.earlier.first_mut(), &mut self.map) {
+                (Some((_, next)), _) => {
+                    next.follow(gone);
+                    next.compare();
+                    stats.jit_forgotten += u64::from(next.take_lost());
+                }
+                // Compared when it is read.
+                (None, Some((_, map))) => map.follow(gone),
+                (None, None) => {}
+            }
+        }
+    }
+
     fn bytes(&self) -> u64 {
         let maps: u64 = self.earlier.iter().chain(&self.map).map(|(_, map)| map.bytes()).sum();
         maps + self.dump.as_ref().map_or(0, |(_, dump)| dump.bytes()) + 256
@@ -272,18 +293,13 @@ impl Process {
         match source::perf_map(of) {
             Ok(Some(source)) => {
                 if self.map.as_ref().is_none_or(|(known, _)| !known.is(&source)) {
-                    // The file that was there is still open: what it said of the time before stays true.
-                    self.earlier.extend(self.map.take());
-                    while self.earlier.len() > MAX_EARLIER
-                        || self.earlier.iter().map(|(_, map)| map.bytes()).sum::<u64>() > budget / 2
-                    {
-                        self.earlier.remove(0);
-                    }
                     let map = match self.resume.take() {
                         Some(read) => PerfMap::resumed(budget, &source, source.inode(), &read),
                         None => PerfMap::new(budget),
                     };
-                    self.map = Some((source, map));
+                    // The file that was there is still open: what it said of the time before stays true.
+                    self.earlier.extend(self.map.replace((source, map)));
+                    self.drop_earlier(budget, stats);
                 }
             }
             Ok(None) => {}

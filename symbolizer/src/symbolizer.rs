@@ -84,7 +84,8 @@ pub struct Stats {
     /// Addresses that nobody was asked for, where it is another process that looks names up: it was given up or could not be started, or the
     /// file could not be had. Counted by who asks.
     pub unasked: u64,
-    /// Perf maps that were read anew, or by another in the place of who is gone: what some of their addresses meant before is not told.
+    /// Perf maps that were written anew, or read by another in the place of who is gone, or replaced more of what they said than is kept: what
+    /// some of their addresses meant before is not told. Counted each time.
     pub jit_forgotten: u64,
 }
 

@@ -1,17 +1,24 @@
 //! Perf maps: lines of `START SIZE name`, both hex, appended as a JIT makes code. What comes later in the file is newer and wins.
 //!
-//! Of a line 16 bytes are kept: what it covers and where it stands in the file, from which its name is read when it is asked for.
+//! Of a line 20 bytes are kept: what it covers, where it stands in the file, from which its name is read when it is asked for, and a hash of
+//! that name.
 //!
 //! Lines have no times. What a line covered before a reading that found a newer one there had that meaning up to the reading before:
 //! the more often the file is read, the closer that is to when the code changed.
+//!
+//! A file that is written anew, as a JVM does each time that it is told to dump its map, has lost the names of before. Where both have the
+//! same name for an address it had that all the time; where not, nothing is said of the time before. Nor is it where more was replaced than
+//! is kept.
 //!
 //! Whoever reads a file in the place of another, who is gone, knows up to where that one had read, and when ([`MapRead`]). Which of several
 //! lines up to there held at which time before that is not known any more: then nothing is said of the addresses that they share.
 
 use super::source::ReadAt;
 use crate::frame::{Frame, Names};
+use rustc_hash::FxHasher;
 use std::{
     collections::{BTreeMap, VecDeque},
+    hash::Hasher,
     sync::Arc,
 };
 
@@ -27,27 +34,43 @@ const OVERLAP: usize = 64;
 pub(super) const MAX_FILE: u64 = 512 << 20;
 /// Bytes read at one lookup; the rest at a later one.
 const MAX_READ: u64 = 128 << 20;
-/// Ranges remembered that newer lines have replaced since they were first read; the oldest go first.
+/// Ranges remembered that newer lines have replaced since they were first read; the oldest go first, and are not known then.
 const MAX_PAST: usize = 2048;
-/// Stretches of addresses remembered of which several lines spoke before another read on; if there are more, nothing is said of any.
-const MAX_SHARED: usize = 64 << 10;
-/// For so long after that nobody asks any more what they meant before, ns.
-const SHARED_FOR: u64 = 1_800_000_000_000;
+/// Stretches of addresses remembered of which it is not known what they meant before a time; if there are more, nothing is known of any
+/// address before the times of those that go first.
+const MAX_UNKNOWN: usize = 64 << 10;
+/// So many are kept however old they are.
+const FEW_UNKNOWN: usize = 8 << 10;
+/// After so long only a recording asks what was before, ns.
+const UNKNOWN_FOR: u64 = 1_800_000_000_000;
 /// New ranges gathered before they are merged into those known.
 const BATCH: usize = 8 << 10;
 
-/// What a line covers, or what newer ones left of that.
+/// Where a line is, and what it says.
 #[derive(Clone, Copy, Debug)]
+struct Line {
+    /// Where it begins in the file, which is also its age.
+    at: u32,
+    /// A hash of its name.
+    name: u32,
+}
+
+/// What a line covers, or what newer ones left of that. Of four bytes' alignment, since there are very many.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
 struct Range {
     start: u64,
     size: u32,
-    /// Where its line begins in the file, which is also its age.
-    at: u32,
+    line: Line,
 }
 
 impl Range {
-    fn new(start: u64, end: u64, at: u32) -> Self {
-        Self { start, size: u32::try_from(end - start).unwrap_or(u32::MAX), at }
+    fn new(start: u64, end: u64, line: Line) -> Self {
+        Self { start, size: u32::try_from(end - start).unwrap_or(u32::MAX), line }
+    }
+
+    fn has(&self, address: u64) -> bool {
+        self.start <= address && address < self.end()
     }
 
     fn end(&self) -> u64 {
@@ -55,8 +78,29 @@ impl Range {
     }
 }
 
-/// Ranges by start: their end, and where their lines begin.
-type Batch = BTreeMap<u64, (u64, u32)>;
+/// Disjoint ranges by start: their end, and what is said of them.
+type Stretches<T> = BTreeMap<u64, (u64, T)>;
+
+/// What a map says of an address at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Its code.
+    Named(Frame),
+    /// It was code, or may have been, and which one is not known any more.
+    NotKnown,
+    /// No line is about it.
+    Nothing,
+}
+
+impl Said {
+    /// Its code, if that is known.
+    pub fn frame(self) -> Option<Frame> {
+        match self {
+            Self::Named(frame) => Some(frame),
+            Self::NotKnown | Self::Nothing => None,
+        }
+    }
+}
 
 /// How far the perf map of a process was read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -98,11 +142,18 @@ pub(crate) struct PerfMap {
     resume: Option<(u64, u64)>,
     /// Before this time nothing is known.
     lost: u64,
-    /// What several lines covered before that other was gone, by start and disjoint: before this time it is not known which of them held.
-    shared: Vec<(u64, u64)>,
-    shared_until: u64,
+    /// Stretches of which it is not known what they meant before a time.
+    unknown: Stretches<u64>,
+    /// The ranges of the file that this one came in the place of, as they were up to when that was read last: what they were called is known
+    /// only where a line of now says the same. Compared and dropped when this one is read whole.
+    replaced: Vec<Range>,
+    replaced_at: u64,
+    /// Whoever reads on knows nothing of the time before this: the lines of then are gone.
+    anew: u64,
     /// That something is not known any more was not told yet.
     has_lost: bool,
+    /// What was replaced by newer lines was more than is kept.
+    has_dropped: bool,
 }
 
 impl PerfMap {
@@ -122,9 +173,12 @@ impl PerfMap {
             begin: 0,
             resume: None,
             lost: 0,
-            shared: Vec::new(),
-            shared_until: 0,
+            unknown: Stretches::new(),
+            replaced: Vec::new(),
+            replaced_at: 0,
+            anew: 0,
             has_lost: false,
+            has_dropped: false,
         }
     }
 
@@ -140,7 +194,7 @@ impl PerfMap {
         if read.seen == 0 {
             new
         } else if is_same {
-            Self { resume: Some((read.length, read.seen)), shared_until: read.seen, ..new }
+            Self { resume: Some((read.length, read.seen)), ..new }
         } else {
             Self { lost: read.lost.max(read.seen), has_lost: true, ..new }
         }
@@ -148,12 +202,13 @@ impl PerfMap {
 
     /// How far it was read.
     pub fn so_far(&self, file: (u64, u64)) -> MapRead {
+        let lost = self.lost.max(self.anew);
         match self.resume {
             // What was not read again is as it was, and so is what is not known of it.
             Some((length, seen)) if self.consumed < length => {
-                MapRead { file, length: self.consumed, last: self.last.clone(), seen, lost: self.lost.max(seen) }
+                MapRead { file, length: self.consumed, last: self.last.clone(), seen, lost: lost.max(seen) }
             }
-            _ => MapRead { file, length: self.consumed, last: self.last.clone(), seen: self.seen, lost: self.lost },
+            _ => MapRead { file, length: self.consumed, last: self.last.clone(), seen: self.seen, lost },
         }
     }
 
@@ -169,8 +224,13 @@ impl PerfMap {
         if read < MAX_READ {
             self.seen = now;
         }
-        if self.resume.is_none() && now > self.shared_until.saturating_add(SHARED_FOR) {
-            self.shared = Vec::new();
+        // One that is being written has lines that are still to come.
+        if read == 0 && self.consumed > 0 {
+            self.compare();
+        }
+        if self.unknown.len() > FEW_UNKNOWN {
+            let old = now.saturating_sub(UNKNOWN_FOR);
+            self.forget(self.unknown.values().map(|(_, until)| *until).filter(|until| *until < old).max().unwrap_or(0));
         }
         read
     }
@@ -183,8 +243,9 @@ impl PerfMap {
         }
         let anew = state.0 < self.consumed || (state.0 == self.state.0 && state.1 != self.state.1);
         if anew || !self.continues(source) {
-            let (left_out, lost, has_lost) = (self.left_out, self.lost.max(self.shared_until), self.has_lost);
-            *self = Self { left_out, lost, has_lost, ..Self::new((self.max * size_of::<Range>()) as u64) };
+            let new = Self { left_out: self.left_out, ..Self::new((self.max * size_of::<Range>()) as u64) };
+            let old = std::mem::replace(self, new);
+            self.follow(old);
         }
         self.state = state;
         let begin = self.consumed;
@@ -206,13 +267,10 @@ impl PerfMap {
                 self.last = seen.get(seen.len().saturating_sub(OVERLAP)..).unwrap_or_default().to_vec();
             }
             let is_cut_short = self.consumed - begin >= MAX_READ;
-            if self.resume.is_some() {
-                self.tidy_shared();
-            }
             let Some((_, seen)) = self.resume.take_if(|_| !is_cut_short) else { break };
             // All that the other had read is here; what follows is newer than its last reading.
             (self.seen, self.begin) = (seen, self.consumed);
-            self.has_lost |= !self.shared.is_empty() || self.lost > 0;
+            self.has_lost |= !self.unknown.is_empty() || self.lost > 0;
         }
         self.consumed - begin
     }
@@ -221,6 +279,89 @@ impl PerfMap {
         let mut now = vec![0; self.last.len()];
         let from = self.consumed.saturating_sub(now.len() as u64);
         source.read_at(from, &mut now) == now.len() && now == self.last
+    }
+
+    /// Comes in the place of another, whose file is not to be read any more: what that knew of the time before.
+    pub fn follow(&mut self, mut old: Self) {
+        old.compare();
+        self.compare();
+        self.lost = self.lost.max(old.lost).max(old.resume.map_or(0, |(_, seen)| seen));
+        for (start, (end, until)) in old.unknown {
+            self.not_known(start, end, until);
+        }
+        for (range, until) in old.past {
+            self.not_known(range.start, range.end(), until);
+        }
+        (self.replaced, self.replaced_at) = (old.ranges, old.seen);
+        self.anew = self.anew.max(old.anew).max(old.seen);
+        self.has_lost |= old.has_lost || old.seen > 0 || old.resume.is_some();
+    }
+
+    /// Sees which addresses had another name, or one at all, in the file that this one came in the place of.
+    pub fn compare(&mut self) {
+        let (replaced, until) = (std::mem::take(&mut self.replaced), std::mem::take(&mut self.replaced_at));
+        let mut stretches = Vec::new();
+        let mut newer = self.ranges.iter().peekable();
+        for old in replaced {
+            let mut start = old.start;
+            while let Some(new) = newer.peek().filter(|new| new.start < old.end()) {
+                if new.line.name == old.line.name && new.end() > start {
+                    stretches.push((start, new.start.max(start)));
+                    start = new.end();
+                }
+                // One that goes on behind may cover the next as well.
+                if new.end() > old.end() {
+                    break;
+                }
+                newer.next();
+            }
+            stretches.push((start.min(old.end()), old.end()));
+        }
+        for (start, end) in stretches {
+            self.not_known(start, end, until);
+        }
+    }
+
+    /// Before `until` nobody knows what these addresses meant.
+    fn not_known(&mut self, start: u64, end: u64, until: u64) {
+        if start >= end || until <= self.lost {
+            return;
+        }
+        // Of what is known later still, that stays.
+        let first = self.unknown.range(..=start).next_back().map_or(start, |(start, _)| *start);
+        let within = self.unknown.range(first..end).filter(|(_, known)| known.0 > start && known.1 > until);
+        let later: Vec<_> = within.map(|(start, known)| (*start, *known)).collect();
+        insert(&mut self.unknown, start, (end, until), |_, _| {});
+        for (start, known) in later {
+            insert(&mut self.unknown, start, known, |_, _| {});
+        }
+        if self.unknown.len() > MAX_UNKNOWN {
+            self.join();
+        }
+    }
+
+    /// Joins what touches and is not known up to the same time; if it is too much all the same, the older half goes, and with it all that was
+    /// known up to then.
+    fn join(&mut self) {
+        let mut joined: Vec<(u64, (u64, u64))> = Vec::new();
+        for (start, (end, until)) in std::mem::take(&mut self.unknown) {
+            match joined.last_mut() {
+                Some((_, last)) if *last == (start, until) => last.0 = end,
+                _ => joined.push((start, (end, until))),
+            }
+        }
+        let mut untils: Vec<u64> = joined.iter().map(|(_, (_, until))| *until).collect();
+        self.unknown = joined.into_iter().collect();
+        if untils.len() > MAX_UNKNOWN / 2 {
+            let middle = untils.len() / 2;
+            self.forget(*untils.select_nth_unstable(middle).1);
+        }
+    }
+
+    /// Nothing is known before `until`, and no stretches need be remembered for that.
+    fn forget(&mut self, until: u64) {
+        self.lost = self.lost.max(until);
+        self.unknown.retain(|_, (_, known)| *known > until);
     }
 
     /// Takes the whole lines of a block, the one that follows what was taken before; gives the bytes used.
@@ -234,14 +375,20 @@ impl PerfMap {
             return block.len();
         };
         let lines = block.get(..end).unwrap_or_default();
-        let mut batch = Batch::new();
+        let mut batch = Stretches::new();
         let mut at = self.consumed;
+        let resume = self.resume.map(|(_, seen)| seen);
         for line in lines.split(|byte| *byte == b'\n') {
             if !std::mem::take(&mut self.skipping)
-                && let (Some((start, end, _)), Ok(at)) = (parse(line), u32::try_from(at))
+                && let (Some((start, end, name)), Ok(at)) = (parse(line), u32::try_from(at))
             {
-                let shared = self.resume.is_some().then_some(&mut self.shared);
-                insert(&mut batch, start, (end, at), shared);
+                let line = Line { at, name: hash(name) };
+                // Which of several lines held is not known to whoever reads on.
+                insert(&mut batch, start, (end, line), |start, end| {
+                    if let Some(until) = resume {
+                        self.not_known(start, end, until);
+                    }
+                });
             }
             at += line.len() as u64 + 1;
             if batch.len() >= BATCH {
@@ -254,21 +401,21 @@ impl PerfMap {
     }
 
     /// Puts newer ranges in place of what they overlap.
-    fn merge(&mut self, batch: Batch) {
+    fn merge(&mut self, batch: Stretches<Line>) {
         if batch.is_empty() {
             return;
         }
         let mut merged = Vec::with_capacity(self.ranges.len() + 2 * batch.len());
-        let mut newer = batch.into_iter().map(|(start, (end, at))| Range::new(start, end, at)).peekable();
+        let mut newer = batch.iter().map(|(start, (end, line))| Range::new(*start, *end, *line)).peekable();
         let mut replaced = Vec::new();
         for old in std::mem::take(&mut self.ranges) {
             // What is still to be placed of the old one begins here.
             let (mut start, end) = (old.start, old.end());
             while let Some(new) = newer.next_if(|new| new.start < end && new.end() < end) {
                 if new.start > start {
-                    merged.push(Range::new(start, new.start, old.at));
+                    merged.push(Range::new(start, new.start, old.line));
                 }
-                replaced.push(Range::new(start.max(new.start).min(new.end()), new.end(), old.at));
+                replaced.push(Range::new(start.max(new.start).min(new.end()), new.end(), old.line));
                 start = start.max(new.end());
                 merged.push(new);
             }
@@ -276,55 +423,46 @@ impl PerfMap {
             let whole = end;
             let end = newer.peek().map_or(end, |new| end.min(new.start));
             if end < whole {
-                replaced.push(Range::new(start.max(end), whole, old.at));
+                replaced.push(Range::new(start.max(end), whole, old.line));
             }
             if end > start {
-                merged.push(Range::new(start, end, old.at));
+                merged.push(Range::new(start, end, old.line));
             }
         }
         merged.extend(newer);
         self.ranges = merged;
-        if self.resume.is_some() {
-            self.shared.extend(replaced.iter().filter(|range| range.size > 0).map(|range| (range.start, range.end())));
-            if self.shared.len() > 2 * MAX_SHARED {
-                self.tidy_shared();
-            }
+        if let Some((_, until)) = self.resume {
+            replaced.iter().for_each(|range| self.not_known(range.start, range.end(), until));
+        } else if self.seen > 0 && self.left_out > 0 {
+            // What was left out may have been there before.
+            batch.into_iter().for_each(|(start, (end, _))| self.not_known(start, end, self.seen));
         } else if self.seen > 0 {
-            let old = |range: &Range| range.size > 0 && u64::from(range.at) < self.begin;
-            let until = self.seen;
-            replaced.retain(old);
-            let newest = replaced.split_off(replaced.len().saturating_sub(MAX_PAST));
-            let over = (self.past.len() + newest.len()).saturating_sub(MAX_PAST);
-            self.past.drain(..over);
-            self.past.extend(newest.into_iter().map(|range| (range, until)));
+            replaced.retain(|range| range.size > 0 && u64::from(range.line.at) < self.begin);
+            if !self.replaced.is_empty() {
+                // These, and not those that come now, are what was there next.
+                replaced.iter().for_each(|range| self.not_known(range.start, range.end(), self.replaced_at));
+            }
+            self.past.extend(replaced.into_iter().map(|range| (range, self.seen)));
+            let over = self.past.len().saturating_sub(MAX_PAST);
+            let dropped: Vec<_> = self.past.drain(..over).collect();
+            for (range, until) in dropped {
+                // Of what is long ago it is told once: a recording may still ask.
+                self.has_lost |= !self.has_dropped || self.seen.saturating_sub(until) < UNKNOWN_FOR;
+                self.has_dropped = true;
+                self.not_known(range.start, range.end(), until);
+            }
         }
         self.prune();
     }
 
-    /// Joins what overlaps; if it is too much all the same, nothing at all is known of then.
-    fn tidy_shared(&mut self) {
-        self.shared.sort_unstable();
-        let mut joined: Vec<(u64, u64)> = Vec::new();
-        for (start, end) in std::mem::take(&mut self.shared) {
-            match joined.last_mut() {
-                Some(last) if start <= last.1 => last.1 = last.1.max(end),
-                _ => joined.push((start, end)),
-            }
-        }
-        if joined.len() > MAX_SHARED {
-            self.lost = self.lost.max(self.shared_until);
-        } else {
-            self.shared = joined;
-        }
-    }
-
-    /// Whether it is not known which of several lines held at an address; while they are still read it may be any.
-    fn is_shared(&self, address: u64) -> bool {
-        if self.resume.is_some() {
-            return true;
-        }
-        let next = self.shared.partition_point(|(start, _)| *start <= address);
-        next.checked_sub(1).and_then(|at| self.shared.get(at)).is_some_and(|(_, end)| address < *end)
+    /// Up to when it is not known what an address meant; while lines that another had read are still read it may be any of them.
+    fn known_from(&self, address: u64) -> u64 {
+        let resume = self.resume.map_or(0, |(_, seen)| seen);
+        let stretch = self.unknown.range(..=address).next_back().filter(|(_, (end, _))| address < *end);
+        let differs = at(&self.replaced, address)
+            .is_some_and(|old| at(&self.ranges, address).is_none_or(|new| new.line.name != old.line.name));
+        let replaced = if differs { self.replaced_at } else { 0 };
+        stretch.map_or(0, |(_, (_, until))| *until).max(self.lost).max(resume).max(replaced)
     }
 
     /// When it was read last.
@@ -336,50 +474,54 @@ impl PerfMap {
     pub fn turns(&self, address: u64) -> impl Iterator<Item = u64> {
         self.past
             .iter()
-            .filter(move |(range, _)| (range.start..range.end()).contains(&address))
+            .filter(move |(range, _)| range.has(address))
             .map(|(_, until)| *until)
-            .chain((self.lost > 0).then_some(self.lost))
-            .chain(self.is_shared(address).then_some(self.shared_until))
+            .chain(Some(self.known_from(address)).filter(|from| *from > 0))
     }
 
     /// Drops the oldest if there are too many, and some more, so that this is seldom.
     fn prune(&mut self) {
         let before = self.ranges.len();
         if before > self.max {
-            let mut ages: Vec<u32> = self.ranges.iter().map(|range| range.at).collect();
+            let mut ages: Vec<u32> = self.ranges.iter().map(|range| range.line.at).collect();
             let drop = before - (self.max - self.max / 8);
             let oldest_kept = if drop < ages.len() { *ages.select_nth_unstable(drop).1 } else { u32::MAX };
-            self.ranges.retain(|range| range.at >= oldest_kept);
+            self.ranges.retain(|range| range.line.at >= oldest_kept);
             // Newer lines may have cut one into many.
             if self.ranges.len() > self.max {
-                self.ranges.retain(|range| range.at > oldest_kept);
+                self.ranges.retain(|range| range.line.at > oldest_kept);
             }
             self.left_out += (before - self.ranges.len()) as u64;
+            // What a newer line says of their addresses is not what they said.
+            if let Some((_, seen)) = self.resume {
+                self.forget(seen);
+            }
         }
         self.ranges.shrink_to_fit();
     }
 
-    /// The code at an address at a time, named by `source`, the file that was read.
-    pub fn find(&self, source: &(impl ReadAt + ?Sized), address: u64, time: u64) -> Option<Frame> {
-        if time < self.lost || time < self.shared_until && self.is_shared(address) {
-            return None;
+    /// What `source`, the file that was read, says of an address at a time.
+    pub fn find(&self, source: &(impl ReadAt + ?Sized), address: u64, time: u64) -> Said {
+        if time < self.known_from(address) {
+            return Said::NotKnown;
         }
-        let before =
-            self.past.iter().find(|(range, until)| time < *until && (range.start..range.end()).contains(&address));
-        let range = match before {
-            Some((range, _)) => range,
-            None => {
-                let next = self.ranges.partition_point(|range| range.start <= address);
-                self.ranges.get(next.checked_sub(1)?).filter(|range| address < range.end())?
-            }
+        let before = self.past.iter().find(|(range, until)| time < *until && range.has(address));
+        let Some(range) = before.map(|(range, _)| range).or_else(|| at(&self.ranges, address)) else {
+            return Said::Nothing;
         };
         let mut line = vec![0; LINE_HEAD];
-        let read = source.read_at(u64::from(range.at), &mut line);
-        let line = line.get(..read)?.split(|byte| *byte == b'\n').next()?;
+        let read = source.read_at(u64::from(range.line.at), &mut line);
+        let line = line.get(..read).unwrap_or_default().split(|byte| *byte == b'\n').next().unwrap_or_default();
         // The file may have been written anew since.
-        let (_, _, name) = parse(line).filter(|(start, end, _)| (*start..*end).contains(&address))?;
-        let name: Arc<str> = String::from_utf8_lossy(name).into();
-        Some(Frame::named(Names { system_name: name.clone(), name }))
+        match parse(line)
+            .filter(|(start, end, name)| (*start..*end).contains(&address) && hash(name) == range.line.name)
+        {
+            Some((.., name)) => {
+                let name: Arc<str> = String::from_utf8_lossy(name).into();
+                Said::Named(Frame::named(Names { system_name: name.clone(), name }))
+            }
+            None => Said::NotKnown,
+        }
     }
 
     /// Ranges that were left out since the start.
@@ -390,34 +532,48 @@ impl PerfMap {
     /// Memory held, bytes.
     pub fn bytes(&self) -> u64 {
         let past = self.past.capacity() * size_of::<(Range, u64)>();
-        let shared = self.shared.capacity() * size_of::<(u64, u64)>();
-        (self.ranges.capacity() * size_of::<Range>() + self.last.capacity() + past + shared) as u64
+        // The nodes of a tree are two thirds full.
+        let unknown = self.unknown.len() * size_of::<(u64, (u64, u64))>() * 3 / 2;
+        let ranges = (self.ranges.capacity() + self.replaced.capacity()) * size_of::<Range>();
+        (ranges + self.last.capacity() + past + unknown) as u64
     }
 }
 
-/// Puts a range in place of what it overlaps, which is added to `shared` if that is asked for.
-fn insert(batch: &mut Batch, start: u64, range: (u64, u32), mut shared: Option<&mut Vec<(u64, u64)>>) {
-    let mut overlaps = |start: u64, end: u64| shared.iter_mut().for_each(|shared| shared.push((start, end)));
+/// The range of an address, of those that are by start and disjoint.
+fn at(ranges: &[Range], address: u64) -> Option<&Range> {
+    let next = ranges.partition_point(|range| range.start <= address);
+    ranges.get(next.checked_sub(1)?).filter(|range| range.has(address))
+}
+
+/// By which names are told apart that are not kept.
+fn hash(name: &[u8]) -> u32 {
+    let mut hasher = FxHasher::default();
+    hasher.write(name);
+    u32::try_from(hasher.finish() >> 32).unwrap_or(0)
+}
+
+/// Puts a range in place of what it overlaps, of which `overlaps` is told.
+fn insert<T: Copy>(of: &mut Stretches<T>, start: u64, range: (u64, T), mut overlaps: impl FnMut(u64, u64)) {
     // The one that reaches in from below loses its end, and may go on behind.
-    if let Some((_, below)) = batch.range_mut(..start).next_back()
+    if let Some((_, below)) = of.range_mut(..start).next_back()
         && below.0 > start
     {
         let whole = *below;
         overlaps(start, whole.0.min(range.0));
         below.0 = start;
         if whole.0 > range.0 {
-            batch.insert(range.0, whole);
+            of.insert(range.0, whole);
         }
     }
     // Those that begin within go, but for what the last has behind.
-    while let Some((within, old)) = batch.range(start..range.0).next().map(|(start, old)| (*start, *old)) {
-        batch.remove(&within);
+    while let Some((within, old)) = of.range(start..range.0).next().map(|(start, old)| (*start, *old)) {
+        of.remove(&within);
         overlaps(within, old.0.min(range.0));
         if old.0 > range.0 {
-            batch.insert(range.0, old);
+            of.insert(range.0, old);
         }
     }
-    batch.insert(start, range);
+    of.insert(start, range);
 }
 
 /// Start, end and name of a line.
@@ -453,8 +609,12 @@ mod tests {
         map
     }
 
+    fn name_at(map: &PerfMap, text: &[u8], address: u64, time: u64) -> Option<String> {
+        map.find(text, address, time).frame().map(|frame| frame.name.to_string())
+    }
+
     fn name(map: &PerfMap, text: &[u8], address: u64) -> Option<String> {
-        map.find(text, address, u64::MAX).map(|frame| frame.name.to_string())
+        name_at(map, text, address, u64::MAX)
     }
 
     #[test]
@@ -496,7 +656,7 @@ mod tests {
         map.read(first, 1_000);
         map.read(first, 2_000);
         map.read(&all[..], 3_000);
-        let name = |address, time| map.find(&all[..], address, time).map(|f| f.name.to_string()).unwrap_or_default();
+        let name = |address, time| name_at(&map, &all, address, time).unwrap_or_default();
         assert_eq!([name(0x155, 1_999), name(0x155, 2_000), name(0x155, u64::MAX)], ["same reading", "new", "new"]);
         assert_eq!([name(0x165, 1_999), name(0x165, 2_500)], ["old", "new"]);
         // What nobody else was at had its name from the start: code runs before it is written down and read.
@@ -507,7 +667,11 @@ mod tests {
 
     /// As [`MapRead`] goes from one that is gone to the next.
     fn handed_over(map: &PerfMap, text: &[u8]) -> PerfMap {
-        PerfMap::resumed(1 << 20, text, (1, 2), &map.so_far((1, 2)))
+        handed_over_of(1 << 20, map, text)
+    }
+
+    fn handed_over_of(budget: u64, map: &PerfMap, text: &[u8]) -> PerfMap {
+        PerfMap::resumed(budget, text, (1, 2), &map.so_far((1, 2)))
     }
 
     #[test]
@@ -520,7 +684,7 @@ mod tests {
         gone.read(&second[..], 2_000);
         let mut map = handed_over(&gone, &third);
         map.read(&third[..], 3_000);
-        let name = |address, time| map.find(&third[..], address, time).map(|f| f.name.to_string()).unwrap_or_default();
+        let name = |address, time| name_at(&map, &third, address, time).unwrap_or_default();
         // Several lines speak of it, and when each held nobody knows any more.
         assert_eq!([name(0x155, 0), name(0x155, 1_999), name(0x155, 2_000)], ["", "", "new"]);
         assert_eq!([name(0x145, 1_999), name(0x145, 2_000)], ["", "same reading"]);
@@ -534,7 +698,7 @@ mod tests {
         // Over and over.
         let mut map = handed_over(&map, &third);
         map.read(&third[..], 4_000);
-        let name = |address, time| map.find(&third[..], address, time).map(|f| f.name.to_string()).unwrap_or_default();
+        let name = |address, time| name_at(&map, &third, address, time).unwrap_or_default();
         assert_eq!([name(0x305, 2_999), name(0x305, 3_000), name(0x30c, 0)], ["", "newest", "alone"]);
     }
 
@@ -546,25 +710,176 @@ mod tests {
         for (other, file) in [(&b"100 100 new\n"[..], (1, 2)), (text, (1, 3)), (b"100 80 n\n", (1, 2))] {
             let mut map = PerfMap::resumed(1 << 20, other, file, &gone.so_far((1, 2)));
             map.read(other, 3_000);
-            assert_eq!(map.find(other, 0x105, 999), None);
-            assert!(map.find(other, 0x105, 1_000).is_some() && map.take_lost());
+            assert_eq!(map.find(other, 0x105, 999), Said::NotKnown);
+            assert!(name_at(&map, other, 0x105, 1_000).is_some() && map.take_lost());
             assert_eq!(map.turns(0x105).collect::<Vec<_>>(), [1_000]);
         }
         // Nobody had read it: code runs before it is written down.
         let mut map = handed_over(&PerfMap::new(1 << 20), text);
         map.read(text, 3_000);
-        assert!(map.find(text, 0x105, 0).is_some() && !map.take_lost());
+        assert!(name_at(&map, text, 0x105, 0).is_some() && !map.take_lost());
     }
 
     #[test]
     fn where_too_many_lines_share_addresses_nothing_is_said_of_any() {
         let line = |at: usize| format!("{:x} 10 a\n{:x} 10 b\n300 10 other\n", at * 64, at * 64);
-        let text: String = (0x40..0x40 + MAX_SHARED + 1).map(line).collect();
+        let text: String = (0x40..0x40 + MAX_UNKNOWN + 1).map(line).collect();
         let mut gone = PerfMap::new(64 << 20);
         gone.read(text.as_bytes(), 1_000);
         let mut map = PerfMap::resumed(64 << 20, text.as_bytes(), (1, 2), &gone.so_far((1, 2)));
         map.read(text.as_bytes(), 3_000);
-        assert_eq!((map.lost, map.shared.len()), (1_000, 0));
+        assert_eq!((map.lost, map.unknown.len()), (1_000, 0));
+    }
+
+    #[test]
+    fn what_is_not_known_stays_so_however_late_it_is_asked_for() {
+        let stretches = |count: u64| -> String {
+            (0..count).map(|at| format!("{:x} 10 old\n{:x} 8 new\n", 0x1000 + at * 64, 0x1000 + at * 64)).collect()
+        };
+        for count in [2, FEW_UNKNOWN as u64 + 1] {
+            let text = stretches(count);
+            let text = text.as_bytes();
+            let mut gone = PerfMap::new(64 << 20);
+            gone.read(text, 1_000);
+            let mut map = handed_over_of(64 << 20, &gone, text);
+            map.read(text, 2_000);
+            map.read(text, 1_001 + UNKNOWN_FOR);
+            assert_eq!(
+                (name_at(&map, text, 0x1004, 999), name_at(&map, text, 0x1004, 1_000)),
+                (None, Some("new".into()))
+            );
+            // Many are forgotten one by one, and then nothing is known of then.
+            assert_eq!(name_at(&map, text, 0x100c, 999).as_deref(), (count == 2).then_some("old"));
+            assert_eq!((map.lost, map.unknown.is_empty()), if count == 2 { (0, false) } else { (1_000, true) });
+        }
+    }
+
+    /// A map whose range at 0x100 was `last` from 2,000 on and another before, and of which so many more were replaced then.
+    fn replaced(more: usize) -> (PerfMap, Vec<u8>) {
+        let lines =
+            |name: &str| -> String { (0..more).map(|at| format!("{:x} 10 {name}{at}\n", 0x1000 + at * 16)).collect() };
+        let mut text = format!("100 10 first\n{}", lines("a")).into_bytes();
+        let mut map = PerfMap::new(1 << 20);
+        map.read(&text[..], 1_000);
+        text.extend_from_slice(b"100 10 last\n");
+        map.read(&text[..], 2_000);
+        assert!(!map.take_lost());
+        text.extend_from_slice(lines("b").as_bytes());
+        map.read(&text[..], 3_000);
+        (map, text)
+    }
+
+    #[test]
+    fn of_more_replaced_than_is_kept_nothing_is_said_and_that_is_told() {
+        let (mut map, text) = replaced(MAX_PAST - 1);
+        assert_eq!(name_at(&map, &text, 0x105, 999).as_deref(), Some("first"));
+        assert!(!map.take_lost());
+        // Before it, and among what comes at once.
+        for more in [MAX_PAST, MAX_PAST + 2] {
+            let (mut map, text) = replaced(more);
+            assert_eq!(map.find(&text[..], 0x105, 999), Said::NotKnown);
+            assert_eq!(name_at(&map, &text, 0x105, 1_000).as_deref(), Some("last"));
+            let kept = name_at(&map, &text, 0x1005, 1_999);
+            assert_eq!(kept.as_deref(), (more == MAX_PAST).then_some("a0"));
+            assert_eq!(name_at(&map, &text, 0x1005, 2_000).as_deref(), Some("b0"));
+            assert_eq!(map.past.len(), MAX_PAST);
+            assert_eq!(map.turns(0x105).collect::<Vec<_>>(), [1_000]);
+            assert!(map.take_lost() && !map.take_lost());
+        }
+    }
+
+    #[test]
+    fn where_ranges_were_left_out_newer_lines_say_nothing_of_before() {
+        let mut text: Vec<u8> =
+            (0..10).flat_map(|at| format!("{:x} 10 old{at}\n", 0x100 + at * 16).into_bytes()).collect();
+        let mut map = PerfMap::new(8 * size_of::<Range>() as u64);
+        map.read(&text[..], 1_000);
+        assert!(map.left_out() > 0 && name(&map, &text, 0x105).is_none());
+        text.extend_from_slice(b"100 10 new\n");
+        map.read(&text[..], 2_000);
+        assert_eq!((map.find(&text[..], 0x105, 999), name(&map, &text, 0x105)), (Said::NotKnown, Some("new".into())));
+        // And where another had read them.
+        let mut gone = PerfMap::new(1 << 20);
+        gone.read(&text[..], 3_000);
+        let mut map = handed_over_of(8 * size_of::<Range>() as u64, &gone, &text);
+        map.read(&text[..], 4_000);
+        assert_eq!((map.find(&text[..], 0x105, 2_999), name(&map, &text, 0x105)), (Said::NotKnown, Some("new".into())));
+        assert!(map.lost == 3_000 && map.take_lost());
+    }
+
+    /// Text, and a time of its last change.
+    struct Written<'a>(&'a [u8], i64);
+
+    impl ReadAt for Written<'_> {
+        fn read_at(&self, at: u64, out: &mut [u8]) -> usize {
+            self.0.read_at(at, out)
+        }
+
+        fn state(&self) -> (u64, i64) {
+            (self.0.len() as u64, self.1)
+        }
+    }
+
+    #[test]
+    fn a_map_written_anew_names_what_was_before_only_where_nothing_changed() {
+        let first = b"100 10 same\n200 10 changed\n300 20 moved\n400 10 gone\n";
+        let second = b"100 10 same\n200 10 other\n310 20 moved\n500 10 late\n";
+        for steps in [&[0, 30, second.len()][..], &[30, second.len()], &[second.len(); 3]] {
+            let mut map = PerfMap::new(1 << 20);
+            map.read(&Written(first, 1), 1_000);
+            map.read(&Written(first, 1), 2_000);
+            assert!(!map.take_lost());
+            // It is read while it is written.
+            for (now, end) in (3_000..).zip(steps) {
+                map.read(&Written(&second[..*end], 2), now);
+            }
+            assert!(map.take_lost() && !map.take_lost());
+            // And then nothing more comes; what is known stays the same.
+            for _ in 0..2 {
+                let said = |address, time| map.find(&second[..], address, time);
+                let name = |address, time| name_at(&map, second, address, time).unwrap_or_default();
+                assert_eq!([name(0x105, 0), name(0x105, 2_000)], ["same", "same"]);
+                assert_eq!((said(0x205, 1_999), name(0x205, 2_000)), (Said::NotKnown, "other".into()));
+                assert_eq!((said(0x305, 1_999), said(0x305, 2_000)), (Said::NotKnown, Said::Nothing));
+                assert_eq!([name(0x315, 0), name(0x325, 0), name(0x505, 0)], ["moved", "moved", "late"]);
+                assert_eq!((said(0x405, 1_999), said(0x405, 2_000)), (Said::NotKnown, Said::Nothing));
+                assert_eq!(map.turns(0x205).collect::<Vec<_>>(), [2_000]);
+                assert_eq!(map.turns(0x105).count(), 0);
+                // The lines of before are gone for whoever reads on.
+                assert_eq!((map.so_far((1, 2)).lost, map.so_far((1, 2)).seen >= 3_000), (2_000, true));
+                map.read(&Written(second, 2), 4_000);
+            }
+            assert!(map.replaced.is_empty() && !map.take_lost());
+        }
+    }
+
+    #[test]
+    fn a_map_written_anew_again_and_again_loses_no_more_than_what_changed() {
+        let text = |round: u64| format!("100 10 same\n200 10 f{round}\n300 10 g{}\n", round.div_ceil(2)).into_bytes();
+        let mut map = PerfMap::new(1 << 20);
+        for round in 1..=4 {
+            map.read(&Written(&text(round), i64::try_from(round).expect("small")), round * 1_000);
+        }
+        let last = text(4);
+        let name = |address, time| name_at(&map, &last, address, time).unwrap_or_default();
+        assert_eq!([name(0x105, 0), name(0x205, 2_999), name(0x205, 3_000)], ["same", "", "f4"]);
+        // The same in the last two, and another before.
+        assert_eq!([name(0x305, 1_999), name(0x305, 2_000)], ["", "g2"]);
+        map.read(&Written(&last, 4), 5_000);
+        assert_eq!(
+            [name_at(&map, &last, 0x105, 0).as_deref(), name_at(&map, &last, 0x205, 2_999).as_deref()],
+            [Some("same"), None]
+        );
+    }
+
+    #[test]
+    fn stretches_of_which_more_is_unknown_win() {
+        let mut map = PerfMap::new(1 << 20);
+        for (start, end, until) in [(10, 30, 5), (20, 25, 9), (0, 40, 7), (22, 50, 2), (0, 0, 99)] {
+            map.not_known(start, end, until);
+        }
+        let until: Vec<u64> = [0, 15, 19, 20, 24, 25, 39, 40, 49, 50].map(|address| map.known_from(address)).into();
+        assert_eq!(until, [7, 7, 7, 9, 9, 7, 7, 2, 2, 0]);
     }
 
     #[test]
@@ -594,6 +909,40 @@ mod tests {
             }
         }
 
+        /// Whatever is added and written anew between readings: what was there at a time has its name, or is said not to be known; the former
+        /// if the file only grew.
+        #[test]
+        fn nothing_has_the_name_of_another_time(readings in prop::collection::vec((any::<bool>(), prop::collection::vec((0u64..40, 1u64..20, 0u8..3), 0..8)), 1..6)) {
+            let mut map = PerfMap::new(1 << 20);
+            let (mut text, mut then): (String, Vec<Vec<Option<String>>>) = (String::new(), Vec::new());
+            let mut only_grew = true;
+            for (at, (anew, lines)) in (1_u8..).zip(&readings) {
+                // With other bytes where the one before ended, so that it is seen.
+                if *anew && at > 1 {
+                    text = format!("{}\n", char::from(b'!' + at).to_string().repeat(text.len() + OVERLAP));
+                    only_grew = false;
+                }
+                lines.iter().for_each(|(start, size, name)| text += &format!("{start:x} {size:x} f{name}\n"));
+                map.read(text.as_bytes(), u64::from(at) * 1_000);
+                let plain = super::tests::map(text.as_bytes());
+                then.push((0..64).map(|address| name(&plain, text.as_bytes(), address)).collect());
+            }
+            for _ in 0..2 {
+                for (at, names) in (0u64..).zip(&then) {
+                    for (address, was) in (0u64..).zip(names) {
+                        let said = map.find(text.as_bytes(), address, at * 1_000 + 999);
+                        match was {
+                            Some(was) if only_grew => prop_assert_eq!(said.frame().map(|frame| frame.name.to_string()), Some(was.clone())),
+                            Some(was) => prop_assert!(said == Said::NotKnown || said.frame().is_some_and(|frame| *frame.name == **was), "{} at {}", address, at),
+                            // Code runs before it is written down.
+                            None => {}
+                        }
+                    }
+                }
+                map.read(text.as_bytes(), 9_000);
+            }
+        }
+
         /// However the text is cut, the same names come out.
         #[test]
         fn any_bytes_in_any_pieces(text in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b' '), Just(b'1'), any::<u8>()], 0..300), cut in 0usize..300) {
@@ -603,7 +952,7 @@ mod tests {
             let used = pieces.add_block(&text[..cut]);
             pieces.add_block(&text[used..]);
             prop_assert_eq!(whole.ranges.len(), pieces.ranges.len());
-            let key = |map: &PerfMap| map.ranges.iter().map(|r| (r.start, r.size, r.at)).collect::<Vec<_>>();
+            let key = |map: &PerfMap| map.ranges.iter().map(|r| (r.start, r.size, r.line.at, r.line.name)).collect::<Vec<_>>();
             prop_assert_eq!(key(&whole), key(&pieces));
         }
     }
