@@ -199,8 +199,8 @@ impl Edits {
             }
             let mut counts = Counts::default();
             let (request, more) = self.processors.edit(request, &mut counts)?;
-            for ((processor, rule), tally) in counts.by_rule.iter().filter(|(_, tally)| tally.errors > 0) {
-                let (processor, failed) = (shown::one_line(processor), tally.errors);
+            for (processor, rule, failed) in self.processors.failed(&counts) {
+                let processor = shown::one_line(processor);
                 eprintln!(
                     "profiler: {rule} of processor {processor} failed {failed} times, and was passed over; `profiler ottl run` on a profile says why."
                 );

@@ -209,6 +209,16 @@ impl Processors {
         })
     }
 
+    /// Processor and place of each rule that failed and was passed over, and how often; not of those that are to be `silent`.
+    pub fn failed<'a>(&'a self, counts: &'a Counts) -> impl Iterator<Item = (&'a str, &'a str, u64)> {
+        let told = self.stages.iter().filter(|stage| matches!(stage.work, Work::Rules(ErrorMode::Ignore, _)));
+        let rules = told.flat_map(|stage| stage.places.iter().map(|place| (stage.processor.as_str(), place.as_str())));
+        rules.filter_map(|(processor, place)| {
+            let tally = counts.by_rule.get(&(processor.to_owned(), place.to_owned()))?;
+            (tally.errors > 0).then_some((processor, place, tally.errors))
+        })
+    }
+
     /// What is left of a window; none if nothing is. What goes is counted, and all of it goes if the rules take more CPU time than `within`.
     pub fn apply(&self, window: Profiles, within: Duration, counts: &mut Counts) -> Option<Profiles> {
         if self.stages.is_empty() {

@@ -104,9 +104,17 @@ impl Aggregate {
     pub fn apply(&self, mut request: Request, is_late: &dyn Fn() -> bool) -> (Request, Aggregated) {
         let mut done = Aggregated::default();
         let begun = Instant::now();
-        merge_rows(&mut request);
-        merge_resources(&mut request);
+        // Each may have much to do, whatever samples there are.
+        for merge in [merge_rows, merge_resources] {
+            done.is_late = done.is_late || is_late();
+            if !done.is_late {
+                merge(&mut request);
+            }
+        }
         done.merging += begun.elapsed();
+        if done.is_late {
+            return (request, done);
+        }
         let Request { resource_profiles, dictionary } = &mut request;
         let mut other = None;
         let scopes = resource_profiles.iter_mut().flat_map(|resource| &mut resource.scope_profiles);

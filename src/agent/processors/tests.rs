@@ -164,6 +164,9 @@ fn a_rule_that_fails_is_counted_and_does_what_its_error_mode_says() {
         assert_eq!(tally(&counts, "filter", "rules[0].conditions[0]").errors, 2);
         assert_eq!(tally(&counts, "transform", "rules[0].statements[0]").errors, 1);
         assert_eq!(dropped(&counts, "filter", FAILED), 0);
+        let told: Vec<_> = processors.failed(&counts).collect();
+        let all = [("filter", "rules[0].conditions[0]", 2), ("transform", "rules[0].statements[0]", 1)];
+        assert_eq!(told, if mode == ErrorMode::Silent { &[][..] } else { &all });
     }
     // What a condition fails on, its statements do not run on.
     let mut counts = Counts::default();

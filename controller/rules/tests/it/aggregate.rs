@@ -1,5 +1,6 @@
 //! What is merged, what is folded, and what it is worth.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use opentelemetry_proto::tonic::profiles::v1development::{Profile, Sample, Stack};
@@ -231,6 +232,17 @@ fn a_sum_that_does_not_fit_is_the_largest_that_does() {
 
 #[test]
 fn it_ends_when_the_time_is_over() {
-    let (_, done) = Aggregate::default().apply(made(vec![counted(1, 1)]), &|| true);
-    assert!(done.is_late);
+    let mut given = made(vec![counted(1, 1), counted(3, 1)]);
+    given.resource_profiles.push(given.resource_profiles[0].clone());
+    // Not at all; rows of the dictionary alone; resources, too.
+    for (in_time, rows, resources) in [(0, false, false), (1, true, false), (2, true, true)] {
+        let asked = Cell::new(0);
+        let is_late = || asked.replace(asked.get() + 1) >= in_time;
+        let (after, done) = Aggregate::default().apply(given.clone(), &is_late);
+        assert!(done.is_late && asked.get() == in_time + 1);
+        assert_eq!(
+            (after.dictionary != given.dictionary, after.resource_profiles.len() < given.resource_profiles.len()),
+            (rows, resources)
+        );
+    }
 }
