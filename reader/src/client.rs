@@ -16,7 +16,7 @@ use profiler_unwinders::maps::Mapping;
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
 use profiler_unwinders::process::{Clock, ScanError};
 use profiler_unwinders::reading::{
-    Compiled, InHand, Lent, MAX_BYTES, MAX_MEMORY, Opened, Reading, RowsError, Troubles,
+    Compiled, InHand, Lent, LentRoot, MAX_BYTES, MAX_MEMORY, Opened, Reading, RowsError, Troubles,
 };
 use profiler_unwinders::runtime::{AttachError, Attached, Named};
 use rustc_hash::FxHashMap;
@@ -25,7 +25,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::patience::{CHEAP, Patience, Target};
 use crate::process::{Failed, Limits, Process, reap};
 use crate::wire::names::Symbols;
-use crate::wire::{self, Answer, Found, Mappings, Request, Scanned};
+use crate::wire::{self, Answer, Found, LentFields, Mappings, Request, Scanned};
 
 /// Executables remembered; beyond it those go that nobody else holds, the least recently used first.
 const MAX_EXECUTABLES: usize = 8192;
@@ -660,11 +660,12 @@ impl Client {
         let request = Request::Lend { id: executable.id.0 };
         match self.ask_of(executable, &request, 0) {
             Ok((Answer::Lent(lent), _)) => {
-                let (descriptor, device, inode) = lent?;
+                let LentFields { file: (descriptor, device, inode), root } = lent?;
+                let root = root.map(|(descriptor, device, inode)| LentRoot { descriptor, device, inode });
                 let pid = self.process.as_ref()?.pid();
                 let users = self.users_of(executable.id).into();
                 self.lent.insert(executable.id, Instant::now());
-                Some(Lent { pid, descriptor, device, inode, users, file: None })
+                Some(Lent { pid, descriptor, device, inode, root, users, file: None })
             }
             Ok((Answer::Unknown, _)) | Err(_) => None,
             Ok(_) => {

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 
 use crate::client::{Client, Options, Reader, Stats};
 use crate::patience::Target;
-use crate::wire::names::{self, Content, JitCode, MAX_ADDRESSES, MAX_NAMES, Named, NamedFile, ReadFields};
+use crate::wire::names::{self, Content, HeldRoot, JitCode, MAX_ADDRESSES, MAX_NAMES, Named, NamedFile, ReadFields};
 use crate::wire::{Answer, Request};
 
 /// A file whose addresses are named.
@@ -267,6 +267,7 @@ impl Namer {
             key: format!("{:?}: {}", executable.id, executable.htlhash),
             path: executable.path_text().into_owned(),
             root: object.program_of,
+            held: object.lent.and_then(HeldRoot::of),
             content,
         };
         let total = addresses.len();
@@ -282,7 +283,7 @@ impl Namer {
                 // Whoever held it open is gone; another may open it once more.
                 Ok(None) => match self.lenders.as_mut().and_then(|lenders| lenders.lend_again(executable)) {
                     Some(lent) => {
-                        file.content = Content::of(&lent);
+                        (file.content, file.held) = (Content::of(&lent), HeldRoot::of(&lent));
                         self.names_of(executable, users, &mut file, (&addresses, room), forget).ok().flatten()
                     }
                     None => None,
@@ -327,7 +328,8 @@ impl Namer {
             })
         };
         if let Some(pid) = file.root {
-            match ask(Target::Process(pid), owner.as_slice(), file) {
+            // Of one that has ended nobody knows whose it was, but for who ran it.
+            match ask(Target::Process(pid), owner.as_ref().map_or(users, std::slice::from_ref), file) {
                 // What a process has in its root directory is its own doing, and others may run the same file.
                 Err(NoNames) => file.root = None,
                 answer => return answer,

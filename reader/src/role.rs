@@ -1,10 +1,11 @@
 //! The reader itself: reads what it is asked for, one thing after the other.
 
 mod names;
+mod roots;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use profiler_bpf::record::RuntimeFrame;
 use profiler_confine::{Report, Rights, Role as Part};
 use profiler_environ::Asked;
 use profiler_unwinders::executable::{Executable, ExecutableId, Executables, Format, Known, Mapper, Revision};
-use profiler_unwinders::maps::Mapping;
+use profiler_unwinders::maps::{Backing, Mapping};
 use profiler_unwinders::process::procfs::{Place, Scan, Stat};
 use profiler_unwinders::reading::{Reading, RowsError};
 use profiler_unwinders::runtime::MAX_FRAMES;
@@ -23,11 +24,12 @@ use rustc_hash::FxHashMap;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use self::names::Naming;
+use self::roots::Roots;
 use crate::channel;
 use crate::wire::names::{JitCode, Named};
 use crate::wire::{
-    Answer, AttachedFields, Confinement, Failure, Found, NamesFields, NotAttached, Request, RowsHead, SaidFields,
-    Scanned, StatFields, Unsaid,
+    Answer, AttachedFields, Confinement, Failure, Found, LentFields, NamesFields, NotAttached, Request, RowsHead,
+    SaidFields, Scanned, StatFields, Unsaid,
 };
 
 /// Name of the hidden subcommand that becomes a reader.
@@ -54,6 +56,7 @@ pub fn serve(memory: Option<u64>, names: bool) -> io::Result<()> {
     let mut role = Role {
         executables: Executables::with_bounds(MAX_EXECUTABLES, MAX_OPEN_FILES),
         told: FxHashMap::default(),
+        roots: Roots::default(),
         lent: FxHashMap::default(),
         naming: None,
         confined,
@@ -61,6 +64,7 @@ pub fn serve(memory: Option<u64>, names: bool) -> io::Result<()> {
     while let Some(body) = channel::read(&mut socket)? {
         let (may_restore, request) = borsh::from_slice(&body)?;
         drop(body);
+        role.roots.look();
         role.executables.restore_for(if may_restore { RESTORING } else { Duration::ZERO });
         let (answer, rest) = role.answer(request);
         channel::write(&mut socket, &borsh::to_vec(&answer)?, &rest)?;
@@ -93,8 +97,9 @@ struct Role {
     executables: Executables,
     /// What the other side knows of each.
     told: FxHashMap<ExecutableId, Revision>,
-    /// For who names frames; also those that the registry has closed since.
-    lent: FxHashMap<ExecutableId, Arc<File>>,
+    roots: Roots,
+    /// For who names frames, with the root directory of who runs it; also those that the registry has closed since.
+    lent: FxHashMap<ExecutableId, (Arc<File>, Option<Arc<OwnedFd>>)>,
     naming: Option<Naming>,
     /// What was given up.
     confined: Report,
@@ -228,14 +233,16 @@ impl Role {
     }
 
     /// Holds `file` open until it is returned.
-    fn lend(&mut self, executable: &Executable, file: Arc<File>) -> Option<(i32, u64, u64)> {
+    fn lend(&mut self, executable: &Executable, file: Arc<File>) -> Option<LentFields> {
         let ((device, inode), _) = names::identity_of(&file).ok()?;
-        let descriptor = file.as_raw_fd();
+        let mut lent = LentFields { file: (file.as_raw_fd(), device, inode), root: None };
         // What was restored is memory, of which the registry has as much as there may be. Whoever comes too late asks once more.
         if executable.format != Format::Restored {
-            self.lent.insert(executable.id, file);
+            let root = self.roots.get(executable.id);
+            lent.root = root.as_ref().map(|(root, (device, inode))| (root.as_raw_fd(), *device, *inode));
+            self.lent.insert(executable.id, (file, root.map(|(root, _)| root)));
         }
-        Some((descriptor, device, inode))
+        Some(lent)
     }
 
     fn adopt(&mut self, known: Known) {
@@ -256,6 +263,9 @@ impl Role {
             Err(error) => return Found::Nothing(error.to_string()),
         };
         let (id, revision) = (executable.id, self.executables.revision(executable.id));
+        if matches!(&mapping.backing, Backing::File(_, path) if **path == *process.exe) {
+            self.roots.take(id, process.pid);
+        }
         if self.told.get(&id) == Some(&revision) {
             return Found::Known(id.0);
         }

@@ -148,8 +148,8 @@ pub(crate) enum Answer {
     Memory(Option<Vec<u8>>),
     Environment(Result<SaidFields, Unsaid>),
     Known(Option<Known>),
-    /// Its descriptor, device and inode; none if it cannot be opened.
-    Lent(Option<(i32, u64, u64)>),
+    /// None if it cannot be opened.
+    Lent(Option<LentFields>),
     /// Counts so far; whether there are names, which follow; how far the perf map of whom it was about was read.
     Named {
         stats: [u64; profiler_symbolizer::Stats::COUNT],
@@ -158,6 +158,13 @@ pub(crate) enum Answer {
     },
     /// An id that is not known.
     Unknown,
+}
+
+/// What is lent of a file: descriptor, device and inode of each.
+#[derive(Clone, Copy, Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct LentFields {
+    pub file: (i32, u64, u64),
+    pub root: Option<(i32, u64, u64)>,
 }
 
 /// [`Report`], in parts.

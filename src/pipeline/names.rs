@@ -356,6 +356,7 @@ fn object(executable: &Executable, lent: Option<&Lent>, root: PathBuf) -> Option
         file,
         path: executable.path_text().into_owned(),
         root,
+        held: None,
     })
 }
 

@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         file: Arc::new(File::open(&path)?),
         path: std::fs::canonicalize(&path)?.display().to_string(),
         root: "/".into(),
+        held: None,
     };
     let started = Instant::now();
     let first = addresses.get(..1).unwrap_or_default();

@@ -5,9 +5,12 @@ use profiler_elf::{Bytes, Elf, Error, ReadError, SHT_NOBITS, SHT_SYMTAB, decompr
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use std::{
     fs::File,
-    os::{fd::AsRawFd, unix::fs::FileExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Weak},
 };
 
 /// A debug file without a build id is checked by the CRC of all its bytes; larger ones are not.
@@ -17,10 +20,15 @@ const MAX_CHECKED: u64 = 1 << 30;
 /// file is refused and never opened: to open a device may set it off.
 pub(crate) fn open_within(root: &Path, path: &Path, extra: OFlags) -> std::io::Result<File> {
     let directory = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    open_below(&directory, path, extra)
+}
+
+/// The same of a root directory that is open.
+fn open_below(directory: &OwnedFd, path: &Path, extra: OFlags) -> std::io::Result<File> {
     let relative = path.strip_prefix("/").unwrap_or(path);
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::PATH | OFlags::CLOEXEC | extra;
-    let open = || rustix::fs::openat2(&directory, relative, flags, Mode::empty(), resolve);
+    let open = || rustix::fs::openat2(directory, relative, flags, Mode::empty(), resolve);
     let found = match open() {
         // Something on the host was renamed meanwhile.
         Err(rustix::io::Errno::AGAIN) => open()?,
@@ -34,11 +42,31 @@ pub(crate) fn open_within(root: &Path, path: &Path, extra: OFlags) -> std::io::R
     Ok(File::from(rustix::fs::open(itself.as_str(), flags, Mode::empty())?))
 }
 
+/// A root directory.
+#[derive(Clone, Debug)]
+enum Root {
+    At(PathBuf),
+    /// Who asks has it open: an end of its file system waits for nothing that is kept here.
+    Held(Weak<OwnedFd>),
+}
+
+impl Root {
+    fn open(&self, path: &Path) -> std::io::Result<File> {
+        match self {
+            Self::At(root) => open_within(root, path, OFlags::empty()),
+            Self::Held(root) => {
+                let root = root.upgrade().ok_or_else(|| std::io::Error::other("it is held no longer"))?;
+                open_below(&root, path, OFlags::empty())
+            }
+        }
+    }
+}
+
 /// Where the files that belong to an object are looked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
     /// The process's own root, and then the host's: that is where people install debug packages.
-    roots: Vec<PathBuf>,
+    roots: Vec<Root>,
     /// Path of the object, as its process sees it.
     pub path: PathBuf,
     dirs: Vec<PathBuf>,
@@ -46,9 +74,12 @@ pub(crate) struct Place {
 
 impl Place {
     pub fn of(object: &Object, debug_dirs: &[PathBuf]) -> Self {
-        let host = PathBuf::from("/");
-        let mut roots = vec![object.root.clone(), host];
-        roots.dedup();
+        let host = Path::new("/");
+        let own = match &object.held {
+            Some(held) => Some(Root::Held(Arc::downgrade(held))),
+            None => (object.root != host).then(|| Root::At(object.root.clone())),
+        };
+        let roots = own.into_iter().chain([Root::At(host.to_owned())]).collect();
         // A deleted file's path ends so in /proc.
         Self { roots, path: object.path.trim_end_matches(" (deleted)").into(), dirs: debug_dirs.to_vec() }
     }
@@ -60,7 +91,7 @@ impl Place {
         mut accept: impl FnMut(File) -> Result<T, &'static str>,
     ) -> Option<(T, PathBuf)> {
         for (root, candidate) in self.roots.iter().flat_map(|root| candidates.iter().map(move |path| (root, path))) {
-            let Ok(file) = open_within(root, candidate, OFlags::empty()) else { continue };
+            let Ok(file) = root.open(candidate) else { continue };
             match accept(file) {
                 Ok(found) => return Some((found, candidate.clone())),
                 Err(reason) => {

@@ -1,6 +1,6 @@
 //! What is looked up in: an ELF file that processes map.
 
-use std::{fs::File, path::PathBuf, sync::Arc};
+use std::{fs::File, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
 /// Identity of an executable or library: what stands for all of its content. Never its path, nor its build id, which is a claim.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,4 +17,6 @@ pub struct Object {
     pub path: String,
     /// Root directory of the process (`/proc/PID/root`, or `/`), below which `path` is meant.
     pub root: PathBuf,
+    /// That directory, open, where it is not to be had by its path any more, since the process has ended. It is used for as long as the caller keeps it.
+    pub held: Option<Arc<OwnedFd>>,
 }

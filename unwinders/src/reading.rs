@@ -110,10 +110,23 @@ pub struct Lent {
     pub device: u64,
     /// See `device`.
     pub inode: u64,
+    /// The root directory of a process that runs it as its program, or has run it until lately, where that is not the reader's own.
+    pub root: Option<LentRoot>,
     /// Whose processes map it; the first of them, if they are many; empty if that is not known.
     pub users: Arc<[u32]>,
     /// The file, if the process is this one.
     pub file: Option<Arc<File>>,
+}
+
+/// A directory that the process of a [`Lent`] holds open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LentRoot {
+    /// Its number there.
+    pub descriptor: i32,
+    /// Device and inode, by which it is known to be that directory.
+    pub device: u64,
+    /// See `device`.
+    pub inode: u64,
 }
 
 impl Lent {
@@ -129,6 +142,7 @@ impl Lent {
             descriptor: file.as_raw_fd(),
             device,
             inode,
+            root: None,
             users: Arc::default(),
             file: Some(file),
         })

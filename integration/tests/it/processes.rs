@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use profiler_integration::completeness::is_kernel_only;
-use profiler_integration::environment::{have, have_root, one_at_a_time};
+use profiler_integration::environment::{have, have_root, have_tools, one_at_a_time};
 use profiler_integration::programs::{self, Linking, Program};
 use profiler_integration::proof::{HERTZ, prove};
 use profiler_integration::recording::{Recorded, Recorder, folder, record_command, record_host};
@@ -43,6 +43,50 @@ fn root_library_opened_after_start() {
     let plugin = build(&programs::c("plugin").linking(Linking::Library)).display().to_string();
     let file = build(&programs::c("plugin_host"));
     prove("root_library_opened_after_start", || record_command(HERTZ, &file, &["--ms", "2000", "--plugin", &plugin]));
+}
+
+#[test]
+fn root_names_of_a_program_that_has_ended_are_found_in_its_own_root() {
+    let test = "root_names_of_a_program_that_has_ended_are_found_in_its_own_root";
+    if !have_root(test) || !have_tools(test, &["gcc", "objcopy", "chroot"]) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let root = folder().expect("a folder");
+    let at = |name: &str| root.path().join(name);
+    let (source, full, program) = (at("main.c"), at("full"), at("bin/app"));
+    let inlined = "static inline __attribute__((always_inline)) long";
+    let text = format!(
+        "{inlined} deepest(long n) {{ volatile long a = 1; for (long i = 0; i < n; i++) a += i * a; return a; }}\n\
+         {inlined} inner(long n) {{ return deepest(n) + 1; }}\n\
+         __attribute__((noinline)) long work(long n) {{ return inner(n); }}\n\
+         int main(void) {{ return work(300000000) == 2; }}\n"
+    );
+    fs::write(&source, text).expect("its source");
+    // Nothing of it is anywhere else on this host.
+    let (head, rest) = ("f0", format!("{:0>38}", std::process::id()));
+    let debug = at(&format!("usr/lib/debug/.build-id/{head}/{rest}.debug"));
+    for folder in [&program, &debug].map(|file| file.parent().expect("a folder")) {
+        fs::create_dir_all(folder).expect("a folder");
+    }
+    let run = |command: &mut Command| children::run_well(command, PATIENCE).unwrap_or_else(|error| panic!("{error}"));
+    let id = format!("-Wl,--build-id=0x{head}{rest}");
+    run(Command::new("gcc").args(["-static", "-O2", "-g", &id, "-o"]).args([&full, &source]));
+    run(Command::new("objcopy").arg("--only-keep-debug").args([&full, &debug]));
+    run(Command::new("objcopy").arg("--strip-all").args([&full, &program]));
+    fs::remove_file(&full).expect("it is there");
+    let arguments = [root.path().as_os_str(), "/bin/app".as_ref()];
+    let recording = Recorder::new(HERTZ).expect("a folder").run(Path::new("chroot"), &arguments);
+    let recording = recording.unwrap_or_else(|error| panic!("{error}"));
+    let rows: Vec<Row> = rows(&recording.profile).into_iter().filter(|row| row.process == "app").collect();
+    let is_whole = |row: &&Row| {
+        let frames: Vec<&str> = row.user_frames().flat_map(|frame| &frame.functions).map(String::as_str).collect();
+        frames.starts_with(&["deepest", "inner", "work", "main"])
+    };
+    let (whole, all) = (total(rows.iter().filter(is_whole)), total(&rows));
+    let described: Vec<String> = rows.iter().map(Row::describe).collect();
+    // But for its start, and what the kernel does for it.
+    assert!(whole > 10 && whole * 10 > all * 8, "{whole} of {all}: {described:#?}");
 }
 
 /// At least 95 % of the samples of children that live 20 ms are kept, with their names and callers.

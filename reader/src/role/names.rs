@@ -11,7 +11,7 @@ use profiler_symbolizer::{JitProcess, Object, ObjectKey, Options, Stats, Symboli
 use rustix::fs::{AtFlags, FileType, MemfdFlags, Mode, OFlags, StatxFlags};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
-use crate::wire::names::{Content, JitCode, MAX_NAMES, Named, NamedFile, ReadFields, root_of};
+use crate::wire::names::{Content, HeldRoot, JitCode, MAX_NAMES, Named, NamedFile, ReadFields, root_of};
 
 /// Names frames.
 pub(super) struct Naming {
@@ -31,8 +31,11 @@ impl Naming {
         };
         let file =
             file.inspect_err(|error| tracing::debug!(path = of.path, %error, "no file to name frames by")).ok()?;
-        let root = of.root.map_or_else(|| PathBuf::from("/"), root_of);
-        let object = Object { key: ObjectKey(of.key.into()), file: Arc::new(file), path: of.path, root };
+        let (root, held) = match of.root {
+            Some(pid) => (root_of(pid), of.held.and_then(|held| instead_of(pid, held)).map(Arc::new)),
+            None => (PathBuf::from("/"), None),
+        };
+        let object = Object { key: ObjectKey(of.key.into()), file: Arc::new(file), path: of.path, root, held };
         let addresses: Vec<ElfVaddr> = addresses.iter().copied().map(ElfVaddr).collect();
         let named = Named::of(&self.symbolizer.native(&object, &addresses), room);
         // Fewer are asked for at once if some had no room.
@@ -86,11 +89,7 @@ fn memory_file(bytes: &[u8]) -> io::Result<File> {
 /// The file that `pid`, another reader, has open: the very same opening, so that nothing of its file system's is asked for. Where that is
 /// refused it is opened once more.
 fn borrow(pid: u32, descriptor: i32, identity: (u64, u64)) -> io::Result<File> {
-    let taken = || {
-        let pid = Pid::from_raw(pid.cast_signed()).ok_or(rustix::io::Errno::SRCH)?;
-        pidfd_getfd(pidfd_open(pid, PidfdFlags::empty())?, descriptor, PidfdGetfdFlags::empty())
-    };
-    taken_or_opened(taken(), pid, descriptor, identity)
+    taken_or_opened(taken(pid, descriptor), pid, descriptor, identity)
 }
 
 fn taken_or_opened(
@@ -114,6 +113,25 @@ fn taken_or_opened(
     };
     same(&file, identity)?;
     Ok(file)
+}
+
+/// The directory `held`, if the process whose root it was is not there any more, or has another one.
+fn instead_of(pid: u32, held: HeldRoot) -> Option<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let identity = (held.device, held.inode);
+    let is_it = |found: &OwnedFd| identity_of(found).is_ok_and(|found| found == (identity, FileType::Directory));
+    if rustix::fs::open(root_of(pid), flags, Mode::empty()).is_ok_and(|root| is_it(&root)) {
+        return None;
+    }
+    let found = taken(held.pid, held.descriptor)
+        .or_else(|_| rustix::fs::open(format!("/proc/{}/fd/{}", held.pid, held.descriptor), flags, Mode::empty()));
+    found.ok().filter(is_it)
+}
+
+/// A descriptor of another process.
+fn taken(pid: u32, descriptor: i32) -> rustix::io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid.cast_signed()).ok_or(rustix::io::Errno::SRCH)?;
+    pidfd_getfd(pidfd_open(pid, PidfdFlags::empty())?, descriptor, PidfdGetfdFlags::empty())
 }
 
 /// Device and inode of an open file, and what it is, by what the kernel knows: a server of its file system is not asked, which may take as long as that

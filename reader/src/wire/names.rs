@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use profiler_symbolizer::{Frame, Generation, JitProcess, Language, MapRead, Options, Symbolized};
-use profiler_unwinders::reading::Lent;
+use profiler_unwinders::reading::{Lent, LentRoot};
 use rustc_hash::FxHashMap;
 
 /// Most bytes of names in one answer.
@@ -71,7 +71,24 @@ pub(crate) struct NamedFile {
     pub path: String,
     /// Whose root directory `path` is below; the host's if nobody's.
     pub root: Option<u32>,
+    /// That directory as it was while the process lived.
+    pub held: Option<HeldRoot>,
     pub content: Content,
+}
+
+/// A directory that another process has open.
+#[derive(Clone, Copy, Debug, BorshSerialize, BorshDeserialize)]
+pub(crate) struct HeldRoot {
+    pub pid: u32,
+    pub descriptor: i32,
+    pub device: u64,
+    pub inode: u64,
+}
+
+impl HeldRoot {
+    pub(crate) fn of(lent: &Lent) -> Option<Self> {
+        lent.root.map(|LentRoot { descriptor, device, inode }| Self { pid: lent.pid, descriptor, device, inode })
+    }
 }
 
 /// [`JitProcess`].

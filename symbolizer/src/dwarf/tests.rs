@@ -34,6 +34,7 @@ fn built(test: &str, folder: &Path) -> Option<(Object, Vec<u64>)> {
         file: Arc::new(File::open(&path).unwrap()),
         path: path.to_string_lossy().into_owned(),
         root: "/".into(),
+        held: None,
     };
     Some((object, ["f0", "f1", "f2"].map(of).into()))
 }

@@ -52,6 +52,7 @@ pub fn object(path: &Path) -> Object {
         file: Arc::new(File::open(path).unwrap()),
         path: path.to_string_lossy().into_owned(),
         root: PathBuf::from("/"),
+        held: None,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::common::*;
 use profiler_address::ElfVaddr;
 use profiler_symbolizer::{Object, Options, Stats, Symbolized, Symbolizer};
-use std::{fs, path::Path};
+use std::{fs, os::fd::OwnedFd, path::Path, sync::Arc};
 
 /// What a program's function `work` is at each of its instructions, and what was said of it.
 fn frames_of_work(object: &Object, options: Options, full: &Path) -> (Vec<Symbolized>, Stats) {
@@ -165,6 +165,12 @@ fn debug_files_are_looked_for_in_the_processs_own_root_and_no_link_leads_out_of_
     let _ = fs::remove_file(&by_id);
     fs::copy(&debug, &by_id).unwrap();
     check(&frames_of_work(&object, options(true), &full).0, "in the root");
+    // Its process has ended, and whoever asks has the directory open.
+    let held = Arc::new(OwnedFd::from(fs::File::open(root.path()).unwrap()));
+    let ended = Object { root: "/proc/0/root".into(), held: Some(held), ..object.clone() };
+    check(&frames_of_work(&ended, options(true), &full).0, "in the root of who has ended");
+    let unknown = Object { held: None, ..ended };
+    assert!(names(&frames_of_work(&unknown, options(true), &full).0).iter().all(Vec::is_empty));
 }
 
 /// A pipe: whoever opened it to read would wait for ever.
