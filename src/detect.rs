@@ -9,7 +9,7 @@ pub mod report;
 mod tests;
 
 use std::fs::{self, File};
-use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -21,6 +21,7 @@ use profiler_formats::format::Format;
 use self::pace::Pace;
 use self::plot::Plot;
 use crate::output::{Named, Target, human_bytes};
+use crate::print::{print, until_enough};
 use crate::{exit, shown};
 
 pub use self::profiles::By;
@@ -63,7 +64,7 @@ pub fn print_help() -> anyhow::Result<()> {
             text += &format!("  {:<12} {:<10} {} ({})\n", key.name, key.text(&config), key.meaning, key.bounds());
         }
     }
-    report::print(&text)
+    Ok(print(&text)?)
 }
 
 /// Runs the detectors over all inputs, and writes a line for each event to `out`.
@@ -204,11 +205,8 @@ impl Run<'_> {
             self.changes += u64::from(event.event.kind == profiler_detectors::Kind::Changed);
             let is_share = self.plot.mark(&event);
             let line = if self.json { report::json(&event) } else { report::text(&event, is_share) };
-            match self.out.write_all(line.as_bytes()) {
-                // Whoever reads has seen enough; the plot is to be written all the same.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-                result => result.context("cannot write the events")?,
-            }
+            // The plot is to be written whoever has seen enough.
+            until_enough(self.out.write_all(line.as_bytes())).context("cannot write the events")?;
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ use serde_json::json;
 use crate::detect::profiles::{By, counted, counts};
 use crate::detect::{CHANGED, report};
 use crate::output::{Named, Target};
+use crate::print::until_enough;
 use crate::{convert, exit, shown};
 
 /// What is asked for.
@@ -101,11 +102,7 @@ pub fn run(options: &Options, out: &mut dyn Write) -> anyhow::Result<ExitCode> {
             head + &table(&all, told, compared, options)
         }
     };
-    match out.write_all(text.as_bytes()) {
-        // That nobody reads on is no failure.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error.into()),
-        _ => {}
-    }
+    until_enough(out.write_all(text.as_bytes()))?;
     write(outputs, &before, &after, options)?;
     Ok(if options.exit_code && !all.is_empty() { ExitCode::from(CHANGED) } else { ExitCode::SUCCESS })
 }

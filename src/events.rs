@@ -1,13 +1,13 @@
 //! Events as users write them, and what of them works on this host.
 
 use std::fmt::Write;
-use std::io::{ErrorKind, Write as _};
 
 use profiler_bpf::{Error, MAX_SOURCES, Source, probe};
 use profiler_config::nearest;
 use profiler_measure::source::{NAMED, SourceError, event_names};
 
 use crate::exit;
+use crate::print::print;
 
 /// The sources that `texts` name, `frequency` times a second where they say no rate; without any, the CPU's clock.
 ///
@@ -62,11 +62,7 @@ pub fn print_all() -> anyhow::Result<()> {
         // Writing to a String does not fail.
         let _ = writeln!(text, "{mark}  {name:<32} {meaning}{why}");
     }
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
+    Ok(print(&text)?)
 }
 
 /// Why an event cannot be sampled, without saying again which.

@@ -15,6 +15,7 @@ mod exit;
 mod launch;
 mod output;
 pub mod pipeline;
+mod print;
 mod record;
 mod rules;
 mod shown;

@@ -1,6 +1,5 @@
 //! `profiler config`, and the flags that the agent is configured by.
 
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +7,7 @@ use clap::{Args, Subcommand};
 use profiler_config::{self as config, Flags};
 
 use crate::exit;
+use crate::print::print;
 use crate::telemetry::log;
 
 /// Flags of the agent; each goes before the environment and the file.
@@ -119,10 +119,7 @@ impl ConfigCommand {
             }
             Self::Schema => format!("{:#}\n", config::schema()),
         };
-        match std::io::stdout().write_all(text.as_bytes()) {
-            // Whoever reads has seen enough.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-            result => Ok(result.map(|()| ExitCode::SUCCESS)?),
-        }
+        print(&text)?;
+        Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,6 +1,6 @@
 //! `profiler ottl`: rules on files, and what is said of them.
 
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ use prost::Message;
 
 use crate::agent::{Explained, Processors};
 use crate::output::human_bytes;
+use crate::print::until_enough;
 use crate::rules::{Early, KeyArgs, MAX_RULES, read_bounded, statements};
 use crate::{exit, shown};
 
@@ -203,13 +204,8 @@ fn print_explained(lines: impl Iterator<Item = (String, Option<String>)>, where_
         }
         out.flush()
     };
-    match write() {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(error).context("cannot print when rules are decided")
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
+    until_enough(write()).context("cannot print when rules are decided")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
@@ -276,9 +272,5 @@ fn print_changes(before: &Request, after: &Request, to_stderr: bool) -> anyhow::
             result = writeln!(out, "{}", shown::one_line(&line.to_string()));
         }
     });
-    match result.and_then(|()| out.flush()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => result.context("cannot print what changed"),
-    }
+    until_enough(result.and_then(|()| out.flush())).context("cannot print what changed")
 }

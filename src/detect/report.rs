@@ -1,20 +1,10 @@
 //! Events as lines.
 
-use std::io::{ErrorKind, Write};
-
 use profiler_detectors::{Direction, Estimate, Event, Kind, SeriesEvent};
 use profiler_model::rfc3339;
 use serde_json::json;
 
 use crate::shown;
-
-/// Prints `text`; that nobody reads on is no failure.
-pub fn print(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        result => Ok(result?),
-    }
-}
 
 /// One object on one line.
 pub fn json(SeriesEvent { series, event }: &SeriesEvent) -> String {

@@ -1,6 +1,5 @@
 //! Which server is spoken to, by whom, and how its answers are printed.
 
-use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +11,7 @@ use profiler_receiver::{Secret, TlsOptions};
 use serde_json::Value;
 
 use super::FOLDER;
+use crate::print::print;
 use crate::rules::read_bounded;
 use crate::{exit, shown};
 
@@ -66,15 +66,8 @@ impl ClientArgs {
     /// Prints an answer, as text by `show`, or as the server has it.
     pub(super) fn print(&self, answer: &Value, show: impl FnOnce(&Value) -> String) -> anyhow::Result<ExitCode> {
         let text = if self.json { format!("{}\n", shown::json(&answer.to_string())) } else { show(answer) };
-        print(&text)
-    }
-}
-
-fn print(text: &str) -> anyhow::Result<ExitCode> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        // Whoever reads has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
-        result => Ok(result.map(|()| ExitCode::SUCCESS)?),
+        print(&text)?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 
