@@ -162,14 +162,6 @@ pub(crate) fn open_sideband(cpu: u32, watermark: u32) -> Result<OwnedFd> {
     open(&mut attr, cpu)
 }
 
-/// The clock of the side band, ns.
-pub(crate) fn now() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a timespec to be filled; this clock is always there.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
-
 fn open(attr: &mut b::perf_event_attr, cpu: u32) -> Result<OwnedFd> {
     // SAFETY: `attr` is a valid perf_event_attr with its size set; the other arguments are plain numbers.
     let fd = unsafe {

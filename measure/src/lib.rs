@@ -3,12 +3,15 @@
 //! A [`Measure`] goes with samples all the way from the event that made them to the file that shows them. Nothing merges samples
 //! of two measures, and no format writes those of one under another's name.
 //!
-//! A [`Source`](source::Source) is what makes them: an event and its rate, as users write them.
+//! A [`Source`](source::Source) is what makes them: an event and its rate, as users write them. A [`Clock`] says when.
 //!
 //! Not here: samples, the kernel, formats.
 #![forbid(unsafe_code)]
 
+mod clock;
 pub mod source;
+
+pub use clock::Clock;
 
 /// A quantity: its kind and its unit, as pprof spells them (`cpu`, `nanoseconds`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,6 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
+use profiler_unwinders::process::Clock;
+
 /// The way to systemd, or nowhere when it did not start the process.
 #[derive(Debug)]
 pub struct Notifier {
@@ -51,8 +53,7 @@ impl Notifier {
 
     /// The configuration is being read anew; [`Self::ready`] ends it.
     pub fn reloading(&self) {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+        let usec = Clock::monotonic_now() / 1000;
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"));
     }
 
@@ -143,11 +144,11 @@ mod tests {
         notifier.status("Sampling\n at 99 Hz");
         notifier.status("Sampling\n at 99 Hz");
         assert_eq!(received(&systemd), "STATUS=Sampling  at 99 Hz");
-        let before = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let before = Clock::monotonic_now();
         notifier.reloading();
         let message = received(&systemd);
-        let usec: i64 = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().parse().unwrap();
-        assert!(usec >= before.tv_sec * 1_000_000 + before.tv_nsec / 1000, "{message}");
+        let usec: u64 = message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap().parse().unwrap();
+        assert!((before / 1000..=Clock::monotonic_now() / 1000).contains(&usec), "{message}");
         notifier.stopping();
         assert_eq!(received(&systemd), "STOPPING=1");
         // Without WATCHDOG_USEC nobody wants signs of life.

@@ -15,6 +15,7 @@ use jitdump::{JitDump, MAX_DEBUG_BYTES};
 pub use perf_map::MapRead;
 use perf_map::{PerfMap, Said};
 use profiler_address::UserAddr;
+use profiler_measure::Clock;
 use rustc_hash::FxHashMap;
 use source::Source;
 use std::{
@@ -176,12 +177,6 @@ impl Jit {
     }
 }
 
-/// CLOCK_MONOTONIC, ns: the clock of samples and of jitdumps.
-fn monotonic_now() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000) + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
-
 impl Process {
     fn so_far(&self) -> Option<MapRead> {
         let Some((source, map)) = &self.map else { return self.resume.clone() };
@@ -233,7 +228,7 @@ impl Process {
         let (mut read, mut left_out) = (0, 0);
         if let Some((source, map)) = &mut self.map {
             let before = map.left_out();
-            read += map.read(source, monotonic_now());
+            read += map.read(source, Clock::monotonic_now());
             stats.jit_forgotten += u64::from(map.take_lost());
             left_out += map.left_out() - before;
         }

@@ -5,7 +5,6 @@
 //! was read changes nothing twice. It keeps ended processes and replaced images for a while: samples arrive late.
 
 pub mod cgroup;
-pub mod clock;
 pub mod host;
 pub mod procfs;
 mod table;
@@ -15,8 +14,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub use cgroup::Cgroup;
-pub use clock::Clock;
 pub use procfs::ScanError;
+pub use profiler_measure::Clock;
 pub use table::{Changes, ProcessTable, Retired};
 
 use crate::maps::MappingSet;

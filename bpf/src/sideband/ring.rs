@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use perf_event_open_sys::bindings as b;
 use profiler_address::{FileOffset, UserAddr};
+use profiler_measure::Clock;
 
 use super::{Event, Kind, Mmap};
 use crate::cpus::Presence;
@@ -156,7 +157,8 @@ impl Sideband {
     /// the first CPU then and mapped its program on the second would be told the other way round, and lose what it has mapped; so what
     /// is later than the call waits for the next one.
     pub fn drain(&mut self, events: &mut Vec<Event>) {
-        let now = perf::now();
+        // The side band goes by it.
+        let now = Clock::monotonic_now();
         for ring in &self.rings {
             let later = &mut self.later;
             ring.drain(&mut self.buffer, |kind, misc, body| later.extend(parse(kind, misc, body)));

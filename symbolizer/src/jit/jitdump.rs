@@ -6,8 +6,9 @@
 //!
 //! Kept is where each function stood, and when; names and lines stay in the file until they are asked for.
 
-use super::{monotonic_now, source::ReadAt};
+use super::source::ReadAt;
 use crate::frame::{Frame, Names};
+use profiler_measure::Clock;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Longest name given.
@@ -108,7 +109,7 @@ impl JitDump {
                 (magic, _) => return Err(JitDumpError::Magic(magic)),
             }
             // Times are of CLOCK_MONOTONIC by the specification, as the samples' are; a header from the future is of another clock.
-            let other_clock = u64_in(&header, 24) > monotonic_now().saturating_add(1_000_000_000);
+            let other_clock = u64_in(&header, 24) > Clock::monotonic_now().saturating_add(1_000_000_000);
             self.ignore_times = u64_in(&header, 32) & ARCH_TIMESTAMP != 0 || other_clock;
             self.consumed = u64::from(u32_in(&header, 8)).max(HEADER);
         }
