@@ -902,8 +902,9 @@ fn owner(target: Target) -> Option<u32> {
     }
 }
 
-/// Whose a process is, by the owner of its folder in `/proc`, which nobody can make us wait for.
-pub(crate) fn user_of(pid: u32) -> Option<u32> {
+/// Whose a process is, by the owner of its folder in `/proc`, which nobody can make us wait for; none if it has ended.
+#[must_use]
+pub fn user_of(pid: u32) -> Option<u32> {
     std::fs::metadata(format!("/proc/{pid}")).ok().map(|metadata| metadata.uid())
 }
 

@@ -28,7 +28,7 @@ mod process;
 mod role;
 mod wire;
 
-pub use client::{Options, Reader, Stats};
+pub use client::{Options, Reader, Stats, user_of};
 pub use namer::{Allowance, Namer, Object, Seen};
 pub use role::{SUBCOMMAND, serve};
 

@@ -1,10 +1,9 @@
 //! Reads what the processes that are new say of themselves, while they live.
 
 use std::collections::VecDeque;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use profiler_reader::Reader;
+use profiler_reader::{Reader, user_of};
 use profiler_resource::{Asked, Resources};
 use rustc_hash::FxHashMap;
 
@@ -83,7 +82,7 @@ impl Learner {
         let comm = image.comm.to_text();
         let read = |asked: Asked<'_>, wanted: &[String]| self.reader.environment(asked, wanted);
         if resources.learn_by(&process_facts(&image, &comm), read) {
-            let user = std::fs::metadata(format!("/proc/{}", image.pid)).ok().map(|of| of.uid());
+            let user = user_of(image.pid);
             self.again.push_back(Again { image, user, due: Instant::now() + pause, pause });
             if self.again.len() > MAX_AGAIN {
                 self.make_room();

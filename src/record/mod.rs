@@ -236,7 +236,6 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     // On a busy host a process may be in the last samples only.
     learner.finish(session.new_images(), &resources);
-    session.rule_out(&resources);
     // Naming can wait its turn.
     let _ = rustix::process::setpriority_process(None, 0);
     let trouble = names.wait_for(move |names| {
