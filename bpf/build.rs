@@ -39,10 +39,13 @@ fn main() {
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets CARGO_CFG_TARGET_ARCH");
     // asm/types.h lives in the multiarch folder, which clang does not search for the bpf target
     let includes = format!("/usr/include/{arch}-linux-gnu");
+    // The lines in BTF are the same wherever the project lies.
+    let here = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let folder = format!("-ffile-prefix-map={here}=bpf");
     let builder = |source: &str, flags: &[&str]| {
         let mut builder = SkeletonBuilder::new();
         builder.source(sources.join(source)).clang(&clang);
-        builder.clang_args(FLAGS.iter().chain(&["-I", &includes]).chain(flags));
+        builder.clang_args(FLAGS.iter().chain(&["-I", &includes, &folder]).chain(flags));
         builder
     };
     let mut built = builder("profiler.bpf.c", &[]).build_and_generate(out.join("profiler.skel.rs"));
