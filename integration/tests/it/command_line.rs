@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use profiler_integration::children::{self, Finished};
 use profiler_integration::environment::{
-    have_by_chance, have_root, have_tools, one_at_a_time, profiler, profiler_with_faults,
+    beside_its_like, have_by_chance, have_root, have_tools, profiler, profiler_with_faults,
 };
 use profiler_integration::programs;
 use profiler_integration::recording::{Recorder, Started, folder};
@@ -116,7 +116,7 @@ fn root_the_id_of_a_thread_means_its_process() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let file = programs::c("threads").flags(&["-pthread"]).build().expect("it builds");
     let threads = children::start(Command::new(&file).args(["--ms", "60000"])).expect("it starts");
     let until = Instant::now() + PATIENCE;
@@ -138,7 +138,7 @@ fn root_nothing_is_not_called_complete() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let idle = children::start(Command::new("sleep").arg("60")).expect("it starts");
     sleep(Duration::from_millis(300));
     let finished = profiler_says(&["record", "-p", &idle.pid().to_string(), "-d", "500ms"]);
@@ -153,7 +153,7 @@ fn root_a_cgroup_of_version_1_is_refused_with_the_ways_out() {
     if !have_root(test) || !have_tools(test, &["mount", "umount"]) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let place = folder().expect("a folder");
     let old = place.path().join("v1");
     fs::create_dir(&old).expect("a folder");
@@ -178,7 +178,7 @@ fn root_a_limit_on_the_size_of_files_is_told_and_leaves_no_parts() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let place = folder().expect("a folder");
     let mut shell = Command::new("sh");
     // In blocks of 512 bytes: less than any page has.
@@ -212,7 +212,7 @@ fn root_the_commands_exit_code_is_ours() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     assert_eq!(code(&profiler_says(&["record", "--", "sh", "-c", "exit 7"])), 7);
     assert_eq!(code(&profiler_says(&["record", "--", "true"])), 0);
     assert_eq!(code(&profiler_says(&["record", "--", "sh", "-c", "kill -TERM $$"])), 128 + 15);
@@ -225,7 +225,7 @@ fn root_a_command_is_recorded_from_its_first_instruction_on() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     // As much as the kernel takes, nearly: 14 times 124 KB.
     let long = "x".repeat(124_000);
     let mut arguments = vec!["-c".to_owned(), "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done".to_owned()];
@@ -261,7 +261,7 @@ fn root_without_output_options_a_pprof_and_a_page_are_written() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let place = folder().expect("a folder");
     let mut command = Command::new(profiler());
     command.current_dir(place.path()).args(["record", "-a", "-d", "1s"]);
@@ -279,7 +279,7 @@ fn root_every_format_by_its_extension_and_convert_between_them() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let file = programs::c("shares").build().expect("it builds");
     let names = ["p.otlp", "p.otlp.json", "p.folded", "p.svg", "p.html", "p.speedscope.json", "p.json.gz"];
     let mut recorder = Recorder::new(199).expect("a recorder");
@@ -338,7 +338,7 @@ fn root_ctrl_c_writes_the_files() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let file = programs::c("shares").build().expect("it builds");
     let started = Recorder::new(199).and_then(|recorder| recorder.arg("-a").start()).and_then(Started::attached);
     let started = started.expect("it starts");
@@ -355,7 +355,7 @@ fn root_the_commands_own_ctrl_c_ends_it_and_the_files_are_written() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let place = folder().expect("a folder");
     let file = programs::c("shares").build().expect("it builds");
     let mut command = Command::new(profiler());
@@ -382,7 +382,7 @@ fn root_under_sudo_the_command_runs_as_the_user() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let place = folder().expect("a folder");
     let mut command = Command::new(profiler());
     command.current_dir(place.path()).env("SUDO_UID", "65534").env("SUDO_GID", "65534").args(["record", "--", "id"]);
@@ -397,7 +397,7 @@ fn root_a_user_without_a_group_does_not_leave_the_command_to_root() {
     if !have_root(test) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let place = folder().expect("a folder");
     let mut command = Command::new(profiler());
     command.current_dir(place.path()).env("SUDO_UID", "65534").env_remove("SUDO_GID").args(["record", "--", "id"]);
@@ -412,7 +412,7 @@ fn root_a_full_disk_loses_nothing() {
     if !have_root(test) || !have_tools(test, &["mount", "umount"]) {
         return;
     }
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let place = folder().expect("a folder");
     let disk = place.path().join("disk");
     let elsewhere = place.path().join("elsewhere");
@@ -574,7 +574,7 @@ fn root_record_with_fault(test: &str, fault: &str) -> Option<(Finished, String)>
         return None;
     }
     let binary = profiler_with_faults();
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let place = folder().expect("a folder");
     let out = place.path().join("out.folded");
     let shares = programs::c("shares").build().unwrap_or_else(|error| panic!("{error}"));

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use profiler_integration::children::{self, Finished};
-use profiler_integration::environment::{have_root, have_tools, one_at_a_time, profiler};
+use profiler_integration::environment::{beside_its_like, have_root, have_tools, profiler};
 use profiler_integration::recording::folder;
 use profiler_integration::rows::{rows, total};
 use rustix::process::Signal;
@@ -93,7 +93,7 @@ fn is_private_file(path: &Path, owner: u32) {
 #[test]
 fn root_no_link_in_anothers_folder_is_followed() {
     let Some(scene) = Scene::set("root_no_link_in_anothers_folder_is_followed") else { return };
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     scene.nobody("ln -s ../precious profile.pb.gz; ln -s /nowhere/at/all profile.html");
     // Whoever watches knows the pid in time; here it is known beforehand.
     let line = format!(
@@ -114,7 +114,7 @@ fn root_no_link_in_anothers_folder_is_followed() {
 #[test]
 fn root_an_output_is_its_owners_alone() {
     let Some(scene) = Scene::set("root_an_output_is_its_owners_alone") else { return };
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     // Readable for all, once.
     fs::write(scene.hostile().join("a.html"), "old").expect("written");
     for (uid, gid, owner) in [(None, None, 0), (Some("12345"), Some("12346"), 12345), (Some("12345"), None, 12345)] {
@@ -136,7 +136,7 @@ fn root_an_output_is_its_owners_alone() {
 fn root_what_cannot_be_given_to_who_called_sudo_is_told_once() {
     let test = "root_what_cannot_be_given_to_who_called_sudo_is_told_once";
     let Some(scene) = Scene::set(test) else { return };
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-chown", "--inh-caps=-chown"]).arg(profiler()).current_dir(scene.place.path());
     command.args(["record", "-d", "1", "-p"]).arg(std::process::id().to_string());
@@ -151,7 +151,7 @@ fn root_what_cannot_be_given_to_who_called_sudo_is_told_once() {
 #[test]
 fn root_standard_output_that_is_a_file_keeps_what_is_in_it() {
     let Some(scene) = Scene::set("root_standard_output_that_is_a_file_keeps_what_is_in_it") else { return };
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let record =
         |name: &str| format!("{} record -p {} -d 1 -q -f html -o {name}", profiler().display(), std::process::id());
     let out = scene.place.path().join("out");
@@ -175,7 +175,7 @@ fn root_standard_output_that_is_a_file_keeps_what_is_in_it() {
 #[test]
 fn root_a_pipe_under_a_default_name_or_of_another_user_is_refused() {
     let Some(scene) = Scene::set("root_a_pipe_under_a_default_name_or_of_another_user_is_refused") else { return };
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     scene.nobody("mkfifo profile.html");
     scene.refuses(&["-d", "60"], &["profile.html", "named pipe", "-o"]);
     scene.refuses(&["-d", "60", "-o", "profile.html"], &["profile.html", "pipe of user 65534"]);
@@ -185,7 +185,7 @@ fn root_a_pipe_under_a_default_name_or_of_another_user_is_refused() {
 #[test]
 fn root_a_link_to_a_device_is_refused() {
     let Some(scene) = Scene::set("root_a_link_to_a_device_is_refused") else { return };
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     scene.nobody("ln -s /dev/null profile.pb.gz");
     scene.refuses(&["-d", "60"], &["profile.pb.gz", "device"]);
     scene.refuses(&["-d", "60", "-o", "profile.pb.gz"], &["profile.pb.gz", "link of user 65534", "device"]);
@@ -202,7 +202,7 @@ fn root_a_link_to_a_device_is_refused() {
 #[test]
 fn root_a_pipe_that_nobody_reads_is_given_up_by_ctrl_c() {
     let Some(scene) = Scene::set("root_a_pipe_that_nobody_reads_is_given_up_by_ctrl_c") else { return };
-    let _one = one_at_a_time();
+    let _one = beside_its_like();
     let pipe = scene.place.path().join("pipe");
     children::run_well(Command::new("mkfifo").arg(&pipe), PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     let name = pipe.display().to_string();
