@@ -83,7 +83,7 @@ fn batch(stacks: u64) -> anyhow::Result<Batch> {
         for word in [start + index * 1000, 0, space.start_code, space.start_stack, 10_101_010, 0] {
             record.extend(word.to_ne_bytes());
         }
-        // pid, tid, parent_pid, cpu, serial, stack_bytes
+        // pid, tid, parent_pid, cpu, version, stack_bytes
         for word in [pid, pid + (index % 8) as u32, 1, (index % 2) as u32, 1, 0] {
             record.extend(word.to_ne_bytes());
         }

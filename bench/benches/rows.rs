@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use divan::Bencher;
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindContext, UnwindSection};
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 use profiler_unwinders::rows::{self as unwinders, RuleDictionary};
 
 /// Evaluates all rows of `.eh_frame` and counts them.
-fn scan(image: &ElfImage<'_>) -> usize {
+fn scan(image: &ElfParts<'_>) -> usize {
     let Some(found) = image.eh_frame() else { return 0 };
     let bases = BaseAddresses::default().set_eh_frame(found.address.0);
     let eh_frame = EhFrame::new(found.bytes, LittleEndian);
@@ -42,7 +42,7 @@ fn thread_time() -> Duration {
 }
 
 /// The shortest CPU time of each over runs that alternate, so that a busy machine is busy for both.
-fn best_times(image: &ElfImage<'_>) -> (Duration, Duration) {
+fn best_times(image: &ElfParts<'_>) -> (Duration, Duration) {
     let mut best = (Duration::MAX, Duration::MAX);
     for _ in 0..RUNS {
         let start = thread_time();
@@ -72,7 +72,7 @@ fn paths() -> &'static [String] {
             name.starts_with("libLLVM.so") || name.starts_with("librustc_driver-")
         });
         paths.extend(own.map(|entry| entry.path().to_string_lossy().into_owned()));
-        paths.retain(|path| std::fs::read(path).is_ok_and(|bytes| ElfImage::parse(&bytes).is_ok()));
+        paths.retain(|path| std::fs::read(path).is_ok_and(|bytes| ElfParts::parse(&bytes).is_ok()));
         paths
     });
     &PATHS
@@ -81,7 +81,7 @@ fn paths() -> &'static [String] {
 fn main() {
     for path in paths() {
         let Ok(bytes) = std::fs::read(path) else { continue };
-        let Ok(image) = ElfImage::parse(&bytes) else { continue };
+        let Ok(image) = ElfParts::parse(&bytes) else { continue };
         let name = path.rsplit('/').next().unwrap_or(path);
         let mut rules = RuleDictionary::new();
         let Ok(rows) = unwinders::compile(&image, &mut rules) else { continue };
@@ -109,13 +109,13 @@ fn main() {
 #[divan::bench(args = paths().iter().map(String::as_str), sample_count = 10, sample_size = 1)]
 fn compile(bencher: Bencher, path: &str) {
     let bytes = std::fs::read(path).expect("it was read before");
-    let image = ElfImage::parse(&bytes).expect("it was parsed before");
+    let image = ElfParts::parse(&bytes).expect("it was parsed before");
     bencher.bench_local(|| unwinders::compile(&image, &mut RuleDictionary::new()).map(|rows| rows.rows.len()));
 }
 
 #[divan::bench(args = paths().iter().map(String::as_str), sample_count = 10, sample_size = 1)]
 fn gimli_scan(bencher: Bencher, path: &str) {
     let bytes = std::fs::read(path).expect("it was read before");
-    let image = ElfImage::parse(&bytes).expect("it was parsed before");
+    let image = ElfParts::parse(&bytes).expect("it was parsed before");
     bencher.bench_local(|| scan(&image));
 }

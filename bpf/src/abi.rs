@@ -149,15 +149,29 @@ pub const NO_EXECUTABLE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FrameKind(u8);
 
-impl FrameKind {
-    /// Python's functions, of CPython.
-    pub const CPYTHON: Self = Self(1);
-    /// Methods of HotSpot, the virtual machine of OpenJDK.
-    pub const HOTSPOT: Self = Self(2);
+/// The kinds that there are: a constant of each, and a list of all.
+macro_rules! frame_kinds {
+    ($($(#[$about:meta])* $name:ident = $number:literal,)*) => {
+        impl FrameKind {
+            $($(#[$about])* pub const $name: Self = Self($number);)*
+            /// The kinds that there are, each with its name in `enum frame_kind`, behind `FRAME_`.
+            pub const NAMED: &[(&str, Self)] = &[$((stringify!($name), Self::$name),)*];
+        }
+    };
+}
+
+frame_kinds! {
     /// Machine code, stepped over by unwind rows or frame pointers; its frames are addresses.
-    pub const NATIVE: Self = Self(0);
+    NATIVE = 0,
+    /// Python's functions, of CPython.
+    CPYTHON = 1,
+    /// Methods of HotSpot, the virtual machine of OpenJDK.
+    HOTSPOT = 2,
     /// Functions of V8, the engine of Node.js.
-    pub const V8: Self = Self(3);
+    V8 = 3,
+}
+
+impl FrameKind {
     /// Kinds that there can be.
     pub const COUNT: u8 = 64;
 
@@ -267,7 +281,7 @@ pub struct Process {
     /// `mm->start_stack`
     pub start_stack: u64,
     /// New for each version of the mappings; never 0.
-    pub serial: u32,
+    pub version: u32,
     /// First of its mappings.
     pub first: u32,
     /// Number of its mappings.
@@ -275,4 +289,113 @@ pub struct Process {
     /// Zero.
     pub pad: u32,
 }
-layout!(Process, 32, { start_code: 0, start_stack: 8, serial: 16, first: 20, count: 24 });
+layout!(Process, 32, { start_code: 0, start_stack: 8, version: 16, first: 20, count: 24 });
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::frame::{FRAME_GUESSED, FRAME_IS_IP};
+    use crate::record::{MAX_USER_FRAMES, MAX_USER_WORDS, UnwindEnd};
+    use crate::sampler::MAX_SOURCES;
+
+    const HEADER: &str = include_str!("bpf/abi.h");
+
+    /// A number as C writes it.
+    fn number(text: &str) -> Option<i64> {
+        let text = text.trim_matches(['(', ')']);
+        if let Some((one, shift)) = text.split_once("ull << ") {
+            return Some((one.parse::<u64>().ok()? << shift.parse::<u32>().ok()?).cast_signed());
+        }
+        let text = text.trim_end_matches('u');
+        text.strip_prefix("0x").map_or_else(|| text.parse().ok(), |digits| i64::from_str_radix(digits, 16).ok())
+    }
+
+    /// The numbers that abi.h defines, by name.
+    fn defined() -> BTreeMap<&'static str, i64> {
+        let lines = HEADER.lines().filter_map(|line| line.strip_prefix("#define ")?.split_once(' '));
+        lines.filter_map(|(name, rest)| Some((name, number(rest.split(" /*").next()?.trim())?))).collect()
+    }
+
+    /// The names of `enum NAME`, without their prefix, and their numbers.
+    fn names_of(name: &str, prefix: &str) -> Vec<(&'static str, i64)> {
+        let body = HEADER.split_once(&format!("enum {name} {{")).and_then(|(_, rest)| rest.split_once('}')).unwrap().0;
+        let lines = body.lines().filter_map(|line| line.trim().strip_prefix(prefix)?.split_once(" = "));
+        lines.map(|(name, rest)| (name, number(rest.split(',').next().unwrap()).unwrap())).collect()
+    }
+
+    /// `FramePointer` is `FRAME_POINTER`.
+    fn as_c(name: impl std::fmt::Debug) -> String {
+        let mut out = String::new();
+        for (at, letter) in format!("{name:?}").char_indices() {
+            if at > 0 && letter.is_uppercase() {
+                out.push('_');
+            }
+            out.push(letter.to_ascii_uppercase());
+        }
+        out
+    }
+
+    #[test]
+    fn both_sides_have_the_same_constants() {
+        let mut header = defined();
+        #[rustfmt::skip]
+        let ours = [
+            ("MAX_USER_FRAMES", MAX_USER_FRAMES as i64), ("MAX_USER_WORDS", MAX_USER_WORDS as i64),
+            ("MAX_SOURCES", MAX_SOURCES as i64), ("RULE_LANES", RULE_LANES as i64), ("MAX_PROCESSES", MAX_PROCESSES as i64),
+            ("MAX_MAPPINGS", MAX_MAPPINGS as i64), ("MAX_EXECUTABLES", MAX_EXECUTABLES as i64),
+            ("MAX_ROW_PAGES", MAX_ROW_PAGES as i64), ("MAX_SLABS", MAX_SLABS as i64), ("MAX_RULES", i64::from(MAX_RULES)),
+            ("MAX_INSTANCES", MAX_INSTANCES as i64), ("INSTANCE_BYTES", INSTANCE_BYTES as i64),
+            ("SLAB_ROWS", i64::from(SLAB_ROWS)), ("SLAB_ROWS_SHIFT", i64::from(SLAB_ROWS.ilog2())),
+            ("ROW_PAGE_SHIFT", i64::from(ROW_PAGE_SHIFT)), ("SAVED_SAME", i64::from(SAVED_SAME)),
+            ("RULE_FP_AT_FP", i64::from(RULE_FP_AT_FP)), ("RULE_RBX_AT_FP", i64::from(RULE_RBX_AT_FP)),
+            ("RULE_SAVED_AT_POINTERS", i64::from(RULE_SAVED_AT_POINTERS)), ("NO_EXECUTABLE", i64::from(NO_EXECUTABLE)),
+            ("FRAME_IS_IP", FRAME_IS_IP.cast_signed()), ("FRAME_GUESSED", FRAME_GUESSED.cast_signed()),
+        ];
+        for (name, value) in ours {
+            assert_eq!(header.remove(name), Some(value), "{name}");
+        }
+        // Those that no code in Rust knows. A new one has to be put here, or above.
+        let rest: Vec<_> = header.into_keys().collect();
+        #[rustfmt::skip]
+        let alone = [
+            "FRAMES_A_CALL", "MAX_FRAMES", "MAX_KERNEL_FRAMES", "NO_OBJECT", "PAGE_BYTES", "PC_CACHE_SLOTS", "RUNTIME_WORDS",
+            "STACK_COPY_PAGES", "UNWINDER_KIND_BITS",
+        ];
+        assert_eq!(rest, alone);
+    }
+
+    #[test]
+    fn both_sides_have_the_same_names_and_numbers() {
+        let cfa = [
+            CfaKind::None,
+            CfaKind::Reg,
+            CfaKind::Deref,
+            CfaKind::Plt,
+            CfaKind::End,
+            CfaKind::Signal,
+            CfaKind::FramePointer,
+        ];
+        let cfa: Vec<_> = cfa.iter().map(|kind| (as_c(kind), *kind as i64)).collect();
+        let ra = [RaKind::CfaOffset, RaKind::Register].map(|kind| (as_c(kind), kind as i64));
+        let kinds: Vec<_> =
+            FrameKind::NAMED.iter().map(|(name, kind)| ((*name).to_owned(), i64::from(kind.0))).collect();
+        // All that the record's byte can be; what is none of them is a bad frame.
+        let ends = (0..=u8::MAX).map(|raw| (raw, UnwindEnd::from_raw(raw)));
+        let ends: Vec<_> =
+            ends.filter(|(raw, end)| *end as u8 == *raw).map(|(raw, end)| (as_c(end), raw.into())).collect();
+        let refusals = [("NOT", REFUSED_NOT), ("BY_TARGETS", REFUSED_BY_TARGETS), ("BY_RULE", REFUSED_BY_RULE)];
+        let refusals = refusals.map(|(name, number)| (name.to_owned(), i64::from(number)));
+        let same = |of: &str, prefix: &str, ours: &[(String, i64)], more: &[(&str, i64)]| {
+            let ours: Vec<_> = ours.iter().map(|(name, number)| (name.as_str(), *number)).collect();
+            assert_eq!(names_of(of, prefix), [&ours, more].concat(), "enum {of}");
+        };
+        same("cfa_kind", "CFA_", &cfa, &[]);
+        same("ra_kind", "RA_", &ra, &[]);
+        same("frame_kind", "FRAME_", &kinds, &[("KINDS", FrameKind::COUNT.into())]);
+        // That it goes on is no end, and in no record.
+        same("unwind_end", "END_", &ends, &[("RUNNING", 255)]);
+        same("refusal", "REFUSED_", &refusals, &[]);
+    }
+}

@@ -12,6 +12,7 @@ use std::os::fd::BorrowedFd;
 use libbpf_rs::skel::{OpenSkel, SkelBuilder};
 use libbpf_rs::{MapCore, MapFlags, OpenObject, ProgramInput};
 
+use crate::abi::layout;
 use crate::error::{Error, Result};
 use crate::ring::Batch;
 use crate::skeleton::feed::{FeedSkel, FeedSkelBuilder};
@@ -30,7 +31,7 @@ struct Input {
     full: u32,
     woken: u64,
 }
-const _: () = assert!(size_of::<Input>() == 24);
+layout!(Input, 24, { first: 0, count: 4, sent: 8, full: 12, woken: 16 });
 
 /// What became of records.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

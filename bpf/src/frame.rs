@@ -15,7 +15,7 @@ use crate::abi::FrameKind;
 /// An instruction pointer (interrupted here), not a return address.
 pub(crate) const FRAME_IS_IP: u64 = 1 << 63;
 /// Found through a frame pointer for want of an unwind row.
-const FRAME_GUESSED: u64 = 1 << 62;
+pub(crate) const FRAME_GUESSED: u64 = 1 << 62;
 const KIND_SHIFT: u32 = 56;
 const ADDRESS_BITS: u64 = (1 << KIND_SHIFT) - 1;
 

@@ -24,7 +24,7 @@ struct RawState {
     guessed: u64,
     leaf: u32,
     frames: u32,
-    serial: u32,
+    version: u32,
     first_mapping: u32,
     mapping_count: u32,
     rule: u32,
@@ -37,7 +37,7 @@ struct RawState {
     inside: u8,
     pad: [u8; 6],
 }
-layout!(RawState, 240, { ip: 0, sp: 8, fp: 16, fp_at: 24, rbx: 32, rbx_at: 40, guessed: 48, leaf: 56, frames: 60, serial: 64, first_mapping: 68, mapping_count: 72, rule: 76, regs: 80, thread_pointer: 208, cursor: 216, unwinder: 224, depth: 228, begun: 232, inside: 233 });
+layout!(RawState, 240, { ip: 0, sp: 8, fp: 16, fp_at: 24, rbx: 32, rbx_at: 40, guessed: 48, leaf: 56, frames: 60, version: 64, first_mapping: 68, mapping_count: 72, rule: 76, regs: 80, thread_pointer: 208, cursor: 216, unwinder: 224, depth: 228, begun: 232, inside: 233 });
 
 /// Twin of `struct native_tables`.
 #[repr(C)]
@@ -129,7 +129,7 @@ impl Walk {
                 guessed: from.guessed,
                 leaf: u32::from(from.leaf != 0),
                 frames: frames.min(MAX_USER_WORDS) as u32,
-                serial: 0,
+                version: 0,
                 first_mapping: 0,
                 mapping_count: 0,
                 rule: 0,

@@ -22,7 +22,7 @@ struct TestInput {
     sp: u64,
     fp: u64,
     rbx: u64,
-    serial: u32,
+    version: u32,
     first_mapping: u32,
     mapping_count: u32,
     end: u32,
@@ -32,7 +32,7 @@ struct TestInput {
     regs: [u64; 16],
 }
 layout!(TestInput, 192, {
-    ip: 0, sp: 8, fp: 16, rbx: 24, serial: 32, first_mapping: 36, mapping_count: 40, end: 44, frames: 48,
+    ip: 0, sp: 8, fp: 16, rbx: 24, version: 32, first_mapping: 36, mapping_count: 40, end: 44, frames: 48,
     thread_pointer: 56, regs: 64,
 });
 
@@ -66,14 +66,14 @@ impl ProgTest {
     }
 
     /// Unwinds from `registers` through the memory of this process, with `mapping_count` mappings from `first_mapping` on.
-    /// `serial` names the version of the tables: another one for other tables.
+    /// `version` names the version of the tables: another one for other tables.
     ///
     /// # Errors
     /// The program does not run.
     pub fn run(
         &self,
         registers: &Continuation,
-        serial: u32,
+        version: u32,
         first_mapping: u32,
         mapping_count: u32,
     ) -> Result<(Vec<UserFrame>, UnwindEnd)> {
@@ -83,7 +83,7 @@ impl ProgTest {
             sp: registers.sp,
             fp: registers.fp,
             rbx: registers.rbx,
-            serial,
+            version,
             first_mapping,
             mapping_count,
             end: 0,

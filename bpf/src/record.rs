@@ -120,7 +120,7 @@ pub struct SampleHead {
     /// Logical CPU.
     pub cpu: u32,
     /// Serial of the mappings it was unwound with; 0: none.
-    pub serial: u32,
+    pub version: u32,
     /// Bytes of stack that follow the continuation; 0: no continuation.
     pub stack_bytes: u32,
     /// Kernel frames that follow.
@@ -148,7 +148,7 @@ const _: () = assert!(
         && offset_of!(SampleHead, tid) == 52
         && offset_of!(SampleHead, parent_pid) == 56
         && offset_of!(SampleHead, cpu) == 60
-        && offset_of!(SampleHead, serial) == 64
+        && offset_of!(SampleHead, version) == 64
         && offset_of!(SampleHead, stack_bytes) == 68
         && offset_of!(SampleHead, kernel_frames) == 72
         && offset_of!(SampleHead, user_frames) == 74

@@ -7,7 +7,7 @@
 //! ```text
 //!  Bytes (a file, or memory) ── Elf: headers, notes ─┬─ Paged: one section, for many small reads        (names, DWARF)
 //!                                                    ├─ Elf::data: a whole section, unpacked
-//!                                                    └─ Pieces ── ElfImage: parts of the file in memory  (unwind rows)
+//!                                                    └─ Pieces ── ElfParts: parts of the file in memory  (unwind rows)
 //! ```
 //!
 //! A file that may not be read is [`restore`]d, as far as a process has it mapped.
@@ -22,10 +22,10 @@ pub mod decompress;
 mod file;
 pub mod go;
 mod headers;
-mod image;
 pub mod le;
 mod notes;
 mod paged;
+mod parts;
 mod pieces;
 mod restore;
 
@@ -36,7 +36,7 @@ pub use headers::{
     Error, Headers, MACHINE_AARCH64, MACHINE_X86_64, ProgramHeader, SHF_ALLOC, SHF_COMPRESSED, SHF_EXECINSTR,
     SHF_WRITE, SHT_DYNSYM, SHT_NOBITS, SHT_NOTE, SHT_RELA, SHT_SYMTAB, Section, Segment, Source,
 };
-pub use image::{EhFrame, ElfImage};
 pub use paged::Paged;
+pub use parts::{EhFrame, ElfParts};
 pub use pieces::Pieces;
 pub use restore::{Restored, restore};

@@ -160,7 +160,7 @@ impl<S: Source + ?Sized> File<'_, S> {
         self.add_segment(&header, MAX_BYTES)?;
         self.make(".eh_frame_hdr", SHT_PROGBITS, header.offset.0, header.file_size, header.vaddr.0);
         let (_, pointer) = self.pieces.last().ok_or(Error::Malformed(".eh_frame_hdr"))?;
-        let start = crate::image::eh_frame_of(pointer, header.vaddr).ok_or(Error::Malformed(".eh_frame_hdr"))?;
+        let start = crate::parts::eh_frame_of(pointer, header.vaddr).ok_or(Error::Malformed(".eh_frame_hdr"))?;
         let segment = self.headers.segments().iter().find(|segment| segment.file_offset(start).is_some());
         let (offset, end) = segment
             .and_then(|s| Some((s.file_offset(start)?.0, s.offset.0.saturating_add(s.file_size))))

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 use profiler_unwinders::rows::{RuleDictionary, compile};
 
 /// An executable with one segment of 1 MiB of code at 0x10000 (no bytes in the file), and these frames behind `PT_GNU_EH_FRAME`.
@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
         return;
     }
     let bytes = file(data);
-    let image = ElfImage::parse(&bytes).expect("the headers are well-formed");
+    let image = ElfParts::parse(&bytes).expect("the headers are well-formed");
     assert_eq!(image.eh_frame().expect("it has frames").bytes, data);
     let mut rules = RuleDictionary::new();
     let rows = compile(&image, &mut rules).expect("it is for x86-64");

@@ -3,11 +3,11 @@
 
 use libfuzzer_sys::fuzz_target;
 use profiler_address::{ElfVaddr, FileOffset};
-use profiler_elf::{Bytes, Elf, ElfImage, Pieces, restore};
+use profiler_elf::{Bytes, Elf, ElfParts, Pieces, restore};
 use profiler_unwinders::rows::{RuleDictionary, compile};
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(image) = ElfImage::parse(data) else { return };
+    let Ok(image) = ElfParts::parse(data) else { return };
     let _ = (image.gnu_build_id(), image.go_build_id(), image.is_go(), image.interpreter(), image.eh_frame());
     // By pieces there is nothing but what is there in the whole.
     let bytes = Bytes::Memory(data.into());
@@ -18,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     for (at, piece) in pieces.iter() {
         assert_eq!(piece, &data[at as usize..at as usize + piece.len()]);
     }
-    let parts = ElfImage::of_pieces(&elf, &pieces);
+    let parts = ElfParts::of_pieces(&elf, &pieces);
     for segment in parts.segments() {
         if let (Some(part), Some(whole)) = (parts.bytes_from(segment.vaddr), image.bytes_from(segment.vaddr)) {
             assert!(whole.starts_with(part));

@@ -91,7 +91,7 @@ pub fn make(processes: usize, stacks: usize) -> Result<Made, Error> {
             tid: index as u32,
             parent_pid: std::process::id(),
             cpu: (index % 2) as u32,
-            serial: 1,
+            version: 1,
             comm: *b"made\0\0\0\0\0\0\0\0\0\0\0\0",
             ..SampleHead::default()
         };

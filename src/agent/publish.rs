@@ -313,7 +313,7 @@ impl Worker {
         self.does(Some("naming a window"));
         let naming = Naming { names: &mut self.names, losses: &mut self.name_losses, resources: &self.resources };
         let within = rules_time(window.span.ended.saturating_sub(window.span.begun));
-        let profile = finish(window, naming, &[], describe, None);
+        let profile = finish(window, naming, &[], describe);
         if profile.profiles.is_empty() {
             return;
         }

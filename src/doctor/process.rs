@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use profiler_reader::{Options, Reader};
-use profiler_unwinders::executable::{Executable, Mapper};
+use profiler_unwinders::executable::{Executable, Format, Mapper};
 use profiler_unwinders::maps::{Backing, Mapping};
 use profiler_unwinders::process::procfs::Scan;
 use profiler_unwinders::reading::{Reading, RowsError};
@@ -97,7 +97,7 @@ fn process(pid: u32, scan: &Scan, program: Option<&Arc<Executable>>) -> Finding 
     let exe = String::from_utf8_lossy(&scan.exe);
     let build = program.map_or_else(String::new, |program| format!(", {}", build(program)));
     let detail = format!("{pid}: {}{build}", exe.escape_debug());
-    if program.is_some_and(|program| program.is_32bit) {
+    if program.is_some_and(|program| program.format == Format::Elf32) {
         limited("process", format!("{detail}, 32-bit"), "a 64-bit build: user stacks of 32-bit ones are not whole")
     } else {
         ok("process", detail)

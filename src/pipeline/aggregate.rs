@@ -8,7 +8,7 @@ use profiler_bpf::record::{RuntimeFrame, UnwindEnd};
 use profiler_measure::Measure;
 use profiler_unwinders::executable::{Executable, ExecutableId};
 use profiler_unwinders::process::Comm;
-use profiler_unwinders::runtime::{FrameName, Named};
+use profiler_unwinders::runtime::{self, FrameName, Named};
 use rustc_hash::FxHashMap;
 
 /// Index into [`Aggregate::frames`].
@@ -181,11 +181,9 @@ struct Function {
 }
 
 impl Function {
-    const fn of(frame: &RuntimeFrame) -> Self {
-        // The two highest bits of V8's cookies say what the place is.
-        let cookie =
-            if frame.kind.number() == FrameKind::V8.number() { frame.cookie & u32::MAX >> 2 } else { frame.cookie };
-        Self { kind: frame.kind, object: frame.object, cookie }
+    fn of(frame: &RuntimeFrame) -> Self {
+        let identity = runtime::of_kind(frame.kind).map_or(u32::MAX, |runtime| runtime.identity());
+        Self { kind: frame.kind, object: frame.object, cookie: frame.cookie & identity }
     }
 }
 

@@ -200,6 +200,13 @@ impl Mappings<'_> {
     }
 }
 
+/// What files call the frames of each runtime: a row for each kind but native code.
+const KINDS: [(abi::FrameKind, FrameKind); abi::FrameKind::NAMED.len() - 1] = [
+    (abi::FrameKind::CPYTHON, FrameKind::Cpython),
+    (abi::FrameKind::HOTSPOT, FrameKind::Jvm),
+    (abi::FrameKind::V8, FrameKind::V8js),
+];
+
 fn location(
     builder: &mut ProfileBuilder,
     mappings: &mut Mappings<'_>,
@@ -240,12 +247,7 @@ fn location(
             }
             let names = mappings.aggregate.names.get(&id).map(|names| &**names).unwrap_or_default();
             let lines = names.iter().map(|name| runtime_line(builder, name)).collect();
-            let kind = match frame.kind {
-                abi::FrameKind::CPYTHON => FrameKind::Cpython,
-                abi::FrameKind::V8 => FrameKind::V8js,
-                abi::FrameKind::HOTSPOT => FrameKind::Jvm,
-                _ => FrameKind::Jit,
-            };
+            let kind = KINDS.iter().find(|(kind, _)| *kind == frame.kind).map_or(FrameKind::Jit, |(_, kind)| *kind);
             let tier = names.first().and_then(|name| name.tier).map(tier);
             Location { kind, mapping: None, address: frame.object.0, lines, guessed: false, tier }
         }

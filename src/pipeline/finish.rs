@@ -1,9 +1,8 @@
-//! The one way from what was sampled to a finished profile: name, assemble, bound, describe, count what is missing, edit.
+//! The one way from what was sampled to a finished profile: name, assemble, bound, describe, count what is missing.
 
 use std::collections::BTreeMap;
 
-use profiler_model::builder::ProfileBuilder;
-use profiler_model::{Editor, Loss, Measure, Origin, Profile, Profiles};
+use profiler_model::{Loss, Measure, Origin, Profile, Profiles};
 use profiler_resource::Resources;
 use profiler_unwinders::reading::Troubles;
 
@@ -33,13 +32,6 @@ pub struct Naming<'a> {
     pub resources: &'a Resources,
 }
 
-/// What edits profiles before anybody sees them: after they are whole, before they are encoded. What is taken away here is in no
-/// bytes, and what is dropped is a loss of the rule's name.
-pub trait Rules {
-    /// Edits what was sampled.
-    fn edit(&mut self, editor: &mut Editor);
-}
-
 /// Names and lays out `sampled`, with all that is to be said of it; `describe` tells of the machine and the recording. Where nothing was
 /// sampled, profiles without samples tell of the measures `of_nothing`.
 #[must_use]
@@ -48,7 +40,6 @@ pub fn finish(
     naming: Naming<'_>,
     of_nothing: &[Measure],
     describe: impl FnOnce(&Profiles) -> Origin,
-    rules: Option<&mut dyn Rules>,
 ) -> Profiles {
     let Sampled { aggregate, files, span, losses } = sampled;
     let mut builder = lay_out(&aggregate, naming.names, &files, naming.resources, span.clock);
@@ -62,14 +53,7 @@ pub fn finish(
     profiles.origin = describe(profiles);
     profiles.losses = losses;
     profiles.losses.extend(naming.losses.since(&naming.names.stats(), &naming.names.troubles()));
-    edited(builder, rules)
-}
-
-fn edited(builder: ProfileBuilder, rules: Option<&mut dyn Rules>) -> Profiles {
-    let Some(rules) = rules else { return builder.finish() };
-    let mut editor = Editor::new(builder);
-    rules.edit(&mut editor);
-    editor.finish()
+    builder.finish()
 }
 
 /// What could not be read for names, or not kept.
@@ -92,33 +76,7 @@ impl NameLosses {
 
 #[cfg(test)]
 mod tests {
-    use profiler_model::Sample;
-
     use super::*;
-
-    /// Keeps the sample of one CPU.
-    struct OfCpu(u32);
-
-    impl Rules for OfCpu {
-        fn edit(&mut self, editor: &mut Editor) {
-            editor.retain("one CPU", |_, _, sample| sample.cpu == Some(self.0));
-        }
-    }
-
-    #[test]
-    fn what_a_rule_drops_is_a_loss_of_its_name() {
-        let built = || {
-            let mut builder = ProfileBuilder::new();
-            let samples = (0..3).map(|cpu| Sample { cpu: Some(cpu), ..Sample::default() }).collect();
-            builder.begin(Profile { samples, ..Profile::of(&Measure::cpu_clock(1)) });
-            builder
-        };
-        let untouched = edited(built(), None);
-        assert_eq!((untouched.samples().count(), untouched.losses.len()), (3, 0));
-        let dropped = edited(built(), Some(&mut OfCpu(1)));
-        assert_eq!(dropped.samples().count(), 1);
-        assert_eq!(dropped.losses, [Loss { reason: "dropped by rule: one CPU".to_owned(), count: 2 }]);
-    }
 
     #[test]
     fn losses_of_names_are_those_since_the_last_profile() {

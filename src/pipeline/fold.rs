@@ -1,8 +1,8 @@
 //! What of an interpreter's own C functions is shown between the functions that it interprets.
 
 use profiler_address::UserAddr;
-use profiler_bpf::abi::FrameKind;
 use profiler_bpf::record::{NativeFrame, RuntimeFrame, UserFrame};
+use profiler_unwinders::runtime::EvalLoop;
 
 /// What a frame is to its interpreter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(super) enum Part {
     Function,
     /// The interpreter's own code.
     Interpreter,
+    /// What it has made to call a function by, which is shown itself.
+    Trampoline,
     /// Anything else.
     Other,
 }
@@ -26,7 +28,7 @@ pub(super) fn fold<T>(stack: &mut Vec<(T, Part)>) {
         let here = place;
         place += 1;
         // The loop stands right before what it runs.
-        !(*part == Part::Interpreter && here + 1 >= first && here < last)
+        *part != Part::Trampoline && !(*part == Part::Interpreter && here + 1 >= first && here < last)
     });
 }
 
@@ -34,9 +36,9 @@ pub(super) fn fold<T>(stack: &mut Vec<(T, Part)>) {
 ///
 /// A loop that has just been entered, or is about to return, runs nothing: then the innermost has got the run of the next, that one the one
 /// after, and nothing was left for the outermost.
-pub(super) fn restitched(frames: Vec<UserFrame>, is_loop: impl Fn(&NativeFrame) -> bool) -> Vec<UserFrame> {
+pub(super) fn restitched(frames: Vec<UserFrame>, of_loop: impl Fn(&NativeFrame) -> Option<EvalLoop>) -> Vec<UserFrame> {
     let loops: Vec<usize> = (0..frames.len())
-        .filter(|&at| matches!(frames.get(at), Some(UserFrame::Native(frame)) if is_loop(frame)))
+        .filter(|&at| matches!(frames.get(at), Some(UserFrame::Native(frame)) if of_loop(frame).is_some()))
         .collect();
     let run = |at: usize| {
         let rest = frames.get(at + 1..).unwrap_or_default();
@@ -68,26 +70,26 @@ pub(super) fn restitched(frames: Vec<UserFrame>, is_loop: impl Fn(&NativeFrame) 
     found
 }
 
-/// The position of the frame that stands for those that user space could not follow; `PYTHON_TOO_EARLY`.
-const TOO_EARLY: u32 = 3;
-
 /// The frames of a stack that user space finished, with one that says so where functions are missing: at the innermost loop without any.
-pub(super) fn marked(mut frames: Vec<UserFrame>, is_loop: impl Fn(&NativeFrame) -> bool) -> Vec<UserFrame> {
-    let lacks = |at: &usize| {
-        let runs_nothing = !matches!(frames.get(at + 1), Some(UserFrame::Runtime(_)));
-        runs_nothing && matches!(frames.get(*at), Some(UserFrame::Native(frame)) if is_loop(frame))
+pub(super) fn marked(mut frames: Vec<UserFrame>, of_loop: impl Fn(&NativeFrame) -> Option<EvalLoop>) -> Vec<UserFrame> {
+    let lacks = |at: usize| match (frames.get(at), frames.get(at + 1)) {
+        (Some(UserFrame::Native(_)), Some(UserFrame::Runtime(_))) => None,
+        (Some(UserFrame::Native(frame)), _) => Some((at, of_loop(frame)?)),
+        _ => None,
     };
-    if let Some(at) = (0..frames.len()).find(lacks) {
-        let (kind, object) = (FrameKind::CPYTHON, UserAddr(0));
-        frames.insert(at + 1, UserFrame::Runtime(RuntimeFrame { kind, object, position: TOO_EARLY, cookie: 0 }));
+    if let Some((at, EvalLoop { kind, too_early })) = (0..frames.len()).find_map(lacks) {
+        let (object, position) = (UserAddr(0), too_early);
+        frames.insert(at + 1, UserFrame::Runtime(RuntimeFrame { kind, object, position, cookie: 0 }));
     }
     frames
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Part::{Function, Interpreter, Other};
-    use super::*;
+    use profiler_bpf::abi::FrameKind;
+
+    use super::Part::{Function, Interpreter, Other, Trampoline};
+    use super::{NativeFrame, Part, RuntimeFrame, UserAddr, UserFrame, fold, marked, restitched};
 
     fn folded(parts: &[Part]) -> Vec<usize> {
         let mut stack: Vec<(usize, Part)> = parts.iter().copied().enumerate().collect();
@@ -115,6 +117,7 @@ mod tests {
         assert_eq!(folded(&stack), [0, 1, 3, 4, 6, 9, 10, 11]);
         assert_eq!(folded(&[Interpreter, Other, Interpreter]), [0, 1, 2], "no function");
         assert_eq!(folded(&[Function]), [0]);
+        assert_eq!(folded(&[Interpreter, Function, Trampoline, Interpreter, Function, Trampoline, Other]), [1, 4, 6]);
     }
 
     fn native(address: u64) -> UserFrame {
@@ -128,19 +131,22 @@ mod tests {
 
     #[test]
     fn a_loop_that_runs_nothing_yet_takes_no_run_from_others() {
-        let is_loop = |frame: &NativeFrame| frame.0 < 10;
+        let of_loop =
+            |frame: &NativeFrame| profiler_unwinders::runtime::eval_loop(FrameKind::CPYTHON).filter(|_| frame.0 < 10);
         let entered =
             vec![native(1), python(100), python(101), native(50), native(2), python(102), native(51), native(3)];
         let right = [native(1), native(50), native(2), python(100), python(101), native(51), native(3), python(102)];
-        assert_eq!(restitched(entered.clone(), is_loop), right);
-        let told = marked(entered.clone(), is_loop);
+        assert_eq!(restitched(entered.clone(), of_loop), right);
+        let told = marked(entered.clone(), of_loop);
         assert_eq!(told.len(), entered.len() + 1);
-        assert!(matches!(told.last(), Some(UserFrame::Runtime(frame)) if frame.position == TOO_EARLY));
+        assert!(
+            matches!(told.last(), Some(UserFrame::Runtime(frame)) if frame.position == 3 && frame.kind == FrameKind::CPYTHON)
+        );
         let whole = vec![native(60), native(1), python(100), native(50), native(2), python(102), native(70)];
-        assert_eq!(restitched(whole.clone(), is_loop), whole);
-        assert_eq!(marked(whole.clone(), is_loop), whole);
+        assert_eq!(restitched(whole.clone(), of_loop), whole);
+        assert_eq!(marked(whole.clone(), of_loop), whole);
         for alone in [vec![native(1)], vec![native(50)], vec![]] {
-            assert_eq!(restitched(alone.clone(), is_loop), alone);
+            assert_eq!(restitched(alone.clone(), of_loop), alone);
         }
     }
 }

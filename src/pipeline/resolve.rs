@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use profiler_address::UserAddr;
-use profiler_bpf::abi::FrameKind;
 use profiler_bpf::native::Walk;
 use profiler_bpf::record::{Continuation, NativeFrame, RuntimeFrame, Sample, UnwindEnd, UserFrame, comm_bytes};
 use profiler_unwinders::executable::{Executable, Mapper};
 use profiler_unwinders::process::{AddressSpace, Comm, Process};
 use profiler_unwinders::publish::{Located, Publisher};
 use profiler_unwinders::reading::Reading;
-use profiler_unwinders::runtime::Named;
+use profiler_unwinders::runtime::{self, Named};
 use rustc_hash::FxHashMap;
 
 use super::aggregate::{Frame, FrameId, Image, ImageId, RawSample, StackId, Thread};
@@ -158,8 +157,7 @@ impl Session {
             frames.push(self.window.aggregate.frame(Frame::Kernel { address }));
         }
         let image = self.image_of((head.pid, head.time), &head.comm, now);
-        let of_loop =
-            |frame: &NativeFrame| self.publisher.unwinder(head.pid, frame.lookup_address()) == FrameKind::CPYTHON;
+        let of_loop = |frame: &NativeFrame| self.publisher.eval_loop(head.pid, frame.lookup_address());
         let user = match sample.continuation {
             Some(_) => fold::marked(user, of_loop),
             None => fold::restitched(user, of_loop),
@@ -200,14 +198,19 @@ impl Session {
         for frame in user {
             found.push(match frame {
                 UserFrame::Native(frame) => {
+                    let address = frame.lookup_address();
                     let frame = self.native_frame((pid, time), image, frame, now);
                     let aggregate = &mut self.window.aggregate;
-                    let runtime = match frame {
-                        Frame::Native { executable, .. } => aggregate.executables.get(&executable),
-                        _ => None,
+                    let part = match frame {
+                        Frame::Native { executable, .. } => {
+                            let runtime = aggregate.executables.get(&executable).and_then(|of| of.runtime);
+                            runtime.and_then(runtime::eval_loop).map_or(Part::Other, |_| Part::Interpreter)
+                        }
+                        Frame::Jit { .. } => runtime::eval_loop(self.publisher.unwinder(pid, address))
+                            .map_or(Part::Other, |_| Part::Trampoline),
+                        _ => Part::Other,
                     };
-                    let own = runtime.is_some_and(|of| of.runtime == Some(FrameKind::CPYTHON));
-                    (aggregate.frame(frame), if own { Part::Interpreter } else { Part::Other })
+                    (aggregate.frame(frame), part)
                 }
                 UserFrame::Runtime(frame) => {
                     let aggregate = &mut self.window.aggregate;
@@ -216,8 +219,8 @@ impl Session {
                         // It is known, or was further up.
                         None => aggregate.frame(Frame::Runtime { image, frame }),
                     };
-                    let python = frame.kind == FrameKind::CPYTHON;
-                    (id, if python { Part::Function } else { Part::Other })
+                    let is_interpreted = runtime::eval_loop(frame.kind).is_some();
+                    (id, if is_interpreted { Part::Function } else { Part::Other })
                 }
             });
         }

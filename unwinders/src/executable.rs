@@ -5,15 +5,15 @@
 //! (one library in fifty containers) are one [`Executable`].
 //!
 //! Files are not mapped into memory: who may truncate a mapped file may kill its reader (`SIGBUS`), and those who can are the
-//! very processes that are profiled. [`ImageBytes`] has the pieces that unwinding needs, read with `pread`.
+//! very processes that are profiled. [`PartBytes`] has the pieces that unwinding needs, read with `pread`.
 //!
 //! Not here: symbols, debug information, anything that runs.
 
 mod digest;
 mod identity;
-mod image;
 mod known;
 mod open;
+mod parts;
 mod registry;
 mod replaced;
 mod restored;
@@ -28,9 +28,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use profiler_address::{ElfVaddr, FileOffset};
 
 pub use identity::{Identity, htlhash};
-pub use image::{ImageBytes, read_image};
 pub use known::{Known, Revision};
 pub use open::FileKey;
+pub use parts::{PartBytes, read_parts};
 pub use registry::Executables;
 
 use profiler_bpf::abi::FrameKind;
@@ -84,8 +84,6 @@ pub struct Executable {
     pub htlhash: String,
     /// `PT_LOAD` segments; empty for what is no 64-bit ELF file.
     pub segments: Vec<Segment>,
-    /// The file is a 32-bit one.
-    pub is_32bit: bool,
     /// Path of the dynamic linker that it asks for.
     pub interpreter: Option<Vec<u8>>,
     /// The runtime that it is, whose frames are more than addresses.

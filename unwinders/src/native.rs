@@ -29,7 +29,7 @@ use crate::maps::Mapping;
 use crate::process::{Clock, Process};
 use crate::reading::{Reading, RowsError};
 use crate::rows;
-use crate::runtime::{Instance, Loader, Piece, RowsAt, RuntimeError, Runtimes};
+use crate::runtime::{self, Instance, Loader, Piece, RowsAt, RuntimeError, Runtimes};
 
 /// What the native unwinder has done and could not do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -181,7 +181,7 @@ impl Native {
     /// Walks on from where the kernel half stopped, over its copy of the stack, and appends to `frames`. Rows that are missing
     /// are loaded, here and for the kernel half. [`UnwindEnd::NoMapping`] leaves `walk` at the frame that is nowhere, so
     /// that it can be tried again when more is known. The frames of `runtimes` are followed through the memory of `pid` as it is now;
-    /// those of CPython are not, whose list of frames is that of another moment by then.
+    /// those of an [`EvalLoop`](runtime::EvalLoop) are not.
     pub fn walk(
         &self,
         (pid, mappings, runtimes): (u32, &[abi::Mapping], &Runtimes),
@@ -191,7 +191,7 @@ impl Native {
         frames: &mut Vec<UserFrame>,
     ) -> UnwindEnd {
         let mut shared = self.lock();
-        let mappings: Vec<abi::Mapping> = mappings.iter().map(without_python).collect();
+        let mappings: Vec<abi::Mapping> = mappings.iter().map(without_loops).collect();
         let mappings = mappings.as_slice();
         let mut pages = mappings.iter().any(|mapping| mapping.unwinder != 0).then(|| pages::Pages::new(pid));
         loop {
@@ -324,10 +324,20 @@ impl Instance for NativeInstance {
     }
 }
 
-/// A mapping, as of native code if it is CPython's.
-fn without_python(mapping: &abi::Mapping) -> abi::Mapping {
-    let is_python = mapping.unwinder & 0xff == u32::from(FrameKind::CPYTHON.number());
-    abi::Mapping { unwinder: if is_python { 0 } else { mapping.unwinder }, ..*mapping }
+/// A mapping, as of native code if an interpreter's loop is there.
+fn without_loops(mapping: &abi::Mapping) -> abi::Mapping {
+    let is_loop = loop_of(mapping).is_some();
+    abi::Mapping { unwinder: if is_loop { 0 } else { mapping.unwinder }, ..*mapping }
+}
+
+/// The interpreter whose loop a mapping is; what it has made itself is none.
+pub(crate) fn loop_of(mapping: &abi::Mapping) -> Option<runtime::EvalLoop> {
+    runtime::eval_loop(kind_of(mapping)).filter(|_| mapping.executable != abi::NO_EXECUTABLE)
+}
+
+/// Whose code a mapping is.
+pub(crate) fn kind_of(mapping: &abi::Mapping) -> FrameKind {
+    FrameKind::new((mapping.unwinder & 0xff) as u8).unwrap_or(FrameKind::NATIVE)
 }
 
 /// The mapping that `address` is in.

@@ -24,7 +24,7 @@ use self::refusals::Refusals;
 pub use self::refusals::Refused;
 use crate::executable::{Executable, ExecutableId, Mapper};
 use crate::maps::{Backing, FileId, Mapping};
-use crate::native::{Native, find};
+use crate::native::{Native, find, kind_of, loop_of};
 use crate::process::{AddressSpace, Process};
 use crate::ranges::Ranges;
 use crate::reading::Reading;
@@ -328,11 +328,17 @@ impl Publisher {
         let count = mappings.len() as u32;
         let full = Error::TableFull { table: "mapping", capacity: abi::MAX_MAPPINGS };
         let first = self.ranges.allocate(count).ok_or(full)?;
-        let serial = self.next_version;
+        let version = self.next_version;
         self.next_version = self.next_version.checked_add(1).unwrap_or(1);
         let space = process.address_space.unwrap_or_default();
-        let entry =
-            abi::Process { start_code: space.start_code, start_stack: space.start_stack, serial, first, count, pad: 0 };
+        let entry = abi::Process {
+            start_code: space.start_code,
+            start_stack: space.start_stack,
+            version,
+            first,
+            count,
+            pad: 0,
+        };
         let written = self.tables.write_mappings(first as usize, mappings);
         written.and_then(|()| self.tables.set_process(process.pid, &entry)).inspect_err(|_| {
             self.ranges.release(first, count, 0);
@@ -541,8 +547,13 @@ impl Publisher {
     #[must_use]
     pub fn unwinder(&self, pid: u32, address: UserAddr) -> FrameKind {
         let mapping = self.processes.get(&pid).and_then(|published| find(&published.mappings, address));
-        let kind = mapping.and_then(|mapping| FrameKind::new((mapping.unwinder & 0xff) as u8));
-        kind.unwrap_or(FrameKind::NATIVE)
+        mapping.map_or(FrameKind::NATIVE, |mapping| kind_of(&mapping))
+    }
+
+    /// The interpreter whose loop `address` is in, in a process that is published.
+    #[must_use]
+    pub fn eval_loop(&self, pid: u32, address: UserAddr) -> Option<runtime::EvalLoop> {
+        loop_of(&find(&self.processes.get(&pid)?.mappings, address)?)
     }
 
     /// The executable and ELF address of `address` in a process that is published; its rows count as used.

@@ -19,6 +19,7 @@ mod instance;
 mod layout;
 pub mod lines;
 mod thread;
+mod trampolines;
 
 use std::sync::Arc;
 
@@ -29,8 +30,9 @@ use profiler_elf::{Elf, MACHINE_X86_64};
 
 use self::layout::{Layout, Version};
 use self::thread::Place;
+use self::trampolines::Trampolines;
 use crate::memory::Memory;
-use crate::runtime::{AttachError, Attached, Data, Named, Runtime, Symbols, Target};
+use crate::runtime::{AttachError, Attached, Data, EvalLoop, Named, Runtime, Symbols, Target};
 
 /// The reading side of CPython.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +63,10 @@ impl Runtime for Python {
 
     fn mark(&self) -> &'static str {
         "_PyRuntime"
+    }
+
+    fn eval_loop(&self) -> Option<EvalLoop> {
+        Some(EvalLoop { kind: FrameKind::CPYTHON, too_early: code::TOO_EARLY })
     }
 
     fn load(&self, elf: &Elf) -> Result<Arc<dyn Data>, AttachError> {
@@ -112,12 +118,19 @@ impl Data for Interpreter {
         let bias = target.bias;
         let place = thread::resolve(&self.thread, target)?;
         let code_type = self.code_type.wrapping_add(bias);
+        let trampolines = Trampolines::find(target.mappings, target.memory);
         let naming = Naming { version: self.version, layout: self.layout.clone(), code_type };
         Ok(Attached {
-            instance: instance::bytes(&self.layout, &place),
-            pieces: self.ranges.iter().map(|(from, to)| (from.wrapping_add(bias), to.wrapping_add(bias))).collect(),
+            instance: instance::bytes(&self.layout, &place, &trampolines),
+            pieces: self
+                .ranges
+                .iter()
+                .map(|(from, to)| (from.wrapping_add(bias), to.wrapping_add(bias)))
+                .chain(trampolines.ranges)
+                .collect(),
             opaque: borsh::to_vec(&naming).map_err(|error| unsupported(error.to_string()))?,
-            grows: false,
+            // Trampolines may be switched on at any time, and have new memory now and then.
+            grows: true,
             about: format!("CPython {}", self.version),
         })
     }

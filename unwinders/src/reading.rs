@@ -246,11 +246,11 @@ impl Reading for Executables {
 
     fn rows(&mut self, executable: &Executable, limit: usize) -> Result<Compiled, RowsError> {
         let panicked = || RowsError::None("its parser panicked".to_owned());
-        let bytes = contain::contain(|| self.image(executable))
+        let bytes = contain::contain(|| self.parts(executable))
             .ok_or_else(panicked)?
             .map_err(|error| RowsError::None(format!("cannot be read: {error}")))?;
         let mut rules = RuleDictionary::new();
-        let rows = contain::contain(|| rows::compile(&bytes.image(), &mut rules))
+        let rows = contain::contain(|| rows::compile(&bytes.parts(), &mut rules))
             .ok_or_else(panicked)?
             .map_err(|error| RowsError::None(error.to_string()))?;
         if rows.page_starts.len() < 2 {

@@ -46,7 +46,7 @@ use functions::Functions;
 use gaps::Gaps;
 use packed::{PackedRule, RuleCache};
 use pages::Pages;
-use profiler_elf::{ElfImage, MACHINE_X86_64};
+use profiler_elf::{ElfParts, MACHINE_X86_64};
 use sources::Sources;
 use switches::Switch;
 
@@ -134,15 +134,15 @@ impl UnwindRows {
     }
 }
 
-/// Builds the rows of `image`, adding the rules that they need to `rules`.
+/// Builds the rows of `parts`, adding the rules that they need to `rules`.
 ///
 /// A file without unwind information gives no rows and no error.
 ///
 /// # Errors
 /// When the file is for another machine than x86-64.
-pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<UnwindRows, Error> {
-    if image.machine() != MACHINE_X86_64 {
-        return Err(Error::Machine(image.machine()));
+pub fn compile(parts: &ElfParts<'_>, rules: &mut RuleDictionary) -> Result<UnwindRows, Error> {
+    if parts.machine() != MACHINE_X86_64 {
+        return Err(Error::Machine(parts.machine()));
     }
     let mut stats = RowStats::default();
     let mut writer = Writer {
@@ -154,51 +154,51 @@ pub fn compile(image: &ElfImage<'_>, rules: &mut RuleDictionary) -> Result<Unwin
         begun: false,
     };
 
-    let mut functions = Functions::new(image);
+    let mut functions = Functions::new(parts);
     let mut sources = Sources::default();
-    sources.read(image, &mut functions, &mut stats);
+    sources.read(parts, &mut functions, &mut stats);
     functions.sort(&mut stats);
 
     writer.pages = Pages::with_capacity(stats.eh_frame_bytes as usize / BYTES_A_ROW);
-    let mut gaps = Gaps::new(image);
+    let mut gaps = Gaps::new(parts);
     let mut uncovered = 0;
     for index in 0..functions.len() {
         let Some((start, ticket)) = functions.get(index) else { break };
         let next = functions.get(index + 1).map_or(u64::MAX, |(next, _)| next);
         let limit = next.min(functions.segment_end(start).unwrap_or(start));
         let root = start != 0
-            && (image.entry_point() == Some(ElfVaddr(start))
-                || roots::takes_its_stack_from_a_saved_register(start, image) && sources.is_plain(ticket, image));
+            && (parts.entry_point() == Some(ElfVaddr(start))
+                || roots::takes_its_stack_from_a_saved_register(start, parts) && sources.is_plain(ticket, parts));
         // Who returns to its first byte is looked up at the one before.
-        let first = start - u64::from(root && roots::is_no_call_before(start, image));
+        let first = start - u64::from(root && roots::is_no_call_before(start, parts));
         if first.saturating_sub(uncovered) >= SMALLEST_GAP {
-            fill_gap((uncovered, first), &functions, &mut gaps, image, &mut writer, &mut stats);
+            fill_gap((uncovered, first), &functions, &mut gaps, parts, &mut writer, &mut stats);
         }
         if root {
             stats.roots += 1;
             writer.set(first, PackedRule::new(state::END), &mut stats);
-            let end = sources.end(ticket, start, image);
+            let end = sources.end(ticket, start, parts);
             stats.fdes += u64::from(end.is_some());
             stats.overlapping += u64::from(end.is_some_and(|end| end > limit));
             uncovered = end.unwrap_or(limit).min(limit);
             continue;
         }
-        uncovered = sources.write_rows(ticket, (start, limit), image, &mut writer, &mut stats);
+        uncovered = sources.write_rows(ticket, (start, limit), parts, &mut writer, &mut stats);
     }
-    fill_gap((uncovered, u64::MAX), &functions, &mut gaps, image, &mut writer, &mut stats);
+    fill_gap((uncovered, u64::MAX), &functions, &mut gaps, parts, &mut writer, &mut stats);
 
     stats.over_limit += writer.pages.refused();
     let (first_page, page_starts, rows) = writer.pages.finish();
     Ok(UnwindRows { first_page, page_starts, rows, stats })
 }
 
-/// Code of `image` that no function covers and that [`compile`] looks at, as (start, end): what must be there of a file whose code was
+/// Code of `parts` that no function covers and that [`compile`] looks at, as (start, end): what must be there of a file whose code was
 /// left out.
-pub(crate) fn uncovered(image: &ElfImage<'_>) -> Vec<(u64, u64)> {
+pub(crate) fn uncovered(parts: &ElfParts<'_>) -> Vec<(u64, u64)> {
     let mut stats = RowStats::default();
-    let mut functions = Functions::new(image);
+    let mut functions = Functions::new(parts);
     let mut sources = Sources::default();
-    sources.read(image, &mut functions, &mut stats);
+    sources.read(parts, &mut functions, &mut stats);
     functions.sort(&mut stats);
     let mut gaps = Vec::new();
     let mut left = gaps::MAX_DECODED_OF_DESCRIBED;
@@ -220,7 +220,7 @@ pub(crate) fn uncovered(image: &ElfImage<'_>) -> Vec<(u64, u64)> {
             take(covered, start, functions.code());
         }
         let next = functions.get(index + 1).map_or(u64::MAX, |(next, _)| next);
-        covered = sources.end(ticket, start, image).unwrap_or(next).min(next);
+        covered = sources.end(ticket, start, parts).unwrap_or(next).min(next);
     }
     take(covered, u64::MAX, functions.code());
     gaps
@@ -231,7 +231,7 @@ fn fill_gap(
     (start, end): (u64, u64),
     functions: &Functions,
     gaps: &mut Gaps,
-    image: &ElfImage<'_>,
+    parts: &ElfParts<'_>,
     writer: &mut Writer<'_>,
     stats: &mut RowStats,
 ) {
@@ -241,8 +241,8 @@ fn fill_gap(
     let code = functions.code();
     let first_segment = code.partition_point(|segment| segment.1 <= start);
     for &(code_start, code_end) in code.iter().skip(first_segment).take_while(|segment| segment.0 < end) {
-        for part in image.present((start.max(code_start), end.min(code_end))) {
-            gaps.write_rows(part, image, writer, stats);
+        for part in parts.present((start.max(code_start), end.min(code_end))) {
+            gaps.write_rows(part, parts, writer, stats);
         }
     }
 }

@@ -31,7 +31,7 @@
 //! checked against the cookie before it is believed. A frame that has no name has a reason instead.
 //!
 //! To add a runtime: a folder with a [`Runtime`] and its [`Data`], a row in [`all`], a number in `enum frame_kind` (`abi.h`), its C header
-//! beside `unwind.h` with one `step_NAME`, an arm in the two `step_runtime`, a word in `FrameKind` of the assembled profile, and tests.
+//! beside `unwind.h` with one `step_NAME`, an arm in the two `step_runtime`, a row in `abi::FrameKind` and in `KINDS` of the assembled profile, and tests.
 
 mod attached;
 mod recognise;
@@ -114,9 +114,35 @@ pub trait Runtime: fmt::Debug + Send + Sync {
     /// It is not one that can be used, in words.
     fn load(&self, elf: &Elf) -> Result<Arc<dyn Data>, AttachError>;
 
+    /// Whether native functions are its own loop over what it interprets, as CPython's are; by default they are not.
+    fn eval_loop(&self) -> Option<EvalLoop> {
+        None
+    }
+
+    /// The bits of a frame's cookie that tell its object from another, where others say something of the place; by default all do.
+    fn identity(&self) -> u32 {
+        u32::MAX
+    }
+
     /// The functions that each of `frames` stands for, innermost inlined one first, as `memory` says now. `opaque` is what
     /// [`Data::attach`] said, and as little to be believed as all else.
     fn names(&self, opaque: &[u8], memory: &dyn Memory, frames: &[RuntimeFrame]) -> Vec<Named>;
+}
+
+/// A runtime whose loop is a native function: its functions stand beside that one's frame, its other native functions between them, which
+/// are not shown, and the list that it keeps of them is another one when a copy of the stack is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EvalLoop {
+    /// Its kind.
+    pub kind: FrameKind,
+    /// The position of the frame, of no object, that stands for functions which were there before the runtime was known.
+    pub too_early: u32,
+}
+
+/// [`Runtime::eval_loop`] of this kind.
+#[must_use]
+pub fn eval_loop(kind: FrameKind) -> Option<EvalLoop> {
+    of_kind(kind)?.eval_loop()
 }
 
 /// What is known of an executable of a runtime.

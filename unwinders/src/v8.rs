@@ -64,6 +64,11 @@ impl Runtime for V8 {
         "v8dbg_frametype_EntryFrame"
     }
 
+    fn identity(&self) -> u32 {
+        // The two highest say what the place is.
+        u32::MAX >> 2
+    }
+
     fn load(&self, elf: &Elf) -> Result<Arc<dyn Data>, AttachError> {
         if elf.machine() != MACHINE_X86_64 {
             return Err(unsupported("V8 is followed on x86-64 only".to_owned()));

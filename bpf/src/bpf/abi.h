@@ -160,7 +160,7 @@ AT(row_page, count, 4);
 struct process {
 	u64 start_code;
 	u64 start_stack;
-	u32 serial; /* a new one for each version of the mappings; never 0 */
+	u32 version; /* a new one for each version of the mappings; never 0 */
 	u32 first; /* index into `mappings` */
 	u32 count;
 	u32 pad;
@@ -168,7 +168,7 @@ struct process {
 _Static_assert(sizeof(struct process) == 32, "process");
 AT(process, start_code, 0);
 AT(process, start_stack, 8);
-AT(process, serial, 16);
+AT(process, version, 16);
 AT(process, first, 20);
 AT(process, count, 24);
 
@@ -234,7 +234,7 @@ struct sample {
 	u32 tid;
 	u32 parent_pid;
 	u32 cpu;
-	u32 serial; /* of the mappings that it was unwound with; 0: none */
+	u32 version; /* of the mappings that it was unwound with; 0: none */
 	u32 stack_bytes;
 	u16 kernel_frames;
 	u16 user_frames;
@@ -250,7 +250,7 @@ _Static_assert(offsetof(struct sample, time) == 0 && offsetof(struct sample, sta
 	       "record.rs");
 _Static_assert(offsetof(struct sample, pid) == 48 && offsetof(struct sample, tid) == 52 &&
 		       offsetof(struct sample, parent_pid) == 56 && offsetof(struct sample, cpu) == 60 &&
-		       offsetof(struct sample, serial) == 64 && offsetof(struct sample, stack_bytes) == 68,
+		       offsetof(struct sample, version) == 64 && offsetof(struct sample, stack_bytes) == 68,
 	       "record.rs");
 _Static_assert(offsetof(struct sample, kernel_frames) == 72 && offsetof(struct sample, user_frames) == 74 &&
 		       offsetof(struct sample, end) == 76 && offsetof(struct sample, source) == 77 &&
@@ -309,7 +309,7 @@ struct unwind_state {
 	u64 guessed; /* FRAME_GUESSED if ip was found so */
 	u32 leaf; /* 1: this frame was interrupted; regs[] hold, and ip is an instruction pointer */
 	u32 frames; /* words of user frames written */
-	u32 serial; /* of the process's mappings */
+	u32 version; /* of the process's mappings */
 	u32 first_mapping;
 	u32 mapping_count;
 	u32 rule; /* scratch between lookup and step */
@@ -331,7 +331,7 @@ AT(unwind_state, rbx_at, 40);
 AT(unwind_state, guessed, 48);
 AT(unwind_state, leaf, 56);
 AT(unwind_state, frames, 60);
-AT(unwind_state, serial, 64);
+AT(unwind_state, version, 64);
 AT(unwind_state, first_mapping, 68);
 AT(unwind_state, mapping_count, 72);
 AT(unwind_state, rule, 76);
@@ -346,7 +346,7 @@ AT(unwind_state, inside, 105 + LEAF_REGS * 8);
 /* A rule by the address that it was found for; whole, so that a hit touches one cache line. */
 struct pc_cache_entry {
 	u64 pc;
-	u32 serial;
+	u32 version;
 	u32 unwinder; /* of the mapping */
 	struct unwind_rule rule;
 };

@@ -36,6 +36,12 @@ struct feed_input {
 	u32 full; /* out: refused since the ring was full */
 	u64 woken; /* in and out: when the reader was last woken for want of room */
 };
+_Static_assert(sizeof(struct feed_input) == 24, "feed.rs");
+AT(feed_input, first, 0);
+AT(feed_input, count, 4);
+AT(feed_input, sent, 8);
+AT(feed_input, full, 12);
+AT(feed_input, woken, 16);
 
 SEC("syscall")
 int feed(struct feed_input *in)

@@ -44,6 +44,12 @@ struct scratch {
 	u64 body[BODY_BYTES / 8];
 };
 _Static_assert(sizeof(struct scratch) % 8 == 0, "sampler.rs counts in words");
+/* PERIOD, BUSY and RULED_OUT of sampler.rs, in words */
+AT(scratch, counters, 0);
+AT(scratch, period, COUNT_MAX * 8);
+AT(scratch, gap, (COUNT_MAX + 1) * 8);
+AT(scratch, busy, (COUNT_MAX + 2) * 8);
+AT(scratch, ruled_out, (COUNT_MAX + 3) * 8);
 /* where the Rust side, which is x86-64, looks */
 _Static_assert(LEAF_REGS != 16 || __builtin_offsetof(struct scratch, body) == 36056, "prog_test.rs reads the frames there");
 
@@ -332,9 +338,9 @@ static __always_inline int unwind_frame(struct scratch *s, u32 number)
 {
 	struct unwind_state *u = &s->state;
 	u64 pc = u->leaf ? u->ip : u->ip - 1;
-	struct pc_cache_entry *c = &s->pc_cache[(pc ^ pc >> 10 ^ (u64)u->serial * 0x9e3779b1u) & (PC_CACHE_SLOTS - 1)];
+	struct pc_cache_entry *c = &s->pc_cache[(pc ^ pc >> 10 ^ (u64)u->version * 0x9e3779b1u) & (PC_CACHE_SLOTS - 1)];
 
-	if (c->pc != pc || c->serial != u->serial) {
+	if (c->pc != pc || c->version != u->version) {
 		s->counters[COUNT_RULE_SEARCHES]++;
 		search_rule(number);
 		if (u->rule == RULE_NO_MAPPING)
@@ -345,7 +351,7 @@ static __always_inline int unwind_frame(struct scratch *s, u32 number)
 		if (!r)
 			return END_BAD_FRAME;
 		c->pc = pc;
-		c->serial = u->serial;
+		c->version = u->version;
 		c->unwinder = u->unwinder;
 		c->rule = *r;
 	}
@@ -557,10 +563,10 @@ static __always_inline int user_stack(struct bpf_perf_event_data *ctx, const int
 	struct process *p = find_process(&s->sample);
 	if (!p)
 		return END_UNKNOWN_PROCESS;
-	u->serial = p->serial;
+	u->version = p->version;
 	u->first_mapping = p->first;
 	u->mapping_count = p->count;
-	s->sample.serial = p->serial;
+	s->sample.version = p->version;
 	return unwind_user(s, slot);
 }
 
@@ -585,7 +591,7 @@ static __always_inline u64 record(struct bpf_perf_event_data *ctx, const enum co
 	sample->pid = ids >> 32;
 	sample->tid = (u32)ids;
 	sample->cpu = bpf_get_smp_processor_id();
-	sample->serial = 0;
+	sample->version = 0;
 	sample->stack_bytes = 0;
 	if (kernel_btf && bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf)) {
 		task = bpf_get_current_task_btf();
@@ -784,7 +790,7 @@ int forget_exit(struct bpf_raw_tracepoint_args *ctx)
 /* The unwinder on chosen input, for tests: BPF_PROG_TEST_RUN, in the context of the test's own process. */
 struct test_input {
 	u64 ip, sp, fp, rbx;
-	u32 serial, first_mapping, mapping_count;
+	u32 version, first_mapping, mapping_count;
 	u32 end; /* out */
 	u32 frames; /* out */
 	u32 pad;
@@ -795,7 +801,7 @@ AT(test_input, ip, 0);
 AT(test_input, sp, 8);
 AT(test_input, fp, 16);
 AT(test_input, rbx, 24);
-AT(test_input, serial, 32);
+AT(test_input, version, 32);
 AT(test_input, first_mapping, 36);
 AT(test_input, mapping_count, 40);
 AT(test_input, end, 44);
@@ -817,7 +823,7 @@ int test_unwind(struct test_input *in)
 	u->sp = in->sp;
 	u->fp = in->fp;
 	u->rbx = in->rbx;
-	u->serial = in->serial;
+	u->version = in->version;
 	u->first_mapping = in->first_mapping;
 	u->mapping_count = in->mapping_count;
 	u->thread_pointer = in->thread_pointer;

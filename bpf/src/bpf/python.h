@@ -73,6 +73,9 @@ struct python_instance {
 	u16 code_from; /* what is read of it, from here on */
 	u16 code_bytes; /* so many bytes, 120 at most */
 	u16 cookie[4]; /* words, from code_from on, that tell one from another */
+	u8 pad2[4];
+	u64 trampolines; /* where the memory of trampolines begins; 0: there is none */
+	u64 trampolines_end; /* not all that lies between need be of them */
 };
 _Static_assert(sizeof(struct python_instance) <= INSTANCE_BYTES, "python_instance");
 AT(python_instance, key, 0);
@@ -95,6 +98,11 @@ AT(python_instance, code_first, 46);
 AT(python_instance, code_from, 48);
 AT(python_instance, code_bytes, 50);
 AT(python_instance, cookie, 52);
+AT(python_instance, trampolines, 64);
+AT(python_instance, trampolines_end, 72);
+
+/* What `-X perf` puts between two frames of the loop (`sub $8,%rsp; call *%rcx; add $8,%rsp; ret`): its first eight bytes. */
+#define PYTHON_TRAMPOLINE 0x8348d1ff08ec8348ull
 
 static __always_inline u64 python_word(const u64 *room, u32 offset)
 {
@@ -192,12 +200,55 @@ static __always_inline int python_write(unwind_context s, const struct python_in
 	return write_runtime(s, FRAME_CPYTHON, code, (u32)position, cookie);
 }
 
+/* Whether a trampoline begins there. */
+static __always_inline int is_trampoline(unwind_context s, u64 at)
+{
+	u64 code;
+
+	return !read_user(s, &code, sizeof(code), at) && code == PYTHON_TRAMPOLINE;
+}
+
+/* Steps over a trampoline: an enum unwind_end, or STEP_NATIVE if ip is in none. */
+static __always_inline int step_trampoline(unwind_context s)
+{
+	struct unwind_state *u = &s->state;
+	u64 pushed = 8, ip;
+
+	/* behind the call; of the interrupted frame also before it, or outside of `sub` and `add`, or at the `endbr64` before it */
+	if (!is_trampoline(s, u->ip - 6)) {
+		if (!u->leaf)
+			return STEP_NATIVE;
+		if (!is_trampoline(s, u->ip - 4)) {
+			if (!is_trampoline(s, u->ip) && !is_trampoline(s, u->ip - 10) && !is_trampoline(s, u->ip + 4))
+				return STEP_NATIVE;
+			pushed = 0;
+		}
+	}
+	if (write_native(s))
+		return END_TOO_DEEP;
+	if (read_user(s, &ip, sizeof(ip), u->sp + pushed))
+		return END_READ_FAILED;
+	if (!ip)
+		return END_BAD_FRAME;
+	u->ip = code_address(ip);
+	u->sp += pushed + 8;
+	u->leaf = 0;
+	u->guessed = 0;
+	return END_RUNNING;
+}
+
 /* A frame of the evaluation loop: itself, then the run of Python's that belongs to it; its caller is found by the native rule. */
 static __always_inline int step_python(unwind_context s, const struct python_instance *p)
 {
 	struct unwind_state *u = &s->state;
 	u64 *room = runtime_room(s);
 
+	if (u->ip >= p->trampolines && u->ip < p->trampolines_end) {
+		int end = step_trampoline(s);
+
+		if (end != STEP_NATIVE)
+			return end;
+	}
 	if (!u->inside) {
 		if (write_native(s))
 			return END_TOO_DEEP;

@@ -3,20 +3,12 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use profiler_need::{have, have_root};
+
 use super::*;
 use crate::cpus::online_cpus;
 
 const TIME: Duration = Duration::from_millis(600);
-
-fn have_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let root = status.contains("\nUid:\t0\t0");
-    if !root {
-        eprintln!("SKIPPED: loading the kernel half needs root");
-        assert!(std::env::var_os("PROFILER_TESTS_NEED_ROOT").is_none(), "root is required here");
-    }
-    root
-}
 
 /// What one of these tests does is counted by another: one at a time.
 fn alone() -> MutexGuard<'static, ()> {
@@ -77,7 +69,7 @@ fn fault() {
 
 #[test]
 fn root_a_busy_slot_refuses_and_counts_and_is_free_again() {
-    if !have_root() {
+    if !have_root("root_a_busy_slot_refuses_and_counts_and_is_free_again") {
         return;
     }
     let _alone = alone();
@@ -97,7 +89,7 @@ fn root_a_busy_slot_refuses_and_counts_and_is_free_again() {
 
 #[test]
 fn root_a_flood_of_page_faults_loses_no_tick_of_the_clock() {
-    if !have_root() {
+    if !have_root("root_a_flood_of_page_faults_loses_no_tick_of_the_clock") {
         return;
     }
     let _alone = alone();
@@ -138,7 +130,7 @@ fn cpu_time() -> Duration {
 
 #[test]
 fn root_every_fault_is_counted() {
-    if !have_root() {
+    if !have_root("root_every_fault_is_counted") {
         return;
     }
     let _alone = alone();
@@ -161,15 +153,14 @@ fn root_every_fault_is_counted() {
 
 #[test]
 fn root_a_tracepoint_is_counted_hit_by_hit() {
-    if !have_root() {
+    if !have_root("root_a_tracepoint_is_counted_hit_by_hit") {
         return;
     }
     let _alone = alone();
     for (source, exact) in [("@1", true), ("@10", true), ("@200Hz", false)] {
         let text = format!("tracepoint:raw_syscalls:sys_enter{source}");
         if let Err(error) = crate::perf::probe(&Source::parse(&text, 1).unwrap()) {
-            eprintln!("SKIPPED: {error}");
-            assert!(std::env::var_os("PROFILER_TESTS_NEED_ROOT").is_none(), "tracefs is required here");
+            assert!(!have("root_a_tracepoint_is_counted_hit_by_hit", false, &format!("tracefs ({error})")));
             return;
         }
         let mut sampler = sampler(&[&text]);
@@ -202,7 +193,7 @@ fn root_a_tracepoint_is_counted_hit_by_hit() {
 
 #[test]
 fn root_events_a_second_stand_for_all_events() {
-    if !have_root() {
+    if !have_root("root_events_a_second_stand_for_all_events") {
         return;
     }
     let _alone = alone();

@@ -33,7 +33,7 @@ impl ProcessTables {
         let mut value = [0; 32];
         value[..8].copy_from_slice(&process.start_code.to_ne_bytes());
         value[8..16].copy_from_slice(&process.start_stack.to_ne_bytes());
-        value[16..20].copy_from_slice(&process.serial.to_ne_bytes());
+        value[16..20].copy_from_slice(&process.version.to_ne_bytes());
         value[20..24].copy_from_slice(&process.first.to_ne_bytes());
         value[24..28].copy_from_slice(&process.count.to_ne_bytes());
         processes.update(&pid.to_ne_bytes(), &value, MapFlags::ANY).map_err(|source| Error::Bpf {

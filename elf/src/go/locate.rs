@@ -60,7 +60,7 @@ impl<'h, S: Source + ?Sized> Program<'h, S> {
             None => return None,
         };
         let len = len.min(source.size().saturating_sub(offset));
-        let header = Header::read(&Window { source, offset, len })?;
+        let header = Header::read(&Part { source, offset, len })?;
         Some(Self { headers, source, address, offset: FileOffset(offset), len, header, module: OnceCell::new(), left })
     }
 
@@ -104,13 +104,13 @@ impl<'h, S: Source + ?Sized> Program<'h, S> {
 }
 
 /// A table that is read where its file is, for the header only.
-struct Window<'s, S: ?Sized> {
+struct Part<'s, S: ?Sized> {
     source: &'s S,
     offset: u64,
     len: u64,
 }
 
-impl<S: Source + ?Sized> Window<'_, S> {
+impl<S: Source + ?Sized> Part<'_, S> {
     fn array<const N: usize>(&self, at: u64) -> Result<[u8; N], crate::ReadError> {
         let mut out = [0; N];
         let out_of_bounds = || crate::ReadError::OutOfBounds { at, wanted: N as u64, len: self.len };
@@ -120,7 +120,7 @@ impl<S: Source + ?Sized> Window<'_, S> {
     }
 }
 
-impl<S: Source + ?Sized> TableBytes for Window<'_, S> {
+impl<S: Source + ?Sized> TableBytes for Part<'_, S> {
     fn len(&self) -> u64 {
         self.len
     }
@@ -163,7 +163,7 @@ fn search<S: Source + ?Sized>(headers: &Headers, source: &S, left: &SearchLeft) 
                 }
                 let from = at + index as u64 * 8;
                 let offset = segment.offset.0.saturating_add(from);
-                if Header::read(&Window { source, offset, len: size - from }).is_some() {
+                if Header::read(&Part { source, offset, len: size - from }).is_some() {
                     return Some((segment.vaddr.0.saturating_add(from), offset, size - from));
                 }
             }

@@ -2,5 +2,5 @@
 
 mod go;
 mod go_search;
-mod image;
+mod parts;
 mod restore;

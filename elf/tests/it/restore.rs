@@ -3,7 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
-use profiler_elf::{Bytes, Elf, ElfImage, SHT_NOBITS, restore};
+use profiler_elf::{Bytes, Elf, ElfParts, SHT_NOBITS, restore};
 
 /// Where it would be mapped.
 const START: u64 = 0x7f12_3456_7000;
@@ -37,13 +37,13 @@ fn frames_symbols_ids_and_segments_of_real_libraries_come_back() {
     assert!(libraries.len() >= 3, "{libraries:?}");
     for path in libraries {
         let file = fs::read(&path).expect("it is read");
-        let there = ElfImage::parse(&file).expect("an ELF file");
+        let there = ElfParts::parse(&file).expect("an ELF file");
         let back = whole(&file);
-        let here = ElfImage::parse(&back).expect("an ELF file again");
+        let here = ElfParts::parse(&back).expect("an ELF file again");
         assert_eq!(here.segments(), there.segments());
         assert_eq!((here.gnu_build_id(), here.interpreter()), (there.gnu_build_id(), there.interpreter()));
         assert_eq!((here.entry(), here.machine()), (there.entry(), there.machine()));
-        let section = |image: &ElfImage<'_>, name: &str| image.section(name).cloned();
+        let section = |image: &ElfParts<'_>, name: &str| image.section(name).cloned();
         let (mine, own) = (section(&here, ".eh_frame").unwrap(), section(&there, ".eh_frame").unwrap());
         assert_eq!((mine.address, mine.offset), (own.address, own.offset), "{path:?}");
         assert_eq!(here.section_bytes(&mine), there.section_bytes(&own), "{path:?}");
@@ -99,7 +99,7 @@ fn pointers_that_the_dynamic_linker_has_written_lead_to_the_same() {
 fn what_claims_to_be_large_or_lies_outside_is_refused() {
     let path = libraries().into_iter().find(|path| path.to_string_lossy().contains("libc.so")).expect("a libc");
     let file = fs::read(path).expect("it is read");
-    let image = ElfImage::parse(&file).expect("an ELF file");
+    let image = ElfParts::parse(&file).expect("an ELF file");
     let hash = image.section(".gnu.hash").expect("a hash table").offset.0;
     let hash = usize::try_from(hash).unwrap();
     let changed = |at: usize, bytes: &[u8]| {

@@ -18,7 +18,7 @@ use profiler_integration::agent::{Agent, Configuration, Home, Metrics, otlp_expo
 use profiler_integration::children::{self, Running};
 use profiler_integration::collector::certificates::{Certificates, Valid};
 use profiler_integration::collector::{Collector, CollectorOptions, Protocol};
-use profiler_integration::environment::{beside_its_like, have_root};
+use profiler_integration::environment::{beside_its_like, have, have_root};
 use profiler_integration::programs;
 use profiler_integration::receiver::{Event, Receiver};
 use profiler_integration::recording::folder;
@@ -590,10 +590,11 @@ fn root_what_nobody_chose_is_not_sent_to_another_user() {
         return;
     }
     let _beside = beside_its_like();
-    let Ok(listener) = TcpListener::bind("127.0.0.1:4317") else {
-        eprintln!("{test}: skipped: somebody listens on 127.0.0.1:4317");
+    let listener = TcpListener::bind("127.0.0.1:4317");
+    if !have(test, listener.is_ok(), "127.0.0.1:4317, on which somebody listens") {
         return;
-    };
+    }
+    let listener = listener.expect("looked at");
     // As the kernel has it, it is nobody's from now on.
     rustix::fs::fchown(&listener, Some(rustix::fs::Uid::from_raw(65534)), None).unwrap();
     let heard = Arc::new((AtomicU32::new(0), AtomicU32::new(0)));

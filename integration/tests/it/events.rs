@@ -77,8 +77,7 @@ fn root_page_faults_are_as_many_as_perf_stat_counts_in_the_same_run() {
         let arguments = ["stat", "-x,", "-e", measured, "-o", &told_text, "--", &program, &ROUNDS.to_string()];
         let recording = record(&[event], Path::new("perf"), &arguments);
         let text = fs::read_to_string(&told).expect("what perf counted");
-        let line = text.lines().find(|line| line.contains(measured)).unwrap_or_else(|| panic!("{text}"));
-        let perf: u64 = line.split(',').next().and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{text}"));
+        let perf = counted(&text, measured);
         let counts = by_function(&recording, measured, "faults");
         let ours: u64 = counts.values().sum();
         // A sample that found its ring full is counted and stands for as many: a machine whose reader comes late has many of them.
@@ -100,6 +99,46 @@ fn root_page_faults_are_as_many_as_perf_stat_counts_in_the_same_run() {
         }
         let kinds: Vec<_> = recording.profile.profiles.iter().flat_map(|profile| &profile.sample_types).collect();
         assert!(kinds.iter().all(|kind| kind.kind == measured && kind.unit == "count"), "{kinds:?}");
+    }
+}
+
+/// What `perf stat` wrote of `event`.
+fn counted(text: &str, event: &str) -> u64 {
+    let line = text.lines().find(|line| line.contains(event)).unwrap_or_else(|| panic!("no {event}: {text}"));
+    line.split(',').next().and_then(|count| count.parse().ok()).unwrap_or_else(|| panic!("{text}"))
+}
+
+#[test]
+fn root_switches_migrations_and_a_tracepoint_are_as_many_as_perf_stat_counts_in_the_same_run() {
+    let test = "root_switches_migrations_and_a_tracepoint_are_as_many_as_perf_stat_counts_in_the_same_run";
+    if !have_root(test) || !have_tools(test, &["perf"]) {
+        return;
+    }
+    let _one = one_at_a_time();
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if !have(test, cpus > 1, "a second CPU") {
+        return;
+    }
+    let (call, calls) = ("raw_syscalls:sys_enter", "tracepoint:raw_syscalls:sys_enter");
+    let found = profiler_bpf::probe(&profiler_bpf::Source::parse(calls, 1).expect("a source"));
+    if !have(test, found.is_ok(), "tracefs") {
+        return;
+    }
+    let program = programs::c("moves").build().unwrap_or_else(|error| panic!("{error}"));
+    let (folder, program) = (folder().expect("a folder"), program.display().to_string());
+    let told = folder.path().join("told");
+    let (told_text, names) = (told.display().to_string(), ["context-switches", "cpu-migrations", call]);
+    let arguments = ["stat", "-x,", "-e", &names.join(","), "-o", &told_text, "--", &program, "2000"];
+    let calls_each = format!("{calls}@1");
+    let recording = record(&["context-switches@1", "cpu-migrations@1", &calls_each], Path::new("perf"), &arguments);
+    let text = fs::read_to_string(&told).expect("what perf counted");
+    for (source, name, least) in
+        [("context-switches", names[0], 2_000), ("cpu-migrations", names[1], 1_000), (calls, call, 4_000)]
+    {
+        let ours: u64 = by_function(&recording, source, "moves").values().sum();
+        let perf = counted(&text, name);
+        println!("{test}: {source}: {ours} of {perf}; {:?}", recording.profile.losses);
+        assert!(perf >= least && agree(ours, perf), "{source}: {ours} of {perf}: {:?}", recording.profile.losses);
     }
 }
 

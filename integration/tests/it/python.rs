@@ -54,6 +54,24 @@ fn root_the_same_with_every_version_that_is_here() {
     }
 }
 
+#[test]
+fn root_perfs_trampolines_are_crossed_and_not_shown() {
+    let test = "root_perfs_trampolines_are_crossed_and_not_shown";
+    let source = program();
+    let mut versions = of_pyenv();
+    versions.retain(|(version, _)| ["3.12.", "3.13.", "3.14.", "3.15."].iter().any(|known| version.starts_with(known)));
+    profiler_need::have_by_chance(test, !versions.is_empty(), "Python with -X perf");
+    for (version, python) in versions {
+        prove_phases(&format!("python {version} -X perf"), BAR_OF_FEW, || {
+            let arguments = ["-X", "perf", source.to_str().unwrap_or_default(), "--ms", "1200"];
+            let recorded = record_running(HERTZ, &python, &arguments)?;
+            let shown = rows(&recorded.recording.profile).iter().any(|row| row.describe().contains("py::"));
+            assert!(!shown, "python {version}: trampolines are shown");
+            Ok(recorded)
+        });
+    }
+}
+
 /// Functions of the program: their first line, and the one after the last.
 fn functions() -> BTreeMap<String, (u32, u32)> {
     let text = std::fs::read_to_string(program()).expect("the program is there");

@@ -5,25 +5,26 @@
 //! locations are. [`ProfileBuilder`](builder::ProfileBuilder) interns each table.
 //!
 //! Beside the model: [`summary`], the names of [`frames`], what every format says of a profile at its [head](headline), and the
-//! names of [attributes](attribute). An [`Editor`] is the one place where profiles are changed once they are built. Not here: formats, the network, who a process is.
+//! names of [attributes](attribute). Not here: formats, the network, who a
+//! process is, and rules, which run on the message (`profiler-rules`).
 #![forbid(unsafe_code)]
 
 mod access;
 pub mod attribute;
 pub mod builder;
-mod editor;
 pub mod frames;
 pub mod headline;
 mod kind;
 mod measured;
+mod resource;
 pub mod rfc3339;
 mod summary;
 mod tier;
 
-pub use editor::{DROPPED, Editor, Value};
 pub use kind::{Family, FrameKind, KindNames};
 pub use measured::{Measured, UnknownSampleType, counts_samples};
 pub use profiler_measure::{Measure, ValueType};
+pub use resource::Value;
 pub use summary::{FunctionCount, ProcessCount, Summary, summary, summary_of};
 pub use tier::Tier;
 

@@ -125,7 +125,6 @@ impl Known {
             build_id_go: self.build_id_go.clone(),
             htlhash: self.htlhash.clone(),
             segments: self.segments.iter().map(segment).collect(),
-            is_32bit: format == Format::Elf32,
             interpreter: self.interpreter.clone(),
             runtime: FrameKind::new(self.runtime).filter(|kind| *kind != FrameKind::NATIVE),
             unfollowed: Unfollowed::of_number(self.unfollowed),

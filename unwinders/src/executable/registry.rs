@@ -14,7 +14,7 @@ use super::identity::Identity;
 use super::known::{Known, Revision};
 use super::open::{self, FileKey};
 use super::replaced;
-use super::{Content, Executable, ExecutableId, Format, ImageBytes, Mapper, OpenError, read_image, vdso};
+use super::{Content, Executable, ExecutableId, Format, Mapper, OpenError, PartBytes, read_parts, vdso};
 use crate::maps::{Backing, FileId, Mapping};
 use crate::process::Process;
 use crate::runtime::{self, AttachError, Data, LATER};
@@ -397,15 +397,15 @@ impl Executables {
         loaded
     }
 
-    /// [`read_image`], with the file opened again if need be.
+    /// [`read_parts`], with the file opened again if need be.
     ///
     /// # Errors
-    /// As [`Self::file`] and [`read_image`].
-    pub fn image(&mut self, executable: &Executable) -> Result<ImageBytes, OpenError> {
+    /// As [`Self::file`] and [`read_parts`].
+    pub fn parts(&mut self, executable: &Executable) -> Result<PartBytes, OpenError> {
         if executable.bytes().is_none() {
             self.file(executable)?;
         }
-        read_image(executable)
+        read_parts(executable)
     }
 
     /// What is known of the executable `id`, for another registry to go on from.
@@ -671,7 +671,6 @@ fn new_executable(id: ExecutableId, path: Arc<[u8]>, size: u64, identity: Identi
         build_id_go: identity.build_id_go,
         htlhash: identity.htlhash,
         segments: identity.segments,
-        is_32bit: identity.format == Format::Elf32,
         interpreter: identity.interpreter,
         runtime: identity.runtime,
         unfollowed: identity.unfollowed,

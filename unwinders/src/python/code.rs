@@ -23,6 +23,8 @@ const MAX_KEPT_LINES: usize = 16 << 20;
 const MAX_LINE_WORK: usize = 256 << 20;
 /// Bytes of a code object that are read: what is needed lies in its first few hundred.
 const MAX_HEAD: usize = 256;
+/// The position of the frame that stands for those of before the interpreter was known: `PYTHON_TOO_EARLY`.
+pub(super) const TOO_EARLY: u32 = 3;
 
 /// Reads the code objects of one process, for one request.
 pub(super) struct Reader<'a> {
@@ -66,7 +68,7 @@ impl<'a> Reader<'a> {
             return Err(Arc::from(match frame.position {
                 1 => "python: thread state not found",
                 2 => "python: frame not readable",
-                3 => "python: sampled before its interpreter was known",
+                TOO_EARLY => "python: sampled before its interpreter was known",
                 _ => "python: frame missing",
             }));
         }

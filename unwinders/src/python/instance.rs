@@ -2,13 +2,14 @@
 
 use super::layout::{Entry, LAST_OWNER, Layout, Position};
 use super::thread::Resolved;
+use super::trampolines::Trampolines;
 
 /// `PYTHON_NO_HOP`
 const NO_HOP: u16 = u16::MAX;
 
 /// The struct's bytes.
-pub(super) fn bytes(layout: &Layout, place: &Resolved) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(64);
+pub(super) fn bytes(layout: &Layout, place: &Resolved, trampolines: &Trampolines) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(80);
     bytes.extend(place.key.to_ne_bytes());
     bytes.extend(place.slots.to_ne_bytes());
     bytes.extend(place.more_slots.to_ne_bytes());
@@ -37,6 +38,8 @@ pub(super) fn bytes(layout: &Layout, place: &Resolved) -> Vec<u8> {
         code_bytes,
     ];
     let cookie = layout.cookie().map(|word| word - code_from);
-    bytes.extend(halves.into_iter().chain(cookie).flat_map(u16::to_ne_bytes));
+    bytes.extend(halves.into_iter().chain(cookie).chain([0, 0]).flat_map(u16::to_ne_bytes));
+    let (first, end) = trampolines.span();
+    bytes.extend([first, end].into_iter().flat_map(u64::to_ne_bytes));
     bytes
 }

@@ -2,7 +2,7 @@
 
 use profiler_address::ElfVaddr;
 
-use profiler_elf::{Cursor, ElfImage};
+use profiler_elf::{Cursor, ElfParts};
 
 use super::cfi_common::{self, Outcome};
 use super::encoding::{self, Bases};
@@ -52,7 +52,7 @@ pub(super) struct Program<'p, 'a> {
     pub(super) at: usize,
     pub(super) cie: &'p Cie,
     pub(super) bases: &'p Bases,
-    pub(super) image: &'p ElfImage<'a>,
+    pub(super) parts: &'p ElfParts<'a>,
 }
 
 /// The state after the initial instructions of a CIE.
@@ -60,10 +60,10 @@ pub(super) fn initial_state(
     code: &[u8],
     start: ElfVaddr,
     cie: &Cie,
-    image: &ElfImage<'_>,
+    parts: &ElfParts<'_>,
     stats: &mut RowStats,
 ) -> Option<State> {
-    let program = Program { code, at: 0, cie, bases: &Bases::default(), image };
+    let program = Program { code, at: 0, cie, bases: &Bases::default(), parts };
     let mut interpreter = Interpreter::default();
     let mut state = State::NEW;
     let mut cursor = Cursor::new(code);
@@ -216,7 +216,7 @@ impl Interpreter {
             // set_loc
             0x01 => {
                 let at = program.at + (program.code.len() - cursor.len());
-                let to = encoding::pointer(cursor, at, program.cie.encoding, program.bases, program.image)?;
+                let to = encoding::pointer(cursor, at, program.cie.encoding, program.bases, program.parts)?;
                 return Some(Step::Advance(to));
             }
             // MIPS_advance_loc8

@@ -2,7 +2,7 @@
 
 use profiler_address::ElfVaddr;
 
-use profiler_elf::{Cursor, ElfImage};
+use profiler_elf::{Cursor, ElfParts};
 
 pub(super) const ABSOLUTE: u8 = 0;
 pub(super) const OMIT: u8 = 0xff;
@@ -25,7 +25,7 @@ pub(super) fn pointer(
     at: usize,
     encoding: u8,
     bases: &Bases,
-    image: &ElfImage<'_>,
+    parts: &ElfParts<'_>,
 ) -> Option<u64> {
     // What every linker writes: four bytes, relative to where they stand.
     if encoding == 0x1b {
@@ -47,7 +47,7 @@ pub(super) fn pointer(
         _ => return None,
     };
     let address = base.wrapping_add(value);
-    if encoding & 0x80 == 0 { Some(address) } else { image.u64_at(ElfVaddr(address)) }
+    if encoding & 0x80 == 0 { Some(address) } else { parts.u64_at(ElfVaddr(address)) }
 }
 
 /// Reads a number in the format of `encoding`, whatever it is relative to.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use profiler_address::ElfVaddr;
 use rustc_hash::FxHashMap;
 
-use profiler_elf::{Cursor, EhFrame, ElfImage};
+use profiler_elf::{Cursor, EhFrame, ElfParts};
 
 use super::RowStats;
 use super::cfi::{self, Alignment};
@@ -83,8 +83,8 @@ struct Entry<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn eh_frame(image: &ElfImage<'_>, found: EhFrame<'a>) -> Self {
-        let address = |name| image.section(name).map_or(0, |section| section.address.0);
+    pub(super) fn eh_frame(parts: &ElfParts<'_>, found: EhFrame<'a>) -> Self {
+        let address = |name| parts.section(name).map_or(0, |section| section.address.0);
         let bases = Bases { section: found.address.0, text: address(".text"), data: address(".got") };
         Self::new(Kind::EhFrame, Cow::Borrowed(found.bytes), bases, found.exact)
     }
@@ -101,7 +101,7 @@ impl<'a> Section<'a> {
     pub(super) fn read(
         &mut self,
         first_ticket: u32,
-        image: &ElfImage<'_>,
+        parts: &ElfParts<'_>,
         functions: &mut Functions,
         stats: &mut RowStats,
     ) {
@@ -132,10 +132,10 @@ impl<'a> Section<'a> {
             };
             let index = match last_cie {
                 Some((offset, index)) if offset == cie_at => Some(index),
-                _ => self.intern_cie(readable, cie_at, image, stats),
+                _ => self.intern_cie(readable, cie_at, parts, stats),
             };
             last_cie = index.map(|index| (cie_at, index));
-            let range = index.and_then(|index| entry.range(self.cies.get(index)?, &self.bases, image));
+            let range = index.and_then(|index| entry.range(self.cies.get(index)?, &self.bases, parts));
             match range {
                 Some((_, 0)) => {}
                 Some((start, _)) => functions.add(start, first_ticket + at as u32, stats),
@@ -147,14 +147,14 @@ impl<'a> Section<'a> {
 
     /// The function whose entry is at offset `at`, as [`Self::read`] found it.
     #[inline]
-    pub(super) fn function<'s>(&'s self, at: usize, last: &mut LastCie, image: &ElfImage<'_>) -> Option<Function<'s>> {
+    pub(super) fn function<'s>(&'s self, at: usize, last: &mut LastCie, parts: &ElfParts<'_>) -> Option<Function<'s>> {
         let (Some(mut entry), end) = Entry::at(self.kind, &self.bytes, at)? else { return None };
         let cie_at = entry.cie_offset(self.kind)??;
         if last.at != Some(cie_at) {
             *last = LastCie { at: Some(cie_at), index: (*self.cie_at.get(&cie_at)?)? };
         }
         let cie = self.cies.get(last.index)?;
-        let (_, length) = entry.range(cie, &self.bases, image)?;
+        let (_, length) = entry.range(cie, &self.bases, parts)?;
         if cie.augmented {
             let skip = usize::try_from(entry.body.uleb()?).ok()?;
             entry.body.skip(skip)?;
@@ -163,7 +163,7 @@ impl<'a> Section<'a> {
         Some(Function { length, cie, code, at: end - code.len() })
     }
 
-    fn intern_cie(&mut self, bytes: &[u8], at: usize, image: &ElfImage<'_>, stats: &mut RowStats) -> Option<usize> {
+    fn intern_cie(&mut self, bytes: &[u8], at: usize, parts: &ElfParts<'_>, stats: &mut RowStats) -> Option<usize> {
         if let Some(&known) = self.cie_at.get(&at) {
             return known;
         }
@@ -171,7 +171,7 @@ impl<'a> Section<'a> {
             stats.over_limit += 1;
             return None;
         }
-        let index = Cie::read(self.kind, bytes, at, image, stats).map(|cie| {
+        let index = Cie::read(self.kind, bytes, at, parts, stats).map(|cie| {
             self.cies.push(cie);
             self.cies.len() - 1
         });
@@ -225,15 +225,15 @@ impl<'a> Entry<'a> {
 
     /// Start and length of the function.
     #[inline]
-    fn range(&mut self, cie: &Cie, bases: &Bases, image: &ElfImage<'_>) -> Option<(u64, u64)> {
+    fn range(&mut self, cie: &Cie, bases: &Bases, parts: &ElfParts<'_>) -> Option<(u64, u64)> {
         let pointer_at = self.id_at + if self.wide { 8 } else { 4 };
-        let start = encoding::pointer(&mut self.body, pointer_at, cie.encoding, bases, image)?;
+        let start = encoding::pointer(&mut self.body, pointer_at, cie.encoding, bases, parts)?;
         Some((start, encoding::length(&mut self.body, cie.encoding)?))
     }
 }
 
 impl Cie {
-    fn read(kind: Kind, bytes: &[u8], at: usize, image: &ElfImage<'_>, stats: &mut RowStats) -> Option<Self> {
+    fn read(kind: Kind, bytes: &[u8], at: usize, parts: &ElfParts<'_>, stats: &mut RowStats) -> Option<Self> {
         let (Some(mut entry), _) = Entry::at(kind, bytes, at)? else { return None };
         if entry.cie_offset(kind)?.is_some() {
             return None;
@@ -277,7 +277,7 @@ impl Cie {
             return None;
         }
         let start = ElfVaddr(0);
-        cie.initial = cfi::initial_state(program, start, &cie, image, stats)?;
+        cie.initial = cfi::initial_state(program, start, &cie, parts, stats)?;
         if (code, data, cie.signal) == (1, -8, false) {
             cie.common = PackedRule::of_state(&cie.initial);
         }

@@ -2,7 +2,7 @@
 
 use profiler_bpf::abi::ROW_PAGE_SHIFT;
 
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 
 use super::RowStats;
 use super::pages::MAX_PAGES;
@@ -26,8 +26,8 @@ pub(super) struct Functions {
 }
 
 impl Functions {
-    pub(super) fn new(image: &ElfImage<'_>) -> Self {
-        let executable = image.segments().iter().filter(|s| s.executable());
+    pub(super) fn new(parts: &ElfParts<'_>) -> Self {
+        let executable = parts.segments().iter().filter(|s| s.executable());
         let mut ranges: Vec<_> = executable.map(|s| (s.vaddr.0, s.vaddr.0.saturating_add(s.memory_size))).collect();
         ranges.sort_unstable();
         let mut code: Vec<(u64, u64)> = Vec::new();

@@ -13,7 +13,7 @@
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::Rule;
 
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 
 use super::flow::{Flow, Frame};
 use super::instructions::{self, Effect, Instruction, OUTSIDE, Saved};
@@ -55,9 +55,9 @@ pub(super) struct Gaps {
 }
 
 impl Gaps {
-    pub(super) fn new(image: &ElfImage<'_>) -> Self {
-        let known = KnownCode::new(image);
-        let left = match image.entry() {
+    pub(super) fn new(parts: &ElfParts<'_>) -> Self {
+        let known = KnownCode::new(parts);
+        let left = match parts.entry() {
             _ if known.musl() => MAX_DECODED,
             ElfVaddr(0) => MAX_DECODED_OF_LIBRARY,
             _ => MAX_DECODED_OF_DESCRIBED,
@@ -69,15 +69,15 @@ impl Gaps {
     pub(super) fn write_rows(
         &mut self,
         (start, end): (u64, u64),
-        image: &ElfImage<'_>,
+        parts: &ElfParts<'_>,
         writer: &mut Writer<'_>,
         stats: &mut RowStats,
     ) {
-        let Some(code) = image.bytes_from(ElfVaddr(start)) else { return };
+        let Some(code) = parts.bytes_from(ElfVaddr(start)) else { return };
         let size = usize::try_from(end - start).unwrap_or(usize::MAX).min(code.len());
         let Some(code) = code.get(..size) else { return };
         self.found.clear();
-        self.known.find(code, start, image, &mut self.found);
+        self.known.find(code, start, parts, &mut self.found);
         stats.known_code += self.found.len() as u64;
 
         // A part would be of no use: functions are found by calls from anywhere.
@@ -87,8 +87,8 @@ impl Gaps {
             .filter(|code| code.iter().any(|&byte| byte != 0))
             .unwrap_or_default();
         self.left -= read.len() as u64;
-        let starts = if read.is_empty() { Vec::new() } else { self.starts_in(read, start, image) };
-        self.cut_entry(read, start, image, &starts);
+        let starts = if read.is_empty() { Vec::new() } else { self.starts_in(read, start, parts) };
+        self.cut_entry(read, start, parts, &starts);
 
         let mut overlay = Overlay { known: &self.found, begun: false, in_force: PackedRule::NONE };
         let mut at = 0;
@@ -110,9 +110,9 @@ impl Gaps {
     }
 
     /// Where functions start in `code`, which is loaded at `address`: sorted offsets.
-    fn starts_in(&mut self, code: &[u8], address: u64, image: &ElfImage<'_>) -> Vec<u32> {
+    fn starts_in(&mut self, code: &[u8], address: u64, parts: &ElfParts<'_>) -> Vec<u32> {
         let symbols = if self.known.musl() { MAX_SYMBOLS_BYTES } else { MAX_SYMBOLS_BYTES_OF_DESCRIBED };
-        let all = self.starts.get_or_insert_with(|| read_starts(image, symbols));
+        let all = self.starts.get_or_insert_with(|| read_starts(parts, symbols));
         let end = address + code.len() as u64;
         let first = all.partition_point(|&start| start < address);
         let inside = all.iter().skip(first).take_while(|&&start| start < end);
@@ -124,7 +124,7 @@ impl Gaps {
         scan.guessed.retain(|start| scan.branched.binary_search(start).is_err());
         starts.append(&mut scan.guessed);
         starts.append(&mut scan.called);
-        if let Some(entry) = image.entry().0.checked_sub(address).filter(|&entry| entry < code.len() as u64) {
+        if let Some(entry) = parts.entry().0.checked_sub(address).filter(|&entry| entry < code.len() as u64) {
             starts.push(entry as u32);
         }
         starts.sort_unstable();
@@ -134,8 +134,8 @@ impl Gaps {
     }
 
     /// The entry point is known to end the stack, up to where it hands over.
-    fn cut_entry(&mut self, code: &[u8], address: u64, image: &ElfImage<'_>, starts: &[u32]) {
-        let entry = image.entry().0;
+    fn cut_entry(&mut self, code: &[u8], address: u64, parts: &ElfParts<'_>, starts: &[u32]) {
+        let entry = parts.entry().0;
         let Some(known) = self.found.iter_mut().find(|known| known.first == entry) else { return };
         let Some(offset) = entry.checked_sub(address).and_then(|offset| u32::try_from(offset).ok()) else { return };
         let next = starts.iter().copied().find(|&start| start > offset).unwrap_or(OUTSIDE);
@@ -184,22 +184,22 @@ fn chunk_end(at: usize, length: usize, starts: &[u32]) -> usize {
 }
 
 /// Starts of functions by symbols and of sections.
-fn read_starts(image: &ElfImage<'_>, limit: u64) -> Vec<u64> {
+fn read_starts(parts: &ElfParts<'_>, limit: u64) -> Vec<u64> {
     let mut starts = Vec::new();
-    for section in image.sections() {
+    for section in parts.sections() {
         let names = match section.kind {
             SHT_SYMTAB if section.size <= limit => ".strtab",
             SHT_DYNSYM if section.size <= limit => ".dynstr",
             _ => {
                 let stub = |bytes: &[u8]| bytes.starts_with(&[0xff, 0x35]);
-                if section.flags & SHF_EXECINSTR != 0 && !image.bytes_from(section.address).is_some_and(stub) {
+                if section.flags & SHF_EXECINSTR != 0 && !parts.bytes_from(section.address).is_some_and(stub) {
                     starts.push(section.address.0);
                 }
                 continue;
             }
         };
-        let names = image.section(names).and_then(|section| image.section_bytes(section)).unwrap_or_default();
-        let symbols = image.section_bytes(section).unwrap_or_default();
+        let names = parts.section(names).and_then(|section| parts.section_bytes(section)).unwrap_or_default();
+        let symbols = parts.section_bytes(section).unwrap_or_default();
         starts.extend(symbols.chunks_exact(24).filter_map(|symbol| function(symbol, names)));
     }
     starts.sort_unstable();

@@ -8,7 +8,7 @@ mod special;
 
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, Rule, SAVED_SAME};
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 use profiler_elf::go::{Function, Header, Program, Table};
 
 use super::functions::Functions;
@@ -33,12 +33,12 @@ pub(super) struct GoFunctions<'a> {
 }
 
 impl<'a> GoFunctions<'a> {
-    /// Finds Go's tables in `image`.
-    pub(super) fn find(image: &ElfImage<'a>) -> Option<Self> {
-        let program = Program::find(image, image)?;
+    /// Finds Go's tables in `parts`.
+    pub(super) fn find(parts: &ElfParts<'a>) -> Option<Self> {
+        let program = Program::find(parts, parts)?;
         let (offset, len) = program.place();
         // Of a table of which a part is not there, what is there.
-        let bytes = image.file_bytes(offset.0, len)?;
+        let bytes = parts.file_bytes(offset.0, len)?;
         let header = Header::read(&bytes).filter(|header| header.quantum() == 1)?;
         Some(Self { table: Table::new(bytes, header, program.text()), steps: 0 })
     }
@@ -63,7 +63,7 @@ impl<'a> GoFunctions<'a> {
         &mut self,
         index: u32,
         (start, limit): (u64, u64),
-        image: &ElfImage<'_>,
+        parts: &ElfParts<'_>,
         writer: &mut Writer<'_>,
         stats: &mut RowStats,
     ) -> u64 {
@@ -89,7 +89,7 @@ impl<'a> GoFunctions<'a> {
             }
             _ => {}
         }
-        let code = usize::try_from(end - start).ok().and_then(|size| image.bytes_at(ElfVaddr(start), size));
+        let code = usize::try_from(end - start).ok().and_then(|size| parts.bytes_at(ElfVaddr(start), size));
         let code = code.unwrap_or_default();
         // Compiled functions always save rbp; in assembly it may be the programmer who moves sp.
         let saves_fp = !function.is_assembly() || code.first() == Some(&0x55);

@@ -6,7 +6,7 @@
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, Rule};
 
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 
 use super::go::GREGS_AFTER_UCONTEXT;
 use super::state;
@@ -50,12 +50,12 @@ pub(super) struct KnownCode {
 }
 
 impl KnownCode {
-    pub(super) fn new(image: &ElfImage<'_>) -> Self {
-        let (left, smallest) = match image.entry() {
+    pub(super) fn new(parts: &ElfParts<'_>) -> Self {
+        let (left, smallest) = match parts.entry() {
             ElfVaddr(0) => (MAX_SEARCHED_IN_LIBRARY, 256),
             _ => (MAX_SEARCHED, SIGNAL_RETURN.len() as u64),
         };
-        Self { left, roots: is_musl(image), smallest }
+        Self { left, roots: is_musl(parts), smallest }
     }
 
     /// May this be musl?
@@ -64,7 +64,7 @@ impl KnownCode {
     }
 
     /// Finds what is known of `code`, which is loaded at `start` and described by no function; in the order of addresses.
-    pub(super) fn find(&mut self, code: &[u8], start: u64, image: &ElfImage<'_>, found: &mut Vec<Known>) {
+    pub(super) fn find(&mut self, code: &[u8], start: u64, parts: &ElfParts<'_>, found: &mut Vec<Known>) {
         if (code.len() as u64) < self.smallest || self.left == 0 {
             return;
         }
@@ -72,7 +72,7 @@ impl KnownCode {
         let Some(code) = code.get(..code.len().min(self.left)) else { return };
         self.left -= code.len();
         let entry =
-            image.entry().0.checked_sub(start).filter(|&offset| is_start(code, offset)).map(|offset| offset as usize);
+            parts.entry().0.checked_sub(start).filter(|&offset| is_start(code, offset)).map(|offset| offset as usize);
         let mut from = 0;
         loop {
             let candidates = [find_next(code, from), entry.filter(|&entry| entry >= from)];
@@ -123,10 +123,10 @@ fn root_call(code: &[u8]) -> Option<u64> {
 
 /// Is it musl, or a static program, which may contain it? Only they have roots without call frame instructions; code that runtimes bring
 /// along (V8's builtins) must not be taken for one.
-fn is_musl(image: &ElfImage<'_>) -> bool {
-    let interpreter = image.interpreter();
+fn is_musl(parts: &ElfParts<'_>) -> bool {
+    let interpreter = parts.interpreter();
     let musl = interpreter.is_none_or(|path| path.windows(4).any(|part| part == b"musl"));
-    musl && image.entry() != ElfVaddr(0) && !image.is_go()
+    musl && parts.entry() != ElfVaddr(0) && !parts.is_go()
 }
 
 /// The size of a procedure linkage stub, `jmp [rip + n]` with or without `endbr64` and `bnd` before it. Static programs have some

@@ -6,14 +6,14 @@
 //! return address the byte before is looked up, which is none of its own.
 
 use profiler_address::ElfVaddr;
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 
 use super::known_code::ENDBR64;
 
 /// Whether the function that starts at `start` can only be a root by what it does first: `mov rsp, rbx`, or `r12` to `r15`.
 /// That is also how a part of a function may start that the compiler put elsewhere; those say so in their unwind information.
-pub(super) fn takes_its_stack_from_a_saved_register(start: u64, image: &ElfImage<'_>) -> bool {
-    let Some(code) = image.bytes_from(ElfVaddr(start)) else { return false };
+pub(super) fn takes_its_stack_from_a_saved_register(start: u64, parts: &ElfParts<'_>) -> bool {
+    let Some(code) = parts.bytes_from(ElfVaddr(start)) else { return false };
     let code = code.strip_prefix(&ENDBR64).unwrap_or(code);
     matches!(
         code,
@@ -25,8 +25,8 @@ pub(super) fn takes_its_stack_from_a_saved_register(start: u64, image: &ElfImage
 }
 
 /// Whether a return address `start` can't be that of a call, whose last byte would be the one before.
-pub(super) fn is_no_call_before(start: u64, image: &ElfImage<'_>) -> bool {
-    let before = |bytes: u64| image.bytes_at(ElfVaddr(start.wrapping_sub(bytes)), bytes as usize);
+pub(super) fn is_no_call_before(start: u64, parts: &ElfParts<'_>) -> bool {
+    let before = |bytes: u64| parts.bytes_at(ElfVaddr(start.wrapping_sub(bytes)), bytes as usize);
     let is_call = |code: &[u8]| match *code {
         [0xe8, _, _, _, _] => true,
         // call r/m64, with its SIB byte and displacement.
@@ -90,16 +90,16 @@ mod tests {
         ) else {
             return;
         };
-        let image = ElfImage::parse(&program).unwrap();
-        let start = image.entry().0;
+        let parts = ElfParts::parse(&program).unwrap();
+        let start = parts.entry().0;
         // The ends of the instructions, by their lengths.
         let mut at = start + 1;
         for length in [5, 2, 3, 6, 4, 7, 6, 4, 3] {
             at += length;
-            assert!(!is_no_call_before(at, &image), "{:#x}", at - start);
+            assert!(!is_no_call_before(at, &parts), "{:#x}", at - start);
         }
-        assert!(is_no_call_before(at + 3, &image), "a move");
-        assert!(!is_no_call_before(start.wrapping_sub(1 << 20), &image), "not read");
+        assert!(is_no_call_before(at + 3, &parts), "a move");
+        assert!(!is_no_call_before(start.wrapping_sub(1 << 20), &parts), "not read");
     }
 
     /// The entry point says nothing of an undefined return address, nor does the function to which a coroutine returns.
@@ -164,16 +164,16 @@ mod tests {
     #[test]
     fn what_nothing_calls_ends_the_stack_from_the_byte_before_it_on() {
         let Some(bytes) = built("roots", ROOTS) else { return };
-        let image = ElfImage::parse(&bytes).unwrap();
+        let parts = ElfParts::parse(&bytes).unwrap();
         let mut rules = RuleDictionary::new();
-        let rows = compile(&image, &mut rules).unwrap();
+        let rows = compile(&parts, &mut rules).unwrap();
         let ends =
             |address: u64| rules.rules()[usize::from(rows.rule_at(ElfVaddr(address)))].cfa_kind == CfaKind::End as u8;
-        let places = image.section("places").unwrap();
-        let places = image.bytes_at(places.address, 48).unwrap().as_chunks::<8>().0;
+        let places = parts.section("places").unwrap();
+        let places = parts.bytes_at(places.address, 48).unwrap().as_chunks::<8>().0;
         let names = ["before", "_start", "context", "adjacent", "cold", "plain"];
         let of = |name| u64::from_le_bytes(places[names.iter().position(|known| *known == name).unwrap()]);
-        assert_eq!(image.entry().0, of("_start"));
+        assert_eq!(parts.entry().0, of("_start"));
         for (name, size) in [("_start", 14), ("context", 13)] {
             assert!(!ends(of(name) - 2), "{name}");
             for offset in 0..=size {

@@ -19,7 +19,7 @@ use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKi
 
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, RULE_FP_AT_FP, RULE_RBX_AT_FP, RULE_SAVED_AT_POINTERS, Rule};
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 
 use super::packed::PackedRule;
 use super::state;
@@ -59,13 +59,13 @@ impl Default for Switches {
 impl Switches {
     /// Those of the function from `start` to `end` that this program of call frame instructions describes, in the order of addresses.
     #[inline]
-    pub(super) fn find(&mut self, program: &[u8], (start, end): (u64, u64), image: &ElfImage<'_>) -> Vec<Switch> {
+    pub(super) fn find(&mut self, program: &[u8], (start, end): (u64, u64), parts: &ElfParts<'_>) -> Vec<Switch> {
         if self.left == 0 || !program.contains(&SAVES_RAX) || !program.contains(&SAVES_RDX) {
             return Vec::new();
         }
         self.left -= 1;
         let size = end.saturating_sub(start);
-        match image.bytes_at(ElfVaddr(start), size.min(LARGEST) as usize) {
+        match parts.bytes_at(ElfVaddr(start), size.min(LARGEST) as usize) {
             Some(code) if size <= LARGEST => in_code(code, start),
             _ => Vec::new(),
         }
@@ -185,8 +185,8 @@ mod tests {
         }
         let path = path.unwrap_or_default();
         let bytes = std::fs::read(path).unwrap();
-        let image = ElfImage::parse(&bytes).unwrap();
-        let rows = crate::rows::compile(&image, &mut crate::rows::RuleDictionary::new()).unwrap();
+        let parts = ElfParts::parse(&bytes).unwrap();
+        let rows = crate::rows::compile(&parts, &mut crate::rows::RuleDictionary::new()).unwrap();
         // RaiseException, ForcedUnwind, Resume, Resume_or_Rethrow.
         assert!((3..=6).contains(&rows.stats.switches), "{:?}", rows.stats);
     }

@@ -3,24 +3,24 @@ use profiler_bpf::abi::{CfaKind, SAVED_SAME};
 use profiler_need::have_file;
 
 use super::{RuleDictionary, UnwindRows, compile};
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 
 fn compiled(path: &str) -> Option<(UnwindRows, RuleDictionary)> {
     let bytes = std::fs::read(path).ok()?;
     let mut rules = RuleDictionary::new();
-    let rows = compile(&ElfImage::parse(&bytes).ok()?, &mut rules).ok()?;
+    let rows = compile(&ElfParts::parse(&bytes).ok()?, &mut rules).ok()?;
     Some((rows, rules))
 }
 
 #[test]
 fn this_test_has_rows_at_its_own_address() {
     let bytes = std::fs::read("/proc/self/exe").unwrap();
-    let image = ElfImage::parse(&bytes).unwrap();
+    let parts = ElfParts::parse(&bytes).unwrap();
     let mut rules = RuleDictionary::new();
-    let rows = compile(&image, &mut rules).unwrap();
+    let rows = compile(&parts, &mut rules).unwrap();
     println!("{:?}, {} rows, {} rules", rows.stats, rows.rows.len(), rules.len());
     assert_eq!(rows.stats.malformed, 0);
-    let start = rows.rule_at(image.entry());
+    let start = rows.rule_at(parts.entry());
     let rule = rules.rules()[usize::from(start)];
     assert_eq!(rule.cfa_kind, CfaKind::End as u8, "_start ends the stack");
     assert_eq!(rows.rule_at(ElfVaddr(0)), 0);

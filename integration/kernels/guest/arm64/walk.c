@@ -400,7 +400,7 @@ static void publish(struct loaded *l)
 	u32 zero = 0, rows[1024], count = 0, pid = getpid();
 	LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_MMAPABLE);
 	int slab = bpf_map_create(BPF_MAP_TYPE_ARRAY, "slab", 4, 8, SLAB_ROWS / 2, &options);
-	struct process process = { .serial = 1, .first = 0, .count = 2 };
+	struct process process = { .version = 1, .first = 0, .count = 2 };
 
 	if (slab < 0)
 		fail("cannot make a slab: %s", strerror(errno));

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Command};
 
 use profiler_formats::{format, otlp};
-use profiler_model::{Editor, FrameKind, LabelValue, Link, Profile, Profiles, Sample, Values};
+use profiler_model::{FrameKind, Label, LabelValue, Link, Profile, Profiles, Sample, Values};
 use profiler_need::{find, have_tools};
 use serde_json::{Value, json};
 
@@ -38,10 +38,13 @@ fn collector(profile: &Profiles) -> Option<Vec<Value>> {
 
 /// A profile with all that a request can say: links, labels with units, comments, several measures.
 fn rich() -> Profiles {
-    let mut editor = Editor::of(crate::profiles::small(40));
-    let unit = editor.string("ns");
-    editor.set_label(0, 3, "wait", LabelValue::Number(-5, unit));
-    let mut profile = editor.finish();
+    let mut profile = crate::profiles::small(40);
+    let mut string = |text: &str| {
+        profile.strings.push(text.to_owned());
+        u32::try_from(profile.strings.len() - 1).unwrap()
+    };
+    let label = Label { key: string("wait"), value: LabelValue::Number(-5, string("ns")) };
+    profile.profiles[0].samples[3].labels.get_or_insert_default().push(label);
     profile.links = vec![Link::default(), Link { trace_id: [0xab; 16], span_id: [0x1c; 8] }];
     profile.profiles[0].samples[7].link = 1;
     profile.comments = vec!["made \"for\" a test\u{1}\u{2028}".to_owned()];

@@ -2,7 +2,6 @@
 
 mod check;
 mod collector;
-mod editor;
 mod foreign;
 mod go_pprof;
 mod json;

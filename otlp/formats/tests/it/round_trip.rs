@@ -1,14 +1,45 @@
 //! What is written reads back, whatever it is; what is damaged is refused without harm.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use crate::profiles::{first, head, profile, samples};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use profiler_formats::{
     format::{self, Format},
     otlp, pprof,
 };
+use profiler_model::{Function, Line, Location, Sample, builder::ProfileBuilder};
 use proptest::prelude::*;
 use serde_json::Value;
+
+/// What the page says at most in one number: what a JavaScript number holds exactly.
+const MAX_SAFE: u64 = (1 << 53) - 1;
+
+/// The sum of what is shown first in the data of a page: the layout is `otlp/page/src/pack.rs`'s.
+fn sum_of_page(page: &str) -> u64 {
+    let block = page.split("id=\"profile\">").nth(1).unwrap().split('<').next().unwrap();
+    let packed = BASE64_STANDARD.decode(block).unwrap();
+    let mut bytes = Vec::new();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut bytes).unwrap();
+    let (length, rest) = bytes.split_first_chunk::<4>().unwrap();
+    let (header, columns) = rest.split_at(u32::from_le_bytes(*length) as usize);
+    let header: Value = serde_json::from_slice(header).unwrap();
+    let mut numbers = vec![0_u64];
+    let mut shift = 0;
+    for byte in columns {
+        *numbers.last_mut().unwrap() |= u64::from(byte & 0x7f) << shift;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            numbers.push(0);
+            shift = 0;
+        }
+    }
+    let count = |of: &str| header["counts"][of].as_u64().unwrap() as usize;
+    let before = 4 * count("functions") + 2 * count("frames") + 5 * count("places") + 2 * count("nodes");
+    let rows = count("rows");
+    let shown = before + (3 + header["shown"].as_u64().unwrap() as usize) * rows;
+    numbers[shown..shown + rows].iter().sum()
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
@@ -56,23 +87,33 @@ proptest! {
                     let options = roxmltree::ParsingOptions { allow_dtd: true, ..Default::default() };
                     let document = roxmltree::Document::parse_with_options(&text, options).unwrap();
                     prop_assert_eq!(document.root_element().tag_name().name(), "svg");
+                    // The widest frame says how much all are. What has more than 62 bits is drawn to a scale.
+                    let titles = document.descendants().filter(|node| node.has_tag_name("title"));
+                    let all = titles.filter_map(|title| title.text()?.strip_prefix("all (")?.split_once(' '));
+                    let mut all = all.map(|(count, _)| count.replace(',', ""));
+                    prop_assert!(all.any(|count| count == total.max(1).to_string()) || total >> 62 > 0);
                 }
                 Format::Html => {
                     let text = text();
                     prop_assert!(text.starts_with("<!doctype html>\n") && text.ends_with("</html>\n"));
+                    let sum = sum_of_page(&text);
+                    prop_assert!(sum == total || total > MAX_SAFE, "{sum} of {total}");
                 }
                 Format::Speedscope => {
                     let file: Value = serde_json::from_slice(&bytes).unwrap();
-                    let profiles = file["profiles"].as_array().unwrap().iter();
-                    let weights = profiles.flat_map(|one| one["weights"].as_array().unwrap());
-                    let weighed = weights.map(|weight| weight.as_u64().unwrap()).any(|weight| weight > 0);
-                    prop_assert!(weighed || total == 0);
+                    let active = file["activeProfileIndex"].as_u64().unwrap() as usize;
+                    let weights = file["profiles"][active]["weights"].as_array().unwrap().iter();
+                    let sum = weights.fold(0, |sum: u64, weight| sum.saturating_add(weight.as_u64().unwrap()));
+                    let weight = u64::try_from(shown.weight().0).unwrap_or(1);
+                    let values = shown.samples().map(|(_, value)| value.saturating_mul(weight));
+                    prop_assert_eq!(sum, values.fold(0, u64::saturating_add));
+                    prop_assert_eq!(&file["profiles"][active]["endValue"], sum);
                 }
                 Format::Firefox => {
                     let file: Value = serde_json::from_reader(flate2::read::GzDecoder::new(&bytes[..])).unwrap();
                     let tables = file["threads"].as_array().unwrap().iter().map(|thread| &thread["samples"]["length"]);
                     let drawn = tables.map(|length| length.as_u64().unwrap()).sum::<u64>();
-                    prop_assert!(drawn > 0 || total == 0);
+                    prop_assert_eq!(drawn as usize, shown.samples().filter(|(_, value)| *value > 0).count());
                 }
                 other => prop_assert!(false, "say here what {other:?} has to be"),
             }
@@ -88,7 +129,7 @@ proptest! {
         let mut packed = Vec::new();
         pprof::encode(&profile, &mut packed).unwrap();
         let mut raw = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&packed[..]), &mut raw).unwrap();
+        flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut raw).unwrap();
         let mut json = Vec::new();
         otlp::encode_json_to(&profile, &mut json).unwrap();
         for mut bytes in [packed, raw, otlp::encode(&profile), json] {
@@ -135,12 +176,34 @@ fn an_error_of_the_output_comes_back_untouched() {
     }
     let mut builder = crate::profiles::recording();
     let stack = builder.stack(&[]);
-    builder.profile_mut().samples.push(profiler_model::Sample { stack, ..Default::default() });
+    builder.profile_mut().samples.push(Sample { stack, ..Default::default() });
     let profile = builder.finish();
     for format in Format::all() {
         for room in [0, 10] {
             let error = format::write(&profile, format, Full(room)).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(28), "{format} {room}: {error}");
         }
+    }
+}
+
+#[test]
+fn a_file_without_processes_is_given_none() {
+    let mut b = ProfileBuilder::new();
+    let name = b.string("work");
+    let function = b.function(Function { name, ..Function::default() });
+    let location = b.location(Location { lines: vec![Line { function, line: 0, column: 0 }], ..Location::default() });
+    let stack = b.stack(&[location]);
+    b.profile_mut().samples.push(Sample { stack, ..Sample::default() });
+    let profile = b.finish();
+    let mut lines = Vec::new();
+    format::write(&profile, Format::Folded, &mut lines).unwrap();
+    assert_eq!(String::from_utf8(lines).unwrap(), "work 1\n");
+    let mut file = Vec::new();
+    pprof::encode(&profile, &mut file).unwrap();
+    for format in [Format::Svg, Format::Speedscope, Format::Firefox, Format::Html] {
+        let mut out = Vec::new();
+        format::write(&pprof::decode(&file).unwrap(), format, &mut out).unwrap();
+        let text = String::from_utf8_lossy(&out);
+        assert!(!text.contains("[no process]") && !text.contains("[pid 0]"), "{format}");
     }
 }

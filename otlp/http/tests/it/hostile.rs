@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 use profiler_http::{Connection, Destination, Url, Version};
+use profiler_need::have_root;
 use profiler_receiver::TlsOptions;
 
 /// Generous: the machine may be busy.
@@ -111,8 +112,8 @@ async fn what_nobody_chose_is_sent_only_to_whom_is_trusted() {
     let address = listener.local_addr().unwrap();
     let trusted = destination(address, Version::Http1).only_trusted(true);
     Connection::open(&trusted, LIMIT).await.expect("our own user listens");
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: only root can have another user listen");
+    // Only root can have another user listen.
+    if !have_root("what_nobody_chose_is_sent_only_to_whom_is_trusted") {
         return;
     }
     // As if nobody had made it.

@@ -43,8 +43,8 @@ impl Tally {
     }
 }
 
-fn rows(image: &ElfImage<'_>) -> (Vec<Row>, Vec<(u64, u64)>) {
-    let found = image.eh_frame().unwrap();
+fn rows(parts: &ElfParts<'_>) -> (Vec<Row>, Vec<(u64, u64)>) {
+    let found = parts.eh_frame().unwrap();
     let bases = BaseAddresses::default().set_eh_frame(found.address.0);
     let eh_frame = EhFrame::new(found.bytes, LittleEndian);
     let mut context = UnwindContext::new();
@@ -150,10 +150,10 @@ fn frames_of(flow: &Flow<'_>, instructions: &[Instruction], address: u64, row: &
 /// The tally of one file, with function starts known, and without.
 fn check(path: &str) -> Option<[Tally; 2]> {
     let bytes = std::fs::read(path).unwrap();
-    let image = ElfImage::parse(&bytes).unwrap();
-    let (rows, functions) = rows(&image);
-    let text = image.section(".text")?;
-    let code = image.section_bytes(text)?;
+    let parts = ElfParts::parse(&bytes).unwrap();
+    let (rows, functions) = rows(&parts);
+    let text = parts.section(".text")?;
+    let code = parts.section_bytes(text)?;
     let code = code.get(..code.len().min(24 << 20))?;
     let address = text.address.0;
     let bare = |start: u64| {
@@ -169,9 +169,9 @@ fn check(path: &str) -> Option<[Tally; 2]> {
         after.checked_sub(1).and_then(|i| functions.get(i)).is_some_and(|function| !bare(function.0))
     };
     let all = |given: Vec<u64>| {
-        let mut gaps = Gaps::new(&image);
+        let mut gaps = Gaps::new(&parts);
         gaps.starts = Some(given);
-        let starts = gaps.starts_in(code, address, &image);
+        let starts = gaps.starts_in(code, address, &parts);
         let mut tally = Tally::default();
         let mut at = 0;
         while at < code.len() {

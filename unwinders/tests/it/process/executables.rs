@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use profiler_address::{FileOffset, UserAddr};
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 use profiler_need::{have, have_root};
-use profiler_unwinders::executable::{Executables, Format, ImageBytes, OpenError, htlhash, read_image};
+use profiler_unwinders::executable::{Executables, Format, OpenError, PartBytes, htlhash, read_parts};
 use profiler_unwinders::maps::{Backing, FileId, Mapping};
 use profiler_unwinders::process::{Clock, Process, ProcessTable, procfs};
 
@@ -102,7 +102,7 @@ fn every_mapped_file_of_a_program_opens_as_what_it_is() {
         let content = std::fs::read(String::from_utf8_lossy(path).as_ref()).unwrap();
         assert_eq!((executable.format, executable.size), (Format::Elf64, content.len() as u64));
         assert_eq!(executable.htlhash, htlhash(&content));
-        let elf = ElfImage::parse(&content).unwrap();
+        let elf = ElfParts::parse(&content).unwrap();
         assert_eq!(executable.segments, elf.segments());
         let vaddr = executable.vaddr_of(mapping.offset).unwrap();
         assert_eq!(Some(vaddr), elf.to_vaddr(mapping.offset));
@@ -250,7 +250,7 @@ fn what_is_found_at_a_dead_processs_path_is_not_trusted() {
     std::fs::write(directory.join("cut"), &real[..64]).unwrap();
     assert_eq!(open("cut").unwrap().format, Format::Other);
     std::fs::write(directory.join("small"), b"\x7fELF\x01\x01\x01").unwrap();
-    assert!(open("small").unwrap().is_32bit);
+    assert_eq!(open("small").unwrap().format, Format::Elf32);
     let hole = std::fs::File::create(directory.join("hole")).unwrap();
     if hole.set_len(1 << 40).is_ok() {
         assert_eq!(open("hole").unwrap().format, Format::Other);
@@ -448,8 +448,8 @@ fn few_files_are_open_and_closed_ones_come_back() {
     let opened: Vec<_> = (0..50).map(|i| executables.open(&process, &mapping(i)).unwrap()).collect();
     assert!(executables.open_files() <= 8);
     assert!(opened[0].file().is_none() && opened[49].file().is_some());
-    assert!(read_image(&opened[0]).is_err());
-    assert!(executables.image(&opened[0]).is_err(), "text is no ELF file");
+    assert!(read_parts(&opened[0]).is_err());
+    assert!(executables.parts(&opened[0]).is_err(), "text is no ELF file");
     let file = opened[0].file().expect("opened again");
     assert_eq!(std::io::read_to_string(&*file).unwrap(), "content 0");
     // Of files that only dead processes map, none stays open.
@@ -480,24 +480,24 @@ fn the_vdso_is_an_executable_without_a_file() {
     let vdso = executables.open(&process, mapping).unwrap();
     assert_eq!((vdso.format, vdso.path_text().as_ref()), (Format::Vdso, "[vdso]"));
     assert!(vdso.build_id_gnu.is_some());
-    let image = read_image(&vdso).unwrap();
-    let whole = ElfImage::parse(vdso.bytes().unwrap()).unwrap();
-    assert_eq!(image.image().eh_frame().unwrap().bytes, whole.eh_frame().unwrap().bytes);
+    let parts = read_parts(&vdso).unwrap();
+    let whole = ElfParts::parse(vdso.bytes().unwrap()).unwrap();
+    assert_eq!(parts.parts().eh_frame().unwrap().bytes, whole.eh_frame().unwrap().bytes);
     assert_eq!(executables.get(vdso.id).unwrap().id, vdso.id);
     assert!(executables.file(&vdso).is_err());
 }
 
-/// What unwinding reads must be in the image, byte for byte, and what it need not read must take no memory.
+/// What unwinding reads must be in the parts, byte for byte, and what it need not read must take no memory.
 #[test]
 fn images_have_the_unwind_information_of_the_largest_files_at_hand() {
     let mut seen = 0;
     for path in big_files() {
         let content = std::fs::read(&path).unwrap();
-        let elf = ElfImage::parse(&content).unwrap();
-        let (executable, image) = open_by_path(&path);
-        assert_eq!(image.pieces().size(), content.len() as u64);
-        assert!(image.pieces().iter().all(|(at, bytes)| content[at as usize..].starts_with(bytes)));
-        let sparse = image.image();
+        let elf = ElfParts::parse(&content).unwrap();
+        let (executable, parts) = open_by_path(&path);
+        assert_eq!(parts.pieces().size(), content.len() as u64);
+        assert!(parts.pieces().iter().all(|(at, bytes)| content[at as usize..].starts_with(bytes)));
+        let sparse = parts.parts();
         assert_eq!(sparse.segments(), elf.segments());
         assert_eq!(sparse.sections().len(), elf.sections().len());
         assert_eq!(sparse.gnu_build_id(), elf.gnu_build_id());
@@ -512,7 +512,7 @@ fn images_have_the_unwind_information_of_the_largest_files_at_hand() {
                 assert_eq!(sparse.section_bytes(ours), elf.section_bytes(real), "{name} of {path:?}");
             }
         }
-        let read = image.pieces().bytes_read();
+        let read = parts.pieces().bytes_read();
         println!("{path:?}: {} of {} KiB read", read >> 10, content.len() >> 10);
         seen += 1;
     }
@@ -533,7 +533,7 @@ fn big_files() -> Vec<PathBuf> {
     files.into_iter().filter(|path| path.exists()).collect()
 }
 
-fn open_by_path(path: &Path) -> (Arc<profiler_unwinders::executable::Executable>, ImageBytes) {
+fn open_by_path(path: &Path) -> (Arc<profiler_unwinders::executable::Executable>, PartBytes) {
     let path = std::fs::canonicalize(path).unwrap();
     let meta = std::fs::metadata(&path).unwrap();
     let id = FileId { major: rustix::fs::major(meta.dev()), minor: rustix::fs::minor(meta.dev()), inode: meta.ino() };
@@ -541,9 +541,9 @@ fn open_by_path(path: &Path) -> (Arc<profiler_unwinders::executable::Executable>
     let mapping = Mapping { start: UserAddr(0x1000), end: UserAddr(0x2000), offset: FileOffset(0), backing };
     let executable = Executables::new().open(&scan(std::process::id()), &mapping).unwrap();
     let begun = Instant::now();
-    let image = read_image(&executable).unwrap();
-    println!("{path:?}: image in {:?}", begun.elapsed());
-    (executable, image)
+    let parts = read_parts(&executable).unwrap();
+    println!("{path:?}: parts in {:?}", begun.elapsed());
+    (executable, parts)
 }
 
 #[test]
@@ -559,15 +559,15 @@ fn a_file_that_is_cut_while_it_is_read_is_zeros_or_an_error_and_no_signal() {
     let executable = Executables::new().open(&scan(std::process::id()), &mapping).unwrap();
     let cut = |size| std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(size).unwrap();
     cut(5000);
-    let image = read_image(&executable).unwrap();
-    assert_eq!(image.pieces().size(), executable.size);
+    let parts = read_parts(&executable).unwrap();
+    assert_eq!(parts.pieces().size(), executable.size);
     let mut behind = 0;
-    for (at, bytes) in image.pieces().iter() {
+    for (at, bytes) in parts.pieces().iter() {
         let kept = usize::try_from(5000_u64.saturating_sub(at)).unwrap().min(bytes.len());
         assert!(bytes[kept..].iter().all(|&byte| byte == 0));
         behind += bytes.len() - kept;
     }
     assert!(behind > 0);
     cut(100);
-    assert!(matches!(read_image(&executable), Err(OpenError::Read { .. })));
+    assert!(matches!(read_parts(&executable), Err(OpenError::Read { .. })));
 }

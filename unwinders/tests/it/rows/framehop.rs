@@ -5,7 +5,7 @@ use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder};
 use gimli::{BaseAddresses, CieOrFde, EhFrame, LittleEndian, UnwindSection};
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, RaKind, Rule};
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 use profiler_need::{have_by_chance, have_file};
 use profiler_unwinders::rows::{Registers, RuleDictionary, Step, compile, step};
 
@@ -25,7 +25,7 @@ fn within_framehop(rule: &Rule) -> bool {
 }
 
 /// Stubs that rows have by their code alone; framehop guesses there.
-fn stub(image: &ElfImage<'_>, address: u64) -> bool {
+fn stub(image: &ElfParts<'_>, address: u64) -> bool {
     let code = image.bytes_at(ElfVaddr(address), 8).unwrap_or_default();
     let code = code.strip_prefix(&[0xf3, 0x0f, 0x1e, 0xfa]).unwrap_or(code);
     code.strip_prefix(&[0xf2]).unwrap_or(code).starts_with(&[0xff, 0x25])
@@ -46,7 +46,7 @@ fn agrees(path: &str) {
         return;
     }
     let bytes = std::fs::read(path).unwrap();
-    let image = ElfImage::parse(&bytes).unwrap();
+    let image = ElfParts::parse(&bytes).unwrap();
     let mut rules = RuleDictionary::new();
     let rows = compile(&image, &mut rules).unwrap();
 
@@ -139,7 +139,7 @@ fn agrees(path: &str) {
 }
 
 /// The functions of `.eh_frame`, sorted.
-fn described(image: &ElfImage<'_>) -> Vec<(u64, u64)> {
+fn described(image: &ElfParts<'_>) -> Vec<(u64, u64)> {
     let found = image.eh_frame().unwrap();
     let bases = BaseAddresses::default().set_eh_frame(found.address.0);
     let eh_frame = EhFrame::new(found.bytes, LittleEndian);

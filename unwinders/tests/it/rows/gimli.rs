@@ -6,7 +6,7 @@ use gimli::{
 };
 use profiler_address::ElfVaddr;
 use profiler_bpf::abi::{CfaKind, RULE_SAVED_AT_POINTERS, Rule};
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 use profiler_need::{have_by_chance, have_file};
 use profiler_unwinders::rows::{Registers, RowStats, RuleDictionary, Step, compile, step};
 
@@ -108,7 +108,7 @@ struct Tally {
 
 fn compare(path: &str) -> (Tally, RowStats) {
     let bytes = std::fs::read(path).unwrap();
-    let image = ElfImage::parse(&bytes).unwrap();
+    let image = ElfParts::parse(&bytes).unwrap();
     let mut rules = RuleDictionary::new();
     let rows = compile(&image, &mut rules).unwrap();
     let found = image.eh_frame().unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use profiler_address::ElfVaddr;
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 use profiler_unwinders::rows::{RuleDictionary, UnwindRows, compile};
 
 const CODE: u64 = 0x10000;
@@ -149,7 +149,7 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
 
 fn rows(bytes: &[u8]) -> Option<UnwindRows> {
     let start = Instant::now();
-    let image = ElfImage::parse(bytes).ok()?;
+    let image = ElfParts::parse(bytes).ok()?;
     let mut rules = RuleDictionary::new();
     let rows = compile(&image, &mut rules).unwrap();
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
@@ -232,7 +232,7 @@ fn truncations_and_changes_of_a_real_program_are_survived() {
     for part in 1..64 {
         let _ = rows(&bytes[..bytes.len() * part / 64]);
     }
-    let image = ElfImage::parse(&bytes).unwrap();
+    let image = ElfParts::parse(&bytes).unwrap();
     let section = image.section(".eh_frame").unwrap();
     let (start, size) = (section.offset.0 as usize, section.size as usize);
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
@@ -244,7 +244,7 @@ fn truncations_and_changes_of_a_real_program_are_survived() {
                 if random >> 63 == 0 { start + (random >> 16) as usize % size } else { (random >> 16) as usize % 1024 };
             changed[at] = (random >> 8) as u8;
         }
-        if let Ok(image) = ElfImage::parse(&changed) {
+        if let Ok(image) = ElfParts::parse(&changed) {
             let _ = compile(&image, &mut RuleDictionary::new());
         }
     }

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use profiler_address::{ElfVaddr, FileOffset};
-use profiler_elf::ElfImage;
+use profiler_elf::ElfParts;
 use profiler_need::{find, have_tools, llvm_tool};
 use profiler_unwinders::rows::{Registers, RuleDictionary, Step, UnwindRows, compile, step};
 
@@ -50,7 +50,7 @@ impl Tables {
             } else {
                 std::fs::read(&mapping.path).unwrap_or_default()
             };
-            let rows = ElfImage::parse(&bytes).ok().and_then(|image| compile(&image, rules).ok());
+            let rows = ElfParts::parse(&bytes).ok().and_then(|image| compile(&image, rules).ok());
             (rows.unwrap_or_default(), bytes)
         })
     }
@@ -109,7 +109,7 @@ fn follow(tables: &mut Tables, mappings: &[Mapping], memory: &File, leaf: [u64; 
             return Err(at("no mapping", &path));
         };
         let (rows, bytes) = tables.load(mapping, memory);
-        let vaddr = ElfImage::parse(bytes)
+        let vaddr = ElfParts::parse(bytes)
             .ok()
             .and_then(|image| image.to_vaddr(FileOffset(ip - mapping.start + mapping.offset)))
             .unwrap_or(ElfVaddr(0));

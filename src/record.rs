@@ -259,7 +259,7 @@ pub fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let origin = origin(frequency(&options.sources), what(target));
     let profile = names.wait_for(move |names| {
         let naming = Naming { names, losses: &mut NameLosses::default(), resources: &resources };
-        finish(sampled, naming, &of_nothing, |_: &Profiles| origin, None)
+        finish(sampled, naming, &of_nothing, |_: &Profiles| origin)
     })?;
     let profile = options.rules.apply(profile)?;
 

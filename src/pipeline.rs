@@ -25,7 +25,7 @@ pub use crate::rules::Early;
 pub use aggregate::{Aggregate, Frame, Image, RawSample, Series};
 pub use assemble::{alone, assemble};
 pub use facts::{process_facts, sampled_facts};
-pub use finish::{NameLosses, Naming, Rules, Sampled, finish};
+pub use finish::{NameLosses, Naming, Sampled, finish};
 pub use images::ImageFacts;
 pub use learn::Learner;
 pub use memory::{Budgets, MemoryUse, TableUse};

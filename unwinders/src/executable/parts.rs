@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use profiler_address::ElfVaddr;
-use profiler_elf::{Bytes, Elf, ElfImage, Headers, Pieces, ReadError, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, Section};
+use profiler_elf::{Bytes, Elf, ElfParts, Headers, Pieces, ReadError, SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, Section};
 
 use super::{Content, Executable, OpenError};
 use crate::rows;
@@ -34,16 +34,16 @@ const UNWINDING: [&str; 8] = [
 
 /// An executable's headers, and the parts of it that were read.
 #[derive(Debug)]
-pub struct ImageBytes {
+pub struct PartBytes {
     elf: Elf,
     pieces: Pieces,
 }
 
-impl ImageBytes {
+impl PartBytes {
     /// What there is, to make rows from.
     #[must_use]
-    pub fn image(&self) -> ElfImage<'_> {
-        ElfImage::of_pieces(&self.elf, &self.pieces)
+    pub fn parts(&self) -> ElfParts<'_> {
+        ElfParts::of_pieces(&self.elf, &self.pieces)
     }
 
     /// The parts that were read.
@@ -77,7 +77,7 @@ fn add(elf: &Elf, pieces: &mut Pieces) -> Result<(), ReadError> {
         let offset = elf.segments().iter().find(|s| s.contains(ElfVaddr(start)))?.file_offset(ElfVaddr(start))?;
         Some(offset.0..offset.0.saturating_add(end - start))
     };
-    let gaps = rows::uncovered(&ElfImage::of_pieces(elf, pieces)).into_iter().filter_map(range).collect();
+    let gaps = rows::uncovered(&ElfParts::of_pieces(elf, pieces)).into_iter().filter_map(range).collect();
     pieces.add(&elf.bytes, gaps, MAX_READ_BYTES)
 }
 
@@ -118,9 +118,9 @@ fn symbols(section: &Section) -> bool {
 /// symbols of programs that may contain musl. Larger code and data, other symbols and debug information are not there.
 ///
 /// # Errors
-/// If the file was closed to make room ([`Executables::image`](super::Executables::image) opens it again), is no ELF file or can't be
+/// If the file was closed to make room ([`Executables::parts`](super::Executables::parts) opens it again), is no ELF file or can't be
 /// read.
-pub fn read_image(executable: &Executable) -> Result<ImageBytes, OpenError> {
+pub fn read_parts(executable: &Executable) -> Result<PartBytes, OpenError> {
     let failed = |source| OpenError::Read { path: executable.path_text().into_owned(), source };
     let bytes = match &executable.content {
         Content::Bytes(bytes) => Bytes::Memory(Arc::clone(bytes)),
@@ -131,5 +131,5 @@ pub fn read_image(executable: &Executable) -> Result<ImageBytes, OpenError> {
         }
         Content::Elsewhere => return Err(failed(io::Error::other("another process has the file"))),
     };
-    ImageBytes::read(bytes).map_err(|error| failed(io::Error::other(error)))
+    PartBytes::read(bytes).map_err(|error| failed(io::Error::other(error)))
 }

@@ -12,7 +12,7 @@ use crate::{Cursor, Error, Pieces, ReadError, decompress};
 
 /// An ELF file, as far as it is in memory: what was not read is not there.
 #[derive(Clone, Debug)]
-pub struct ElfImage<'a> {
+pub struct ElfParts<'a> {
     headers: Cow<'a, Headers>,
     bytes: Content<'a>,
 }
@@ -35,7 +35,7 @@ impl<'a> Content<'a> {
 }
 
 /// What is not there reads as the end of the file.
-impl Source for ElfImage<'_> {
+impl Source for ElfParts<'_> {
     fn size(&self) -> u64 {
         match self.bytes {
             Content::Whole(bytes) => bytes.len() as u64,
@@ -48,7 +48,7 @@ impl Source for ElfImage<'_> {
     }
 }
 
-impl Deref for ElfImage<'_> {
+impl Deref for ElfParts<'_> {
     type Target = Headers;
     fn deref(&self) -> &Headers {
         &self.headers
@@ -66,7 +66,7 @@ pub struct EhFrame<'a> {
     pub exact: bool,
 }
 
-impl<'a> ElfImage<'a> {
+impl<'a> ElfParts<'a> {
     /// Reads the headers of the ELF file whose whole content is `bytes`.
     ///
     /// # Errors
