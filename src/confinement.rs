@@ -37,6 +37,11 @@ static THREADS: Mutex<BTreeMap<&'static str, Report>> = Mutex::new(BTreeMap::new
 pub fn thread(name: &'static str, rights: &Rights) {
     let report = profiler_confine::thread(rights);
     tracing::debug!("Confined, the thread {name}: {report}.");
+    for refused in report.refused() {
+        tracing::warn!(
+            "The kernel or the container refuses a part of the confinement of the thread {name}, and it goes on without: {refused}."
+        );
+    }
     THREADS.lock().unwrap_or_else(PoisonError::into_inner).insert(name, report);
 }
 

@@ -46,8 +46,10 @@ pub enum Calls {
     Borrow,
     /// Making, writing, moving and removing files.
     Write,
-    /// Sockets of the Internet and of this host.
+    /// Sockets of the Internet.
     Sockets,
+    /// Sockets of this host (`AF_UNIX`): who may connect to a service manager's or a container runtime's has what these give to root.
+    Local,
     /// Signals to and news of a process that was started before.
     Command,
     /// Starting processes, and passing descriptors between them and us.
@@ -80,7 +82,7 @@ impl Role {
                 Cap::empty(),
                 &[Calls::Memory, Calls::Borrow],
             ),
-            Self::Network => (Cap::empty(), Cap::empty(), &[Calls::Sockets, Calls::Write]),
+            Self::Network => (Cap::empty(), Cap::empty(), &[Calls::Sockets, Calls::Local, Calls::Write]),
             Self::Sender => (Cap::empty(), Cap::empty(), &[Calls::Sockets]),
             // A profile belongs into its user's folder, and the command runs as that user.
             Self::Recorder => (

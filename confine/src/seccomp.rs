@@ -118,9 +118,33 @@ mod tests {
     }
 
     #[test]
+    fn who_starts_nothing_signals_itself_alone_and_who_only_speaks_opens_nothing_for_writing() {
+        let is_conditional = |calls: &[Calls], call| {
+            let rules = table::rules(&calls.iter().copied().collect()).unwrap();
+            rules.get(&call).map(|conditions| !conditions.is_empty())
+        };
+        for calls in [&[][..], &[Calls::Memory, Calls::Borrow], &[Calls::Sockets]] {
+            assert_eq!(is_conditional(calls, libc::SYS_tgkill), Some(true), "{calls:?}");
+        }
+        assert_eq!(is_conditional(&[Calls::Start], libc::SYS_tgkill), Some(false), "its children have its filter");
+        assert_eq!(is_conditional(&[Calls::Sockets], libc::SYS_openat), Some(true));
+        assert_eq!(is_conditional(&[Calls::Sockets], libc::SYS_openat2), None);
+        assert_eq!(is_conditional(&[Calls::Sockets, Calls::Write], libc::SYS_openat), Some(false));
+        assert_eq!(is_conditional(&[Calls::Memory], libc::SYS_openat), Some(false));
+    }
+
+    #[test]
     fn every_set_of_calls_makes_a_filter() {
-        let all =
-            [Calls::Sample, Calls::Memory, Calls::Borrow, Calls::Write, Calls::Sockets, Calls::Command, Calls::Start];
+        let all = [
+            Calls::Sample,
+            Calls::Memory,
+            Calls::Borrow,
+            Calls::Write,
+            Calls::Sockets,
+            Calls::Local,
+            Calls::Command,
+            Calls::Start,
+        ];
         for bits in 0..1_u32 << all.len() {
             let calls = all.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, calls)| *calls).collect();
             let (program, count) = filter(&calls).unwrap();

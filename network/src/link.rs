@@ -1,6 +1,6 @@
 //! Senders from the other side: started, asked, given up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -91,6 +91,8 @@ struct Shared {
     members: BTreeMap<u64, Member>,
     /// Killed, and not yet waited for.
     left: Vec<Child>,
+    /// What was refused, by whose, and is said once.
+    told: BTreeSet<(String, String)>,
     stats: Stats,
 }
 
@@ -270,6 +272,9 @@ impl Link {
         })?;
         let report = Report::from_parts(parts).ok_or(Failed::Malformed)?;
         for refused in report.refused() {
+            if !self.network.shared().told.insert((self.name.clone(), refused.clone())) {
+                continue;
+            }
             tracing::warn!(
                 exporter = self.name,
                 "The kernel or the container refuses a part of the confinement of a sender, and it goes on without: {refused}."

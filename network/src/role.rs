@@ -1,5 +1,6 @@
 //! The sender itself: becomes what it is told to be, and answers one request after the other.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -8,15 +9,15 @@ use std::sync::Arc;
 use borsh::{BorshDeserialize, BorshSerialize};
 use bytes::Bytes;
 use profiler_confine::Rights;
-use rustix::process::{Resource, Rlimit, Signal, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::frame;
 
 /// Name of the hidden subcommand that becomes a sender.
 pub const SUBCOMMAND: &str = "__network";
 
-/// Bytes that it may take beside twice what it sends at once: code of TLS, certificates, stacks of threads that resolve names.
-const OWN: u64 = 192 << 20;
+/// Bytes that it may take beside thrice what it sends at once: certificates, connections, stacks of threads that resolve names.
+const OWN: u64 = 64 << 20;
 
 /// What answers requests.
 pub trait Served {
@@ -53,9 +54,9 @@ pub fn serve<S: Served>(become_it: impl FnOnce(&[u8]) -> Result<(S, Rights), Str
     drop(body);
     let become_it = become_it(&what);
     drop(what);
-    // What is allocated, and not the program.
-    let memory = OWN.saturating_add(largest.saturating_mul(3));
-    setrlimit(Resource::Data, Rlimit { current: Some(memory), maximum: Some(memory) })?;
+    let become_it = become_it.and_then(|made| limit_memory(largest).map(|()| made).map_err(|error| error.to_string()));
+    // Who listens on this host is told there. A domain knows files by what is open: the kernel could forget this one, and have another by its name.
+    let _own = File::open("/proc/self");
     // Nobody has been spoken to yet, and no thread is there.
     let made = become_it.map(|(served, rights)| (served, profiler_confine::process(&rights)));
     let begun: Begun = made.as_ref().map(|(_, report)| report.to_parts()).map_err(Clone::clone);
@@ -77,6 +78,13 @@ pub fn serve<S: Served>(become_it: impl FnOnce(&[u8]) -> Result<(S, Rights), Str
     served
 }
 
+/// What is allocated, and not the program. What there is less of already stays so.
+fn limit_memory(largest: u64) -> io::Result<()> {
+    let memory = OWN.saturating_add(largest.saturating_mul(3));
+    let memory = getrlimit(Resource::Data).maximum.map_or(memory, |inherited| inherited.min(memory));
+    Ok(setrlimit(Resource::Data, Rlimit { current: Some(memory), maximum: Some(memory) })?)
+}
+
 fn prepare() -> io::Result<()> {
     // However the one that started it ends.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
@@ -86,5 +94,7 @@ fn prepare() -> io::Result<()> {
         signal_hook::flag::register(signal.as_raw(), Arc::default())?;
     }
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    // Another sender, of the same user, must not read this one's key and headers.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     Ok(())
 }

@@ -116,7 +116,7 @@ pub(super) fn rules(calls: &BTreeSet<Calls>) -> Result<BTreeMap<c_long, Vec<Secc
                 allow(WRITE);
                 allow(WRITE_OLD);
             }
-            Calls::Sockets => allow(SOCKETS),
+            Calls::Sockets | Calls::Local => allow(SOCKETS),
             Calls::Command => allow(COMMAND),
             Calls::Start => {
                 allow(START);
@@ -124,9 +124,27 @@ pub(super) fn rules(calls: &BTreeSet<Calls>) -> Result<BTreeMap<c_long, Vec<Secc
             }
         }
     }
-    if calls.contains(&Calls::Sockets) {
-        // Neither packets nor netlink. A name service that asks for the host's addresses does without an answer.
-        let families = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
+    let starts = calls.contains(&Calls::Start);
+    if !starts {
+        // Signals to itself alone. Who starts processes leaves them its filter, and they are others.
+        let own = u64::from(std::process::id());
+        rules.insert(libc::SYS_tgkill, vec![rule(&[(0, Width::Dword, Op::Eq, own)])?]);
+    }
+    let (internet, local) = (calls.contains(&Calls::Sockets), calls.contains(&Calls::Local));
+    if internet && !starts && !calls.contains(&Calls::Write) {
+        // Who speaks to others and writes no file opens none for writing, whatever its user may. What is opened by a structure in memory is
+        // not to be seen by a filter.
+        let writes = bits(libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC);
+        rules.insert(libc::SYS_openat, vec![rule(&[(2, Width::Dword, Op::MaskedEq(writes), 0)])?]);
+        rules.remove(&libc::SYS_openat2);
+        #[cfg(target_arch = "x86_64")]
+        rules.insert(libc::SYS_open, vec![rule(&[(1, Width::Dword, Op::MaskedEq(writes), 0)])?]);
+    }
+    if internet || local {
+        // Neither packets nor netlink. A name service that asks for the host's addresses does without an answer, and one that is asked by a socket
+        // of this host (nscd, nss-resolve) is passed over.
+        let all = [(libc::AF_UNIX, local), (libc::AF_INET, internet), (libc::AF_INET6, internet)];
+        let families: Vec<_> = all.into_iter().filter_map(|(family, allowed)| allowed.then_some(family)).collect();
         let family = |&family: &i32| rule(&[(0, Width::Dword, Op::Eq, u64::from(family.unsigned_abs()))]);
         rules.insert(libc::SYS_socket, families.iter().map(family).collect::<Result<_, _>>()?);
         rules.insert(libc::SYS_socketpair, vec![family(&libc::AF_UNIX)?]);
@@ -134,9 +152,13 @@ pub(super) fn rules(calls: &BTreeSet<Calls>) -> Result<BTreeMap<c_long, Vec<Secc
     Ok(rules)
 }
 
+/// Flags, as a filter compares them.
+fn bits(value: i32) -> u64 {
+    u64::from(value.unsigned_abs())
+}
+
 /// Calls of every process that are allowed with some arguments only.
 fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
-    let bits = |value: i32| u64::from(value.unsigned_abs());
     let (write, execute) = (bits(libc::PROT_WRITE), bits(libc::PROT_EXEC));
     // Memory that can be written, or executed, or neither.
     let protection = || {

@@ -64,9 +64,20 @@ fn what_a_role_does_not_do_is_refused_to_it() {
     let path = file.clone();
     confined(Rights::of(&[Role::Sender]), move |_| {
         TcpListener::bind("127.0.0.1:0").expect("sockets are its business");
-        for refused in [fs::rename(&path, path.with_extension("moved")), fs::remove_file(&path)] {
+        let writing = [
+            fs::rename(&path, path.with_extension("moved")),
+            fs::remove_file(&path),
+            fs::write(&path, "y"),
+            fs::write(path.with_extension("new"), "y"),
+            fs::OpenOptions::new().append(true).open(&path).map(drop),
+        ];
+        for refused in writing {
             assert_eq!(refused.expect_err("refused").kind(), ErrorKind::PermissionDenied);
         }
+        assert_eq!(fs::read(&path).expect("without a Landlock domain"), b"x");
+        // What listens there may do for root what root may do: a service manager, a container runtime.
+        let refused = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None);
+        assert_eq!(refused.err(), Some(Errno::PERM));
         assert_eq!(Command::new("/bin/true").spawn().expect_err("refused").kind(), ErrorKind::PermissionDenied);
     });
     confined(Rights::of(&[Role::Reader]).call(Calls::Write), move |_| fs::remove_file(&file).expect("permitted"));

@@ -300,9 +300,22 @@ fn root_reset_in_the_middle_of_a_request_is_asked_again() {
     }
 }
 
-/// Sends `signal` to the process `pid`, which is there.
-fn signal(pid: u32, signal: Signal) {
-    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).unwrap();
+/// Sends `signal` to the process `pid`; whether it is still there.
+fn signal(pid: u32, signal: Signal) -> bool {
+    kill_process(Pid::from_raw(pid.cast_signed()).unwrap(), signal).is_ok()
+}
+
+/// Waits until the process `pid` is gone, also from the table of processes unless `may_be_zombie`.
+fn wait_for_end(pid: u32, may_be_zombie: bool) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match children::state_of(pid) {
+            None => return,
+            Some('Z') if may_be_zombie => return,
+            state => assert!(Instant::now() < until, "{pid} is left behind: {state:?}"),
+        }
+        sleep(Duration::from_millis(20));
+    }
 }
 
 /// The process that speaks to the receiver of `agent`, which is none of `former`.
@@ -336,16 +349,17 @@ fn root_killed_senders_lose_nothing() {
     for round in 0..6 {
         let sender = sender_of(&agent, &killed);
         sleep(Duration::from_millis(round * 70));
+        // One that was replaced meanwhile, since a file of the name service changed, is gone as well.
         signal(sender, Signal::KILL);
         killed.push(sender);
     }
-    let died = killed.len() as f64;
-    agent.wait("an end of each", PATIENCE, |now| senders_ended(now, "died") >= died).unwrap();
+    sender_of(&agent, &killed);
     running.signal(Signal::KILL);
     let after = settle(&mut agent, running);
     assert_eq!(after.delivered(OUT), after.published(), "{after}");
-    assert_eq!(senders_ended(&after, "died"), died, "{after}");
-    assert!(killed.iter().all(|pid| children::state_of(*pid).is_none()), "none is left behind, nor a zombie");
+    let died = senders_ended(&after, "died");
+    assert!(died >= 1.0 && died <= killed.len() as f64, "{after}");
+    killed.iter().for_each(|pid| wait_for_end(*pid, false));
     let (home, status, log) = agent.stop().unwrap();
     assert!(status.success(), "{status}\n{log}");
     let published = home.record().unwrap();
@@ -376,20 +390,20 @@ fn root_sender_that_stands_still_is_replaced_and_sampling_goes_on() {
     let meanwhile = agent.wait("three windows", PATIENCE, |now| now.published() > before + 3 * HERTZ).unwrap();
     assert_eq!(meanwhile.dropped(OUT), 0, "{meanwhile}");
     agent.wait("another sender", PATIENCE, |now| senders_ended(now, "stood still") > 0.0).unwrap();
-    let next = sender_of(&agent, &[stopped]);
     running.signal(Signal::KILL);
     let after = settle(&mut agent, running);
     assert_eq!(after.delivered(OUT), after.published(), "{after}");
-    assert_eq!(children::state_of(stopped), None, "it is killed, and waited for");
+    wait_for_end(stopped, false);
 
     // Whoever stands still does not outlive an agent that is killed.
-    signal(next, Signal::STOP);
+    let next = loop {
+        let next = sender_of(&agent, &[stopped]);
+        if signal(next, Signal::STOP) {
+            break next;
+        }
+    };
     let _home = agent.kill().unwrap();
-    let until = Instant::now() + PATIENCE;
-    while !matches!(children::state_of(next), None | Some('Z')) {
-        assert!(Instant::now() < until, "{next} is left behind");
-        sleep(Duration::from_millis(20));
-    }
+    wait_for_end(next, true);
 }
 
 /// TLS options of an exporter.

@@ -103,7 +103,8 @@ impl Sender {
         let mut closing = self.closing.clone();
         tokio::select! {
             () = self.client.prepare() => {}
-            () = deadline(&mut closing) => return,
+            // Whoever has nothing to send does not wait for it.
+            _ = closing.wait_for(Option::is_some) => {}
         }
         loop {
             self.adopt();
