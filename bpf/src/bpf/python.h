@@ -101,8 +101,10 @@ AT(python_instance, cookie, 52);
 AT(python_instance, trampolines, 64);
 AT(python_instance, trampolines_end, 72);
 
-/* What `-X perf` puts between two frames of the loop (`sub $8,%rsp; call *%rcx; add $8,%rsp; ret`): its first eight bytes. */
+/* What `-X perf` puts between two frames of the loop, its first eight bytes: `sub $8,%rsp; call *%rcx; add $8,%rsp; ret`, or, in newer builds,
+ * `push %rbp; mov %rsp,%rbp; call *%rcx; pop %rbp; ret`. Both call at 4. */
 #define PYTHON_TRAMPOLINE 0x8348d1ff08ec8348ull
+#define PYTHON_TRAMPOLINE_FP 0xc35dd1ffe5894855ull
 
 static __always_inline u64 python_word(const u64 *room, u32 offset)
 {
@@ -205,31 +207,33 @@ static __always_inline int is_trampoline(unwind_context s, u64 at)
 {
 	u64 code;
 
-	return !read_user(s, &code, sizeof(code), at) && code == PYTHON_TRAMPOLINE;
+	return !read_user(s, &code, sizeof(code), at) && (code == PYTHON_TRAMPOLINE || code == PYTHON_TRAMPOLINE_FP);
 }
 
 /* Steps over a trampoline: an enum unwind_end, or STEP_NATIVE if ip is in none. */
 static __always_inline int step_trampoline(unwind_context s)
 {
 	struct unwind_state *u = &s->state;
-	u64 pushed = 8, ip;
+	u64 start = u->ip - 6, code, ip, pushed = 8;
 
-	/* behind the call; of the interrupted frame also before it, or outside of `sub` and `add`, or at the `endbr64` before it */
-	if (!is_trampoline(s, u->ip - 6)) {
-		if (!u->leaf)
-			return STEP_NATIVE;
-		if (!is_trampoline(s, u->ip - 4)) {
-			if (!is_trampoline(s, u->ip) && !is_trampoline(s, u->ip - 10) && !is_trampoline(s, u->ip + 4))
-				return STEP_NATIVE;
+	/* behind the call; an interrupted one may be before it, too: where it has not pushed yet, or has popped, is for frame pointers */
+	if (!is_trampoline(s, start)) {
+		start = u->ip - 4;
+		if (!u->leaf || !is_trampoline(s, start)) {
+			start = u->ip;
 			pushed = 0;
+			if (!u->leaf || !is_trampoline(s, start))
+				return STEP_NATIVE;
 		}
 	}
 	if (write_native(s))
 		return END_TOO_DEEP;
-	if (read_user(s, &ip, sizeof(ip), u->sp + pushed))
+	if (read_user(s, &ip, sizeof(ip), u->sp + pushed) || read_user(s, &code, sizeof(code), start))
 		return END_READ_FAILED;
 	if (!ip)
 		return END_BAD_FRAME;
+	if (pushed && code == PYTHON_TRAMPOLINE_FP)
+		u->fp_at = u->sp;
 	u->ip = code_address(ip);
 	u->sp += pushed + 8;
 	u->leaf = 0;

@@ -33,10 +33,10 @@ const EVERY: &[c_long] = &[
     libc::SYS_getpid, libc::SYS_gettid, libc::SYS_getppid, libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid,
     libc::SYS_getresuid, libc::SYS_getresgid, libc::SYS_getgroups, libc::SYS_getpgid, libc::SYS_getsid, libc::SYS_uname,
     libc::SYS_sysinfo, libc::SYS_getrusage, libc::SYS_times, libc::SYS_getrandom, libc::SYS_getpriority, libc::SYS_capget,
-    // descriptors, and sockets that are there already: signals are taken by a pair of them; ioctl is below
+    // descriptors, and sockets that are there already: signals are taken by a pair of them; ioctl and fcntl are below
     libc::SYS_read, libc::SYS_readv, libc::SYS_pread64, libc::SYS_preadv, libc::SYS_preadv2, libc::SYS_write, libc::SYS_writev,
     libc::SYS_pwrite64, libc::SYS_pwritev, libc::SYS_pwritev2, libc::SYS_lseek, libc::SYS_close, libc::SYS_close_range, libc::SYS_dup,
-    libc::SYS_dup3, libc::SYS_fcntl, libc::SYS_flock, libc::SYS_pipe2, libc::SYS_eventfd2, libc::SYS_epoll_create1, libc::SYS_epoll_ctl,
+    libc::SYS_dup3, libc::SYS_flock, libc::SYS_pipe2, libc::SYS_eventfd2, libc::SYS_epoll_create1, libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2, libc::SYS_ppoll, libc::SYS_sendto, libc::SYS_recvfrom, libc::SYS_pselect6, libc::SYS_fadvise64, libc::SYS_readahead,
     // reading files; what is opened for writing is a matter of the file
     libc::SYS_openat, libc::SYS_openat2, libc::SYS_newfstatat, libc::SYS_fstat, libc::SYS_statx, libc::SYS_statfs, libc::SYS_fstatfs,
@@ -147,10 +147,19 @@ pub(super) fn rules(calls: &BTreeSet<Calls>) -> Result<BTreeMap<c_long, Vec<Secc
         let families: Vec<_> = all.into_iter().filter_map(|(family, allowed)| allowed.then_some(family)).collect();
         let family = |&family: &i32| rule(&[(0, Width::Dword, Op::Eq, u64::from(family.unsigned_abs()))]);
         rules.insert(libc::SYS_socket, families.iter().map(family).collect::<Result<_, _>>()?);
-        rules.insert(libc::SYS_socketpair, vec![family(&libc::AF_UNIX)?]);
+        // Streams alone, whose ends cannot be sent elsewhere.
+        let streams = (1, Width::Dword, Op::MaskedEq(0xf), bits(libc::SOCK_STREAM));
+        let pair = (0, Width::Dword, Op::Eq, bits(libc::AF_UNIX));
+        rules.insert(libc::SYS_socketpair, vec![if local { rule(&[pair])? } else { rule(&[pair, streams])? }]);
     }
     Ok(rules)
 }
+
+/// Requests of ioctl(2) and fcntl(2) that libc has no names for.
+const FIOSETOWN: u64 = 0x8901;
+const SIOCSPGRP: u64 = 0x8902;
+const F_SETSIG: i32 = 10;
+const F_SETOWN_EX: i32 = 15;
 
 /// Flags, as a filter compares them.
 fn bits(value: i32) -> u64 {
@@ -166,8 +175,10 @@ fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
         [0, write, execute].into_iter().map(one).collect::<Result<Vec<_>, _>>()
     };
     let thread = bits(libc::CLONE_THREAD);
-    // What types into a terminal.
-    let types = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| (1, Width::Dword, Op::Ne, request));
+    // What types into a terminal; what has the kernel send a signal of one's choice to anybody of the same user (asm-generic/sockios.h).
+    let types =
+        [libc::TIOCSTI, libc::TIOCLINUX, FIOSETOWN, SIOCSPGRP].map(|request| (1, Width::Dword, Op::Ne, request));
+    let owns = [libc::F_SETOWN, F_SETOWN_EX, F_SETSIG].map(|command| (1, Width::Dword, Op::Ne, bits(command)));
     // Nobody else's limits.
     let own = [(0, Width::Dword, Op::Eq, 0)];
     let mut rules = BTreeMap::from([
@@ -175,6 +186,7 @@ fn conditional() -> Result<BTreeMap<c_long, Vec<SeccompRule>>, BackendError> {
         (libc::SYS_mprotect, protection()?),
         (libc::SYS_clone, vec![rule(&[(0, Width::Qword, Op::MaskedEq(thread), thread)])?]),
         (libc::SYS_ioctl, vec![rule(&types)?]),
+        (libc::SYS_fcntl, vec![rule(&owns)?]),
         (libc::SYS_prlimit64, vec![rule(&own)?]),
     ]);
     #[cfg(target_arch = "x86_64")]

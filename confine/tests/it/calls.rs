@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
@@ -29,6 +30,13 @@ fn what_no_role_does_is_refused_and_ends_nothing() {
         assert_eq!(device, Err(Errno::PERM));
         for family in [AddressFamily::NETLINK, AddressFamily::PACKET] {
             assert_eq!(rustix::net::socket(family, SocketType::RAW, None).err(), Some(Errno::PERM), "{family:?}");
+        }
+        // Through a descriptor the kernel would send a signal to whomever it is set to.
+        let (one, _other) = UnixStream::pair().expect("a pair");
+        for (command, name) in [(libc::F_SETOWN, "F_SETOWN"), (10, "F_SETSIG"), (15, "F_SETOWN_EX")] {
+            // SAFETY: whatever the argument is, it is refused before it is looked at; 0 is nobody, no signal, and no address.
+            assert_eq!(unsafe { libc::fcntl(one.as_raw_fd(), command, 0) }, -1, "{name}");
+            assert_eq!(std::io::Error::last_os_error().raw_os_error(), Some(libc::EPERM), "{name}");
         }
     });
 }
@@ -78,6 +86,11 @@ fn what_a_role_does_not_do_is_refused_to_it() {
         // What listens there may do for root what root may do: a service manager, a container runtime.
         let refused = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None);
         assert_eq!(refused.err(), Some(Errno::PERM));
+        // A datagram goes wherever its sender says.
+        let flags = rustix::net::SocketFlags::empty();
+        let datagrams = rustix::net::socketpair(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
+        assert_eq!(datagrams.err(), Some(Errno::PERM));
+        UnixStream::pair().expect("signals are taken by one");
         assert_eq!(Command::new("/bin/true").spawn().expect_err("refused").kind(), ErrorKind::PermissionDenied);
     });
     confined(Rights::of(&[Role::Reader]).call(Calls::Write), move |_| fs::remove_file(&file).expect("permitted"));

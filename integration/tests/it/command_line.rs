@@ -426,7 +426,7 @@ fn root_a_full_disk_loses_nothing() {
         .args(["record", "-a", "-F", "199", "-d", "3s", "-o"])
         .arg(&output);
     let running = children::start(&mut command).expect("it starts");
-    sleep(Duration::from_millis(1500));
+    assert!(running.says("Sampling ", PATIENCE).expect("it samples"));
     // The disk fills up while the recording runs.
     let mut ballast = fs::File::create(disk.join("ballast")).expect("there is room still");
     while ballast.write_all(&[1; 4096]).is_ok() {}

@@ -190,21 +190,21 @@ fn root_a_script_that_lives_100_ms_has_its_functions() {
     }
     let _one = one_at_a_time();
     let source = program().with_file_name("short.py");
-    let record = |lacking: &mut Vec<Row>| {
+    // Those of one recording; in words, where it has fewer than the script's own clock makes due.
+    let record = |lacking: &mut Vec<Row>| -> Result<Carried, String> {
         let recorded = record_command(OFTEN, &python, &[source.to_str().unwrap_or_default()]).expect("a recording");
         let rows = recorded.own_rows();
         let carried = Carried::of(&rows, lacking);
         // The script's own clock does not begin before its first line.
         let due = recorded.truth.cpu_ns as f64 * f64::from(OFTEN) / 1e9;
-        assert!(
-            carried.due() as f64 > due * 0.8 - 3.0 * due.sqrt(),
-            "{test}: {carried:?} of {due:.0} by its own clock"
-        );
-        carried
+        let is_enough = carried.due() as f64 > due * 0.8 - 3.0 * due.sqrt();
+        let few = format!("{carried:?} of {due:.0} by its own clock");
+        is_enough.then_some(carried).ok_or(few)
     };
     let attempt = || {
         let mut lacking = Vec::new();
-        let mut found: Vec<Carried> = (0..RECORDINGS).map(|_| record(&mut lacking)).collect();
+        let found: Result<Vec<Carried>, String> = (0..RECORDINGS).map(|_| record(&mut lacking)).collect();
+        let mut found = found?;
         println!("{test}: {found:?}");
         // A busy machine gives a profiler no CPU for as long as the script lives, now and then: the better half is what the profiler does.
         found.sort_by(|a, b| b.share().total_cmp(&a.share()));

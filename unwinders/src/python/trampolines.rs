@@ -1,12 +1,12 @@
 //! The trampolines of `-X perf` (from 3.12 on): each function is called through a piece of machine code of its own, so that `perf` sees its
-//! name. They are copies of one, in memory that holds nothing else, and have no unwind information; where they set up a frame pointer,
-//! none is needed.
+//! name. They are copies of one, in memory that holds nothing else, and have no unwind information.
 
 use crate::maps::{Backing, Mapping};
 use crate::memory::Memory;
 
-/// `sub $8,%rsp; call *%rcx; add $8,%rsp; ret`: `PYTHON_TRAMPOLINE`, and its rest.
-const CODE: [u8; 11] = [0x48, 0x83, 0xec, 0x08, 0xff, 0xd1, 0x48, 0x83, 0xc4, 0x08, 0xc3];
+/// `PYTHON_TRAMPOLINE` and `PYTHON_TRAMPOLINE_FP`.
+const CODES: [[u8; 8]; 2] =
+    [[0x48, 0x83, 0xec, 0x08, 0xff, 0xd1, 0x48, 0x83], [0x55, 0x48, 0x89, 0xe5, 0xff, 0xd1, 0x5d, 0xc3]];
 /// Where the first may begin: behind an `endbr64`, if the program was built for indirect branch tracking.
 const PLACES: [usize; 2] = [0, 4];
 /// Ranges of memory, of 64 KiB each, that are followed: 256 thousand functions.
@@ -29,7 +29,7 @@ impl Trampolines {
             if memory.read(mapping.start.0, &mut first).is_err() {
                 continue;
             }
-            let is_at = |at: &usize| first.get(*at..).is_some_and(|code| code.starts_with(&CODE));
+            let is_at = |at: &usize| first.get(*at..).is_some_and(|at| CODES.iter().any(|code| at.starts_with(code)));
             if PLACES.iter().any(is_at) && found.ranges.len() < MAX_RANGES {
                 found.ranges.push((mapping.start.0, mapping.end.0));
             }
