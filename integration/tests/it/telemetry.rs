@@ -24,6 +24,7 @@ use profiler::telemetry::{
 };
 use profiler_export::{Compression, ExporterOptions, Protocol};
 use profiler_integration::agent::{Agent, Configuration, Home};
+use profiler_integration::children;
 use profiler_integration::environment::{have_root, have_tools, one_at_a_time, python_with};
 use profiler_rules::Tally;
 use prost::Message;
@@ -640,17 +641,10 @@ fn memory_by_smaps(pid: u32) -> f64 {
     resident + maps.values().sum::<f64>()
 }
 
-/// Its readers and senders.
-fn children_of(pid: u32) -> Vec<u32> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let texts = threads.map(|thread| std::fs::read_to_string(thread.path().join("children")).unwrap_or_default());
-    texts.flat_map(|text| text.split_whitespace().flat_map(str::parse).collect::<Vec<_>>()).collect()
-}
-
-/// Resident bytes of a process, by its `smaps_rollup`; 0 if it has ended.
-fn resident_by_smaps(pid: u32) -> f64 {
+/// Bytes of a process that are its own and not those of files, by its `smaps_rollup`; 0 if it has ended.
+fn own_by_smaps(pid: u32) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
+    let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:"));
     line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0
 }
 
@@ -691,7 +685,7 @@ fn root_the_agent_tells_what_it_costs() {
     let metrics = agent.wait("what the kernel counted", PATIENCE, |metrics| is_right(metrics.sum(cpu, &bpf))).unwrap();
 
     // What is told is some seconds old, and an agent that has just begun grows.
-    let of_children = || children_of(pid).into_iter().map(resident_by_smaps).sum::<f64>();
+    let of_children = || children::of(pid).into_iter().map(own_by_smaps).sum::<f64>();
     let is_right = |told: f64| (told / (memory_by_smaps(pid) + of_children()) - 1.0).abs() < 0.25;
     agent.wait("memory as of smaps", PATIENCE, |now| is_right(now.sum("profiler_memory_usage_bytes", &[]))).unwrap();
 
